@@ -1,0 +1,148 @@
+"""The only model input and output: load, save, exact reload, bytes."""
+
+import copy
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoTokenizer
+
+from compress import layers
+
+AUTO_CLASSES = (
+    "AutoModelForCausalLM",
+    "AutoModelForSequenceClassification",
+    "AutoModelForTokenClassification",
+    "AutoModelForQuestionAnswering",
+    "AutoModelForMaskedLM",
+)
+MODELING_FILE = "modeling_compressed"
+
+
+def load(source: str | Path, *, trust_remote_code: bool = False) -> tuple[nn.Module, object]:
+    """A model in float32, ready for inference, and its tokenizer, from a folder or a hub name.
+
+    Folders that `save` wrote need no remote code. The type that the weights are stored in stays in `config.dtype`.
+    Raises ValueError for what is not a model that can be compressed.
+    """
+    config = _config_dict(source)
+    name = (config.get("architectures") or ["(none)"])[0].removeprefix("Compressed")
+    base = getattr(transformers, name, None)
+    if not (isinstance(base, type) and issubclass(base, transformers.PreTrainedModel)):
+        if not trust_remote_code:
+            raise ValueError(f"{source}: architecture '{name}' is not one of transformers; trust_remote_code allows it")
+        auto = next((a for a in AUTO_CLASSES if a in config.get("auto_map", {})), AUTO_CLASSES[0])
+        base = getattr(transformers, auto)
+    cls = layers.compressed_model(base) if "compressed" in config else base
+    try:
+        stored = getattr(torch, str(config.get("dtype", config.get("torch_dtype", "float32"))).split(".")[-1])
+        more = {"trust_remote_code": True} if trust_remote_code else {}
+        model = cls.from_pretrained(source, dtype=torch.float32, **more)
+        tokenizer = AutoTokenizer.from_pretrained(source, config=model.config, **more)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+    layers.densify(model)
+    model.config.dtype = stored
+    return model.eval(), tokenizer
+
+
+def _config_dict(source: str | Path) -> dict:
+    if Path(source).is_dir():
+        file = Path(source) / "config.json"
+        if not file.exists():
+            raise ValueError(f"{source} is not a model folder: it has no config.json")
+        return json.loads(file.read_text(encoding="utf-8"))
+    try:
+        return AutoConfig.from_pretrained(str(source)).to_dict()
+    except (OSError, ValueError):
+        message = f"{source} is neither a model folder nor a hub name that can be reached from here: give a folder"
+        raise ValueError(message) from None
+
+
+def check_output(out: str | Path) -> Path:
+    """`out` as a path that may be written. Raises ValueError if something is there or its parent is missing."""
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} exists already: give a new folder or remove it first")
+    if not out.absolute().parent.is_dir():
+        raise ValueError(f"{out.absolute().parent} does not exist: create it first")
+    return out
+
+
+@torch.no_grad()
+def save(model: nn.Module, tokenizer: object, out: str | Path, card: Mapping[str, object]) -> Path:
+    """Write a folder that reloads exactly, compare before it gets its name, and return it.
+
+    Weights take the type that they were stored in (`config.dtype`). What changed in the layers goes to config.json and
+    is derived from the model itself. card: what was done with which data, written to compression.json.
+    Raises RuntimeError if the reloaded model differs in a single logit.
+    """
+    out = check_output(out)
+    partial = out.absolute().parent / f".{out.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    dtype = model.config.dtype or torch.float32
+    stored = copy.deepcopy(model)
+    _cast(stored, dtype)
+    changed = layers.changes(stored)
+    _cast(stored, torch.float32)
+    reference = _probe(stored)
+    _cast(stored, dtype)
+    try:
+        if any(changed.values()):
+            _mark(stored, changed)
+        stored.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        if any(changed.values()):
+            shutil.copy(layers.__file__, partial / f"{MODELING_FILE}.py")
+        (partial / "compression.json").write_text(json.dumps(dict(card), indent=1), encoding="utf-8")
+        _compare(partial, reference)
+        if out.exists():
+            out.rmdir()
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return out
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> None:
+    for parameter in model.parameters():  # buffers stay: rotary frequencies are recomputed in float32 at reload
+        parameter.data = parameter.data.to(dtype)
+
+
+def _mark(model: nn.Module, changed: Mapping[str, dict]) -> None:
+    """Make `model` of the compressed class, its sparse layers packed and its changes in the config, in place."""
+    base = layers.base_class(model)
+    for path in changed["bitmask"]:
+        model.set_submodule(path, layers.BitmaskLinear.pack(model.get_submodule(path)))
+    model.__class__ = layers.compressed_model(base)
+    model.config = layers.compressed_config(base.config_class)(**model.config.to_dict() | {"compressed": changed})
+    model.config.auto_map = {"AutoConfig": f"{MODELING_FILE}.{type(model.config).__name__}"}
+    model.config.auto_map |= {a: f"{MODELING_FILE}.{type(model).__name__}" for a in _auto_classes(base)}
+
+
+def _auto_classes(base: type) -> list[str]:
+    mappings = {a: getattr(transformers, a)._model_mapping for a in AUTO_CLASSES}
+    return [a for a, m in mappings.items() if base.config_class in m and m[base.config_class] is base]
+
+
+def _compare(folder: Path, reference: Tensor) -> None:
+    """Raise RuntimeError unless `folder` reloads to the reference logits, by `load` and by transformers alone."""
+    reloaded = [load(folder)[0]]
+    auto_map = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("auto_map", {})
+    for auto in set(auto_map) - {"AutoConfig"}:
+        cls = getattr(transformers, auto)
+        reloaded.append(cls.from_pretrained(folder, dtype=torch.float32, trust_remote_code=True).eval())
+    for model in reloaded:
+        difference = float((_probe(model) - reference).abs().max())
+        if difference:
+            raise RuntimeError(f"the saved model differs after reloading (largest logit difference {difference:.3g})")
+
+
+def _probe(model: nn.Module) -> Tensor:
+    """Logits of fixed tokens, (2, 16, ...)."""
+    ids = (torch.arange(32) * 37 % model.config.vocab_size).view(2, 16)
+    return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
