@@ -1,0 +1,144 @@
+"""What a model can do and what it costs: accuracy, perplexity, bytes, parameters, FLOPs, latency, peak memory."""
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from compress import structure
+from compress.layers import SPARSE_FROM
+from compress.texts import batches, cut
+from compress.walk import Batch
+
+Estimate = dict[str, float | int]
+LENGTH = 128  # tokens of the sequence that FLOPs and latency are given for
+WINDOW = 192  # tokens of a perplexity window, the first of which is the start token
+
+
+@torch.no_grad()
+def predict(model: nn.Module, tokenizer, texts: Sequence[str], max_length: int = 128) -> Tensor:
+    """Class of every text, (texts,) int64."""
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
+    found = torch.zeros(len(texts), dtype=torch.long)
+    for start in range(0, len(order), 64):
+        part = order[start : start + 64]
+        inputs = tokenizer(
+            [texts[i] for i in part], padding=True, truncation=True, max_length=max_length, return_tensors="pt"
+        )
+        found[part] = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits.argmax(-1)
+    return found
+
+
+def class_ids(model: nn.Module, labels: Sequence[str]) -> Tensor:
+    """Labels, given as class ids or as names of the model's config, as ids. Raises ValueError for an unknown one."""
+    names = {str(name): int(i) for i, name in model.config.id2label.items()}
+    known = {str(i): i for i in names.values()} | names
+    for label in labels:
+        if label not in known:
+            raise ValueError(f"label '{label}' is no class of the model: its classes are {', '.join(known)}")
+    return torch.tensor([known[label] for label in labels])
+
+
+def accuracy(correct: Tensor) -> Estimate:
+    """Share of `correct` (n,) bool with its 95 % Wilson interval."""
+    n, k = len(correct), int(correct.sum())
+    interval = stats.binomtest(k, n).proportion_ci(method="wilson")
+    return {"value": k / n, "ci_low": float(interval.low), "ci_high": float(interval.high), "n": n}
+
+
+@torch.no_grad()
+def window_losses(model: nn.Module, tokenizer, texts: Sequence[str], tokens: int) -> Tensor:
+    """(windows, 2): sum of the next-token losses in nats and number of tokens predicted, of every window.
+
+    Each text is cut into windows of `WINDOW` tokens; the first `tokens` tokens of the texts are used.
+    """
+    found = []
+    for batch in batches(tokenizer, [s for s in cut(tokenizer, texts, tokens, WINDOW) if len(s) > 1], size=16):
+        logits = model(**batch).logits[:, :-1]
+        targets, mask = batch["input_ids"][:, 1:], batch["attention_mask"][:, 1:]
+        losses = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+        found.append(torch.stack([(losses.view_as(mask) * mask).sum(1), mask.sum(1).float()], 1))
+    if not found:
+        raise ValueError("the texts have no two tokens in a row to predict: give longer texts")
+    return torch.cat(found)
+
+
+def perplexity(losses: Tensor) -> Estimate:
+    """exp of the mean loss a token with its 95 % interval over windows; losses (windows, 2) of `window_losses`."""
+    total, n = losses.double().sum(0).tolist()
+    mean, windows = total / n, len(losses)
+    residual = losses[:, 0].double() - mean * losses[:, 1].double()
+    error = float("inf") if windows < 2 else float((residual.square().sum() * windows / (windows - 1)).sqrt()) / n
+    reach = error * (stats.t.ppf(0.975, windows - 1) if windows > 1 else 1)
+    low, high = float(np.exp(mean - reach)), float(np.exp(min(mean + reach, 700)))
+    return {"value": float(np.exp(mean)), "ci_low": low, "ci_high": high, "n": int(n)}
+
+
+def paired_change(value: Tensor, baseline: Tensor) -> Estimate:
+    """Mean difference value - baseline, both (n,) on the same items, with its 95 % interval."""
+    difference = (value.double() - baseline.double()).numpy()
+    error = float(difference.std(ddof=1) / len(difference) ** 0.5) if len(difference) > 1 else float("inf")
+    mean = float(difference.mean())
+    reach = error * float(stats.t.ppf(0.975, max(len(difference) - 1, 1)))
+    return {"value": mean, "ci_low": mean - reach, "ci_high": mean + reach, "n": len(difference)}
+
+
+def size(model: nn.Module, folder: str | Path) -> dict[str, int]:
+    """Parameters that are not stored as zeros, bytes of the weight files, and FLOPs at `LENGTH` tokens."""
+    parameters = 0
+    for parameter in model.parameters():
+        zeros = int((parameter == 0).sum())
+        stored = parameter.numel()
+        parameters += stored - zeros if stored and zeros / stored >= SPARSE_FROM else stored
+    files = [f for f in Path(folder).rglob("*") if f.suffix in (".safetensors", ".bin")] if Path(folder).is_dir() else []
+    flops = structure.flops(model, LENGTH)
+    return {"parameters": parameters, "bytes": sum(f.stat().st_size for f in files), "flops": round(flops)}
+
+
+@torch.no_grad()
+def latency(model: nn.Module, repeats: int = 20) -> dict[str, float | int]:
+    """Seconds of one forward of one sequence of `LENGTH` tokens: median and quartiles over the repeats."""
+    batch = example(model)
+    seconds = []
+    for _ in range(repeats + 3):
+        start = time.perf_counter()
+        model(**batch)
+        seconds.append(time.perf_counter() - start)
+    low, median, high = statistics.quantiles(seconds[3:], n=4)
+    return {"median": median, "q1": low, "q3": high, "n": repeats, "tokens": LENGTH}
+
+
+def example(model: nn.Module) -> Batch:
+    """One sequence of `LENGTH` tokens."""
+    length = min(LENGTH, model.config.max_position_embeddings)
+    ids = (torch.arange(length) * 37 % model.config.vocab_size)[None]
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+_PEAK = """
+import sys, torch
+from compress.models import load
+from compress.evaluate import example
+def peak():
+    return next(int(line.split()[1]) * 1024 for line in open('/proc/self/status') if line.startswith('VmHWM'))
+before = peak()
+with torch.no_grad():
+    model = load(sys.argv[1])[0]
+    model(**example(model))
+print(peak() - before)
+"""
+
+
+def peak_memory(folder: str | Path) -> int | None:
+    """Bytes that loading and one forward add to the peak of a fresh process; None where the system does not tell."""
+    here = str(Path(__file__).resolve().parent.parent)
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {here!r})" + _PEAK, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return int(done.stdout.split()[-1]) if done.returncode == 0 and done.stdout.strip() else None

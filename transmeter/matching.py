@@ -1,0 +1,43 @@
+"""What two tables have in common: features of the same name, and classes of the same name or place."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+
+def normalise(name: str) -> str:
+    """A column name without case, spaces and punctuation."""
+    return re.sub(r"[^a-z0-9]+", "", name.lower()) or name
+
+
+def shared_features(source: Sequence[str], target: Sequence[str]) -> list[tuple[int, int]]:
+    """(source index, target index) of the features whose normalised names are equal; a name that is not unique on a
+    side matches its first."""
+    index: dict[str, int] = {}
+    for i, name in enumerate(source):
+        index.setdefault(normalise(name), i)
+    pairs: dict[int, int] = {}
+    for j, name in enumerate(target):
+        i = index.get(normalise(name))
+        if i is not None:
+            pairs.setdefault(i, j)
+    return list(pairs.items())
+
+
+def match_classes(
+    source: Sequence[str], target: Sequence[str], means_s: np.ndarray | None, means_t: np.ndarray | None
+) -> np.ndarray:
+    """For every target class the index of its source class, or -1; (target classes,).
+
+    Same names map to each other. Without any, the classes are assigned so that the summed distance of their means
+    (classes, h) is least; where that cannot be done (fewer source classes, or no means), none maps.
+    """
+    named = np.array([source.index(c) if c in source else -1 for c in target])
+    if (named >= 0).any() or means_s is None or means_t is None or len(source) < len(target):
+        return named
+    distance = np.linalg.norm(means_t[:, None] - means_s[None], axis=2)
+    rows, columns = linear_sum_assignment(distance)
+    named[rows] = columns
+    return named

@@ -1,0 +1,177 @@
+"""Rank sources for a target: scores, gains with intervals, ties, verdicts; JSON in and out."""
+
+import inspect
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from transmeter.data import MAX_ROWS, Table, sample
+from transmeter.estimate import Gain, Score, differ, estimate
+from transmeter.scorers import scorers
+from transmeter.source import Source
+
+SHARED = ("seed", "shots", "repeats", "metric")  # settings of a ranking that a scorer may ask for
+
+
+@dataclass(frozen=True)
+class Row:
+    """One source in a ranking; the gain fields are None for a scorer that only scores, rank too after an error."""
+
+    rank: int | None
+    tie_group: int | None
+    source: str
+    score: float | None
+    gain_pp: float | None
+    ci_low: float | None
+    ci_high: float | None
+    p_negative: float | None
+    verdict: str | None
+    seconds: float
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Sources from best to worst with the settings that gave the order."""
+
+    target: str
+    metric: str
+    shots: int | None
+    repeats: int
+    seed: int
+    scorer: str
+    options: dict[str, object]
+    rows: list[Row]
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON under a temporary name, then rename."""
+        path = Path(path)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        partial.write_text(json.dumps(asdict(self), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        partial.rename(path)
+
+
+def load(path: str | Path) -> Ranking:
+    """What `Ranking.save` wrote. Raises ValueError for a file that is not a ranking."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        return Ranking(**{**found, "rows": [Row(**row) for row in found["rows"]]})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is not a ranking ({error}): make one with transmeter rank --out") from None
+
+
+def rank(
+    target: Table,
+    sources: Sequence[Table],
+    scorer: str = "transmeter",
+    *,
+    shots: int | None = None,
+    repeats: int = 10,
+    seed: int = 0,
+    metric: str = "balanced_accuracy",
+    options: Mapping[str, object] | None = None,
+    cache: Path | None = None,
+) -> Ranking:
+    """Score every source for the target and order them, best first.
+
+    shots: labelled target rows a class that training may use (None: all, by cross-fitting); repeats: of the
+    comparison with the target alone; options: of the scorer; cache: folder for source classifiers. A source that
+    fails is listed last with its reason. Raises ValueError for an unknown scorer or option, or an unusable target.
+    """
+    known = scorers()
+    if scorer not in known:
+        raise ValueError(f"scorer '{scorer}' is unknown: give one of {', '.join(known)}")
+    target, *tables = (_sampled(t, seed) for t in (target, *sources))
+    for table in tables:
+        _warn_of_leakage(target, table)
+    given = dict(options or {})
+    shared = {"seed": seed, "shots": shots, "repeats": repeats, "metric": metric}
+    parameters = inspect.signature(known[scorer]).parameters
+    unknown = [k for k in given if k not in parameters or k in SHARED]
+    if unknown:
+        allowed = ", ".join(k for k in list(parameters)[2:] if k not in SHARED) or "none"
+        raise ValueError(f"option '{unknown[0]}' is unknown to scorer {scorer}: give {allowed}")
+    arguments = given | {k: v for k, v in shared.items() if k in parameters}
+    scored = _score(known[scorer], [Source(t, cache, seed) for t in tables], target, arguments)
+    return Ranking(target.name, metric, shots, repeats, seed, scorer, given, _rows(tables, scored))
+
+
+def _score(function, sources: list[Source], target: Table, arguments: dict) -> list[tuple[Score | str, float]]:
+    """(score or reason of failure, seconds) of every source: all at once, one by one where one of them fails."""
+    begin = time.perf_counter()
+    try:
+        scores = function(sources, target, **arguments)
+        return [(s, (time.perf_counter() - begin) / len(sources)) for s in scores]
+    except ValueError:
+        if len(sources) == 1:
+            raise
+    found: list[tuple[Score | str, float]] = []
+    for source in sources:
+        begin = time.perf_counter()
+        try:
+            result = function([source], target, **arguments)[0]
+        except ValueError as error:
+            result = str(error)
+        found.append((result, time.perf_counter() - begin))
+    if all(isinstance(result, str) for result, _ in found):
+        raise ValueError(found[0][0])
+    return found
+
+
+def _rows(tables: Sequence[Table], scored: Sequence[tuple[Score | str, float]]) -> list[Row]:
+    done = [(t.name, s, seconds) for t, (s, seconds) in zip(tables, scored) if isinstance(s, Score)]
+    done.sort(key=lambda item: -item[1].value)
+    groups = tie_groups([s for _, s, _ in done])
+    rows = []
+    for position, ((name, score, seconds), group) in enumerate(zip(done, groups), start=1):
+        gain = estimate(score.outcome) if score.outcome else None
+        fields = (gain.mean, gain.low, gain.high, gain.p_negative, verdict(gain)) if gain else (None,) * 5
+        rows.append(Row(position, group, name, score.value, *fields, seconds, None))
+    failed = [(t.name, s, seconds) for t, (s, seconds) in zip(tables, scored) if isinstance(s, str)]
+    return rows + [Row(None, None, n, *(None,) * 6, seconds, reason) for n, reason, seconds in failed]
+
+
+def verdict(gain: Gain) -> str:
+    """helps or hurts where the 95 % interval excludes zero, else no evidence."""
+    return "helps" if gain.low > 0 else "hurts" if gain.high < 0 else "no evidence"
+
+
+def tie_groups(scores: Sequence[Score]) -> list[int]:
+    """Group of every score, best first: a group holds what its best member does not beat beyond the interval."""
+    groups: list[int] = []
+    leader = 0
+    for i, score in enumerate(scores):
+        best = scores[leader]
+        if best.outcome and score.outcome:
+            beaten = i > leader and differ(best.outcome, score.outcome)
+        else:
+            beaten = not math.isclose(best.value, score.value, rel_tol=1e-9)
+        if beaten:
+            leader = i
+        groups.append(1 if not groups else groups[-1] + beaten)
+    return groups
+
+
+def _sampled(table: Table, seed: int) -> Table:
+    if len(table) > MAX_ROWS:
+        warnings.warn(f"{table.name}: {MAX_ROWS} of {len(table)} rows are used, drawn at random", stacklevel=3)
+    return sample(table, MAX_ROWS, seed)
+
+
+def _warn_of_leakage(target: Table, source: Table) -> None:
+    """Warn where target rows stand in the source as well."""
+    columns = [c for c in target.columns if c in source.columns]
+    if len(columns) < 2:
+        return
+    hashes = [pd.util.hash_pandas_object(t.features[columns].astype(str), index=False) for t in (target, source)]
+    copied = int(hashes[0].isin(hashes[1]).sum())
+    if copied > max(2, 0.02 * len(target)):
+        message = f"{copied} of {len(target)} rows of {target.name} stand in {source.name} too: its gain is overstated"
+        warnings.warn(message, stacklevel=3)

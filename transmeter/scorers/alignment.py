@@ -1,0 +1,106 @@
+"""Alignment: how close source and target lie in a feature space that they share, class by class. No labels gained.
+
+Three terms of Transmeter's loss taken as measures (arXiv 1912.13366, reconstructed): the label-wise mean distance,
+how well label-wise discriminators tell source from target, and how much of the target is lost when reconstructed from
+the source's directions, trace((C_s + e I)^-1 C_t) / d. The score is the inverse of their geometric mean, so that no
+unit outweighs another. Range: above 0, higher is closer; for features of one model, such as hidden states.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transmeter import losses
+from transmeter.data import Encoder, Table
+from transmeter.estimate import Score
+from transmeter.matching import shared_features
+from transmeter.modules import Discriminators
+from transmeter.source import Source
+
+ROWS = 2000  # of either side that are looked at
+STEPS, RATE = 100, 1e-2
+
+
+def score(
+    sources: Sequence[Source],
+    target: Table,
+    *,
+    seed: int = 0,
+    mean_distance: float = 1.0,
+    discriminator: float = 1.0,
+    coverage: float = 1.0,
+) -> list[Score]:
+    """Closeness of every source to the target over their shared features.
+
+    mean_distance, discriminator, coverage: weights of the terms in the geometric mean, 0 switches one off. Raises
+    ValueError for a source that shares no feature or no class name with the target, and for all weights zero.
+    """
+    weights = np.array([mean_distance, discriminator, coverage])
+    if not weights.any() or (weights < 0).any():
+        raise ValueError("mean_distance, discriminator, coverage: give weights of at least 0, not all 0")
+    encoder = Encoder(target.features)
+    found = []
+    for source in sources:
+        x_s, q_s, x_t, q_t = _common(source, target, encoder, seed)
+        terms = [
+            _mean_distance(x_s, q_s, x_t, q_t) if mean_distance else 1.0,
+            _separability(x_s, q_s, x_t, q_t, seed) if discriminator else 1.0,
+            _uncovered(x_s, x_t) if coverage else 1.0,
+        ]
+        found.append(Score(float(np.exp(-(weights * np.log(terms)).sum() / weights.sum()))))
+    return found
+
+
+def _common(source: Source, target: Table, encoder: Encoder, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x (1, n, d) and memberships q (1, n, classes) of both sides in units of the target's standard deviation."""
+    pairs = shared_features(source.table.columns, target.columns)
+    classes = [c for c in target.classes if c in source.table.classes]
+    if not pairs or not classes:
+        what = "feature" if not pairs else "class name"
+        raise ValueError(f"{source.table.name} shares no {what} with {target.name}: alignment needs a common space")
+    renamed = source.table.features.rename(columns={source.table.columns[i]: target.columns[j] for i, j in pairs})
+    missing = [c for c in target.columns if c not in renamed.columns]
+    x_s, x_t = encoder(renamed.assign(**dict.fromkeys(missing))[target.columns]), encoder(target.features)
+    shared = [k for k, name in enumerate(encoder.names) if not any(name.startswith(m) for m in missing)]
+    rng = np.random.default_rng(seed)
+    both = []
+    for x, labels in ((x_s, source.table.labels), (x_t, target.labels)):
+        rows = rng.permutation(len(x))[:ROWS]
+        q = labels[rows, None] == np.array(classes, dtype=object)
+        both += [torch.from_numpy(x[rows][:, shared])[None], torch.from_numpy(q).float()[None]]
+    return both[0], both[1], both[2], both[3]
+
+
+def _mean_distance(x_s: Tensor, q_s: Tensor, x_t: Tensor, q_t: Tensor) -> float:
+    """losses.mean_distance a class and feature, plus what chance alone would give."""
+    classes = int(((q_s.sum(1) > 0) & (q_t.sum(1) > 0)).sum())
+    chance = 1 / q_s.sum(1).clamp_min(1) + 1 / q_t.sum(1).clamp_min(1)
+    return float(losses.mean_distance(x_s, q_s, x_t, q_t)) / max(classes, 1) / x_t.shape[2] + float(chance.mean())
+
+
+def _separability(x_s: Tensor, q_s: Tensor, x_t: Tensor, q_t: Tensor, seed: int) -> float:
+    """1 - BCE / log 2 of discriminators on the half of the rows that they did not learn from; at least 0.02."""
+    generator = torch.Generator().manual_seed(seed)
+    judges = Discriminators(1, x_t.shape[2], q_t.shape[2], generator)
+    optimiser = torch.optim.AdamW(judges.parameters(), lr=RATE, weight_decay=0.1)
+    for _ in range(STEPS):
+        loss = losses.discrimination(judges(x_s[:, ::2]), q_s[:, ::2], judges(x_t[:, ::2]), q_t[:, ::2]).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        s, t = slice(1, None, 2), slice(1, None, 2)
+        judged = losses.discrimination(judges(x_s[:, s]), q_s[:, s], judges(x_t[:, t]), q_t[:, t])
+    classes = int(((q_s[:, s].sum(1) > 0) & (q_t[:, t].sum(1) > 0)).sum())
+    return max(0.02, 1 - float(judged) / max(classes, 1) / float(np.log(2)))
+
+
+def _uncovered(x_s: Tensor, x_t: Tensor, floor: float = 0.1) -> float:
+    """trace((C_s + e I)^-1 C_t) / d with the second moments C of both sides, e = floor * trace(C_t) / d."""
+    x_s, x_t = x_s[0].double(), x_t[0].double()
+    c_s, c_t = x_s.T @ x_s / len(x_s), x_t.T @ x_t / len(x_t)
+    d = len(c_t)
+    ridge = floor * float(c_t.trace()) / d * torch.eye(d, dtype=torch.float64)
+    return float(torch.linalg.solve(c_s + ridge, c_t).trace()) / d

@@ -1,0 +1,112 @@
+"""Source data sets with their pre-trained classifiers, trained once, saved as safetensors + JSON, and reused."""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from transmeter.data import Encoder, Table
+from transmeter.modules import Branch, Trunk
+from transmeter.training import Data, Schedule, Stack, Terms, fit
+
+WIDTH, HIDDEN = 32, 32  # of the transformation and of the common representation
+SCHEDULE = Schedule(steps=300, batch=128)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """T, D (branch) and E, C (trunk) of one source, stacks of one."""
+
+    branch: Branch
+    trunk: Trunk
+
+
+@dataclass
+class Source:
+    """A source table; `encoder` and `classifier` are made when a scorer first asks for them.
+
+    cache: folder in which classifiers are kept between runs, or None.
+    """
+
+    table: Table
+    cache: Path | None = None
+    seed: int = 0
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Fitted on all rows of the table."""
+        return Encoder(self.table.features)
+
+    @cached_property
+    def encoded(self) -> torch.Tensor:
+        """(n, d) float32."""
+        return torch.from_numpy(self.encoder(self.table.features))
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """Pre-trained on the labelled rows with cross-entropy and reconstruction; from the cache where it is there."""
+        path = self.cache / f"{self._key()}.safetensors" if self.cache else None
+        if path and path.exists():
+            return load_classifier(path)
+        classifier = fit_source(self.table, self.encoded, self.seed)
+        if path:
+            save_classifier(classifier, path, self.table, self.encoder.names)
+        return classifier
+
+    def _key(self) -> str:
+        digest = hashlib.sha256(json.dumps([asdict(SCHEDULE), WIDTH, HIDDEN, self.seed, self.table.columns]).encode())
+        digest.update(pd.util.hash_pandas_object(self.table.features, index=False).to_numpy().tobytes())
+        digest.update("\x00".join(map(str, self.table.labels)).encode())
+        return digest.hexdigest()[:32]
+
+
+def fit_source(table: Table, encoded: torch.Tensor, seed: int) -> Classifier:
+    """Train T, E, C and D on the labelled rows; encoded (n, d)."""
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.from_numpy(table.codes)
+    features, classes = encoded.shape[1], len(table.classes)
+    stack = Stack(Branch(1, features, WIDTH, HIDDEN, generator), Trunk(1, WIDTH, HIDDEN, classes, generator))
+    data = Data(
+        x_t=encoded[None],
+        features_t=torch.tensor([features]),
+        q_t=torch.nn.functional.one_hot(codes.clamp_min(0), classes).float(),
+        train=(codes >= 0).nonzero().T,
+        x_u=encoded[codes < 0][None],
+        rows=torch.tensor([0]),
+    )
+    fit(stack, data, Terms(), SCHEDULE, seed)
+    return Classifier(stack.target, stack.trunk)
+
+
+def save_classifier(classifier: Classifier, path: Path, table: Table, names: list[str]) -> None:
+    """Weights to `path`, and beside it a JSON file of what they belong to; each under a temporary name first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    about = {"source": table.name, "rows": len(table), "classes": list(table.classes), "features": names}
+    partial.write_text(json.dumps(about, indent=1), encoding="utf-8")
+    partial.rename(path.with_suffix(".json"))
+    tensors = {f"branch.{k}": v for k, v in classifier.branch.state_dict().items()}
+    save_file(tensors | {f"trunk.{k}": v for k, v in classifier.trunk.state_dict().items()}, partial)
+    partial.rename(path)
+
+
+def load_classifier(path: Path) -> Classifier:
+    """What `save_classifier` wrote. Raises ValueError for a file that is not that."""
+    try:
+        tensors = load_file(path)
+        features, width = tensors["branch.transform.weight"].shape[1:]
+        hidden, classes = tensors["trunk.head.weight"].shape[1:]
+        generator = torch.Generator().manual_seed(0)
+        found = Classifier(Branch(1, features, width, hidden, generator), Trunk(1, width, hidden, classes, generator))
+        for name, module in (("branch", found.branch), ("trunk", found.trunk)):
+            module.load_state_dict({k.removeprefix(name + "."): v for k, v in tensors.items() if k.startswith(name)})
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} holds no source classifier ({error}): delete it") from None
+    return found
