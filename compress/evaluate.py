@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
-from compress import structure
+from compress import models, structure
 from compress.layers import SPARSE_FROM
-from compress.texts import batches, cut
+from compress.texts import batches, cut, read_examples, read_texts
 from compress.walk import Batch
 
 Estimate = dict[str, float | int]
@@ -23,7 +24,9 @@ WINDOW = 192  # tokens of a perplexity window, the first of which is the start t
 
 
 @torch.no_grad()
-def predict(model: nn.Module, tokenizer, texts: Sequence[str], max_length: int = 128) -> Tensor:
+def predict(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int = 128
+) -> Tensor:
     """Class of every text, (texts,) int64."""
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
     found = torch.zeros(len(texts), dtype=torch.long)
@@ -54,7 +57,7 @@ def accuracy(correct: Tensor) -> Estimate:
 
 
 @torch.no_grad()
-def window_losses(model: nn.Module, tokenizer, texts: Sequence[str], tokens: int) -> Tensor:
+def window_losses(model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], tokens: int) -> Tensor:
     """(windows, 2): sum of the next-token losses in nats and number of tokens predicted, of every window.
 
     Each text is cut into windows of `WINDOW` tokens; the first `tokens` tokens of the texts are used.
@@ -90,16 +93,53 @@ def paired_change(value: Tensor, baseline: Tensor) -> Estimate:
     return {"value": mean, "ci_low": mean - reach, "ci_high": mean + reach, "n": len(difference)}
 
 
-def size(model: nn.Module, folder: str | Path) -> dict[str, int]:
+def report(
+    model: str, baseline: str | None, file: Path, metric: str | None, tokens: int, trust_remote_code: bool = False
+) -> dict[str, object]:
+    """Everything about `model` on the texts of `file`, with `baseline` beside it and the paired change.
+
+    metric: accuracy or perplexity; None: perplexity for a model that predicts tokens, else accuracy. Raises ValueError
+    where the model cannot give the metric or the data lack labels.
+    """
+    texts, labels = (read_examples(file)) if metric == "accuracy" else (None, None)
+    found: list[dict[str, object]] = []
+    items: list[Tensor] = []
+    for name in (model, baseline) if baseline else (model,):
+        net, tokenizer = models.load(name, trust_remote_code=trust_remote_code)
+        predicts_tokens = net.get_output_embeddings() is not None
+        metric = metric or ("perplexity" if predicts_tokens else "accuracy")
+        if (metric == "perplexity") != predicts_tokens:
+            raise ValueError(
+                f"{name} gives no {metric}: use --metric {'perplexity' if predicts_tokens else 'accuracy'}"
+            )
+        if metric == "accuracy":
+            texts, labels = (texts, labels) if texts else read_examples(file)
+            correct = predict(net, tokenizer, texts) == class_ids(net, labels)
+            value, each = accuracy(correct), correct
+        else:
+            losses = window_losses(net, tokenizer, read_texts(file), tokens)
+            value, each = perplexity(losses), losses[:, 0] / losses[:, 1]
+        costs = {"latency_seconds": latency(net), "peak_memory_bytes": peak_memory(name)}
+        found.append({"model": name, metric: value, **size(net, name), **costs})
+        items.append(each)
+    result = {**found[0], "data": str(file)}
+    if baseline:
+        result["baseline"] = found[1]
+        if len(items[0]) == len(items[1]):  # windows differ where tokenizers do
+            unit = "accuracy_change" if metric == "accuracy" else "loss_change_nats"
+            result[unit] = paired_change(items[0], items[1])
+    return result
+
+
+def size(model: nn.Module, source: str) -> dict[str, int | None]:
     """Parameters that are not stored as zeros, bytes of the weight files, and FLOPs at `LENGTH` tokens."""
     parameters = 0
     for parameter in model.parameters():
         zeros = int((parameter == 0).sum())
         stored = parameter.numel()
         parameters += stored - zeros if stored and zeros / stored >= SPARSE_FROM else stored
-    files = [f for f in Path(folder).rglob("*") if f.suffix in (".safetensors", ".bin")] if Path(folder).is_dir() else []
-    flops = structure.flops(model, LENGTH)
-    return {"parameters": parameters, "bytes": sum(f.stat().st_size for f in files), "flops": round(flops)}
+    flops = round(structure.flops(model, LENGTH))
+    return {"parameters": parameters, "bytes": models.bytes_of(source), "flops": flops}
 
 
 @torch.no_grad()
@@ -136,9 +176,9 @@ print(peak() - before)
 """
 
 
-def peak_memory(folder: str | Path) -> int | None:
+def peak_memory(source: str) -> int | None:
     """Bytes that loading and one forward add to the peak of a fresh process; None where the system does not tell."""
     here = str(Path(__file__).resolve().parent.parent)
-    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {here!r})" + _PEAK, str(folder)]
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {here!r})" + _PEAK, source]
     done = subprocess.run(command, capture_output=True, text=True)
     return int(done.stdout.split()[-1]) if done.returncode == 0 and done.stdout.strip() else None

@@ -4,7 +4,7 @@ This file is copied as `modeling_compressed.py` into every folder that needs it,
 reload the model (`trust_remote_code=True`); it imports nothing but torch and transformers.
 """
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 import transformers
@@ -114,7 +114,7 @@ def rebuild(model: nn.Module, changed: dict[str, dict]) -> None:
         model.set_submodule(path, layer)
 
 
-@lru_cache(maxsize=None)
+@cache
 def compressed_config(base: type) -> type:
     """The config class of the compressed kind of `base`, a transformers config class.
 
@@ -124,7 +124,7 @@ def compressed_config(base: type) -> type:
     return type(f"Compressed{base.__name__}", (base,), {"model_type": f"compressed_{base.model_type}"})
 
 
-@lru_cache(maxsize=None)
+@cache
 def compressed_model(base: type) -> type:
     """The model class of the compressed kind of `base`, a transformers model class."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from compress import layers
 
@@ -23,7 +23,7 @@ AUTO_CLASSES = (
 MODELING_FILE = "modeling_compressed"
 
 
-def load(source: str | Path, *, trust_remote_code: bool = False) -> tuple[nn.Module, object]:
+def load(source: str | Path, *, trust_remote_code: bool = False) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     """A model in float32, ready for inference, and its tokenizer, from a folder or a hub name.
 
     Folders that `save` wrote need no remote code. The type that the weights are stored in stays in `config.dtype`.
@@ -74,7 +74,7 @@ def check_output(out: str | Path) -> Path:
 
 
 @torch.no_grad()
-def save(model: nn.Module, tokenizer: object, out: str | Path, card: Mapping[str, object]) -> Path:
+def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, out: str | Path, card: Mapping[str, object]) -> Path:
     """Write a folder that reloads exactly, compare before it gets its name, and return it.
 
     Weights take the type that they were stored in (`config.dtype`). What changed in the layers goes to config.json and
@@ -146,3 +146,10 @@ def _probe(model: nn.Module) -> Tensor:
     """Logits of fixed tokens, (2, 16, ...)."""
     ids = (torch.arange(32) * 37 % model.config.vocab_size).view(2, 16)
     return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+
+
+def bytes_of(folder: str | Path) -> int | None:
+    """Bytes of the weight files in a model folder; None for a hub name."""
+    if not Path(folder).is_dir():
+        return None
+    return sum(f.stat().st_size for f in Path(folder).rglob("*") if f.suffix in (".safetensors", ".bin"))

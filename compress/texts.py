@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 FORMATS = ".txt (documents separated by blank lines), .csv, .csv.gz, .tsv, .parquet, .jsonl or a data set folder"
 
@@ -76,7 +77,9 @@ def _frame(path: Path) -> pd.DataFrame:
     raise ValueError(f"{path} is of no known format: give {FORMATS}")
 
 
-def cut(tokenizer, texts: Sequence[str], tokens: int, max_length: int, seed: int | None = None) -> list[list[int]]:
+def cut(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], tokens: int, max_length: int, seed: int | None = None
+) -> list[list[int]]:
     """Token ids of texts in sequences of at most `max_length`, with `tokens` real tokens in all (fewer if texts end).
 
     Long texts become several sequences, each with the tokenizer's special tokens. seed: draw the texts at random;
@@ -96,11 +99,13 @@ def cut(tokenizer, texts: Sequence[str], tokens: int, max_length: int, seed: int
     return sequences
 
 
-def _windows(tokenizer, text: str, max_length: int) -> list[list[int]]:
+def _windows(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> list[list[int]]:
     return tokenizer(text, truncation=True, max_length=max_length, return_overflowing_tokens=True)["input_ids"]
 
 
-def batches(tokenizer, sequences: Sequence[list[int]], size: int = 32) -> list[dict[str, Tensor]]:
+def batches(
+    tokenizer: PreTrainedTokenizerBase, sequences: Sequence[list[int]], size: int = 32
+) -> list[dict[str, Tensor]]:
     """Padded batches (input_ids and attention_mask, both (batch, tokens)) of token sequences, the longest first."""
     ordered = sorted(sequences, key=len, reverse=True)
     found = []

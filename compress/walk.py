@@ -23,7 +23,9 @@ class _Stop(Exception):
     pass
 
 
-def run(model: nn.Module, batch: Batch, start: int = 0, stop: int | None = None, hidden: Tensor | None = None) -> Tensor:
+def run(
+    model: nn.Module, batch: Batch, start: int = 0, stop: int | None = None, hidden: Tensor | None = None
+) -> Tensor:
     """Run the blocks start..stop-1 of `model`.
 
     hidden (batch, tokens, width) enters block `start` (None: what the embeddings give, for start 0). Returns what

@@ -1,6 +1,7 @@
 """Tables: reading them from files, and turning mixed columns into numbers."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -72,6 +73,35 @@ def load(spec: str, label: str | None = None) -> Table:
             f" (columns: {_listed(frame.columns)})"
         )
     return table(name, frame.drop(columns=column), frame[column])
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A source that could not be read, and why."""
+
+    name: str
+    reason: str
+
+
+def load_all(specs: Sequence[str], label: str | None = None) -> list[Table | Unusable]:
+    """`load` every source; what a file holds may make it `Unusable`, so that one bad file does not end the run.
+
+    Raises ValueError for a path that does not exist and for two sources of one name.
+    """
+    names = [parse(s)[0] for s in specs]
+    for spec, name in zip(specs, names):
+        path = parse(spec)[1]
+        if not path.exists():
+            raise ValueError(f"{path} does not exist: give {FORMATS}")
+        if names.count(name) > 1:
+            raise ValueError(f"two sources are called '{name}': name them apart as NAME=PATH")
+    found: list[Table | Unusable] = []
+    for spec, name in zip(specs, names):
+        try:
+            found.append(load(spec, label))
+        except ValueError as error:
+            found.append(Unusable(name, str(error)))
+    return found
 
 
 def read(path: Path) -> pd.DataFrame:

@@ -132,7 +132,7 @@ def measured(outcome: Outcome, other: Outcome | None = None) -> tuple[float, flo
     by_cell = float(np.nanvar(cells)) / np.count_nonzero(~np.isnan(cells))
     variance = max(by_row + by_repeat - by_cell, by_row, by_repeat)
     freedom = variance**2 / (by_row**2 / max(n - 1, 1) + by_repeat**2 / (repeats - 1))
-    return mean, variance**0.5, freedom
+    return mean, float(variance) ** 0.5, float(freedom)
 
 
 def _power(rows: np.ndarray, guess: np.ndarray, unlabelled: int) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from transmeter.data import MAX_ROWS, Table, sample
+from transmeter.data import MAX_ROWS, Table, Unusable, sample
 from transmeter.estimate import Gain, Score, differ, estimate
 from transmeter.scorers import scorers
 from transmeter.source import Source
@@ -69,7 +69,7 @@ def load(path: str | Path) -> Ranking:
 
 def rank(
     target: Table,
-    sources: Sequence[Table],
+    sources: Sequence[Table | Unusable],
     scorer: str = "transmeter",
     *,
     shots: int | None = None,
@@ -88,7 +88,10 @@ def rank(
     known = scorers()
     if scorer not in known:
         raise ValueError(f"scorer '{scorer}' is unknown: give one of {', '.join(known)}")
-    target, *tables = (_sampled(t, seed) for t in (target, *sources))
+    failed = [Row(None, None, s.name, *(None,) * 6, 0.0, s.reason) for s in sources if isinstance(s, Unusable)]
+    if len(failed) == len(sources):
+        raise ValueError(failed[0].error if failed else "no source is given: name at least one")
+    target, *tables = (_sampled(t, seed) for t in (target, *(s for s in sources if isinstance(s, Table))))
     for table in tables:
         _warn_of_leakage(target, table)
     given = dict(options or {})
@@ -100,7 +103,7 @@ def rank(
         raise ValueError(f"option '{unknown[0]}' is unknown to scorer {scorer}: give {allowed}")
     arguments = given | {k: v for k, v in shared.items() if k in parameters}
     scored = _score(known[scorer], [Source(t, cache, seed) for t in tables], target, arguments)
-    return Ranking(target.name, metric, shots, repeats, seed, scorer, given, _rows(tables, scored))
+    return Ranking(target.name, metric, shots, repeats, seed, scorer, given, _rows(tables, scored) + failed)
 
 
 def _score(function, sources: list[Source], target: Table, arguments: dict) -> list[tuple[Score | str, float]]:
@@ -168,7 +171,7 @@ def _sampled(table: Table, seed: int) -> Table:
 def _warn_of_leakage(target: Table, source: Table) -> None:
     """Warn where target rows stand in the source as well."""
     columns = [c for c in target.columns if c in source.columns]
-    if len(columns) < 2:
+    if len(columns) < max(3, len(target.columns) / 2):  # few columns repeat by chance
         return
     hashes = [pd.util.hash_pandas_object(t.features[columns].astype(str), index=False) for t in (target, source)]
     copied = int(hashes[0].isin(hashes[1]).sum())

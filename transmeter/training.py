@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from transmeter import losses
 from transmeter.modules import Branch, Discriminators, Trunk, represent, reverse
 
-
 T = TypeVar("T")
 
 
@@ -73,6 +72,7 @@ class Data:
     q_s: Tensor | None = None
 
 
+@torch.enable_grad()  # sources are trained when first asked for, wherever that is
 def fit(stack: Stack, data: Data, terms: Terms, schedule: Schedule, seed: int) -> None:
     """Minimise CE_t + a CE_s + r (R_s + R_t) + g sum_c BCE(G_c) + m sum_c |mean distance|^2 (METHODS 1), in place."""
     generator = torch.Generator().manual_seed(seed)

@@ -29,7 +29,9 @@ class Start:
         self.branch = Branch(1, self.x.shape[1], WIDTH, HIDDEN, generator)
         self.trunk = Trunk(1, WIDTH, HIDDEN, classes, generator)
         self.discriminators = Discriminators(1, HIDDEN, classes, generator)
-        with torch.no_grad():  # few rows are learned best from a start near zero: within 2 points of logistic regression
+        with (
+            torch.no_grad()
+        ):  # few rows are learned best from a start near zero: within 2 points of logistic regression
             self.branch.transform.weight *= 0.3
             self.trunk.head.weight.zero_()
 
@@ -131,7 +133,9 @@ def _means(stack: Stack, b: int, start: Start, source: Source, target: Table, sh
     return class_means(z_s, source_q[None])[0].numpy(), class_means(z_t, target_q[None])[0].numpy()
 
 
-def _copy(into: StackedLinear, b: int, layer: StackedLinear, rows: int | None = None, columns: int | None = None) -> None:
+def _copy(
+    into: StackedLinear, b: int, layer: StackedLinear, rows: int | None = None, columns: int | None = None
+) -> None:
     into.weight[b, :rows, :columns] = layer.weight[0]
     into.bias[b, :, :columns] = layer.bias[0]
 
@@ -139,5 +143,3 @@ def _copy(into: StackedLinear, b: int, layer: StackedLinear, rows: int | None = 
 def _as_target(codes: np.ndarray, mapping: np.ndarray) -> Tensor:
     """One-hot target classes (n, classes) of source rows; zero for a class that no target class maps to."""
     return torch.from_numpy((codes[:, None] == mapping[None]) & (mapping >= 0)[None]).float()
-
-

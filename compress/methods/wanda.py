@@ -16,9 +16,7 @@ from compress.walk import Batch, inputs, real, run, track
 
 
 @torch.no_grad()
-def compress(
-    model: nn.Module, batches: Sequence[Batch], *, ratio: float = 0.5, in_place: bool = False
-) -> nn.Module:
+def compress(model: nn.Module, batches: Sequence[Batch], *, ratio: float = 0.5, in_place: bool = False) -> nn.Module:
     """Set the share `ratio` of the weights of every row of every linear layer in the blocks to zero.
 
     The sparse weights save disk (a bitmask), not time. Raises ValueError for a ratio outside [0, 1) and RuntimeError

@@ -40,10 +40,9 @@ def score(
     weights = np.array([mean_distance, discriminator, coverage])
     if not weights.any() or (weights < 0).any():
         raise ValueError("mean_distance, discriminator, coverage: give weights of at least 0, not all 0")
-    encoder = Encoder(target.features)
     found = []
     for source in sources:
-        x_s, q_s, x_t, q_t = _common(source, target, encoder, seed)
+        x_s, q_s, x_t, q_t = _common(source.table, target, seed)
         terms = [
             _mean_distance(x_s, q_s, x_t, q_t) if mean_distance else 1.0,
             _separability(x_s, q_s, x_t, q_t, seed) if discriminator else 1.0,
@@ -53,23 +52,26 @@ def score(
     return found
 
 
-def _common(source: Source, target: Table, encoder: Encoder, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _common(source: Table, target: Table, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """x (1, n, d) and memberships q (1, n, classes) of both sides in units of the target's standard deviation."""
-    pairs = shared_features(source.table.columns, target.columns)
-    classes = [c for c in target.classes if c in source.table.classes]
+    pairs = [
+        (source.columns[i], target.columns[j])
+        for i, j in shared_features(source.columns, target.columns)
+        if source.features.dtypes.iloc[i] == target.features.dtypes.iloc[j]
+    ]
+    classes = [c for c in target.classes if c in source.classes]
     if not pairs or not classes:
         what = "feature" if not pairs else "class name"
-        raise ValueError(f"{source.table.name} shares no {what} with {target.name}: alignment needs a common space")
-    renamed = source.table.features.rename(columns={source.table.columns[i]: target.columns[j] for i, j in pairs})
-    missing = [c for c in target.columns if c not in renamed.columns]
-    x_s, x_t = encoder(renamed.assign(**dict.fromkeys(missing))[target.columns]), encoder(target.features)
-    shared = [k for k, name in enumerate(encoder.names) if not any(name.startswith(m) for m in missing)]
+        raise ValueError(f"{source.name} shares no {what} with {target.name}: alignment needs a common space")
+    there = target.features[[j for _, j in pairs]]
+    encoder = Encoder(there)
+    here = source.features[[i for i, _ in pairs]].set_axis(there.columns, axis=1)
     rng = np.random.default_rng(seed)
     both = []
-    for x, labels in ((x_s, source.table.labels), (x_t, target.labels)):
-        rows = rng.permutation(len(x))[:ROWS]
+    for features, labels in ((here, source.labels), (there, target.labels)):
+        rows = rng.permutation(len(features))[:ROWS]
         q = labels[rows, None] == np.array(classes, dtype=object)
-        both += [torch.from_numpy(x[rows][:, shared])[None], torch.from_numpy(q).float()[None]]
+        both += [torch.from_numpy(encoder(features.iloc[rows]))[None], torch.from_numpy(q).float()[None]]
     return both[0], both[1], both[2], both[3]
 
 

@@ -1,0 +1,331 @@
+"""The command line: parse, call, print. Results go to stdout, everything else to stderr."""
+
+import csv
+import inspect
+import io
+import json
+import sys
+import types
+import typing
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table as Grid
+
+METRICS = ("balanced_accuracy", "accuracy")
+seed_option = click.option("--seed", default=0, show_default=True, help="Of every random draw.")
+tokens_option = click.option("--tokens", default=20_000, show_default=True, type=click.IntRange(1))
+trust_option = click.option("--trust-remote-code", is_flag=True, help="Run the code that a model folder brings along.")
+
+
+class Group(click.Group):
+    """Bad input ends with one line and exit code 2, a failed run with one line and exit code 1."""
+
+    def invoke(self, ctx: click.Context):
+        """Run the command."""
+        warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {message}", err=True)
+        try:
+            return super().invoke(ctx)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+        except (RuntimeError, OSError) as error:
+            raise click.ClickException(str(error)) from None
+
+
+class Ordered(click.Command):
+    """Keeps the order in which --method and --set were given in ctx.meta, which click loses."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as usual, and note the order."""
+        values, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        queues = {name: list(values.get(name, ())) for name in ("methods", "settings")}
+        ctx.meta["order"] = [(p.name, queues[p.name].pop(0)) for p in order if p.name in queues]
+        return super().parse_args(ctx, args)
+
+
+def convert(function: Callable, settings: tuple[str, ...], fixed: tuple[str, ...] = ()) -> dict[str, object]:
+    """OPTION=VALUE texts as arguments of `function`, by its signature. Raises ValueError naming what is allowed."""
+    options = {p.name: p for p in keyword_options(function) if p.name not in fixed}
+    found: dict[str, object] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or name not in options:
+            raise ValueError(f"--set {setting} is not understood: give OPTION=VALUE with one of {', '.join(options)}")
+        found[name] = _value(setting, text, options[name].annotation)
+    return found
+
+
+def keyword_options(function: Callable) -> list[inspect.Parameter]:
+    """The keyword-only parameters of a scorer or method: its configuration."""
+    return [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+
+def _value(setting: str, text: str, kind: object) -> object:
+    if typing.get_origin(kind) is typing.Literal:
+        if text not in typing.get_args(kind):
+            raise ValueError(f"--set {setting}: give one of {', '.join(typing.get_args(kind))}")
+        return text
+    if typing.get_origin(kind) is types.UnionType:
+        kind = next(k for k in typing.get_args(kind) if k is not type(None))
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"--set {setting}: give true or false")
+        return text.lower() == "true"
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(
+            f"--set {setting}: '{text}' is not {'a whole number' if kind is int else 'a number'}"
+        ) from None
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="transmeter")
+def main() -> None:
+    """Which data should I use? Rank source data sets, choose calibration data, and compress models with it."""
+
+
+@main.command()
+@click.argument("target")
+@click.argument("sources", nargs=-1, required=True)
+@click.option("--label", help="Label column of every file that has it. Default: label.")
+@click.option("--shots", type=click.IntRange(1), help="Labelled rows a class to train on; the rest only measures.")
+@click.option("--repeats", default=10, show_default=True, type=click.IntRange(2))
+@click.option("--scorer", default="transmeter", show_default=True, help="See: transmeter scorers.")
+@click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Option of the scorer.")
+@click.option("--metric", default="balanced_accuracy", show_default=True, type=click.Choice(METRICS))
+@seed_option
+@click.option("--cache", type=click.Path(path_type=Path), help="Folder for source classifiers. Default: user cache.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write ranking.json.")
+@click.option("--format", "shape", default="table", show_default=True, type=click.Choice(["table", "json", "csv"]))
+def rank(target, sources, label, shots, repeats, scorer, settings, metric, seed, cache, out, shape) -> None:
+    """Rank SOURCE data sets by the gain that they bring to TARGET.
+
+    TARGET and SOURCE are [NAME=]PATH[::LABEL_COLUMN]: csv, csv.gz, tsv, parquet, arff or a data set folder. Target
+    rows with an empty label are unlabelled rows. Example: transmeter rank mine.csv a.csv b=other/b.csv::diagnosis
+    """
+    from transmeter import data, ranking
+    from transmeter.scorers import scorers
+
+    check_parent(out)
+    if scorer not in scorers():
+        raise ValueError(f"scorer '{scorer}' is unknown: give one of {', '.join(scorers())}")
+    options = convert(scorers()[scorer], settings, ranking.SHARED)
+    specs = [data.parse(s) for s in (target, *sources)]
+    for name, path, _ in specs[1:]:
+        if path.resolve() == specs[0][1].resolve():
+            warnings.warn(f"{name} is the target's own file: its gain is leakage, not transfer", stacklevel=2)
+    found = ranking.rank(
+        data.load(target, label),
+        data.load_all(sources, label),
+        scorer,
+        shots=shots,
+        repeats=repeats,
+        seed=seed,
+        metric=metric,
+        options=options,
+        cache=cache or Path(click.get_app_dir("transmeter")) / "sources",
+    )
+    if out:
+        found.save(out)
+    click.echo(show(found, shape), nl=False)
+
+
+@main.command()
+@click.argument("model")
+@click.option("--target", required=True, type=click.Path(path_type=Path), help="Texts of the task to protect.")
+@click.option("--candidate", "candidates", multiple=True, required=True, metavar="[NAME=]TEXTS")
+@tokens_option
+@click.option("--mix", default=1, show_default=True, help="Draw from this many of the best candidates.")
+@seed_option
+@trust_option
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the data set.")
+def calibrate(model, target, candidates, tokens, mix, seed, trust_remote_code, out) -> None:
+    """Choose calibration texts for MODEL by how close candidates come to TARGET in the model's own states.
+
+    TEXTS: .txt (documents separated by blank lines), .csv, .csv.gz, .parquet, .jsonl with a column text, or a data set
+    folder. Equal tokens a candidate. Writes the texts, provenance.json and ranking.json to --out.
+    """
+    from compress import calibration, models
+    from compress.texts import read_texts
+    from transmeter import data, ranking
+
+    models.check_output(out)
+    paths = dict(data.parse(c)[:2] for c in candidates)
+    if len(paths) < len(candidates):
+        raise ValueError("two candidates have the same name: name them apart as NAME=TEXTS")
+    if not 1 <= mix <= len(paths):
+        raise ValueError(f"--mix {mix} is out of range: give 1 to {len(paths)}, the number of candidates")
+    wanted, pools = read_texts(target), {name: read_texts(path) for name, path in paths.items()}
+    net, tokenizer = models.load(model, trust_remote_code=trust_remote_code)
+
+    def measured(name: str, texts: list[str]):
+        return data.from_arrays(name, *calibration.features(net, tokenizer, texts, tokens, seed))
+
+    tables = [measured(name, texts) for name, texts in pools.items()]
+    found = ranking.rank(measured(target.stem, wanted), tables, "alignment", seed=seed)
+    scores = {row.source: row.score for row in found.rows if row.error is None}
+    chosen = calibration.choose(scores, pools, tokenizer, tokens=tokens, mix=mix, seed=seed)
+    about = {"model": model, "target": str(target), "tokens": tokens, "mix": mix, "seed": seed, "scores": scores}
+    calibration.save(chosen, out, about)
+    found.save(out / "ranking.json")
+    click.echo(show(found, "table"), nl=False)
+    for part in chosen.parts:
+        click.echo(f"{out}: {part.tokens} tokens in {part.texts} texts of {part.name} ({part.share:.0%})")
+
+
+@main.command(cls=Ordered)
+@click.argument("model")
+@click.option("--method", "methods", multiple=True, required=True, help="May repeat: steps run in order.")
+@click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Option of the --method before it.")
+@click.option("--calibration", required=True, type=click.Path(path_type=Path), help="Folder of calibrate, or TEXTS.")
+@tokens_option
+@seed_option
+@trust_option
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the model.")
+@click.pass_context
+def compress(ctx, model, methods, settings, calibration, tokens, seed, trust_remote_code, out) -> None:
+    """Make MODEL smaller and write a folder that reloads exactly.
+
+    Example: transmeter compress MODEL --method kprune --set ratio=0.5 --calibration DIR --out small
+    """
+    from compress import calibration as chosen
+    from compress import models
+    from compress.methods import methods as known
+    from compress.texts import batches, cut, read_texts
+
+    models.check_output(out)
+    steps = []
+    for name, function, given in _steps(ctx.meta["order"], known()):
+        options = convert(function, given, ("in_place",))
+        takes_seed = any(p.name == "seed" for p in keyword_options(function))
+        steps.append((name, function, ({"seed": seed} if takes_seed else {}) | options))
+    texts = read_texts(calibration)
+    net, tokenizer = models.load(model, trust_remote_code=trust_remote_code)
+    data = batches(tokenizer, cut(tokenizer, texts, tokens, chosen.MAX_LENGTH, seed))
+    for name, function, options in steps:
+        click.echo(f"{name} {options}", err=True)
+        net = function(net, data, **options)
+    card = {
+        "base_model": model,
+        "steps": [{"method": name, "options": options} for name, _, options in steps],
+        "calibration": {"texts": str(calibration), "tokens": tokens, "seed": seed, **chosen.describe(calibration)},
+    }
+    models.save(net, tokenizer, out, card)
+    click.echo(f"{out}: {models.bytes_of(model) or 0:,} -> {models.bytes_of(out):,} bytes, reloaded with equal logits")
+
+
+def _steps(order: list[tuple[str, str]], known: dict[str, Callable]) -> list[tuple[str, Callable, tuple[str, ...]]]:
+    """(method, function, its settings) from --method and --set in the order given."""
+    found: list[tuple[str, Callable, list[str]]] = []
+    for kind, value in order:
+        if kind == "methods" and value not in known:
+            raise ValueError(f"method '{value}' is unknown: give one of {', '.join(known)}")
+        if kind == "methods":
+            found.append((value, known[value], []))
+        elif not found:
+            raise ValueError(f"--set {value} stands before any --method: put it behind the method that it is for")
+        else:
+            found[-1][2].append(value)
+    return [(name, function, tuple(given)) for name, function, given in found]
+
+
+@main.command()
+@click.argument("model")
+@click.option("--baseline", help="Another model, measured on the same data; changes are paired.")
+@click.option("--data", "file", required=True, type=click.Path(path_type=Path), help="TEXTS; accuracy needs labels.")
+@click.option("--metric", type=click.Choice(["accuracy", "perplexity"]), help="Default: what the model is for.")
+@click.option("--tokens", default=100_000, show_default=True, help="Tokens that perplexity is measured on.")
+@trust_option
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write result.json.")
+def evaluate(model, baseline, file, metric, tokens, trust_remote_code, out) -> None:
+    """Accuracy or perplexity with a 95 % interval, size, FLOPs, latency and peak memory, as JSON."""
+    from compress import evaluate as measure
+
+    check_parent(out)
+    found = measure.report(model, baseline, file, metric, tokens, trust_remote_code)
+    text = json.dumps(found, indent=1)
+    if out:
+        out.write_text(text + "\n", encoding="utf-8")
+    click.echo(text)
+
+
+@main.command()
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
+def report(inputs, out) -> None:
+    """One HTML page from INPUT...: ranking.json, result.json, folders of calibrate and compress."""
+    from compress import report as page
+
+    check_parent(out)
+    page.write(inputs, out)
+    click.echo(str(out))
+
+
+@main.command("scorers")
+def list_scorers() -> None:
+    """The scorers with their options."""
+    from transmeter.ranking import SHARED
+    from transmeter.scorers import scorers
+
+    _list(scorers(), SHARED)
+
+
+@main.command("methods")
+def list_methods() -> None:
+    """The compression methods with their options."""
+    from compress.methods import methods
+
+    _list(methods(), ("in_place",))
+
+
+def _list(functions: dict[str, Callable], fixed: tuple[str, ...]) -> None:
+    for name, function in functions.items():
+        line = (sys.modules[function.__module__].__doc__ or "").split("\n\n")[0].replace("\n", " ")
+        click.echo(f"{name}: {line}")
+        for option in keyword_options(function):
+            if option.name not in fixed:
+                click.echo(f"    --set {option.name}={option.default}")
+
+
+def check_parent(out: Path | None) -> None:
+    """Raise ValueError where `out` is a folder or its folder does not exist."""
+    if out and (out.is_dir() or not out.absolute().parent.is_dir()):
+        what = "is a folder: give a file" if out.is_dir() else "is in a folder that does not exist: create it first"
+        raise ValueError(f"{out} {what}")
+
+
+def show(ranking, shape: str) -> str:
+    """A ranking as table, JSON or CSV text."""
+    from dataclasses import asdict
+
+    if shape == "json":
+        return json.dumps(asdict(ranking), indent=1) + "\n"
+    rows = [asdict(row) for row in ranking.rows]
+    text = io.StringIO()
+    if shape == "csv":
+        writer = csv.DictWriter(text, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
+    gains = any(row["gain_pp"] is not None for row in rows)
+    heads = ["gain_pp", "95 % interval", "P(gain<0)", "verdict"] if gains else ["score"]
+    grid = Grid("rank", "tie group", "source", *heads, "seconds", box=None, pad_edge=False)
+    for row in rows:
+        if row["error"]:
+            grid.add_row("-", "-", row["source"], row["error"])
+            continue
+        cells = [f"{row['score']:.4g}"]
+        if gains:
+            interval = f"{row['ci_low']:+.1f} to {row['ci_high']:+.1f}"
+            cells = [f"{row['gain_pp']:+.1f}", interval, f"{row['p_negative']:.2f}", row["verdict"]]
+        grid.add_row(str(row["rank"]), str(row["tie_group"]), row["source"], *cells, f"{row['seconds']:.2f}")
+    Console(file=text, width=120).print(grid)
+    return text.getvalue()
+
+
+if __name__ == "__main__":
+    main()

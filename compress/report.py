@@ -1,0 +1,175 @@
+"""Rankings, calibration choices and evaluations as one self-contained HTML page: no script, no network."""
+
+import html
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt  # noqa: E402  the backend comes first
+
+# Okabe & Ito 2008: told apart by colour-blind readers; the marker says the same
+VERDICTS = {"helps": ("#0072B2", "^"), "no evidence": ("#666666", "o"), "hurts": ("#D55E00", "v")}
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>transmeter report</title><style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a;
+       background: #fff }}
+table {{ border-collapse: collapse; display: block; overflow-x: auto; font-variant-numeric: tabular-nums }}
+th, td {{ text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid #ddd; white-space: nowrap }}
+svg {{ max-width: 100%; height: auto }} h2 {{ margin-top: 2.5rem }} .note {{ color: #555 }}
+</style></head><body><h1>Which data, and what came of it</h1>
+{body}
+</body></html>
+"""
+
+
+def write(inputs: Sequence[Path], out: Path) -> None:
+    """Write the page for rankings, evaluations, and folders of calibrate and compress.
+
+    Raises ValueError for an input that is none of these.
+    """
+    found = [part for path in inputs for part in _read(path)]
+    results = [content for kind, content in found if kind == "result"]
+    sections = [_ranking(content) for kind, content in found if kind == "ranking"]
+    if results:
+        sections.append(_results(results))
+    sections += [_provenance(content) for kind, content in found if kind == "provenance"]
+    sections += [_card(content) for kind, content in found if kind == "card"]
+    partial = out.with_name(f".{out.name}.partial")
+    partial.write_text(PAGE.format(body="\n".join(sections)), encoding="utf-8")
+    partial.rename(out)
+
+
+def _read(path: Path) -> list[tuple[str, dict]]:
+    """(kind, content) of everything at `path`."""
+    if path.is_dir():
+        names = {"ranking.json": "ranking", "provenance.json": "provenance", "compression.json": "card"}
+        found = [(kind, _json(path / name)) for name, kind in names.items() if (path / name).is_file()]
+    else:
+        content = _json(path)
+        kind = "ranking" if "rows" in content else "result" if "parameters" in content else None
+        found = [(kind, content)] if kind else []
+    if not found:
+        raise ValueError(f"{path} is nothing to report: give ranking.json, result.json or a folder of a command")
+    return found
+
+
+def _json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as JSON: {str(error).splitlines()[0]}") from None
+    return content if isinstance(content, dict) else {}
+
+
+def _ranking(ranking: dict) -> str:
+    rows = ranking["rows"]
+    scored = [r for r in rows if r["error"] is None]
+    gains = bool(scored) and scored[0]["gain_pp"] is not None
+    shots = f"{ranking['shots']} labelled rows a class" if ranking["shots"] else "all labelled rows, cross-fitted"
+    note = f"Scorer {ranking['scorer']}, seed {ranking['seed']}"
+    if gains:
+        note += f", {shots}, {ranking['repeats']} repeats; gain in points of {ranking['metric']} over the target alone"
+    picture = _dots(scored, gains) if scored else ""
+    heads = ["rank", "tie group", "source"]
+    heads += ["gain (pp)", "95 % interval", "P(gain&lt;0)", "verdict"] if gains else ["score"]
+    cells = []
+    for r in rows:
+        name = html.escape(r["source"])
+        if r["error"]:
+            cells.append(["-", "-", name, html.escape(r["error"])])
+        elif gains:
+            interval = f"{r['ci_low']:+.1f} to {r['ci_high']:+.1f}"
+            values = [f"{r['gain_pp']:+.1f}", interval, f"{r['p_negative']:.2f}", r["verdict"]]
+            cells.append([str(r["rank"]), str(r["tie_group"]), name, *values])
+        else:
+            cells.append([str(r["rank"]), str(r["tie_group"]), name, f"{r['score']:.4g}"])
+    title = f"Sources for {html.escape(ranking['target'])}"
+    return f'<h2>{title}</h2><p class="note">{html.escape(note)}.</p>{picture}{_table(heads, cells)}'
+
+
+def _dots(rows: list[dict], gains: bool) -> str:
+    figure, axes = plt.subplots(figsize=(8, 0.9 + 0.34 * len(rows)))
+    for y, r in enumerate(rows):
+        colour, marker = VERDICTS[r["verdict"]] if gains else ("#0072B2", "o")
+        if gains:
+            axes.plot([r["ci_low"], r["ci_high"]], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
+        axes.plot(r["gain_pp"] if gains else r["score"], y, marker, color=colour, markersize=7)
+    axes.set_yticks(range(len(rows)), [r["source"] for r in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    if gains:
+        axes.axvline(0, color="#999999", linewidth=1)
+        used = {r["verdict"] for r in rows}
+        shown = [plt.Line2D([], [], color=c, marker=m, label=v) for v, (c, m) in VERDICTS.items() if v in used]
+        axes.legend(handles=shown, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    axes.set_xlabel("gain over the target alone, percentage points" if gains else "score, higher is better")
+    return _svg(figure)
+
+
+def _results(results: list[dict]) -> str:
+    models = {r["model"]: r for result in results for r in (result.get("baseline"), result) if r}
+    metric = "accuracy" if "accuracy" in results[0] else "perplexity"
+    figure, axes = plt.subplots(figsize=(8, 3.6))
+    cells = []
+    for name, r in models.items():
+        value, megabytes = r[metric], (r["bytes"] or 0) / 1e6
+        reach = [[value["value"] - value["ci_low"]], [value["ci_high"] - value["value"]]]
+        axes.errorbar(megabytes, value["value"], yerr=reach, fmt="o", color="#0072B2", capsize=3)
+        axes.annotate(Path(name).name, (megabytes, value["value"]), xytext=(8, 6), textcoords="offset points")
+        speed = r["latency_seconds"]
+        milliseconds = f"{1e3 * speed['median']:.1f} ({1e3 * speed['q1']:.1f} to {1e3 * speed['q3']:.1f})"
+        memory = f"{r['peak_memory_bytes'] / 1e6:,.0f}" if r["peak_memory_bytes"] else "-"
+        interval = f"{value['value']:.4g} ({value['ci_low']:.4g} to {value['ci_high']:.4g})"
+        sizes = [f"{megabytes:.2f}", f"{r['parameters']:,}", f"{r['flops'] / 1e6:,.0f}"]
+        cells.append([html.escape(name), interval, *sizes, milliseconds, memory])
+    axes.set_xlabel("size of the weights on disk, MB")
+    axes.set_ylabel(metric)
+    axes.set_xlim(left=0)
+    axes.margins(x=0.2, y=0.2)
+    heads = ["model", f"{metric} (95 %)", "MB", "parameters", "MFLOPs", "latency, ms (quartiles)", "peak memory, MB"]
+    changes = [
+        f"{html.escape(r['model'])}: {key.replace('_', ' ')} {c['value']:+.4f} ({c['ci_low']:+.4f} to"
+        f" {c['ci_high']:+.4f}, 95 %, paired, n = {c['n']})"
+        for r in results
+        for key, c in r.items()
+        if key in ("accuracy_change", "loss_change_nats")
+    ]
+    note = "".join(f"<p>{line}</p>" for line in changes)
+    return f"<h2>Quality and size</h2>{_svg(figure)}{_table(heads, cells)}{note}"
+
+
+def _provenance(found: dict) -> str:
+    heads = ["candidate", "score", "share", "tokens", "texts", "SHA-256 of the texts"]
+    cells = [
+        [html.escape(p["name"]), f"{p['score']:.4g}", f"{p['share']:.0%}", str(p["tokens"]), str(p["texts"]), p["hash"]]
+        for p in found["parts"]
+    ]
+    note = f"For the model {found['model']} and the target {found['target']}, seed {found['seed']}."
+    return f"<h2>Calibration data drawn</h2><p>{html.escape(note)}</p>{_table(heads, cells)}"
+
+
+def _card(card: dict) -> str:
+    cells = [[html.escape(s["method"]), html.escape(json.dumps(s["options"]))] for s in card["steps"]]
+    used = card["calibration"]
+    note = f"Base model {card['base_model']}; calibrated on {used['tokens']} tokens of {used['texts']}."
+    return f"<h2>Compression</h2><p>{html.escape(note)}</p>{_table(['step', 'options'], cells)}"
+
+
+def _table(heads: list[str], cells: list[list[str]]) -> str:
+    top = "".join(f'<th scope="col">{h}</th>' for h in heads)
+    rows = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in cells)
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _svg(figure) -> str:
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+    text = io.StringIO()
+    with plt.rc_context({"svg.fonttype": "none", "text.parse_math": False}):
+        figure.savefig(text, format="svg", bbox_inches="tight")
+    plt.close(figure)
+    return text.getvalue()[text.getvalue().index("<svg") :]
