@@ -153,6 +153,7 @@ def calibrate(model, target, candidates, tokens, mix, seed, trust_remote_code, o
     from compress.texts import read_texts
     from transmeter import data, ranking
 
+    quiet()
     models.check_output(out)
     paths = dict(data.parse(c)[:2] for c in candidates)
     if len(paths) < len(candidates):
@@ -197,6 +198,7 @@ def compress(ctx, model, methods, settings, calibration, tokens, seed, trust_rem
     from compress.methods import methods as known
     from compress.texts import batches, cut, read_texts
 
+    quiet()
     models.check_output(out)
     steps = []
     for name, function, given in _steps(ctx.meta["order"], known()):
@@ -245,6 +247,7 @@ def evaluate(model, baseline, file, metric, tokens, trust_remote_code, out) -> N
     """Accuracy or perplexity with a 95 % interval, size, FLOPs, latency and peak memory, as JSON."""
     from compress import evaluate as measure
 
+    quiet()
     check_parent(out)
     found = measure.report(model, baseline, file, metric, tokens, trust_remote_code)
     text = json.dumps(found, indent=1)
@@ -289,6 +292,18 @@ def _list(functions: dict[str, Callable], fixed: tuple[str, ...]) -> None:
         for option in keyword_options(function):
             if option.name not in fixed:
                 click.echo(f"    --set {option.name}={option.default}")
+
+
+def quiet() -> None:
+    """Switch off the libraries' progress bars and retry notices: ours say what takes time and what is wrong."""
+    import logging
+
+    import datasets
+    import transformers
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
 
 
 def check_parent(out: Path | None) -> None:

@@ -7,16 +7,22 @@ Calibration is drawn from the task's own training texts, without labels. Seeds c
 """
 
 import json
+from functools import partial
 from pathlib import Path
 
 import click
+from torch import nn
 
 from compress import evaluate, models, structure
 from compress.methods import kprune, magnitude
 from compress.texts import batches, cut, read_examples, read_texts
 from compress.walk import mean_length
 
-METHODS = {"kprune": kprune.compress, "magnitude": magnitude.compress}
+METHODS = {
+    "kprune": kprune.compress,
+    "kprune, knowledge=gradient": partial(kprune.compress, knowledge="gradient"),
+    "magnitude": magnitude.compress,
+}
 
 
 @click.command()
@@ -33,7 +39,7 @@ def main(model: str, task: Path, tokens: int, seeds: int, rows: int, out: Path) 
     texts, labels = texts[:rows], evaluate.class_ids(dense, labels[:rows])
     pool = read_texts(task / "train.csv.gz")
 
-    def measured(net) -> dict:
+    def measured(net: nn.Module) -> dict:
         return evaluate.accuracy(evaluate.predict(net, tokenizer, texts) == labels)
 
     runs = [{"method": "dense", "ratio": 0.0, "seed": None, **measured(dense)}]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress import models, structure
 from compress.layers import SPARSE_FROM
@@ -24,9 +24,7 @@ WINDOW = 192  # tokens of a perplexity window, the first of which is the start t
 
 
 @torch.no_grad()
-def predict(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int = 128
-) -> Tensor:
+def predict(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[str], max_length: int = 128) -> Tensor:
     """Class of every text, (texts,) int64."""
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
     found = torch.zeros(len(texts), dtype=torch.long)
@@ -57,7 +55,7 @@ def accuracy(correct: Tensor) -> Estimate:
 
 
 @torch.no_grad()
-def window_losses(model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], tokens: int) -> Tensor:
+def window_losses(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[str], tokens: int) -> Tensor:
     """(windows, 2): sum of the next-token losses in nats and number of tokens predicted, of every window.
 
     Each text is cut into windows of `WINDOW` tokens; the first `tokens` tokens of the texts are used.

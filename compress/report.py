@@ -46,6 +46,8 @@ def write(inputs: Sequence[Path], out: Path) -> None:
 
 def _read(path: Path) -> list[tuple[str, dict]]:
     """(kind, content) of everything at `path`."""
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: give ranking.json, result.json or a folder of a command")
     if path.is_dir():
         names = {"ranking.json": "ranking", "provenance.json": "provenance", "compression.json": "card"}
         found = [(kind, _json(path / name)) for name, kind in names.items() if (path / name).is_file()]

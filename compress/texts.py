@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 FORMATS = ".txt (documents separated by blank lines), .csv, .csv.gz, .tsv, .parquet, .jsonl or a data set folder"
 
@@ -78,9 +78,9 @@ def _frame(path: Path) -> pd.DataFrame:
 
 
 def cut(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], tokens: int, max_length: int, seed: int | None = None
+    tokenizer: Tokenizer, texts: Sequence[str], tokens: int, max_length: int, seed: int | None = None
 ) -> list[list[int]]:
-    """Token ids of texts in sequences of at most `max_length`, with `tokens` real tokens in all (fewer if texts end).
+    """Token ids of texts in sequences of at most `max_length`, `tokens` real tokens in all (fewer if texts end).
 
     Long texts become several sequences, each with the tokenizer's special tokens. seed: draw the texts at random;
     None: take them in order. The last sequence is cut so that budgets compare exactly.
@@ -99,13 +99,11 @@ def cut(
     return sequences
 
 
-def _windows(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> list[list[int]]:
+def _windows(tokenizer: Tokenizer, text: str, max_length: int) -> list[list[int]]:
     return tokenizer(text, truncation=True, max_length=max_length, return_overflowing_tokens=True)["input_ids"]
 
 
-def batches(
-    tokenizer: PreTrainedTokenizerBase, sequences: Sequence[list[int]], size: int = 32
-) -> list[dict[str, Tensor]]:
+def batches(tokenizer: Tokenizer, sequences: Sequence[list[int]], size: int = 32) -> list[dict[str, Tensor]]:
     """Padded batches (input_ids and attention_mask, both (batch, tokens)) of token sequences, the longest first."""
     ordered = sorted(sequences, key=len, reverse=True)
     found = []

@@ -59,14 +59,16 @@ def parse(spec: str) -> tuple[str, Path, str | None]:
     return name or _ENDINGS.sub("", Path(path).name), Path(path), column or None
 
 
-def load(spec: str, label: str | None = None) -> Table:
-    """Read `[NAME=]PATH[::column]`. The label column: `column`, else `label` where the file has it, else 'label'.
+def load(spec: str, label: str | None = None, strict: bool = True) -> Table:
+    """Read `[NAME=]PATH[::column]`. The label column: `column`, else `label`, else 'label'.
+
+    strict: `label` must be there; otherwise a file without it may have its labels in 'label'.
 
     Raises ValueError for a file that is missing, empty, of no known format or without that column, and as `table`.
     """
     name, path, column = parse(spec)
     frame = read(path)
-    column = column or (label if label in frame.columns else "label")
+    column = column or (label if label and (strict or label in frame.columns) else "label")
     if column not in frame.columns:
         raise ValueError(
             f"{path} has no label column '{column}': name it with --label or as PATH::column"
@@ -86,6 +88,8 @@ class Unusable:
 def load_all(specs: Sequence[str], label: str | None = None) -> list[Table | Unusable]:
     """`load` every source; what a file holds may make it `Unusable`, so that one bad file does not end the run.
 
+    Sources without the column `label` may have their labels in 'label'.
+
     Raises ValueError for a path that does not exist and for two sources of one name.
     """
     names = [parse(s)[0] for s in specs]
@@ -98,7 +102,7 @@ def load_all(specs: Sequence[str], label: str | None = None) -> list[Table | Unu
     found: list[Table | Unusable] = []
     for spec, name in zip(specs, names):
         try:
-            found.append(load(spec, label))
+            found.append(load(spec, label, strict=False))
         except ValueError as error:
             found.append(Unusable(name, str(error)))
     return found

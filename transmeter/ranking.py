@@ -92,8 +92,6 @@ def rank(
     if len(failed) == len(sources):
         raise ValueError(failed[0].error if failed else "no source is given: name at least one")
     target, *tables = (_sampled(t, seed) for t in (target, *(s for s in sources if isinstance(s, Table))))
-    for table in tables:
-        _warn_of_leakage(target, table)
     given = dict(options or {})
     shared = {"seed": seed, "shots": shots, "repeats": repeats, "metric": metric}
     parameters = inspect.signature(known[scorer]).parameters
@@ -103,6 +101,9 @@ def rank(
         raise ValueError(f"option '{unknown[0]}' is unknown to scorer {scorer}: give {allowed}")
     arguments = given | {k: v for k, v in shared.items() if k in parameters}
     scored = _score(known[scorer], [Source(t, cache, seed) for t in tables], target, arguments)
+    for table, (score, _) in zip(tables, scored):
+        if isinstance(score, Score) and score.outcome:
+            _warn_of_leakage(target, table)
     return Ranking(target.name, metric, shots, repeats, seed, scorer, given, _rows(tables, scored) + failed)
 
 

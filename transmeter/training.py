@@ -1,6 +1,7 @@
 """One flat training loop for many stacked networks; no callbacks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -78,11 +79,23 @@ def fit(stack: Stack, data: Data, terms: Terms, schedule: Schedule, seed: int) -
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(stack.parameters(), lr=schedule.rate, weight_decay=schedule.decay)
     arms, splits = len(data.rows), len(data.train)
-    for _ in range(schedule.steps):
-        loss = _loss(stack, data, terms, schedule.batch, arms, splits, generator).sum()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+    with one_thread():
+        for _ in range(schedule.steps):
+            loss = _loss(stack, data, terms, schedule.batch, arms, splits, generator).sum()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """These matrices are small: a second thread gains nothing, and costs ten times the time on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _loss(

@@ -18,6 +18,7 @@ from transmeter.estimate import Score
 from transmeter.matching import shared_features
 from transmeter.modules import Discriminators
 from transmeter.source import Source
+from transmeter.training import one_thread
 
 ROWS = 2000  # of either side that are looked at
 STEPS, RATE = 100, 1e-2
@@ -87,11 +88,12 @@ def _separability(x_s: Tensor, q_s: Tensor, x_t: Tensor, q_t: Tensor, seed: int)
     generator = torch.Generator().manual_seed(seed)
     judges = Discriminators(1, x_t.shape[2], q_t.shape[2], generator)
     optimiser = torch.optim.AdamW(judges.parameters(), lr=RATE, weight_decay=0.1)
-    for _ in range(STEPS):
-        loss = losses.discrimination(judges(x_s[:, ::2]), q_s[:, ::2], judges(x_t[:, ::2]), q_t[:, ::2]).sum()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+    with one_thread():
+        for _ in range(STEPS):
+            loss = losses.discrimination(judges(x_s[:, ::2]), q_s[:, ::2], judges(x_t[:, ::2]), q_t[:, ::2]).sum()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
     with torch.no_grad():
         s, t = slice(1, None, 2), slice(1, None, 2)
         judged = losses.discrimination(judges(x_s[:, s]), q_s[:, s], judges(x_t[:, t]), q_t[:, t])
