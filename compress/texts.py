@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from pyarrow import ArrowException
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
@@ -69,12 +70,25 @@ def _frame(path: Path) -> pd.DataFrame:
         if name.endswith(".parquet"):
             return pd.read_parquet(path)
         if name.endswith((".jsonl", ".jsonl.gz")):
-            return pd.read_json(path, lines=True, dtype=False)
+            return _read_jsonl(path)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text (byte {error.start}): convert it first") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, FileNotFoundError, OSError) as error:
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, ArrowException, OSError, _JSONError) as error:
         raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
     raise ValueError(f"{path} is of no known format: give {FORMATS}")
+
+
+class _JSONError(Exception):
+    pass
+
+
+def _read_jsonl(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_json(path, lines=True, dtype=False)
+    except UnicodeDecodeError:
+        raise
+    except ValueError as error:  # pandas has no error of its own for malformed JSON
+        raise _JSONError(str(error)) from None
 
 
 def cut(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pyarrow import ArrowException
 from scipy.io import arff
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -14,6 +15,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 FORMATS = ".csv, .csv.gz, .tsv, .parquet, .arff or a saved Hugging Face data set folder"
 MAX_CATEGORIES = 20  # of one column; rarer ones share a column
 MAX_ROWS = 20_000  # of a table that is used; more are sampled
+_UNREADABLE = (pd.errors.ParserError, pd.errors.EmptyDataError, ArrowException, OSError)
 _ENDINGS = re.compile(r"(\.csv|\.tsv|\.parquet|\.arff|\.txt|\.jsonl)?(\.gz)?$", re.IGNORECASE)
 _DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}([ T].*)?|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}( .*)?")
 
@@ -126,7 +128,7 @@ def read(path: Path) -> pd.DataFrame:
             raise ValueError(f"{path} is of no known format: give {FORMATS}")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text (byte {error.start}): convert it first") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, arff.ArffError, OSError, NotImplementedError) as error:
+    except (*_UNREADABLE, arff.ArffError, NotImplementedError) as error:
         raise ValueError(f"{path} cannot be read: {str(error).strip().splitlines()[0]}") from None
     frame.columns = [str(c).strip() for c in frame.columns]
     if frame.empty:

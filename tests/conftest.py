@@ -1,0 +1,88 @@
+"""Real tables, texts and models of `data/`, and a small random encoder."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+from compress import models
+from compress.texts import batches, cut, read_texts
+from transmeter.data import load
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "data"
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def heart():
+    """The four UCI heart sites by name."""
+    return {n: load(str(DATA / f"tabular/heart_{n}.csv")) for n in ("cleveland", "hungarian", "switzerland", "va")}
+
+
+@pytest.fixture(scope="session")
+def decoder():
+    """(model, tokenizer) of the real small Llama."""
+    return models.load(DATA / "mixlm")
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """The tokenizer of the real small Llama, which the random encoder shares."""
+    return AutoTokenizer.from_pretrained(DATA / "mixlm")
+
+
+@pytest.fixture(scope="session")
+def encoder(tokenizer):
+    """A random BERT with three classes: two blocks, four heads of 8, 48 neurons."""
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=64,
+        num_labels=3,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = BertForSequenceClassification(config).eval()
+        for parameter in model.parameters():  # the default start is too flat for anything to matter
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+@pytest.fixture(scope="session")
+def texts():
+    """Real texts."""
+    return read_texts(DATA / "text/math.txt")
+
+
+@pytest.fixture(scope="session")
+def calibration(tokenizer, texts):
+    """900 tokens in sequences of up to 48, in batches of 8."""
+    return batches(tokenizer, cut(tokenizer, texts, 900, 48, seed=0), size=8)
+
+
+@pytest.fixture
+def frame():
+    """Mixed columns: numbers with gaps, categories, booleans, text labels."""
+    rng = np.random.default_rng(0)
+    n = 60
+    y = np.arange(n) % 2
+    return pd.DataFrame(
+        {
+            "age": np.where(rng.random(n) < 0.1, np.nan, 40 + 10 * y + rng.normal(size=n)),
+            "town": rng.choice(["Seoul", "Busan", None], n),
+            "member": rng.random(n) < 0.5,
+            "label": np.where(y == 1, "yes", "no"),
+        }
+    )
