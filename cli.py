@@ -196,6 +196,7 @@ def compress(ctx, model, methods, settings, calibration, tokens, seed, trust_rem
     from compress import calibration as chosen
     from compress import models
     from compress.methods import methods as known
+    from compress.structure import context
     from compress.texts import batches, cut, read_texts
 
     quiet()
@@ -207,7 +208,8 @@ def compress(ctx, model, methods, settings, calibration, tokens, seed, trust_rem
         steps.append((name, function, ({"seed": seed} if takes_seed else {}) | options))
     texts = read_texts(calibration)
     net, tokenizer = models.load(model, trust_remote_code=trust_remote_code)
-    data = batches(tokenizer, cut(tokenizer, texts, tokens, chosen.MAX_LENGTH, seed))
+    length = context(net, chosen.MAX_LENGTH)
+    data = batches(tokenizer, cut(tokenizer, texts, tokens, length, seed))
     for name, function, options in steps:
         click.echo(f"{name} {options}", err=True)
         net = function(net, data, **options)

@@ -4,7 +4,7 @@
     python benchmarks/calibration_quality.py dense DATASETS sst2 --out benchmarks/results/calibration_sst2.json
 
 Every candidate calibrates K-prune with the same number of tokens; truth is the accuracy on held-out sentences, the mean
-over seeds. Candidates that share sentences with the task are left out; the task's own training text is reported beside.
+over seeds. The task's own training text is reported beside, and is no candidate.
 """
 
 import json
@@ -20,8 +20,20 @@ from compress.methods import kprune
 from compress.texts import batches, cut, read_examples, read_texts
 from transmeter import data, ranking
 
-SHARED = {"sst2": {"sst5", "mr"}, "sst5": {"sst2", "mr"}, "mr": {"sst2", "sst5"}, "ag_news": {"news_ag"}}
-LM = ("c4_sample", "wiki_sents", "tinystories_1000", "gsm8k_train", "tinyshakespeare", "code_mbpp")
+TEXTS = (
+    "ag_news",
+    "banking77",
+    "clinc150",
+    "cola",
+    "hate_davidson",
+    "pros_cons",
+    "rte",
+    "sms_spam",
+    "sst2",
+    "subj",
+    "trec6",
+)
+LM = ("c4_sample", "wiki_sents", "gsm8k_train", "tinyshakespeare")
 TERMS = ("mean_distance", "discriminator", "coverage")
 
 
@@ -40,11 +52,7 @@ def main(model: str, datasets: Path, task: str, ratio: float, tokens: int, seeds
     texts, labels = read_examples(datasets / "text" / task / "test.csv.gz")
     texts, labels = texts[:rows], evaluate.class_ids(dense, labels[:rows])
     own = read_texts(datasets / "text" / task / "train.csv.gz")
-    pools = {
-        folder.name: read_texts(folder / "train.csv.gz")
-        for folder in sorted((datasets / "text").iterdir())
-        if folder.is_dir() and folder.name not in {task} | SHARED.get(task, set())
-    }
+    pools = {name: read_texts(datasets / "text" / name / "train.csv.gz") for name in TEXTS if name != task}
     pools |= {name: read_texts(datasets / "lm" / f"{name}.txt") for name in LM}
 
     scores = predicted(dense, tokenizer, own, pools, tokens)

@@ -18,7 +18,7 @@ from sklearn.cluster import KMeans
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from compress.structure import blocks_path
+from compress.structure import blocks_path, context
 from compress.texts import batches, cut
 from compress.walk import inputs, real
 
@@ -57,7 +57,7 @@ def features(
     A classifier gives one row a text, its mean state and its predicted class; a decoder one row a token and the
     cluster of the token that it predicts next. Raises ValueError where the texts are too short for any row.
     """
-    sequences = cut(tokenizer, texts, tokens, MAX_LENGTH, seed)
+    sequences = cut(tokenizer, texts, tokens, context(model, MAX_LENGTH), seed)
     path = blocks_path(model)
     middle, last = f"{path}.{model.config.num_hidden_layers // 2}", f"{path}.{model.config.num_hidden_layers - 1}"
     groups = _clusters(model, seed)

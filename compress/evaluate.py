@@ -24,8 +24,9 @@ WINDOW = 192  # tokens of a perplexity window, the first of which is the start t
 
 
 @torch.no_grad()
-def predict(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[str], max_length: int = 128) -> Tensor:
+def predict(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[str], max_length: int = LENGTH) -> Tensor:
     """Class of every text, (texts,) int64."""
+    max_length = structure.context(model, max_length)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
     found = torch.zeros(len(texts), dtype=torch.long)
     for start in range(0, len(order), 64):
@@ -61,7 +62,8 @@ def window_losses(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[str], 
     Each text is cut into windows of `WINDOW` tokens; the first `tokens` tokens of the texts are used.
     """
     found = []
-    for batch in batches(tokenizer, [s for s in cut(tokenizer, texts, tokens, WINDOW) if len(s) > 1], size=16):
+    sequences = cut(tokenizer, texts, tokens, structure.context(model, WINDOW))
+    for batch in batches(tokenizer, [s for s in sequences if len(s) > 1], size=16):
         logits = model(**batch).logits[:, :-1]
         targets, mask = batch["input_ids"][:, 1:], batch["attention_mask"][:, 1:]
         losses = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
@@ -155,8 +157,7 @@ def latency(model: nn.Module, repeats: int = 20) -> dict[str, float | int]:
 
 def example(model: nn.Module) -> Batch:
     """One sequence of `LENGTH` tokens."""
-    length = min(LENGTH, model.config.max_position_embeddings)
-    ids = (torch.arange(length) * 37 % model.config.vocab_size)[None]
+    ids = (torch.arange(structure.context(model, LENGTH)) * 37 % model.config.vocab_size)[None]
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 

@@ -79,6 +79,13 @@ def names(model: nn.Module) -> Names:
     return ARCHITECTURES[kind]
 
 
+def context(model: nn.Module, wanted: int) -> int:
+    """`wanted` tokens, or fewer where the model has not that many positions."""
+    # RoBERTa counts its positions from behind the padding index
+    lost = model.config.pad_token_id + 1 if model.config.model_type.endswith("roberta") else 0
+    return min(wanted, model.config.max_position_embeddings - lost)
+
+
 def blocks_path(model: nn.Module) -> str:
     """Path of the list of transformer blocks inside `model`."""
     base = model.base_model
@@ -170,10 +177,14 @@ def remove(model: nn.Module, sublayer: Sublayer, keep: Tensor) -> None:
         model.set_submodule(place, nothing)
 
 
-def require(what: str, reached: float, requested: float, tolerance: float = 0.005) -> None:
-    """Raise RuntimeError unless `reached` is within `tolerance` of `requested` (both are shares)."""
-    if abs(reached - requested) > tolerance:
-        raise RuntimeError(f"{what}: {reached:.4f} reached, {requested:.4f} requested")
+def require_flops(left: float, dense: float, unit: float, ratio: float) -> None:
+    """Raise RuntimeError unless the share `ratio` of the FLOPs `dense` is gone.
+
+    Within 0.005, or within one unit (its FLOPs) where that is more.
+    """
+    reached = 1 - left / dense
+    if abs(reached - ratio) > max(0.005, unit / dense):
+        raise RuntimeError(f"FLOPs removed: {reached:.4f} reached, {ratio:.4f} requested")
 
 
 def check_ratio(ratio: float) -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.structure import Sublayer, check_ratio, flops, remove, require, select, sublayers
+from compress.structure import Sublayer, check_ratio, flops, remove, require_flops, select, sublayers
 from compress.walk import Batch, inputs, mean_length, real, run, track
 
 
@@ -91,7 +91,7 @@ def compress(
             _tune(pair, sub, keep, ridge)
         remove(student, sub, keep)
         budget -= int(keep.sum()) * costs[0]
-    require("FLOPs removed", 1 - flops(student, tokens) / dense, ratio)
+    require_flops(flops(student, tokens), dense, max(s.unit_flops(tokens) for s in found), ratio)
     return student
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from compress.structure import Sublayer, block_linears, check_ratio, flops, remove, require, select, sublayers
+from compress.structure import Sublayer, block_linears, check_ratio, flops, remove, require_flops, select, sublayers
 from compress.walk import Batch, mean_length
 
 
@@ -41,10 +41,10 @@ def compress(
     tokens = mean_length(batches)
     dense = flops(student, tokens)
     found = sublayers(student)
-    scores = [_mean_square(student, s) for s in found]
-    for sub, keep in zip(found, select(scores, [s.unit_flops(tokens) for s in found], (1 - ratio) * dense)):
+    scores, costs = [_mean_square(student, s) for s in found], [s.unit_flops(tokens) for s in found]
+    for sub, keep in zip(found, select(scores, costs, (1 - ratio) * dense)):
         remove(student, sub, keep)
-    require("FLOPs removed", 1 - flops(student, tokens) / dense, ratio)
+    require_flops(flops(student, tokens), dense, max(costs), ratio)
     return student
 
 

@@ -1,0 +1,156 @@
+"""Texts, batches, the choice of calibration data, evaluation and the report."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from datasets import Dataset, load_from_disk
+
+from compress import calibration, evaluate, report
+from compress.texts import batches, cut, read_examples, read_texts
+from transmeter import data, ranking
+
+DATA = Path(__file__).resolve().parent.parent / "data"
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.csv.gz", "a.parquet", "a.jsonl", "folder"])
+def test_texts_are_read_from_every_format(tmp_path, name):
+    texts, path = ["One, two.\nThree.", "NA", "née"], tmp_path / name
+    frame = pd.DataFrame({"text": [*texts, ""]})
+    if name == "folder":
+        Dataset.from_pandas(frame).save_to_disk(path)
+    elif name == "a.txt":
+        path.write_text("\n\n".join(texts) + "\n\n\n", encoding="utf-8")
+    elif name == "a.parquet":
+        frame.to_parquet(path)
+    elif name == "a.jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        frame.to_csv(path, index=False)
+    assert read_texts(path) == texts
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("a.txt", b"\n\n \n", "no text in it"),
+        ("a.txt", b"\xff\xfe\xfa", "not UTF-8"),
+        ("a.csv", b"words\nx\n", "no column 'text'"),
+        ("a.jsonl", b"{not json", "cannot be read"),
+        ("a.parquet", b"x", "cannot be read"),
+        ("a.pdf", b"x", "no known format"),
+    ],
+)
+def test_texts_that_are_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_texts(tmp_path / name)
+
+
+def test_token_budgets_are_exact_and_draws_reproducible(tokenizer, texts):
+    sequences = cut(tokenizer, texts, 1000, 64, seed=3)
+    assert sum(map(len, sequences)) == 1000 and max(map(len, sequences)) <= 64
+    assert all(s[0] == tokenizer.bos_token_id for s in sequences)
+    assert sequences == cut(tokenizer, texts, 1000, 64, seed=3) != cut(tokenizer, texts, 1000, 64, seed=4)
+    assert sum(map(len, cut(tokenizer, ["short"], 1000, 64))) < 1000
+    made = batches(tokenizer, sequences, size=4)
+    assert sum(int(b["attention_mask"].sum()) for b in made) == 1000
+
+
+def test_features_are_plain_arrays_with_the_teachers_labels(decoder, encoder, tokenizer, texts):
+    x, y = calibration.features(*decoder, texts, 500)
+    assert x.shape == (500, 2 * 192) and set(y) <= set(range(calibration.CLUSTERS)) and len(set(y)) > 1
+    x, y = calibration.features(encoder, tokenizer, texts, 500)
+    assert x.shape[1] == 2 * 32 and len(x) == len(y) and set(y) <= {0, 1, 2}
+
+
+def test_the_targets_own_domain_is_found_and_written_with_provenance(decoder, tmp_path):
+    model, tokenizer = decoder
+    pools = {n: read_texts(DATA / f"text/{n}.txt") for n in ("code", "drama", "math")}
+
+    def measured(name, texts):
+        return data.from_arrays(name, *calibration.features(model, tokenizer, texts, 1500))
+
+    target = measured("t", read_texts(DATA / "text/math_sample.txt"))
+    found = ranking.rank(target, [measured(n, t) for n, t in pools.items()], "alignment")
+    assert found.rows[0].source == "math" and all(row.gain_pp is None for row in found.rows)
+    scores = {row.source: row.score for row in found.rows}
+    chosen = calibration.choose(scores, pools, tokenizer, tokens=600, mix=2, seed=0)
+    assert [p.name for p in chosen.parts][0] == "math"
+    assert sum(p.tokens for p in chosen.parts) == 600
+    assert sum(p.share for p in chosen.parts) == pytest.approx(1)
+    assert chosen.parts[0].share == pytest.approx(scores["math"] / sum(sorted(scores.values())[-2:]))
+    calibration.save(chosen, tmp_path / "c", {"seed": 0})
+    again = load_from_disk(str(tmp_path / "c"))
+    assert again["text"] == chosen.texts and set(again["source"]) == {p.name for p in chosen.parts}
+    assert calibration.describe(tmp_path / "c")["provenance"]["parts"][0]["hash"] == chosen.parts[0].hash
+    with pytest.raises(ValueError, match="give 1 to 3"):
+        calibration.choose(scores, pools, tokenizer, mix=4)
+
+
+def test_perplexity_is_that_of_the_model_card(decoder):
+    """models/README: 12.5 on all held-out maths; this is a part of it, in windows of one start token and 191 more."""
+    held_out = [(DATA / "text/math_heldout.txt").read_text(encoding="utf-8")]
+    found = evaluate.perplexity(evaluate.window_losses(*decoder, held_out, 8000))
+    assert found["ci_low"] < 12.5 < found["ci_high"] and found["n"] > 7000
+
+
+def test_perplexity_against_the_mean_loss():
+    losses = torch.tensor([[20.0, 10.0], [33.0, 11.0], [5.0, 4.0]])
+    found = evaluate.perplexity(losses)
+    assert found["value"] == pytest.approx(math.exp(58 / 25), rel=1e-6) and found["n"] == 25
+    assert found["ci_low"] < found["value"] < found["ci_high"]
+
+
+def test_accuracy_and_paired_change():
+    correct = torch.tensor([True] * 90 + [False] * 10)
+    found = evaluate.accuracy(correct)
+    assert (found["value"], found["n"]) == (0.9, 100) and 0.82 < found["ci_low"] < 0.9 < found["ci_high"] < 0.95
+    change = evaluate.paired_change(correct, torch.ones(100))
+    assert change["value"] == pytest.approx(-0.1) and change["ci_low"] < -0.1 < change["ci_high"] < 0
+
+
+def test_labels_are_ids_or_names(encoder, tmp_path):
+    assert evaluate.class_ids(encoder, ["0", "LABEL_2"]).tolist() == [0, 2]
+    with pytest.raises(ValueError, match="label 'good' is no class of the model: its classes are 0, 1, 2, LABEL_0"):
+        evaluate.class_ids(encoder, ["good"])
+    (tmp_path / "a.csv").write_text("text,label\nx,1.0\ny,\n")
+    assert read_examples(tmp_path / "a.csv")[1][0] == "1"
+    (tmp_path / "b.csv").write_text("text\nx\n")
+    with pytest.raises(ValueError, match="no column 'label'"):
+        read_examples(tmp_path / "b.csv")
+
+
+def test_costs_are_measured(decoder):
+    size = evaluate.size(decoder[0], str(DATA / "mixlm"))
+    assert size["parameters"] == 3_443_136 and size["bytes"] == (DATA / "mixlm/model.safetensors").stat().st_size
+    assert evaluate.peak_memory(str(DATA / "mixlm")) > 3_443_136 * 4
+    speed = evaluate.latency(decoder[0], repeats=5)
+    assert 0 < speed["q1"] <= speed["median"] <= speed["q3"] and speed["n"] == 5
+
+
+def test_the_report_is_one_page_without_network_and_escapes_names(tmp_path):
+    evil = "<script>alert(1)</script> $x_1$"
+    row = dict(zip(ranking.Row.__dataclass_fields__, [1, 1, evil, 2.0, 2.0, 1.0, 3.0, 0.01, "helps", 0.1, None]))
+    bad = dict(zip(ranking.Row.__dataclass_fields__, [None, None, "b", *[None] * 6, 0.0, "one class <b>"]))
+    rows = [ranking.Row(**row), ranking.Row(**bad)]
+    ranking.Ranking("t", "accuracy", 5, 10, 0, "transmeter", {}, rows).save(tmp_path / "r.json")
+    report.write([tmp_path / "r.json"], tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<script" not in page and "one class &lt;b&gt;" in page and "+1.0 to +3.0" in page
+    assert "src=" not in page and "<link" not in page and "@import" not in page
+    with pytest.raises(ValueError, match="nothing to report"):
+        (tmp_path / "x.json").write_text("{}")
+        report.write([tmp_path / "x.json"], tmp_path / "y.html")
+    assert not (tmp_path / "y.html").exists()
+
+
+def test_mean_states_do_not_depend_on_padding(encoder, tokenizer, texts):
+    one = calibration.features(encoder, tokenizer, texts[:1], 500)[0]
+    many = calibration.features(encoder, tokenizer, texts[:1] + ["x"], 500)[0]
+    assert np.abs(many[:, None] - one[None]).max(2).min(0).max() < 1e-4
+    assert json.dumps(one[0].tolist())

@@ -1,0 +1,169 @@
+"""The command line as its users run it, with one wrong input of each kind."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLES, TEXTS, MODEL = ROOT / "data/tabular", ROOT / "data/text", ROOT / "data/mixlm"
+VA, HUNGARIAN = str(TABLES / "heart_va.csv"), str(TABLES / "heart_hungarian.csv")
+MATH = str(TEXTS / "math_sample.txt")
+
+
+def run(*args):
+    """Result of the command."""
+    return CliRunner().invoke(cli.main, [str(a) for a in args])
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """Keep the user's cache out of the tests."""
+    monkeypatch.setattr("click.get_app_dir", lambda name: str(tmp_path / "app"))
+
+
+def test_rank_as_table_json_csv_and_file(tmp_path):
+    base = ("rank", VA, HUNGARIAN, f"pima={TABLES}/pima_diabetes.csv", "--shots", 5, "--repeats", 2)
+    table = run(*base, "--out", tmp_path / "r.json")
+    assert table.exit_code == 0, table.output
+    assert (
+        table.stdout.splitlines()[0].split()
+        == "rank tie group source gain_pp 95 % interval P(gain<0) verdict seconds".split()
+    )
+    found = json.loads(run(*base, "--format", "json").stdout)
+    saved = json.loads((tmp_path / "r.json").read_text())
+    assert {r["source"] for r in found["rows"]} == {"heart_hungarian", "pima"} == {r["source"] for r in saved["rows"]}
+    assert saved["shots"] == 5 and saved["repeats"] == 2 and saved["metric"] == "balanced_accuracy"
+    rows = list(csv.DictReader(io.StringIO(run(*base, "--format", "csv").stdout)))
+    assert [float(r["gain_pp"]) for r in rows] == [r["gain_pp"] for r in found["rows"]]
+
+
+def test_rank_takes_scorers_and_their_options():
+    found = run("rank", VA, HUNGARIAN, "--scorer", "logme", "--set", "steps=5", "--format", "json")
+    content = json.loads(found.stdout)
+    assert content["scorer"] == "logme" and content["options"] == {"steps": 5}
+    assert content["rows"][0]["gain_pp"] is None and content["rows"][0]["score"] is not None
+
+
+def test_the_main_job_end_to_end(tmp_path):
+    candidates = [x for n in ("code", "math") for x in ("--candidate", TEXTS / f"{n}.txt")]
+    chosen = run("calibrate", MODEL, "--target", MATH, *candidates, "--tokens", 1500, "--out", tmp_path / "c")
+    assert chosen.exit_code == 0, chosen.output
+    assert json.loads((tmp_path / "c/ranking.json").read_text())["rows"][0]["source"] == "math"
+    small = run(
+        *("compress", MODEL, "--method", "kprune", "--set", "ratio=0.3", "--method", "wanda", "--set", "ratio=0.5"),
+        *("--calibration", tmp_path / "c", "--tokens", 800, "--out", tmp_path / "m"),
+    )
+    assert small.exit_code == 0, small.output
+    card = json.loads((tmp_path / "m/compression.json").read_text())
+    assert card["steps"] == [
+        {"method": "kprune", "options": {"seed": 0, "ratio": 0.3}},
+        {"method": "wanda", "options": {"ratio": 0.5}},
+    ]
+    assert card["calibration"]["provenance"]["parts"][0]["name"] == "math"
+    result = run(
+        *("evaluate", tmp_path / "m", "--baseline", MODEL, "--data", TEXTS / "math_heldout.txt"),
+        *("--tokens", 2000, "--out", tmp_path / "e.json"),
+    )
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found == json.loads((tmp_path / "e.json").read_text())
+    assert found["perplexity"]["value"] > found["baseline"]["perplexity"]["value"]
+    assert found["loss_change_nats"]["ci_low"] > 0 and found["bytes"] < found["baseline"]["bytes"]
+    page = run("report", tmp_path / "c", tmp_path / "m", tmp_path / "e.json", "--out", tmp_path / "r.html")
+    assert page.exit_code == 0, page.output
+    html = (tmp_path / "r.html").read_text(encoding="utf-8")
+    for text in ("Sources for math_sample", "Quality and size", "Calibration data drawn", "kprune"):
+        assert text in html
+
+
+def test_settings_belong_to_the_method_before_them(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("compress.models.load", lambda *a, **k: (_ for _ in ()).throw(ValueError("stop here")))
+    monkeypatch.setattr(cli, "convert", lambda f, given, fixed=(): seen.append((f.__module__, given)) or {})
+    run(
+        *("compress", MODEL, "--calibration", MATH, "--out", tmp_path / "m"),
+        *("--method", "magnitude", "--set", "ratio=0.1", "--set", "unit=weights", "--method", "wanda"),
+        *("--method", "magnitude", "--set", "ratio=0.2"),
+    )
+    assert seen == [
+        ("compress.methods.magnitude", ("ratio=0.1", "unit=weights")),
+        ("compress.methods.wanda", ()),
+        ("compress.methods.magnitude", ("ratio=0.2",)),
+    ]
+
+
+COMPRESS = ("compress", str(MODEL), "--calibration", MATH, "--out", "OUT", "--method")
+CALIBRATE = ("calibrate", str(MODEL), "--out", "OUT", "--target", MATH)
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (("rank", "none.csv", VA), "none.csv does not exist"),
+        (("rank", VA, "none.csv"), "none.csv does not exist"),
+        (("rank", VA, HUNGARIAN, "--label", "lable"), "no label column 'lable'"),
+        (("rank", VA + "::age", HUNGARIAN), "labelled rows: at least 2 are needed"),
+        (("rank", VA + "::chol", HUNGARIAN), "give classes, not a quantity"),
+        (("rank", VA, HUNGARIAN, "--shots", "60"), "at least 61 are needed for --shots 60"),
+        (("rank", VA, HUNGARIAN, "--shots", "0"), "--shots"),
+        (("rank", VA, HUNGARIAN, "--repeats", "1"), "--repeats"),
+        (("rank", VA, HUNGARIAN, "--scorer", "logmee"), "scorer 'logmee' is unknown: give one of alignment, logme"),
+        (("rank", VA, HUNGARIAN, "--set", "stepz=3"), "--set stepz=3 is not understood: give OPTION=VALUE with one of"),
+        (("rank", VA, HUNGARIAN, "--set", "steps=many"), "'many' is not a whole number"),
+        (("rank", VA, HUNGARIAN, "--out", "none/r.json"), "in a folder that does not exist: create it first"),
+        (("rank", VA, HUNGARIAN, HUNGARIAN), "name them apart as NAME=PATH"),
+        (("rank", VA), "SOURCES"),
+        ((*CALIBRATE, "--candidate", "none.txt"), "none.txt does not exist"),
+        ((*CALIBRATE, "--candidate", MATH, "--candidate", MATH), "same name"),
+        ((*CALIBRATE, "--candidate", MATH, "--mix", "2"), "--mix 2 is out of range: give 1 to 1"),
+        ((*COMPRESS, "kprun"), "method 'kprun' is unknown: give one of kprune, magnitude, wanda"),
+        ((*COMPRESS, "kprune", "--set", "ratio=1.5"), "0 <= ratio < 1"),
+        ((*COMPRESS, "kprune", "--set", "ratio=half"), "'half' is not a number"),
+        ((*COMPRESS, "magnitude", "--set", "unit=rows"), "give one of structured, weights"),
+        (("compress", str(MODEL), "--set", "ratio=0.5", *COMPRESS[2:], "kprune"), "stands before any --method"),
+        (("compress", "nobody/nothing", *COMPRESS[2:], "kprune"), "neither a model folder nor a hub name"),
+        (("compress", str(TEXTS), *COMPRESS[2:], "kprune"), "no config.json"),
+        (("evaluate", str(MODEL), "--data", "none.txt"), "none.txt does not exist"),
+        (("evaluate", str(MODEL), "--data", MATH, "--metric", "accuracy"), "math_sample.txt"),
+        (("report", "none.json", "--out", "r.html"), "none.json does not exist"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(args, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = run(*args)
+    assert found.exit_code == 2, found.output
+    assert message in found.stderr and "Traceback" not in found.stderr and found.stdout == ""
+    assert found.stderr.strip().splitlines()[-1].startswith("Error: ")
+    assert [p.name for p in tmp_path.iterdir() if p.name != "app"] == []
+
+
+def test_the_targets_own_file_as_source_is_told(tmp_path):
+    found = run("rank", VA, f"own={VA}", "--repeats", 2)
+    assert found.exit_code == 0 and "the target's own file" in found.stderr
+
+
+def test_lists_name_every_file_with_its_options():
+    scorers, methods = run("scorers").stdout, run("methods").stdout
+    for name in ("alignment", "logme", "source_size", "transmeter"):
+        assert f"\n{name}: " in "\n" + scorers
+    assert "kprune: K-prune" in methods and "--set ratio=0.5" in methods and "in_place" not in methods
+
+
+def test_help_is_quick_to_import_and_documents_every_command():
+    text = subprocess.run(
+        [sys.executable, "-c", "import cli, sys; print('torch' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    ).stdout
+    assert text.strip() == "False"
+    for name, command in cli.main.commands.items():
+        assert command.help and name in run("--help").output

@@ -1,0 +1,178 @@
+"""Checks that every file of compress/methods must pass; adding a method adds its tests."""
+
+import copy
+import inspect
+
+import pytest
+import torch
+
+from compress import models, structure
+from compress.methods import methods
+from compress.methods.kprune import curvature_probe, divergence, least_squares
+from compress.texts import batches, cut
+from compress.walk import mean_length
+
+# every way of each method that has its own storage; a new method is tested with its defaults without being named here
+WAYS = [(name, {}) for name in methods()] + [("magnitude", {"unit": "weights"}), ("kprune", {"knowledge": "gradient"})]
+every_way = pytest.mark.parametrize("name, options", WAYS, ids=[f"{n} {o}" if o else n for n, o in WAYS])
+both_models = pytest.mark.parametrize("kind", ["encoder", "decoder"])
+
+
+@pytest.fixture
+def model(request, kind):
+    """A BERT or the real Llama."""
+    found = request.getfixturevalue(kind)
+    return found if kind == "encoder" else found[0]
+
+
+def compress(name, model, data, **options):
+    """Run a method of that name."""
+    return methods()[name](model, data, **options)
+
+
+def logits(model, batch):
+    """Logits without gradients."""
+    with torch.no_grad():
+        return model(**batch).logits
+
+
+@both_models
+@every_way
+def test_result_is_new_finite_and_smaller_on_disk(name, options, kind, model, calibration, tokenizer, tmp_path):
+    before = copy.deepcopy(model.state_dict())
+    small = compress(name, model, calibration, ratio=0.5, **options)
+    assert small is not model
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    found = logits(small, calibration[0])
+    assert found.shape == logits(model, calibration[0]).shape and found.isfinite().all()
+    assert {p.dtype for p in small.parameters()} == {torch.float32}
+    models.save(model, tokenizer, tmp_path / "dense", {})
+    models.save(small, tokenizer, tmp_path / "small", {})
+    assert models.bytes_of(tmp_path / "small") < models.bytes_of(tmp_path / "dense")
+    reloaded, _ = models.load(tmp_path / "small")
+    stored = copy.deepcopy(small)
+    for p in stored.parameters():
+        p.data = p.data.to(small.config.dtype or torch.float32).float()
+    assert torch.equal(logits(reloaded, calibration[0]), logits(stored, calibration[0]))
+    if kind == "decoder":
+        assert reloaded.lm_head.weight is reloaded.model.embed_tokens.weight
+
+
+@both_models
+@every_way
+def test_the_request_is_reached(name, options, kind, model, calibration):
+    small = compress(name, model, calibration, ratio=0.6, **options)
+    length = mean_length(calibration)
+    if name == "kprune" or (name == "magnitude" and not options):
+        reached = 1 - structure.flops(small, length) / structure.flops(model, length)
+        assert abs(reached - 0.6) <= (0.005 if kind == "decoder" else 0.02)
+        smaller = sum(p.numel() for p in small.parameters())
+        assert smaller < sum(p.numel() for p in model.parameters())
+    else:
+        for block in range(model.config.num_hidden_layers):
+            for _, linear in structure.block_linears(small, block):
+                assert abs(float((linear.weight == 0).float().mean()) - 0.6) < 0.02
+
+
+@both_models
+@every_way
+def test_nothing_removed_is_the_identity(name, options, kind, model, calibration):
+    same = compress(name, model, calibration, ratio=0.0, **options)
+    assert same is not model
+    assert torch.equal(logits(same, calibration[0]), logits(model, calibration[0]))
+
+
+@every_way
+def test_order_and_padding_of_batches_do_not_matter(name, options, encoder, tokenizer, texts):
+    sequences = cut(tokenizer, texts, 400, 40, seed=0)
+    one, other = batches(tokenizer, sequences, size=16), batches(tokenizer, sequences, size=3)[::-1]
+    if name == "kprune" and options.get("knowledge") != "gradient":
+        options = {**options, "predictive": 0.0}  # curvature draws a label a sequence, in order
+    a, b = (compress(name, encoder, data, ratio=0.4, **options) for data in (one, other))
+    torch.testing.assert_close(logits(a, one[0]), logits(b, one[0]), rtol=1e-3, atol=1e-3)
+
+
+@every_way
+@pytest.mark.parametrize("tokens", [8, 40])
+def test_any_calibration_size_will_do(name, options, tokens, encoder, tokenizer, texts):
+    data = batches(tokenizer, cut(tokenizer, texts, tokens, 16, seed=0))
+    assert logits(compress(name, encoder, data, ratio=0.5, **options), data[0]).isfinite().all()
+
+
+@pytest.mark.parametrize("name", methods())
+@pytest.mark.parametrize("ratio", [-0.1, 1.0, 1.5])
+def test_a_ratio_out_of_range_is_refused(name, ratio, encoder, calibration):
+    with pytest.raises(ValueError, match="0 <= ratio < 1"):
+        compress(name, encoder, calibration, ratio=ratio)
+
+
+@pytest.mark.parametrize("name", methods())
+def test_signature_is_the_configuration(name):
+    parameters = list(inspect.signature(methods()[name]).parameters.values())
+    assert [p.name for p in parameters[:2]] == ["model", "batches"]
+    assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in parameters[2:])
+
+
+def test_in_place_changes_the_model_itself(encoder, calibration):
+    for name in methods():
+        model = copy.deepcopy(encoder)
+        assert compress(name, model, calibration, ratio=0.5, in_place=True) is model
+
+
+def test_steps_run_one_after_another(encoder, calibration, tokenizer, tmp_path):
+    small = compress("wanda", compress("kprune", encoder, calibration, ratio=0.5), calibration, ratio=0.5)
+    models.save(small, tokenizer, tmp_path / "m", {})
+    again = compress("kprune", models.load(tmp_path / "m")[0], calibration, ratio=0.5)
+    assert structure.flops(again, 40) < 0.3 * structure.flops(encoder, 40)
+
+
+def test_kprune_keeps_what_matters(decoder, tokenizer, texts):
+    """On real text the pruned model stays far closer to the teacher than magnitude does at the same FLOPs."""
+    data = batches(tokenizer, cut(tokenizer, texts, 3000, 128, seed=0))
+    held_out = batches(tokenizer, cut(tokenizer, texts, 1000, 128, seed=1))[0]
+    teacher = logits(decoder[0], held_out)
+
+    def distance(name):
+        student = logits(compress(name, decoder[0], data, ratio=0.3), held_out)
+        return float(divergence(student, teacher, held_out["attention_mask"], 1.0).mean())
+
+    assert distance("kprune") < 0.3 * distance("magnitude")
+
+
+def test_least_squares_against_numpy_and_without_data():
+    a, b, old = (torch.randn(*s, dtype=torch.float64) for s in ((50, 6), (50, 3), (6, 3)))
+    found = least_squares(a.T @ a, a.T @ b, old, 0.0)
+    torch.testing.assert_close(found, torch.linalg.lstsq(a, b).solution)
+    a[:, 2] = 0  # a direction without data keeps its old weights
+    found = least_squares(a.T @ a, a.T @ b, old, 1e-8)
+    torch.testing.assert_close(found[2], old[2])
+
+
+def test_divergence_against_its_definition():
+    s, t = torch.randn(4, 7, 5).double(), torch.randn(4, 7, 5).double()
+    mask = torch.ones(4, 7)
+    mask[1, 3:] = 0
+    p, q = (s / 2).softmax(-1), (t / 2).softmax(-1)
+    each = 4 * (p * (p / q).log()).sum(-1)
+    expected = torch.stack([each[0].mean(), each[1, :3].mean(), each[2].mean(), each[3].mean()])
+    torch.testing.assert_close(divergence(s, t, mask, 2.0), expected)
+    torch.testing.assert_close(divergence(s[:, 0, :1], t[:, 0, :1], mask, 2.0), (s - t)[:, 0, 0] ** 2)
+
+
+@pytest.mark.parametrize("shape", [(3,), (6, 3), (1,)])
+def test_curvature_probe_squares_to_the_second_derivative(shape):
+    """Mean squared gradient against the Hessian of the divergence at zero, for one sample with one mask."""
+    g = torch.Generator().manual_seed(0)
+    base, direction = torch.randn(1, *shape, generator=g).double(), torch.randn(1, *shape, generator=g).double()
+    tokens = torch.ones(1, shape[0] if len(shape) > 1 else 4)
+
+    def value(m):
+        return divergence(base + (m - 1) * direction, base, tokens, 2.0).sum()
+
+    exact = torch.autograd.functional.hessian(value, torch.ones((), dtype=torch.float64))
+    draws = 4000
+    m = torch.ones(draws, dtype=torch.float64, requires_grad=True)
+    logits = base + (m - 1).view(-1, *[1] * len(shape)) * direction
+    probe = curvature_probe(logits, tokens.expand(draws, -1), 2.0, g)
+    gradient = torch.autograd.grad(probe.sum(), m)[0]
+    assert gradient.square().mean().item() == pytest.approx(exact.item(), rel=0.1)

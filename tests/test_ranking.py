@@ -1,0 +1,131 @@
+"""Rankings end to end on real tables."""
+
+import json
+import re
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from transmeter import data, ranking, source
+
+
+@pytest.fixture(scope="module")
+def found(heart, tmp_path_factory):
+    """heart_hungarian from three sites, a shuffled one and one that cannot be read."""
+    rng = np.random.default_rng(0)
+    tables = [heart[n] for n in ("cleveland", "va", "switzerland")]
+    broken = data.Unusable("broken", "no such thing")
+    shuffled = data.table("shuffled", heart["cleveland"].features, rng.permutation(heart["cleveland"].labels))
+    cache = tmp_path_factory.mktemp("cache")
+    return ranking.rank(heart["hungarian"], [*tables, shuffled, broken], shots=10, repeats=8, cache=cache), cache
+
+
+def test_rows_are_ordered_and_consistent(found):
+    rows = found[0].rows
+    assert [r.rank for r in rows] == [1, 2, 3, 4, None] and rows[-1].error == "no such thing"
+    gains = [r.gain_pp for r in rows[:-1]]
+    assert gains == sorted(gains, reverse=True) and rows[0].tie_group == 1
+    for row in rows[:-1]:
+        assert row.ci_low < row.gain_pp < row.ci_high and 0 <= row.p_negative <= 1
+        expected = "helps" if row.ci_low > 0 else "hurts" if row.ci_high < 0 else "no evidence"
+        assert row.verdict == expected and row.score == row.gain_pp
+
+
+def test_a_shuffled_source_never_helps(found):
+    row = next(r for r in found[0].rows if r.source == "shuffled")
+    assert row.verdict != "helps" and row.gain_pp < found[0].rows[0].gain_pp
+
+
+def test_json_goes_out_and_comes_back(found, tmp_path):
+    found[0].save(tmp_path / "r.json")
+    assert ranking.load(tmp_path / "r.json") == found[0]
+    content = json.loads((tmp_path / "r.json").read_text())
+    assert list(content) == ["target", "metric", "shots", "repeats", "seed", "scorer", "options", "rows"]
+    (tmp_path / "bad.json").write_text('{"rows": 3}')
+    with pytest.raises(ValueError, match="is not a ranking"):
+        ranking.load(tmp_path / "bad.json")
+
+
+def test_source_classifiers_are_cached_and_reused(found, heart):
+    files = sorted(f.suffix for f in found[1].iterdir())
+    assert files == [".json"] * 4 + [".safetensors"] * 4
+    about = json.loads(next(f for f in found[1].iterdir() if f.suffix == ".json").read_text())
+    assert set(about) == {"source", "rows", "classes", "features"}
+    times = {f: f.stat().st_mtime_ns for f in found[1].iterdir()}
+    cached = source.Source(heart["va"], found[1])
+    fresh = source.Source(heart["va"])
+    for a, b in zip(cached.classifier.trunk.parameters(), fresh.classifier.trunk.parameters()):
+        np.testing.assert_array_equal(a.detach().numpy(), b.detach().numpy())
+    assert times == {f: f.stat().st_mtime_ns for f in found[1].iterdir()}
+
+
+def test_a_crafted_classifier_file_is_refused(tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"\x80\x04evil pickle")
+    with pytest.raises(ValueError, match="holds no source classifier"):
+        source.load_classifier(tmp_path / "x.safetensors")
+
+
+def test_one_failing_source_does_not_end_the_run(heart):
+    other = data.table("other", pd.DataFrame({"zz": range(20)}), np.arange(20) % 2)
+    found = ranking.rank(heart["va"], [heart["cleveland"], other], "alignment")
+    assert found.rows[0].source == "heart_cleveland" and "shares no feature" in found.rows[1].error
+    assert found.rows[0].gain_pp is None and found.rows[0].verdict is None
+    with pytest.raises(ValueError, match="shares no feature"):
+        ranking.rank(heart["va"], [other], "alignment")
+
+
+def test_equal_scores_tie(heart):
+    twin = data.table("twin", heart["cleveland"].features, heart["cleveland"].labels)
+    rows = ranking.rank(heart["hungarian"], [heart["cleveland"], heart["va"], twin], "source_size").rows
+    assert [(r.source, r.tie_group) for r in rows] == [("heart_cleveland", 1), ("twin", 1), ("heart_va", 2)]
+
+
+def test_twenty_labels_give_a_wide_interval_that_unlabelled_rows_and_labels_narrow(heart):
+    full = heart["hungarian"]
+    few = np.zeros(len(full), dtype=bool)
+    for c in range(2):
+        few[np.flatnonzero(full.codes == c)[:10]] = True
+
+    def width(table):
+        row = ranking.rank(table, [heart["cleveland"]], repeats=6).rows[0]
+        return row.ci_high - row.ci_low
+
+    alone = width(full.take(np.flatnonzero(few)))
+    assert alone > 8
+    assert width(full) < 0.7 * alone
+    assert width(data.table("few", full.features, np.where(few, full.labels, None))) < 1.1 * alone
+
+
+def test_bad_settings_are_refused(heart):
+    va, cleveland = heart["va"], heart["cleveland"]
+    with pytest.raises(ValueError, match="scorer 'logmee' is unknown: give one of alignment"):
+        ranking.rank(va, [cleveland], "logmee")
+    with pytest.raises(ValueError, match="option 'x' is unknown to scorer logme: give steps"):
+        ranking.rank(va, [cleveland], "logme", options={"x": 1})
+    with pytest.raises(ValueError, match="no source is given"):
+        ranking.rank(va, [])
+    with pytest.raises(ValueError, match=re.escape("class '0' of heart_va has 51 labelled rows: at least 61")):
+        ranking.rank(va, [cleveland], shots=60)
+
+
+def test_rows_that_stand_in_both_are_told(heart):
+    with pytest.warns(UserWarning, match="rows of heart_va stand in copy too"):
+        ranking.rank(heart["va"], [data.table("copy", heart["va"].features, heart["va"].labels)], repeats=2)
+
+
+def test_switching_every_alignment_term_off_changes_figures(heart):
+    def gain(**options):
+        return ranking.rank(heart["hungarian"], [heart["va"]], shots=5, repeats=4, options=options).rows[0].gain_pp
+
+    full = gain()
+    for term in ("discriminator", "mean_distance", "reconstruction"):
+        assert gain(**{term: 0.0}) != full
+
+
+def test_same_seed_same_ranking(heart):
+    a, b = (asdict(ranking.rank(heart["va"], [heart["cleveland"]], shots=5, repeats=3, seed=7)) for _ in range(2))
+    for row in (*a["rows"], *b["rows"]):
+        row["seconds"] = 0
+    assert a == b

@@ -1,0 +1,135 @@
+"""Units of every architecture, their costs, selection, removal, and the walk over blocks."""
+
+import pytest
+import torch
+import transformers
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compress import structure, walk
+
+SMALL = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 24,
+    "max_position_embeddings": 40,
+}
+GROUPED = SMALL | {"num_key_value_heads": 2}
+MODELS = {
+    "bert": (transformers.BertConfig, transformers.BertForSequenceClassification, SMALL),
+    "roberta": (transformers.RobertaConfig, transformers.RobertaForSequenceClassification, SMALL),
+    "electra": (transformers.ElectraConfig, transformers.ElectraForSequenceClassification, SMALL),
+    "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM, GROUPED),
+    "llama with biases": (
+        transformers.LlamaConfig,
+        transformers.LlamaForCausalLM,
+        SMALL | {"attention_bias": True, "mlp_bias": True},
+    ),
+    "mistral": (transformers.MistralConfig, transformers.MistralForCausalLM, GROUPED),
+}
+IDS = torch.arange(2 * 9).view(2, 9) + 3
+BATCH = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS)}
+every_model = pytest.mark.parametrize("name", MODELS)
+
+
+def build(name):
+    """A random model, biases not zero."""
+    config, cls, settings = MODELS[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = cls(config(**settings)).eval()
+        for parameter in model.parameters():
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def logits(model):
+    """Logits of BATCH."""
+    with torch.no_grad():
+        return model(**BATCH).logits
+
+
+@every_model
+def test_every_registered_architecture_is_tried(name):
+    assert {n.split()[0] for n in MODELS} == set(structure.ARCHITECTURES)
+    kinds = [(s.kind, s.block) for s in structure.sublayers(build(name))]
+    assert kinds == [("attention", 0), ("ffn", 0), ("attention", 1), ("ffn", 1)]
+
+
+def test_costs_are_those_of_the_paper():
+    heads, neurons = structure.sublayers(build("bert"))[:2]
+    n, d, head = 9, 16, 4
+    assert heads.units == 4 and heads.unit_flops(n) == 8 * n * d * head + 4 * n**2 * head
+    assert neurons.units == 24 and neurons.unit_flops(n) == 4 * n * d
+    grouped, gated = structure.sublayers(build("llama"))[:2]
+    assert grouped.units == 2 and grouped.unit_flops(n) == 2 * n * d * (8 + 4 + 4 + 8) + 4 * n**2 * 8
+    assert gated.unit_flops(n) == 6 * n * d
+
+
+@every_model
+def test_removing_a_unit_equals_silencing_it(name):
+    model, cut = build(name), build(name)
+    keeps = [
+        torch.rand(s.units, generator=torch.Generator().manual_seed(i)) < 0.6
+        for i, s in enumerate(structure.sublayers(model))
+    ]
+    for sub, keep in zip(structure.sublayers(model), keeps):
+        columns = keep.repeat_interleave(sub.columns)
+        model.get_submodule(sub.output).weight.data[:, ~columns] = 0
+        structure.remove(cut, sub, keep)
+    torch.testing.assert_close(logits(cut), logits(model), rtol=1e-4, atol=1e-5)
+    assert sum(p.numel() for p in cut.parameters()) < sum(p.numel() for p in model.parameters())
+
+
+@every_model
+def test_removing_every_unit_leaves_residual_and_bias(name):
+    model, cut = build(name), build(name)
+    for sub in structure.sublayers(model):
+        model.get_submodule(sub.output).weight.data.zero_()
+        structure.remove(cut, sub, torch.zeros(sub.units, dtype=torch.bool))
+    torch.testing.assert_close(logits(cut), logits(model), rtol=1e-4, atol=1e-5)
+    assert structure.flops(cut, 9) == 0 and structure.sublayers(cut) == []
+
+
+@every_model
+def test_the_walk_gives_what_the_whole_model_gives(name):
+    model = build(name)
+    with torch.no_grad():
+        hidden = walk.run(model, BATCH, stop=0)
+        for block in range(2):
+            hidden = walk.run(model, BATCH, block, block + 1, hidden)
+            if block == 0:
+                torch.testing.assert_close(walk.run(model, BATCH, 1, hidden=hidden), logits(model))
+        torch.testing.assert_close(walk.run(model, BATCH, 0, 2, walk.run(model, BATCH, stop=0)), hidden)
+    assert len(model.get_submodule(structure.blocks_path(model))) == 2
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
+
+
+def test_the_walk_mends_the_model_after_an_error():
+    model = build("llama")
+    with pytest.raises(RuntimeError):
+        walk.run(model, BATCH, 1, hidden=torch.zeros(2, 9, 5))
+    assert len(model.model.layers) == 2 and logits(model).isfinite().all()
+
+
+def test_an_unknown_architecture_is_refused():
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=10))
+    with pytest.raises(ValueError, match="'gpt2' cannot be compressed: supported are bert"):
+        structure.sublayers(model)
+
+
+@given(
+    st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=8), min_size=1, max_size=4),
+    st.lists(st.integers(1, 9), min_size=4, max_size=4),
+    st.floats(0, 1),
+)
+def test_selection_fits_the_budget_and_leaves_no_room(scores, costs, share):
+    scores, costs = [torch.tensor(s) for s in scores], costs[: len(scores)]
+    budget = share * sum(len(s) * c for s, c in zip(scores, costs))
+    keep = structure.select(scores, costs, budget)
+    used = sum(int(k.sum()) * c for k, c in zip(keep, costs))
+    assert used <= budget * (1 + 1e-9)
+    left = [c for k, c in zip(keep, costs) if not k.all()]
+    assert not left or budget - used < min(left) + 1e-9
