@@ -12,7 +12,7 @@ demo: .venv/installed
 	rm -rf demo && mkdir demo
 	$(BIN)/transmeter rank $(TABLES)/heart_va.csv $(TABLES)/heart_hungarian.csv $(TABLES)/heart_cleveland.csv \
 	    $(TABLES)/heart_switzerland.csv $(TABLES)/heart_statlog.csv $(TABLES)/heart_failure.csv \
-	    $(TABLES)/pima_diabetes.csv --shots 10 --repeats 30 --out demo/ranking.json
+	    $(TABLES)/pima_diabetes.csv --shots 5 --repeats 60 --out demo/ranking.json
 	$(BIN)/transmeter calibrate data/mixlm --target $(TEXTS)/math_sample.txt --candidate $(TEXTS)/code.txt \
 	    --candidate $(TEXTS)/drama.txt --candidate $(TEXTS)/math.txt --candidate $(TEXTS)/novels.txt \
 	    --candidate $(TEXTS)/web.txt --tokens 20000 --out demo/calibration

@@ -1,8 +1,6 @@
 """The command line: parse, call, print. Results go to stdout, everything else to stderr."""
 
-import csv
 import inspect
-import io
 import json
 import sys
 import types
@@ -12,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table as Grid
 
 METRICS = ("balanced_accuracy", "accuracy")
 seed_option = click.option("--seed", default=0, show_default=True, help="Of every random draw.")
@@ -107,7 +103,7 @@ def rank(target, sources, label, shots, repeats, scorer, settings, metric, seed,
     TARGET and SOURCE are [NAME=]PATH[::LABEL_COLUMN]: csv, csv.gz, tsv, parquet, arff or a data set folder. Target
     rows with an empty label are unlabelled rows. Example: transmeter rank mine.csv a.csv b=other/b.csv::diagnosis
     """
-    from transmeter import data, ranking
+    from transmeter import data, ranking, show
     from transmeter.scorers import scorers
 
     check_parent(out)
@@ -131,7 +127,7 @@ def rank(target, sources, label, shots, repeats, scorer, settings, metric, seed,
     )
     if out:
         found.save(out)
-    click.echo(show(found, shape), nl=False)
+    click.echo(show.text(found, shape), nl=False)
 
 
 @main.command()
@@ -151,7 +147,7 @@ def calibrate(model, target, candidates, tokens, mix, seed, trust_remote_code, o
     """
     from compress import calibration, models
     from compress.texts import read_texts
-    from transmeter import data, ranking
+    from transmeter import data, ranking, show
 
     quiet()
     models.check_output(out)
@@ -173,7 +169,7 @@ def calibrate(model, target, candidates, tokens, mix, seed, trust_remote_code, o
     about = {"model": model, "target": str(target), "tokens": tokens, "mix": mix, "seed": seed, "scores": scores}
     calibration.save(chosen, out, about)
     found.save(out / "ranking.json")
-    click.echo(show(found, "table"), nl=False)
+    click.echo(show.text(found, "table"), nl=False)
     for part in chosen.parts:
         click.echo(f"{out}: {part.tokens} tokens in {part.texts} texts of {part.name} ({part.share:.0%})")
 
@@ -313,35 +309,6 @@ def check_parent(out: Path | None) -> None:
     if out and (out.is_dir() or not out.absolute().parent.is_dir()):
         what = "is a folder: give a file" if out.is_dir() else "is in a folder that does not exist: create it first"
         raise ValueError(f"{out} {what}")
-
-
-def show(ranking, shape: str) -> str:
-    """A ranking as table, JSON or CSV text."""
-    from dataclasses import asdict
-
-    if shape == "json":
-        return json.dumps(asdict(ranking), indent=1) + "\n"
-    rows = [asdict(row) for row in ranking.rows]
-    text = io.StringIO()
-    if shape == "csv":
-        writer = csv.DictWriter(text, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-        return text.getvalue()
-    gains = any(row["gain_pp"] is not None for row in rows)
-    heads = ["gain_pp", "95 % interval", "P(gain<0)", "verdict"] if gains else ["score"]
-    grid = Grid("rank", "tie group", "source", *heads, "seconds", box=None, pad_edge=False)
-    for row in rows:
-        if row["error"]:
-            grid.add_row("-", "-", row["source"], row["error"])
-            continue
-        cells = [f"{row['score']:.4g}"]
-        if gains:
-            interval = f"{row['ci_low']:+.1f} to {row['ci_high']:+.1f}"
-            cells = [f"{row['gain_pp']:+.1f}", interval, f"{row['p_negative']:.2f}", row["verdict"]]
-        grid.add_row(str(row["rank"]), str(row["tie_group"]), row["source"], *cells, f"{row['seconds']:.2f}")
-    Console(file=text, width=120).print(grid)
-    return text.getvalue()
 
 
 if __name__ == "__main__":
