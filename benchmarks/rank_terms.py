@@ -58,6 +58,7 @@ def main(shots: int, repeats: int, out: Path) -> None:
         {
             "setting": setting,
             "gain of the pick, pp": float(np.mean(f["pick"])),
+            "its standard error": float(np.std(f["pick"], ddof=1) / len(f["pick"]) ** 0.5),
             "mean gain, pp": float(np.mean(f["gains"])),
             "mean absolute change of a gain, pp": float(np.abs(np.array(f["gains"]) - full).mean()),
             "tau with plain fine-tuning": float(np.mean(f["tau"])),

@@ -24,7 +24,7 @@ class Terms:
     source_loss: float = 1.0
     reconstruction: float = 0.1
     discriminator: float = 0.1
-    mean_distance: float = 0.1
+    mean_distance: float = 0.01
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def score(
     source_loss: float = 1.0,
     reconstruction: float = 0.1,
     discriminator: float = 0.1,
-    mean_distance: float = 0.1,
+    mean_distance: float = 0.01,
     steps: int = 60,
 ) -> list[Score]:
     """Estimated gain of every source, its value in percentage points.
