@@ -29,9 +29,7 @@ class Start:
         self.branch = Branch(1, self.x.shape[1], WIDTH, HIDDEN, generator)
         self.trunk = Trunk(1, WIDTH, HIDDEN, classes, generator)
         self.discriminators = Discriminators(1, HIDDEN, classes, generator)
-        with (
-            torch.no_grad()
-        ):  # few rows are learned best from a start near zero: within 2 points of logistic regression
+        with torch.no_grad():  # few rows are learned best from a function near zero
             self.branch.transform.weight *= 0.3
             self.trunk.head.weight.zero_()
 
