@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 import sys
 import types
 import typing
@@ -12,9 +13,8 @@ from pathlib import Path
 import click
 
 METRICS = ("balanced_accuracy", "accuracy")
-seed_option = click.option("--seed", default=0, show_default=True, help="Of every random draw.")
+seed_option = click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of every random draw.")
 tokens_option = click.option("--tokens", default=20_000, show_default=True, type=click.IntRange(1))
-trust_option = click.option("--trust-remote-code", is_flag=True, help="Run the code that a model folder brings along.")
 
 
 class Group(click.Group):
@@ -71,7 +71,10 @@ def _value(setting: str, text: str, kind: object) -> object:
             raise ValueError(f"--set {setting}: give true or false")
         return text.lower() == "true"
     try:
-        return kind(text)
+        number = kind(text)
+        if kind is float and not math.isfinite(number):
+            raise ValueError
+        return number
     except ValueError:
         raise ValueError(
             f"--set {setting}: '{text}' is not {'a whole number' if kind is int else 'a number'}"
@@ -137,9 +140,8 @@ def rank(target, sources, label, shots, repeats, scorer, settings, metric, seed,
 @tokens_option
 @click.option("--mix", default=1, show_default=True, help="Draw from this many of the best candidates.")
 @seed_option
-@trust_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the data set.")
-def calibrate(model, target, candidates, tokens, mix, seed, trust_remote_code, out) -> None:
+def calibrate(model, target, candidates, tokens, mix, seed, out) -> None:
     """Choose calibration texts for MODEL by how close candidates come to TARGET in the model's own states.
 
     TEXTS: .txt (documents separated by blank lines), .csv, .csv.gz, .parquet, .jsonl with a column text, or a data set
@@ -157,7 +159,7 @@ def calibrate(model, target, candidates, tokens, mix, seed, trust_remote_code, o
     if not 1 <= mix <= len(paths):
         raise ValueError(f"--mix {mix} is out of range: give 1 to {len(paths)}, the number of candidates")
     wanted, pools = read_texts(target), {name: read_texts(path) for name, path in paths.items()}
-    net, tokenizer = models.load(model, trust_remote_code=trust_remote_code)
+    net, tokenizer = models.load(model)
 
     def measured(name: str, texts: list[str]):
         return data.from_arrays(name, *calibration.features(net, tokenizer, texts, tokens, seed))
@@ -170,6 +172,8 @@ def calibrate(model, target, candidates, tokens, mix, seed, trust_remote_code, o
     calibration.save(chosen, out, about)
     found.save(out / "ranking.json")
     click.echo(show.text(found, "table"), nl=False)
+    if sum(part.tokens for part in chosen.parts) < tokens:
+        warnings.warn(f"the texts drawn hold fewer than {tokens} tokens", stacklevel=2)
     for part in chosen.parts:
         click.echo(f"{out}: {part.tokens} tokens in {part.texts} texts of {part.name} ({part.share:.0%})")
 
@@ -181,10 +185,9 @@ def calibrate(model, target, candidates, tokens, mix, seed, trust_remote_code, o
 @click.option("--calibration", required=True, type=click.Path(path_type=Path), help="Folder of calibrate, or TEXTS.")
 @tokens_option
 @seed_option
-@trust_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the model.")
 @click.pass_context
-def compress(ctx, model, methods, settings, calibration, tokens, seed, trust_remote_code, out) -> None:
+def compress(ctx, model, methods, settings, calibration, tokens, seed, out) -> None:
     """Make MODEL smaller and write a folder that reloads exactly.
 
     Example: transmeter compress MODEL --method kprune --set ratio=0.5 --calibration DIR --out small
@@ -192,7 +195,7 @@ def compress(ctx, model, methods, settings, calibration, tokens, seed, trust_rem
     from compress import calibration as chosen
     from compress import models
     from compress.methods import methods as known
-    from compress.structure import context
+    from compress.structure import check_ratio, context
     from compress.texts import batches, cut, read_texts
 
     quiet()
@@ -201,18 +204,24 @@ def compress(ctx, model, methods, settings, calibration, tokens, seed, trust_rem
     for name, function, given in _steps(ctx.meta["order"], known()):
         options = convert(function, given, ("in_place",))
         takes_seed = any(p.name == "seed" for p in keyword_options(function))
+        check_ratio(options.get("ratio", 0))
         steps.append((name, function, ({"seed": seed} if takes_seed else {}) | options))
     texts = read_texts(calibration)
-    net, tokenizer = models.load(model, trust_remote_code=trust_remote_code)
-    length = context(net, chosen.MAX_LENGTH)
-    data = batches(tokenizer, cut(tokenizer, texts, tokens, length, seed))
+    net, tokenizer = models.load(model)
+    used = chosen.describe(calibration)
+    # a set that calibrate wrote has its budget already
+    budget, draw = (sys.maxsize, None) if "provenance" in used else (tokens, seed)
+    sequences = cut(tokenizer, texts, budget, context(net, chosen.MAX_LENGTH), draw)
+    if not sequences:
+        raise ValueError(f"{calibration} gives no sequence of {tokens} tokens: raise --tokens")
+    data = batches(tokenizer, sequences)
     for name, function, options in steps:
         click.echo(f"{name} {options}", err=True)
         net = function(net, data, **options)
     card = {
         "base_model": model,
         "steps": [{"method": name, "options": options} for name, _, options in steps],
-        "calibration": {"texts": str(calibration), "tokens": tokens, "seed": seed, **chosen.describe(calibration)},
+        "calibration": {"texts": str(calibration), "tokens": sum(map(len, sequences)), "seed": seed, **used},
     }
     models.save(net, tokenizer, out, card)
     click.echo(f"{out}: {models.bytes_of(model) or 0:,} -> {models.bytes_of(out):,} bytes, reloaded with equal logits")
@@ -238,16 +247,21 @@ def _steps(order: list[tuple[str, str]], known: dict[str, Callable]) -> list[tup
 @click.option("--baseline", help="Another model, measured on the same data; changes are paired.")
 @click.option("--data", "file", required=True, type=click.Path(path_type=Path), help="TEXTS; accuracy needs labels.")
 @click.option("--metric", type=click.Choice(["accuracy", "perplexity"]), help="Default: what the model is for.")
-@click.option("--tokens", default=100_000, show_default=True, help="Tokens that perplexity is measured on.")
-@trust_option
+@click.option(
+    "--tokens",
+    default=100_000,
+    show_default=True,
+    type=click.IntRange(2),
+    help="Tokens that perplexity is measured on.",
+)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write result.json.")
-def evaluate(model, baseline, file, metric, tokens, trust_remote_code, out) -> None:
+def evaluate(model, baseline, file, metric, tokens, out) -> None:
     """Accuracy or perplexity with a 95 % interval, size, FLOPs, latency and peak memory, as JSON."""
     from compress import evaluate as measure
 
     quiet()
     check_parent(out)
-    found = measure.report(model, baseline, file, metric, tokens, trust_remote_code)
+    found = measure.report(model, baseline, file, metric, tokens)
     text = json.dumps(found, indent=1)
     if out:
         out.write_text(text + "\n", encoding="utf-8")

@@ -107,14 +107,15 @@ def choose(
     best = sorted(scores, key=lambda name: -scores[name])[:mix]
     total = sum(scores[name] for name in best)
     chosen = Chosen([], [], [])
-    for name in best:
-        share = scores[name] / total
-        sequences = cut(tokenizer, texts[name], round(share * tokens), MAX_LENGTH, seed)
-        drawn = [tokenizer.decode(ids, skip_special_tokens=True) for ids in sequences]
-        digest = hashlib.sha256("\x00".join(drawn).encode()).hexdigest()
-        chosen.parts.append(Part(name, scores[name], share, sum(map(len, sequences)), len(drawn), digest))
-        chosen.texts.extend(drawn)
-        chosen.origins.extend([name] * len(drawn))
+    drawn = {n: cut(tokenizer, texts[n], round(scores[n] / total * tokens), MAX_LENGTH, seed) for n in best}
+    counts = {name: sum(map(len, sequences)) for name, sequences in drawn.items()}
+    for name, sequences in drawn.items():
+        pieces = [tokenizer.decode(ids, skip_special_tokens=True) for ids in sequences]
+        digest = hashlib.sha256("\x00".join(pieces).encode()).hexdigest()
+        share = counts[name] / sum(counts.values())
+        chosen.parts.append(Part(name, scores[name], share, counts[name], len(pieces), digest))
+        chosen.texts.extend(pieces)
+        chosen.origins.extend([name] * len(pieces))
     return chosen
 
 

@@ -93,9 +93,18 @@ def paired_change(value: Tensor, baseline: Tensor) -> Estimate:
     return {"value": mean, "ci_low": mean - reach, "ci_high": mean + reach, "n": len(difference)}
 
 
-def report(
-    model: str, baseline: str | None, file: Path, metric: str | None, tokens: int, trust_remote_code: bool = False
-) -> dict[str, object]:
+def loss_change(losses: Tensor, baseline: Tensor) -> Estimate:
+    """Difference of the mean losses a token with its 95 % interval over windows; both (windows, 2)."""
+    n = losses[:, 1].double()
+    each = losses[:, 0].double() - baseline[:, 0].double()
+    mean, windows = float(each.sum() / n.sum()), len(n)
+    residual = (each - mean * n).square().sum() * windows / max(windows - 1, 1)
+    error = float(residual.sqrt() / n.sum()) if windows > 1 else float("inf")
+    reach = error * float(stats.t.ppf(0.975, max(windows - 1, 1)))
+    return {"value": mean, "ci_low": mean - reach, "ci_high": mean + reach, "n": int(n.sum())}
+
+
+def report(model: str, baseline: str | None, file: Path, metric: str | None, tokens: int) -> dict[str, object]:
     """Everything about `model` on the texts of `file`, with `baseline` beside it and the paired change.
 
     metric: accuracy or perplexity; None: perplexity for a model that predicts tokens, else accuracy. Raises ValueError
@@ -105,7 +114,7 @@ def report(
     found: list[dict[str, object]] = []
     items: list[Tensor] = []
     for name in (model, baseline) if baseline else (model,):
-        net, tokenizer = models.load(name, trust_remote_code=trust_remote_code)
+        net, tokenizer = models.load(name)
         predicts_tokens = net.get_output_embeddings() is not None
         metric = metric or ("perplexity" if predicts_tokens else "accuracy")
         if (metric == "perplexity") != predicts_tokens:
@@ -118,16 +127,17 @@ def report(
             value, each = accuracy(correct), correct
         else:
             losses = window_losses(net, tokenizer, read_texts(file), tokens)
-            value, each = perplexity(losses), losses[:, 0] / losses[:, 1]
+            value, each = perplexity(losses), losses
         costs = {"latency_seconds": latency(net), "peak_memory_bytes": peak_memory(name)}
         found.append({"model": name, metric: value, **size(net, name), **costs})
         items.append(each)
     result = {**found[0], "data": str(file)}
     if baseline:
         result["baseline"] = found[1]
-        if len(items[0]) == len(items[1]):  # windows differ where tokenizers do
-            unit = "accuracy_change" if metric == "accuracy" else "loss_change_nats"
-            result[unit] = paired_change(items[0], items[1])
+        if metric == "accuracy":
+            result["accuracy_change"] = paired_change(items[0], items[1])
+        elif torch.equal(items[0][:, 1:], items[1][:, 1:]):  # windows differ where tokenizers do
+            result["loss_change_nats"] = loss_change(items[0], items[1])
     return result
 
 
@@ -138,7 +148,8 @@ def size(model: nn.Module, source: str) -> dict[str, int | None]:
         zeros = int((parameter == 0).sum())
         stored = parameter.numel()
         parameters += stored - zeros if stored and zeros / stored >= SPARSE_FROM else stored
-    flops = round(structure.flops(model, LENGTH))
+    known = model.config.model_type.removeprefix("compressed_") in structure.ARCHITECTURES
+    flops = round(structure.flops(model, LENGTH)) if known else None
     return {"parameters": parameters, "bytes": models.bytes_of(source), "flops": flops}
 
 
@@ -163,15 +174,17 @@ def example(model: nn.Module) -> Batch:
 
 _PEAK = """
 import sys, torch
-from compress.models import load
 from compress.evaluate import example
-def peak():
-    return next(int(line.split()[1]) * 1024 for line in open('/proc/self/status') if line.startswith('VmHWM'))
-before = peak()
+from compress.models import base_of, load
+def status(key):
+    return next(int(line.split()[1]) * 1024 for line in open('/proc/self/status') if line.startswith(key))
+base_of(sys.argv[1])  # imports what the model needs, so that only the model itself counts
 with torch.no_grad():
+    torch.nn.Linear(64, 64)(torch.zeros(64, 64))
+    before = status('VmRSS')
     model = load(sys.argv[1])[0]
     model(**example(model))
-print(peak() - before)
+print(status('VmHWM') - before)
 """
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
@@ -23,31 +24,33 @@ AUTO_CLASSES = (
 MODELING_FILE = "modeling_compressed"
 
 
-def load(source: str | Path, *, trust_remote_code: bool = False) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+def load(source: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     """A model in float32, ready for inference, and its tokenizer, from a folder or a hub name.
 
-    Folders that `save` wrote need no remote code. The type that the weights are stored in stays in `config.dtype`.
-    Raises ValueError for what is not a model that can be compressed.
+    No code of a folder is run, also not for what `save` wrote. The type that the weights are stored in stays in
+    `config.dtype`. Raises ValueError for what is not a causal language model or a sequence classifier of transformers.
     """
-    config = _config_dict(source)
-    name = (config.get("architectures") or ["(none)"])[0].removeprefix("Compressed")
-    base = getattr(transformers, name, None)
-    if not (isinstance(base, type) and issubclass(base, transformers.PreTrainedModel)):
-        if not trust_remote_code:
-            raise ValueError(f"{source}: architecture '{name}' is not one of transformers; trust_remote_code allows it")
-        auto = next((a for a in AUTO_CLASSES if a in config.get("auto_map", {})), AUTO_CLASSES[0])
-        base = getattr(transformers, auto)
+    config, base = _config_dict(source), base_of(source)
     cls = layers.compressed_model(base) if "compressed" in config else base
     try:
         stored = getattr(torch, str(config.get("dtype", config.get("torch_dtype", "float32"))).split(".")[-1])
-        more = {"trust_remote_code": True} if trust_remote_code else {}
-        model = cls.from_pretrained(source, dtype=torch.float32, **more)
-        tokenizer = AutoTokenizer.from_pretrained(source, config=model.config, **more)
-    except (OSError, ValueError, RuntimeError) as error:
+        model = cls.from_pretrained(source, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(source, config=model.config)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
     layers.densify(model)
     model.config.dtype = stored
     return model.eval(), tokenizer
+
+
+def base_of(source: str | Path) -> type:
+    """The transformers class of a model, or of which it is the compressed kind. Raises ValueError as `load`."""
+    name = (_config_dict(source).get("architectures") or ["(none)"])[0].removeprefix("Compressed")
+    base = getattr(transformers, name, None)
+    if base is None or not name.endswith(("ForCausalLM", "LMHeadModel", "ForSequenceClassification")):
+        wanted = "give a ...ForCausalLM or a ...ForSequenceClassification of transformers"
+        raise ValueError(f"{source}: architecture '{name}' has no head to compress for: {wanted}")
+    return base
 
 
 def _config_dict(source: str | Path) -> dict:
@@ -55,7 +58,13 @@ def _config_dict(source: str | Path) -> dict:
         file = Path(source) / "config.json"
         if not file.exists():
             raise ValueError(f"{source} is not a model folder: it has no config.json")
-        return json.loads(file.read_text(encoding="utf-8"))
+        try:
+            config = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{file} cannot be read: {error}") from None
+        if not isinstance(config, dict):
+            raise ValueError(f"{file} is not a model's config: it holds no JSON object")
+        return config
     try:
         return AutoConfig.from_pretrained(str(source)).to_dict()
     except (OSError, ValueError):

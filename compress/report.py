@@ -11,8 +11,11 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402  the backend comes first
 
+plt.rcParams |= {"svg.fonttype": "none", "text.parse_math": False}  # names may hold dollar signs
+
 # Okabe & Ito 2008: told apart by colour-blind readers; the marker says the same
 VERDICTS = {"helps": ("#0072B2", "^"), "no evidence": ("#666666", "o"), "hurts": ("#D55E00", "v")}
+KEYS = {"ranking": {"rows", "scorer", "target", "shots"}, "result": {"parameters", "bytes", "model", "data"}}
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>transmeter report</title><style>
@@ -33,10 +36,9 @@ def write(inputs: Sequence[Path], out: Path) -> None:
     Raises ValueError for an input that is none of these.
     """
     found = [part for path in inputs for part in _read(path)]
-    results = [content for kind, content in found if kind == "result"]
+    results = {m: [c for kind, c in found if kind == "result" and m in c] for m in ("accuracy", "perplexity")}
     sections = [_ranking(content) for kind, content in found if kind == "ranking"]
-    if results:
-        sections.append(_results(results))
+    sections += [_results(metric, measured) for metric, measured in results.items() if measured]
     sections += [_provenance(content) for kind, content in found if kind == "provenance"]
     sections += [_card(content) for kind, content in found if kind == "card"]
     partial = out.with_name(f".{out.name}.partial")
@@ -53,7 +55,7 @@ def _read(path: Path) -> list[tuple[str, dict]]:
         found = [(kind, _json(path / name)) for name, kind in names.items() if (path / name).is_file()]
     else:
         content = _json(path)
-        kind = "ranking" if "rows" in content else "result" if "parameters" in content else None
+        kind = next((k for k, keys in KEYS.items() if keys <= set(content)), None)
         found = [(kind, content)] if kind else []
     if not found:
         raise ValueError(f"{path} is nothing to report: give ranking.json, result.json or a folder of a command")
@@ -112,12 +114,11 @@ def _dots(rows: list[dict], gains: bool) -> str:
     return _svg(figure)
 
 
-def _results(results: list[dict]) -> str:
-    models = {r["model"]: r for result in results for r in (result.get("baseline"), result) if r}
-    metric = "accuracy" if "accuracy" in results[0] else "perplexity"
+def _results(metric: str, results: list[dict]) -> str:
+    measured = {(r["model"], result["data"]): r for result in results for r in (result.get("baseline"), result) if r}
     figure, axes = plt.subplots(figsize=(8, 3.6))
     cells = []
-    for name, r in models.items():
+    for (name, data), r in measured.items():
         value, megabytes = r[metric], (r["bytes"] or 0) / 1e6
         reach = [[value["value"] - value["ci_low"]], [value["ci_high"] - value["value"]]]
         axes.errorbar(megabytes, value["value"], yerr=reach, fmt="o", color="#0072B2", capsize=3)
@@ -126,13 +127,22 @@ def _results(results: list[dict]) -> str:
         milliseconds = f"{1e3 * speed['median']:.1f} ({1e3 * speed['q1']:.1f} to {1e3 * speed['q3']:.1f})"
         memory = f"{r['peak_memory_bytes'] / 1e6:,.0f}" if r["peak_memory_bytes"] else "-"
         interval = f"{value['value']:.4g} ({value['ci_low']:.4g} to {value['ci_high']:.4g})"
-        sizes = [f"{megabytes:.2f}", f"{r['parameters']:,}", f"{r['flops'] / 1e6:,.0f}"]
-        cells.append([html.escape(name), interval, *sizes, milliseconds, memory])
+        sizes = [f"{megabytes:.2f}", f"{r['parameters']:,}", f"{r['flops'] / 1e6:,.0f}" if r["flops"] else "-"]
+        cells.append([html.escape(name), html.escape(Path(data).name), interval, *sizes, milliseconds, memory])
     axes.set_xlabel("size of the weights on disk, MB")
     axes.set_ylabel(metric)
     axes.set_xlim(left=0)
     axes.margins(x=0.2, y=0.2)
-    heads = ["model", f"{metric} (95 %)", "MB", "parameters", "MFLOPs", "latency, ms (quartiles)", "peak memory, MB"]
+    heads = [
+        "model",
+        "data",
+        f"{metric} (95 %)",
+        "MB",
+        "parameters",
+        "MFLOPs",
+        "latency, ms (quartiles)",
+        "peak memory, MB",
+    ]
     changes = [
         f"{html.escape(r['model'])}: {key.replace('_', ' ')} {c['value']:+.4f} ({c['ci_low']:+.4f} to"
         f" {c['ci_high']:+.4f}, 95 %, paired, n = {c['n']})"
@@ -141,7 +151,7 @@ def _results(results: list[dict]) -> str:
         if key in ("accuracy_change", "loss_change_nats")
     ]
     note = "".join(f"<p>{line}</p>" for line in changes)
-    return f"<h2>Quality and size</h2>{_svg(figure)}{_table(heads, cells)}{note}"
+    return f"<h2>{metric.capitalize()} and size</h2>{_svg(figure)}{_table(heads, cells)}{note}"
 
 
 def _provenance(found: dict) -> str:
@@ -171,7 +181,6 @@ def _svg(figure) -> str:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     text = io.StringIO()
-    with plt.rc_context({"svg.fonttype": "none", "text.parse_math": False}):
-        figure.savefig(text, format="svg", bbox_inches="tight")
+    figure.savefig(text, format="svg", bbox_inches="tight")
     plt.close(figure)
     return text.getvalue()[text.getvalue().index("<svg") :]

@@ -1,5 +1,6 @@
 """Reading texts and labelled examples from files, and turning texts into batches of tokens."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,8 +20,8 @@ def read_texts(path: str | Path) -> list[str]:
     Raises ValueError for what cannot be read: missing file, unknown format, no `text` column, no text in it.
     """
     path = Path(path)
-    if path.suffix == ".txt" and path.is_file():
-        texts = [t.strip() for t in _decode(path).replace("\r\n", "\n").split("\n\n")]
+    if path.suffix.lower() == ".txt" and path.is_file():
+        texts = [t.strip() for t in re.split(r"\n[ \t]*\n", _decode(path).replace("\r\n", "\n"))]
     else:
         frame = _frame(path)
         if "text" not in frame:
@@ -34,11 +35,14 @@ def read_texts(path: str | Path) -> list[str]:
 
 def read_examples(path: str | Path) -> tuple[list[str], list[str]]:
     """Texts and labels (as text) of a table with the columns `text` and `label`. Raises ValueError as `read_texts`."""
+    if Path(path).suffix.lower() == ".txt":
+        raise ValueError(f"{path} has no labels: accuracy needs a table with the columns text and label")
     frame = _frame(Path(path))
     missing = [c for c in ("text", "label") if c not in frame]
     if missing:
         raise ValueError(f"{path} has no column '{missing[0]}': accuracy needs the columns text and label")
-    frame = frame[(frame["text"].astype(str).str.strip() != "") & frame["label"].notna()]
+    texts = frame["text"].map(lambda t: isinstance(t, str) and bool(t.strip()))
+    frame = frame[texts & frame["label"].notna() & (frame["label"].astype(str).str.strip() != "")]
     if frame.empty:
         raise ValueError(f"{path} has no labelled text in it")
     return frame["text"].astype(str).tolist(), [str(x).removesuffix(".0") for x in frame["label"]]

@@ -80,7 +80,7 @@ def test_the_main_job_end_to_end(tmp_path):
     page = run("report", tmp_path / "c", tmp_path / "m", tmp_path / "e.json", "--out", tmp_path / "r.html")
     assert page.exit_code == 0, page.output
     html = (tmp_path / "r.html").read_text(encoding="utf-8")
-    for text in ("Sources for math_sample", "Quality and size", "Calibration data drawn", "kprune"):
+    for text in ("Sources for math_sample", "Perplexity and size", "Calibration data drawn", "kprune"):
         assert text in html
 
 
@@ -118,6 +118,12 @@ CALIBRATE = ("calibrate", str(MODEL), "--out", "OUT", "--target", MATH)
         (("rank", VA, HUNGARIAN, "--scorer", "logmee"), "scorer 'logmee' is unknown: give one of alignment, logme"),
         (("rank", VA, HUNGARIAN, "--set", "stepz=3"), "--set stepz=3 is not understood: give OPTION=VALUE with one of"),
         (("rank", VA, HUNGARIAN, "--set", "steps=many"), "'many' is not a whole number"),
+        (("rank", VA, HUNGARIAN, "--set", "reconstruction=nan"), "'nan' is not a number"),
+        (("rank", VA, HUNGARIAN, "--set", "reconstruction=-1"), "give a number of at least 0"),
+        (("rank", VA, HUNGARIAN, "--set", "steps=0"), "steps 0 is too few"),
+        (("rank", VA, HUNGARIAN, "--seed", "-1"), "--seed"),
+        ((*COMPRESS, "wanda", "--method", "kprune", "--set", "ratio=2"), "0 <= ratio < 1"),
+        ((*COMPRESS, "kprune", "--set", "temperature=0"), "temperature must be above 0"),
         (("rank", VA, HUNGARIAN, "--out", "none/r.json"), "in a folder that does not exist: create it first"),
         (("rank", VA, HUNGARIAN, HUNGARIAN), "name them apart as NAME=PATH"),
         (("rank", VA), "SOURCES"),

@@ -77,6 +77,8 @@ def test_labels_compare_as_text():
         (pd.to_datetime(["2024-01-03", "2024-02-01", "2024-03-01", "2024-04-01"]), "dates"),
         (["2024-01-03", "2024-02-01", "2024-03-01", "2024-04-01"], "dates"),
         (["3/1/24", "4/1/24", "5/1/24", "6/1/24"], "dates"),
+        (["2020/01/31", "2020/02/01", "2020/03/01", ""], "dates"),
+        (["Jan 01, 2020", "Feb 2, 2020", "Mar 3, 2020", None], "dates"),
         ([1.0, np.inf, 2.0, 3.0], "infinite"),
         (["1", "inf", "2", "3"], "infinite"),
         ([[1], [2], [3], [4]], "lists"),
@@ -176,3 +178,30 @@ def test_gzip_is_really_read(frame, tmp_path):
     path = tmp_path / "z.csv.gz"
     path.write_bytes(gzip.compress(frame.to_csv(index=False).encode()))
     assert len(data.load(str(path))) == 60
+
+
+def test_words_for_missing_are_labels_in_the_label_column_and_missing_elsewhere(tmp_path):
+    rows = [
+        f"{x},{flag},{label}"
+        for x, flag, label in zip(
+            "1 2 NA 4 ? 6".split(), "true  true false false true".split(" "), ["None", "NA", "mild"] * 2
+        )
+    ]
+    (tmp_path / "a.csv").write_text("\n".join(["x,flag,label", *rows]))
+    found = data.load(str(tmp_path / "a.csv"))
+    assert found.classes == ("NA", "None", "mild")
+    assert found.features["x"].isna().sum() == 2 and found.features["flag"].dtype == float
+    assert found.features["flag"].isna().sum() == 1
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("a ,a,label\n1,2,x\n3,4,y\n")
+    with pytest.raises(ValueError, match="two columns called 'a'"):
+        data.load(str(tmp_path / "a.csv"))
+
+
+def test_columns_match_by_name_and_categories_exactly():
+    from transmeter.matching import shared_features
+
+    assert shared_features(["Chest Pain=4", "возраст"], ["chest_pain=4", "давление"]) == [(0, 0)]
+    assert shared_features(["x=<200", "a=-1"], ["x=>=200", "a=1"]) == []

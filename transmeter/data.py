@@ -17,7 +17,11 @@ MAX_CATEGORIES = 20  # of one column; rarer ones share a column
 MAX_ROWS = 20_000  # of a table that is used; more are sampled
 _UNREADABLE = (pd.errors.ParserError, pd.errors.EmptyDataError, ArrowException, OSError)
 _ENDINGS = re.compile(r"(\.csv|\.tsv|\.parquet|\.arff|\.txt|\.jsonl)?(\.gz)?$", re.IGNORECASE)
-_DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}([ T].*)?|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}( .*)?")
+_DATE = re.compile(
+    r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([ T].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}( .*)?"
+    r"|[A-Za-z]{3,9}\.? \d{1,2},? \d{4}|\d{1,2}\.?[ -][A-Za-z]{3,9}[ -]\d{2,4}"
+)
+_MISSING = {"", "?", "NA", "N/A", "NaN", "nan", "null", "NULL"}  # in feature columns; a label may well be called so
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,9 @@ def read(path: Path) -> pd.DataFrame:
         if path.is_dir():
             frame = _read_folder(path)
         elif name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
-            frame = pd.read_csv(path, sep="\t" if ".tsv" in name else ",", low_memory=False)
+            frame = pd.read_csv(
+                path, sep="\t" if ".tsv" in name else ",", low_memory=False, keep_default_na=False, na_values=[""]
+            )
         elif name.endswith(".parquet"):
             frame = pd.read_parquet(path)
         elif name.endswith(".arff"):
@@ -131,6 +137,8 @@ def read(path: Path) -> pd.DataFrame:
     except (*_UNREADABLE, arff.ArffError, NotImplementedError) as error:
         raise ValueError(f"{path} cannot be read: {str(error).strip().splitlines()[0]}") from None
     frame.columns = [str(c).strip() for c in frame.columns]
+    if frame.columns.duplicated().any():
+        raise ValueError(f"{path} has two columns called '{frame.columns[frame.columns.duplicated()][0]}': rename one")
     if frame.empty:
         raise ValueError(f"{path} has no rows: at least two classes of labelled rows are needed")
     return frame
@@ -180,8 +188,15 @@ def table(name: str, features: pd.DataFrame, labels: pd.Series | np.ndarray) -> 
 
 
 def from_arrays(name: str, features: np.ndarray, labels: np.ndarray) -> Table:
-    """A table of feature vectors (n, d) with labels (n,), columns f0..; raises ValueError as `table`."""
-    return table(name, pd.DataFrame(features, columns=[f"f{i}" for i in range(features.shape[1])]), labels)
+    """A table of feature vectors (n, d) with labels (n,), columns f0..; one class will do.
+
+    Raises ValueError for values that are not finite.
+    """
+    if not np.isfinite(features).all():
+        raise ValueError(f"{name} has feature values that are not finite: replace them first")
+    texts = np.array([_text(v) for v in labels.tolist()], dtype=object)
+    frame = pd.DataFrame(features.astype(np.float64), columns=[f"f{i}" for i in range(features.shape[1])])
+    return Table(name, frame, texts, tuple(sorted({t for t in texts if t is not None})))
 
 
 def sample(data: Table, rows: int, seed: int) -> Table:
@@ -204,7 +219,10 @@ def _column(table_name: str, name: str, values: pd.Series) -> pd.Series:
     if present.map(lambda v: isinstance(v, (list, dict, tuple, np.ndarray))).any():
         raise ValueError(f"column '{name}' of {table_name} holds lists: give one number or text a cell")
     texts = present.map(lambda v: str(v).strip())
-    texts = texts[texts != ""]
+    texts = texts[~texts.isin(_MISSING)]
+    lower = texts.str.lower() if len(texts) else texts
+    if lower.isin(["true", "false"]).all():
+        texts = lower.map({"true": "1", "false": "0"})
     numbers = pd.to_numeric(texts, errors="coerce")
     if numbers.notna().all():
         return _column(table_name, name, numbers.astype("float64").reindex(values.index))
@@ -249,6 +267,7 @@ class Encoder:
             min_frequency=0.01,
             sparse_output=False,
             dtype=np.float32,
+            feature_name_combiner=lambda column, category: f"{column}={category}",
         )
         self.names: list[str] = []
         if self.numeric:

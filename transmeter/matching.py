@@ -8,8 +8,9 @@ from scipy.optimize import linear_sum_assignment
 
 
 def normalise(name: str) -> str:
-    """A column name without case, spaces and punctuation."""
-    return re.sub(r"[^a-z0-9]+", "", name.lower()) or name
+    """A column name without case, spaces and punctuation; the category behind `=` stays as it is."""
+    column, equals, category = name.partition("=")
+    return (re.sub(r"[\W_]+", "", column.casefold()) or column) + equals + category
 
 
 def shared_features(source: Sequence[str], target: Sequence[str]) -> list[tuple[int, int]]:

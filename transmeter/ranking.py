@@ -99,6 +99,9 @@ def rank(
     if unknown:
         allowed = ", ".join(k for k in list(parameters)[2:] if k not in SHARED) or "none"
         raise ValueError(f"option '{unknown[0]}' is unknown to scorer {scorer}: give {allowed}")
+    if shots is not None and "shots" not in parameters:
+        warnings.warn(f"scorer {scorer} looks at all labelled rows: shots are ignored", stacklevel=2)
+        shots = None
     arguments = given | {k: v for k, v in shared.items() if k in parameters}
     scored = _score(known[scorer], [Source(t, cache, seed) for t in tables], target, arguments)
     for table, (score, _) in zip(tables, scored):

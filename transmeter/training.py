@@ -26,6 +26,11 @@ class Terms:
     discriminator: float = 0.1
     mean_distance: float = 0.01
 
+    def __post_init__(self) -> None:
+        for name, weight in vars(self).items():
+            if not 0 <= weight < float("inf"):
+                raise ValueError(f"{name} {weight} is no weight of a term: give a number of at least 0")
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -35,6 +40,10 @@ class Schedule:
     rate: float = 3e-3
     decay: float = 1e-2
     batch: int = 64
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps {self.steps} is too few: give at least 1")
 
 
 @dataclass
@@ -103,7 +112,7 @@ def _loss(
 ) -> Tensor:
     """(B,) the loss of every network on rows drawn at random.
 
-    The arms of a split draw the same target rows, and what a source draws does not depend on its company.
+    The arms of a split draw the same target rows, and sources of one size the same places.
     """
     drawn = data.train.gather(1, _draw(splits, batch, data.train.shape[1], generator))  # (P, b)
     x_t = data.x_t.gather(1, drawn[:, :, None].expand(-1, -1, data.x_t.shape[2])).repeat(arms, 1, 1)

@@ -66,6 +66,8 @@ def compress(
     check_ratio(ratio)
     if knowledge not in ("curvature", "gradient"):
         raise ValueError(f"knowledge '{knowledge}' is unknown: give curvature or gradient")
+    if temperature <= 0 or min(predictive, representational, ridge) < 0:
+        raise ValueError("temperature must be above 0; predictive, representational and ridge at least 0")
     student = model if in_place else copy.deepcopy(model)
     if ratio == 0:
         return student

@@ -45,6 +45,8 @@ def log_evidence(features: np.ndarray, codes: np.ndarray) -> float:
     classes = np.unique(codes)
     if len(classes) < 2:
         raise ValueError("one class only: LogME needs two")
+    if not features.any():
+        features = np.full_like(features, 1e-6)  # features that are all zero tell nothing, which is a low score
     u, s, _ = np.linalg.svd(features, full_matrices=False)
     labels = (codes[:, None] == classes).astype(np.float64)  # (n, classes)
     projected = (u.T @ labels) ** 2

@@ -70,13 +70,15 @@ def _outcomes(
 ) -> list[Outcome]:
     """Paired outcomes from probabilities (arms, splits, n, classes), the last arm being the target alone."""
     codes = target.codes
-    labelled, unlabelled = np.flatnonzero(codes >= 0), np.flatnonzero(codes < 0)
+    tested = np.zeros(len(codes), dtype=bool)
+    tested[np.concatenate([split.test for split in splits])] = True
+    labelled, unlabelled = np.flatnonzero(tested), np.flatnonzero(codes < 0)
     repeats = splits[-1].repeat + 1
     votes = F.one_hot(chances.argmax(3), chances.shape[3]).float()
     correct = (chances.argmax(3) == torch.from_numpy(codes)).float().numpy()  # (arms, splits, n)
     weights = np.zeros(len(codes))
     weights[labelled] = row_weights(codes[labelled], metric)
-    by_class = torch.tensor([weights[codes == c][0] for c in range(len(target.classes))])
+    by_class = torch.tensor([weights[labelled][codes[labelled] == c][0] for c in range(len(target.classes))])
     held_out = torch.zeros(len(splits), len(codes))
     held_out[:, unlabelled] = 1
     for i, split in enumerate(splits):
@@ -88,7 +90,11 @@ def _outcomes(
         for i, split in enumerate(splits):
             difference[split.repeat, split.test] = correct[a, i, split.test] - correct[-1, i, split.test]
         likely = ((chances[a] + chances[-1]) / 2 * share).sum(0)
-        guess = (likely * ((votes[a] - votes[-1]) * share).sum(0) * by_class).sum(1).double().numpy()
+        lead = ((votes[a] - votes[-1]) * share).sum(0)
+        guess = (likely * lead * by_class).sum(1).double().numpy()
+        if metric == "balanced_accuracy" and len(unlabelled):  # their classes may be mixed in another proportion
+            mixed = 1 / (len(target.classes) * likely[unlabelled].mean(0))
+            guess[unlabelled] = (likely * lead)[unlabelled].double().numpy() @ mixed.double().numpy()
         names = starts[0].encoder.names
         shared = len(shared_features(source.encoder.names, names)) / len(names)
         found.append(
