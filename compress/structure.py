@@ -65,7 +65,7 @@ class Sublayer:
     width: int  # of the residual stream
 
     def unit_flops(self, tokens: float) -> float:
-        """Multiply-adds x 2 of one unit on a sequence of `tokens` (METHODS: 8 n d d_h + 4 n^2 d_h; 4 n d)."""
+        """Multiply-adds x 2 of one unit on a sequence of `tokens` (8 n d d_h + 4 n^2 d_h; 4 n d)."""
         projections = 2 * tokens * self.width * (sum(self.producers.values()) + self.columns)
         return projections + (4 * tokens**2 * self.columns if self.kind == "attention" else 0)
 

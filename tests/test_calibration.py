@@ -93,7 +93,7 @@ def test_the_targets_own_domain_is_found_and_written_with_provenance(decoder, tm
 
 
 def test_perplexity_is_that_of_the_model_card(decoder):
-    """models/README: 12.5 on all held-out maths; this is a part of it, in windows of one start token and 191 more."""
+    """12.5 on all held-out maths when the model was trained; this is a part of it, in windows of 192 tokens."""
     held_out = [(DATA / "text/math_heldout.txt").read_text(encoding="utf-8")]
     found = evaluate.perplexity(evaluate.window_losses(*decoder, held_out, 8000))
     assert found["ci_low"] < 12.5 < found["ci_high"] and found["n"] > 7000

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Terms:
-    """Weights of the terms of the loss; zero switches a term off (METHODS: a, r, g, m)."""
+    """Weights of the terms of the loss; zero switches a term off (a, r, g, m below)."""
 
     source_loss: float = 1.0
     reconstruction: float = 0.1
@@ -84,7 +84,7 @@ class Data:
 
 @torch.enable_grad()  # sources are trained when first asked for, wherever that is
 def fit(stack: Stack, data: Data, terms: Terms, schedule: Schedule, seed: int) -> None:
-    """Minimise CE_t + a CE_s + r (R_s + R_t) + g sum_c BCE(G_c) + m sum_c |mean distance|^2 (METHODS 1), in place."""
+    """Minimise CE_t + a CE_s + r (R_s + R_t) + g sum_c BCE(G_c) + m sum_c |mean distance|^2, in place."""
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(stack.parameters(), lr=schedule.rate, weight_decay=schedule.decay)
     arms, splits = len(data.rows), len(data.train)
