@@ -75,13 +75,19 @@ def window_losses(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[str], 
 
 def perplexity(losses: Tensor) -> Estimate:
     """exp of the mean loss a token with its 95 % interval over windows; losses (windows, 2) of `window_losses`."""
-    total, n = losses.double().sum(0).tolist()
-    mean, windows = total / n, len(losses)
-    residual = losses[:, 0].double() - mean * losses[:, 1].double()
-    error = float("inf") if windows < 2 else float((residual.square().sum() * windows / (windows - 1)).sqrt()) / n
-    reach = error * (stats.t.ppf(0.975, windows - 1) if windows > 1 else 1)
+    mean, reach = _a_token(losses[:, 0], losses[:, 1])
     low, high = float(np.exp(mean - reach)), float(np.exp(min(mean + reach, 700)))
-    return {"value": float(np.exp(mean)), "ci_low": low, "ci_high": high, "n": int(n)}
+    return {"value": float(np.exp(mean)), "ci_low": low, "ci_high": high, "n": int(losses[:, 1].sum())}
+
+
+def _a_token(sums: Tensor, counts: Tensor) -> tuple[float, float]:
+    """(mean a token, reach of its 95 % interval) from the sums and token counts of windows: the ratio estimator."""
+    sums, counts, windows = sums.double(), counts.double(), len(sums)
+    mean = float(sums.sum() / counts.sum())
+    if windows < 2:
+        return mean, float("inf")
+    squares = (sums - mean * counts).square().sum() * windows / (windows - 1)
+    return mean, float(squares.sqrt() / counts.sum()) * float(stats.t.ppf(0.975, windows - 1))
 
 
 def paired_change(value: Tensor, baseline: Tensor) -> Estimate:
@@ -95,13 +101,8 @@ def paired_change(value: Tensor, baseline: Tensor) -> Estimate:
 
 def loss_change(losses: Tensor, baseline: Tensor) -> Estimate:
     """Difference of the mean losses a token with its 95 % interval over windows; both (windows, 2)."""
-    n = losses[:, 1].double()
-    each = losses[:, 0].double() - baseline[:, 0].double()
-    mean, windows = float(each.sum() / n.sum()), len(n)
-    residual = (each - mean * n).square().sum() * windows / max(windows - 1, 1)
-    error = float(residual.sqrt() / n.sum()) if windows > 1 else float("inf")
-    reach = error * float(stats.t.ppf(0.975, max(windows - 1, 1)))
-    return {"value": mean, "ci_low": mean - reach, "ci_high": mean + reach, "n": int(n.sum())}
+    mean, reach = _a_token(losses[:, 0] - baseline[:, 0], losses[:, 1])
+    return {"value": mean, "ci_low": mean - reach, "ci_high": mean + reach, "n": int(losses[:, 1].sum())}
 
 
 def report(model: str, baseline: str | None, file: Path, metric: str | None, tokens: int) -> dict[str, object]:
@@ -110,7 +111,8 @@ def report(model: str, baseline: str | None, file: Path, metric: str | None, tok
     metric: accuracy or perplexity; None: perplexity for a model that predicts tokens, else accuracy. Raises ValueError
     where the model cannot give the metric or the data lack labels.
     """
-    texts, labels = (read_examples(file)) if metric == "accuracy" else (None, None)
+    read = {"accuracy": read_examples, "perplexity": read_texts}
+    content = read[metric](file) if metric else None  # before the models, where the metric is known
     found: list[dict[str, object]] = []
     items: list[Tensor] = []
     for name in (model, baseline) if baseline else (model,):
@@ -121,12 +123,13 @@ def report(model: str, baseline: str | None, file: Path, metric: str | None, tok
             raise ValueError(
                 f"{name} gives no {metric}: use --metric {'perplexity' if predicts_tokens else 'accuracy'}"
             )
+        content = content or read[metric](file)
         if metric == "accuracy":
-            texts, labels = (texts, labels) if texts else read_examples(file)
+            texts, labels = content
             correct = predict(net, tokenizer, texts) == class_ids(net, labels)
             value, each = accuracy(correct), correct
         else:
-            losses = window_losses(net, tokenizer, read_texts(file), tokens)
+            losses = window_losses(net, tokenizer, content, tokens)
             value, each = perplexity(losses), losses
         costs = {"latency_seconds": latency(net), "peak_memory_bytes": peak_memory(name)}
         found.append({"model": name, metric: value, **size(net, name), **costs})
@@ -175,10 +178,10 @@ def example(model: nn.Module) -> Batch:
 _PEAK = """
 import sys, torch
 from compress.evaluate import example
-from compress.models import base_of, load
+from compress.models import base_of, config_of, load
 def status(key):
     return next(int(line.split()[1]) * 1024 for line in open('/proc/self/status') if line.startswith(key))
-base_of(sys.argv[1])  # imports what the model needs, so that only the model itself counts
+base_of(sys.argv[1], config_of(sys.argv[1]))  # imports what the model needs, so that only the model itself counts
 with torch.no_grad():
     torch.nn.Linear(64, 64)(torch.zeros(64, 64))
     before = status('VmRSS')

@@ -30,7 +30,8 @@ def load(source: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     No code of a folder is run, also not for what `save` wrote. The type that the weights are stored in stays in
     `config.dtype`. Raises ValueError for what is not a causal language model or a sequence classifier of transformers.
     """
-    config, base = _config_dict(source), base_of(source)
+    config = config_of(source)
+    base = base_of(source, config)
     cls = layers.compressed_model(base) if "compressed" in config else base
     try:
         stored = getattr(torch, str(config.get("dtype", config.get("torch_dtype", "float32"))).split(".")[-1])
@@ -43,9 +44,9 @@ def load(source: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     return model.eval(), tokenizer
 
 
-def base_of(source: str | Path) -> type:
+def base_of(source: str | Path, config: Mapping[str, object]) -> type:
     """The transformers class of a model, or of which it is the compressed kind. Raises ValueError as `load`."""
-    name = (_config_dict(source).get("architectures") or ["(none)"])[0].removeprefix("Compressed")
+    name = (config.get("architectures") or ["(none)"])[0].removeprefix("Compressed")
     base = getattr(transformers, name, None)
     if base is None or not name.endswith(("ForCausalLM", "LMHeadModel", "ForSequenceClassification")):
         wanted = "give a ...ForCausalLM or a ...ForSequenceClassification of transformers"
@@ -53,7 +54,8 @@ def base_of(source: str | Path) -> type:
     return base
 
 
-def _config_dict(source: str | Path) -> dict:
+def config_of(source: str | Path) -> dict:
+    """The config of a folder or a hub name. Raises ValueError for what has none."""
     if Path(source).is_dir():
         file = Path(source) / "config.json"
         if not file.exists():

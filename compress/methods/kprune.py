@@ -27,14 +27,14 @@ from compress.walk import Batch, inputs, mean_length, real, run, track
 @dataclass
 class _Pair:
     """Teacher and student at the entrance of one block, and what enters it, one tensor a batch; last: what enters the
-    last block of the teacher."""
+    last block of the teacher, where knowledge=gradient needs it."""
 
     teacher: nn.Module
     student: nn.Module
     batches: Sequence[Batch]
     teacher_in: list[Tensor]
     student_in: list[Tensor]
-    last: list[Tensor]
+    last: list[Tensor | None]
 
     @torch.no_grad()
     def advance(self, block: int, to: int) -> None:
@@ -77,7 +77,8 @@ def compress(
     budget = (1 - ratio) * dense
     with torch.no_grad():
         first = [run(teacher, b, stop=0) for b in batches]
-        last = [run(teacher, b, stop=model.config.num_hidden_layers - 1) for b in batches]
+        end = model.config.num_hidden_layers - 1
+        last = [run(teacher, b, stop=end) if knowledge == "gradient" else None for b in batches]
     pair = _Pair(teacher, student, batches, first, first, last)
     generator = torch.Generator().manual_seed(seed) if knowledge == "curvature" else None
     found, changed = sublayers(student), False

@@ -59,17 +59,21 @@ def _maximum(squares: np.ndarray, projected: np.ndarray, rest: float, n: int, d:
     alpha = beta = 1.0
     for _ in range(200):
         old = alpha / beta
-        shrink = squares / (squares + old)  # of each direction
+        shrink, residual, weight = _posterior(squares, projected, rest, old)
         gamma = shrink.sum()
-        residual = (projected * (1 - shrink) ** 2).sum() + rest
-        weight = (projected * squares / (squares + old) ** 2).sum()
         alpha, beta = gamma / max(weight, 1e-12), (n - gamma) / max(residual, 1e-12)
         if abs(alpha / beta - old) < 1e-7 * old:
             break
-    ratio = alpha / beta
-    shrink = squares / (squares + ratio)
-    residual = (projected * (1 - shrink) ** 2).sum() + rest
-    weight = (projected * squares / (squares + ratio) ** 2).sum()
+    _, residual, weight = _posterior(squares, projected, rest, alpha / beta)
     determinant = np.log(alpha + beta * squares).sum() + (d - len(squares)) * np.log(alpha)
     evidence = d * np.log(alpha) + n * np.log(beta) - beta * residual - alpha * weight - determinant
     return float(0.5 * (evidence - n * np.log(2 * np.pi)) / n)
+
+
+def _posterior(
+    squares: np.ndarray, projected: np.ndarray, rest: float, ratio: float
+) -> tuple[np.ndarray, float, float]:
+    """(shrinkage of each direction, squared residual, squared weights) of the mean posterior; ratio: alpha / beta."""
+    shrink = squares / (squares + ratio)
+    residual = (projected * (1 - shrink) ** 2).sum() + rest
+    return shrink, residual, (projected * squares / (squares + ratio) ** 2).sum()
