@@ -85,12 +85,12 @@ def test_a_stack_trains_like_its_members_alone():
         return training.Stack(branch, trunk)
 
     g = torch.Generator().manual_seed(4)
-    x, q = torch.randn(1, 20, 4, generator=g), torch.nn.functional.one_hot(torch.arange(20) % 2, 2).float()
+    x, q = torch.randn(20, 4, generator=g), torch.nn.functional.one_hot(torch.arange(20) % 2, 2).float()
 
     def train(size):
         made = stack(size)
-        split = {"x_t": x, "features_t": torch.tensor([4]), "q_t": q, "train": torch.arange(20)[None]}
-        data = training.Data(**split, x_u=x[:, :0], rows=torch.zeros(size, dtype=torch.long))
+        split = {"x_t": x, "q_t": q, "train": torch.arange(20)[None]}
+        data = training.Data(**split, x_u=x[:0], rows=torch.zeros(size, dtype=torch.long))
         training.fit(made, data, training.Terms(), training.Schedule(steps=5, batch=8), seed=0)
         return made.trunk.head.weight[0]
 

@@ -29,25 +29,31 @@ class Classifier:
 
 
 @dataclass
-class Source:
-    """A source table; `encoder` and `classifier` are made when a scorer first asks for them.
+class Encoded:
+    """A table as numbers, made when first asked for."""
+
+    table: Table
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Fitted on the features of all rows."""
+        return Encoder(self.table.features)
+
+    @cached_property
+    def x(self) -> torch.Tensor:
+        """(n, d) float32."""
+        return torch.from_numpy(self.encoder(self.table.features))
+
+
+@dataclass
+class Source(Encoded):
+    """A source table; `classifier` is made when a scorer first asks for it.
 
     cache: folder in which classifiers are kept between runs, or None.
     """
 
-    table: Table
     cache: Path | None = None
     seed: int = 0
-
-    @cached_property
-    def encoder(self) -> Encoder:
-        """Fitted on all rows of the table."""
-        return Encoder(self.table.features)
-
-    @cached_property
-    def encoded(self) -> torch.Tensor:
-        """(n, d) float32."""
-        return torch.from_numpy(self.encoder(self.table.features))
 
     @cached_property
     def classifier(self) -> Classifier:
@@ -55,7 +61,7 @@ class Source:
         path = self.cache / f"{self._key()}.safetensors" if self.cache else None
         if path and path.exists():
             return load_classifier(path)
-        classifier = fit_source(self.table, self.encoded, self.seed)
+        classifier = fit_source(self.table, self.x, self.seed)
         if path:
             save_classifier(classifier, path, self.table, self.encoder.names)
         return classifier
@@ -74,11 +80,10 @@ def fit_source(table: Table, encoded: torch.Tensor, seed: int) -> Classifier:
     features, classes = encoded.shape[1], len(table.classes)
     stack = Stack(Branch(1, features, WIDTH, HIDDEN, generator), Trunk(1, WIDTH, HIDDEN, classes, generator))
     data = Data(
-        x_t=encoded[None],
-        features_t=torch.tensor([features]),
+        x_t=encoded,
         q_t=torch.nn.functional.one_hot(codes.clamp_min(0), classes).float(),
         train=(codes >= 0).nonzero().T,
-        x_u=encoded[codes < 0][None],
+        x_u=encoded[codes < 0],
         rows=torch.tensor([0]),
     )
     fit(stack, data, Terms(), SCHEDULE, seed)

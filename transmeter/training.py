@@ -65,21 +65,21 @@ class Stack:
 class Data:
     """What B networks train on. A = arms (sources, then the target alone), P = splits, B = A * P.
 
-    x_t (P, n_t, d_t) target rows as encoded in each split, zero-padded, features_t (P,) the true sizes; q_t
-    (n_t, classes) their labels; train (P, shots) the labelled rows that a split may train on; x_u (P, n_u, d_t) the
-    unlabelled rows; x_s (A, n_s, d_s) source rows, zero-padded, rows (A,) and features (A,) the true sizes, 0 where
-    there is no source; q_s (B, n_s, classes) source labels as target classes, zero where they have no counterpart.
+    x_t (n_t, d_t) target rows, q_t (n_t, classes) their labels; train (P, shots) the labelled rows that a split may
+    train on; x_u (n_u, d_t) the unlabelled rows; x_s (A, n_s, d_s) source rows, zero-padded, rows (A,) and features
+    (A,) the true sizes, 0 where there is no source; codes_s (A, n_s) their classes; mapping (B, classes) the source
+    class of every target class, -1 where there is none.
     """
 
     x_t: Tensor
-    features_t: Tensor
     q_t: Tensor
     train: Tensor
     x_u: Tensor
     rows: Tensor
     x_s: Tensor | None = None
     features: Tensor | None = None
-    q_s: Tensor | None = None
+    codes_s: Tensor | None = None
+    mapping: Tensor | None = None
 
 
 @torch.enable_grad()  # sources are trained when first asked for, wherever that is
@@ -115,36 +115,37 @@ def _loss(
     The arms of a split draw the same target rows, and sources of one size the same places.
     """
     drawn = data.train.gather(1, _draw(splits, batch, data.train.shape[1], generator))  # (P, b)
-    x_t = data.x_t.gather(1, drawn[:, :, None].expand(-1, -1, data.x_t.shape[2])).repeat(arms, 1, 1)
-    q_t = data.q_t[drawn].repeat(arms, 1, 1)
+    x_t, q_t = data.x_t[drawn].repeat(arms, 1, 1), data.q_t[drawn].repeat(arms, 1, 1)
     z_t = represent(stack.target, stack.trunk, x_t)
     loss = losses.cross_entropy(stack.trunk.head(z_t), q_t)
-    recovered = losses.reconstruction(stack.target.decode(z_t), x_t, data.features_t.repeat(arms))
-    if data.x_u.shape[1]:
-        rows = torch.randint(data.x_u.shape[1], (min(batch, data.x_u.shape[1]),), generator=generator)
-        x_u = data.x_u[:, rows].repeat(arms, 1, 1)
-        z_u = represent(stack.target, stack.trunk, x_u)
-        recovered = recovered + losses.reconstruction(stack.target.decode(z_u), x_u, data.features_t.repeat(arms))
-        q_u = F.softmax(stack.trunk.head(z_u), 2).detach()
-        z_t, q_t = torch.cat([z_t, z_u], 1), torch.cat([q_t, q_u], 1)
-    loss = loss + terms.reconstruction * recovered
-    if data.x_s is None:
+    aligned = data.x_s is not None and (terms.discriminator or terms.mean_distance)
+    if len(data.x_u) and (terms.reconstruction or aligned):
+        rows = torch.randint(len(data.x_u), (min(batch, len(data.x_u)),), generator=generator)
+        x_t = torch.cat([x_t, data.x_u[rows].expand(arms * splits, -1, -1)], 1)
+        z_u = represent(stack.target, stack.trunk, x_t[:, z_t.shape[1] :])
+        q_t = torch.cat([q_t, F.softmax(stack.trunk.head(z_u), 2).detach()], 1)
+        z_t = torch.cat([z_t, z_u], 1)
+    if terms.reconstruction:
+        features = torch.full((arms * splits,), x_t.shape[2])
+        loss = loss + terms.reconstruction * losses.reconstruction(stack.target.decode(z_t), x_t, features)
+    if data.x_s is None or not (terms.source_loss or aligned):
         return loss
-    has_source = (data.rows > 0).repeat_interleave(splits).float()
     place = torch.rand(splits, batch, generator=generator).repeat(arms, 1)
     index = (place * data.rows.repeat_interleave(splits)[:, None]).long()  # (B, b)
-    x_s = data.x_s[torch.arange(arms).repeat_interleave(splits)[:, None], index]  # (B, b, d_s)
-    q_s = data.q_s.gather(1, index[:, :, None].expand(-1, -1, data.q_s.shape[2]))
+    arm = torch.arange(arms).repeat_interleave(splits)[:, None]
+    x_s, codes = data.x_s[arm, index], data.codes_s[arm, index]
+    q_s = ((codes[:, :, None] == data.mapping[:, None]) & (codes >= 0)[:, :, None]).float()
     z_s = represent(stack.source, stack.trunk, x_s)
     extra = terms.source_loss * losses.cross_entropy(stack.trunk.head(z_s), q_s)
-    features = data.features.repeat_interleave(splits)
-    extra = extra + terms.reconstruction * losses.reconstruction(stack.source.decode(z_s), x_s, features)
+    if terms.reconstruction:
+        features = data.features.repeat_interleave(splits)
+        extra = extra + terms.reconstruction * losses.reconstruction(stack.source.decode(z_s), x_s, features)
     if terms.discriminator:
         logits_s, logits_t = stack.discriminators(reverse(z_s)), stack.discriminators(reverse(z_t))
         extra = extra + terms.discriminator * losses.discrimination(logits_s, q_s, logits_t, q_t)
     if terms.mean_distance:
         extra = extra + terms.mean_distance * losses.mean_distance(z_s, q_s, z_t, q_t)
-    return loss + has_source * extra
+    return loss + (data.rows > 0).repeat_interleave(splits) * extra
 
 
 def _draw(splits: int, batch: int, rows: int, generator: torch.Generator) -> Tensor:

@@ -1,143 +1,190 @@
 """From pre-trained sources to networks for a target: where each starts, and their training as one stack."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from transmeter.data import Encoder, Table
-from transmeter.estimate import Split
+from transmeter.data import Table
+from transmeter.estimate import Split, halves
 from transmeter.losses import class_means
 from transmeter.matching import match_classes, shared_features
 from transmeter.modules import Branch, Discriminators, StackedLinear, Trunk, represent
-from transmeter.source import HIDDEN, WIDTH, Source
+from transmeter.source import HIDDEN, WIDTH, Encoded, Source
 from transmeter.training import Data, Schedule, Stack, Terms, fit
 
+VIEWS = 32  # sources that `views` trains as one stack, so that memory is flat in them
+SOURCE_ROWS = 2000  # of a source that a transfer draws from, so that memory is flat in the sources' sizes
 
-class Start:
-    """A split with the target as encoded in it and the fresh layers that all arms of the split start from."""
 
-    def __init__(self, target: Table, split: Split, seed: int):
-        unlabelled = np.flatnonzero(target.codes < 0)
-        self.split = split
-        self.encoder = Encoder(target.features.iloc[np.concatenate([split.train, unlabelled])])
-        self.x = torch.from_numpy(self.encoder(target.features))  # (n, d)
-        generator = torch.Generator().manual_seed(seed)
-        classes = len(target.classes)
-        self.branch = Branch(1, self.x.shape[1], WIDTH, HIDDEN, generator)
-        self.trunk = Trunk(1, WIDTH, HIDDEN, classes, generator)
-        self.discriminators = Discriminators(1, HIDDEN, classes, generator)
-        with torch.no_grad():  # few rows are learned best from a function near zero
-            self.branch.transform.weight *= 0.3
-            self.trunk.head.weight.zero_()
+@dataclass(frozen=True)
+class Trained:
+    """Networks after training, arms x splits, the last arm being the target alone."""
+
+    stack: Stack
+    arms: int
+    splits: int
+
+    @torch.no_grad()
+    def represent(self, x: Tensor) -> Tensor:
+        """z (arms, splits, n, hidden) of target rows x (n, d)."""
+        z = represent(self.stack.target, self.stack.trunk, x.expand(self.arms * self.splits, -1, -1))
+        return z.unflatten(0, (self.arms, self.splits))
+
+    @torch.no_grad()
+    def probabilities(self, x: Tensor) -> Tensor:
+        """(arms, splits, n, classes) of target rows x (n, d)."""
+        logits = self.stack.trunk.head(self.represent(x).flatten(0, 1))
+        return logits.softmax(2).unflatten(0, (self.arms, self.splits))
 
 
 def train(
-    sources: Sequence[Source], target: Table, starts: Sequence[Start], terms: Terms, schedule: Schedule, seed: int
-) -> tuple[Tensor, Tensor]:
-    """(representations (arms, splits, n, hidden), probabilities (arms, splits, n, classes)) of every target row.
+    sources: Sequence[Source], target: Encoded, splits: Sequence[Split], terms: Terms, schedule: Schedule, seed: int
+) -> Trained:
+    """One network for every source and split, and a last arm for the target alone, as one stack.
 
-    One arm a source and a last one for the target alone; all arms of a split start from the same fresh layers.
+    All arms of a split start from the same fresh layers, which `seed` and the number of splits determine, and draw
+    the same target rows: a network does not depend on the other sources.
     """
-    classes, codes = len(target.classes), torch.from_numpy(target.codes)
-    arms, width = len(sources) + 1, max(s.x.shape[1] for s in starts)
-    x_t = torch.stack([F.pad(s.x, (0, width - s.x.shape[1])) for s in starts])
-    shots = max(len(s.split.train) for s in starts)
-    features = torch.tensor([s.encoded.shape[1] for s in sources] + [0])
-    rows = torch.tensor([len(s.table) for s in sources] + [0])
+    classes, codes = len(target.table.classes), torch.from_numpy(target.table.codes)
+    arms, generator = len(sources) + 1, torch.Generator().manual_seed(seed)
+    features = torch.tensor([s.x.shape[1] for s in sources] + [0])
+    kept = [_kept(s.table) for s in sources]
+    rows = torch.tensor([len(k) for k in kept] + [0])
     x_s = torch.zeros(arms, int(rows.max()), int(features.max()))
-    q_s = torch.zeros(arms * len(starts), int(rows.max()), classes)
-    stack = _empty_stack(arms * len(starts), width, int(features.max()), classes)
-    for a, source in enumerate([*sources, None]):
-        if source is not None:
-            x_s[a, : rows[a], : features[a]] = source.encoded
-        for p, start in enumerate(starts):
-            b = a * len(starts) + p
-            mapping = _place(stack, b, start, source, target)
-            if source is not None:
-                q_s[b, : rows[a]] = _as_target(source.table.codes, mapping)
+    codes_s = torch.full((arms, int(rows.max())), -1)
+    stack = _fresh(arms, len(splits), target.x.shape[1], int(features.max()), classes, generator)
+    mapping = torch.full((arms, len(splits), classes), -1)
+    for a, (source, k) in enumerate(zip(sources, kept)):
+        x_s[a, : len(k), : features[a]] = source.x[k]
+        codes_s[a, : len(k)] = torch.from_numpy(source.table.codes)[k]
+        mapping[a] = _place(stack, a, source, target, splits)
+    shots = max(len(s.train) for s in splits)
     data = Data(
-        x_t=x_t,
-        features_t=torch.tensor([s.x.shape[1] for s in starts]),
+        x_t=target.x,
         q_t=F.one_hot(codes.clamp_min(0), classes).float(),
-        train=torch.stack([torch.from_numpy(np.resize(s.split.train, shots)) for s in starts]),
-        x_u=x_t[:, codes < 0],
+        train=torch.stack([torch.from_numpy(np.resize(s.train, shots)) for s in splits]),
+        x_u=target.x[codes < 0],
         rows=rows,
         x_s=x_s,
         features=features,
-        q_s=q_s,
+        codes_s=codes_s,
+        mapping=mapping.flatten(0, 1),
     )
     fit(stack, data, terms, schedule, seed)
+    return Trained(stack, arms, len(splits))
+
+
+def _kept(table: Table) -> Tensor:
+    """Row numbers of a source that a transfer draws from: labelled ones, at most SOURCE_ROWS."""
+    rows = np.flatnonzero(table.codes >= 0)
+    return torch.from_numpy(np.sort(np.random.default_rng(0).permutation(rows)[:SOURCE_ROWS]))
+
+
+def _fresh(arms: int, splits: int, features_t: int, features_s: int, classes: int, generator: torch.Generator) -> Stack:
+    """A stack in which all arms of a split have the same layers, small ones on the target's side: few rows are
+    learned best from a function near zero."""
+    target = Branch(splits, features_t, WIDTH, HIDDEN, generator)
+    trunk = Trunk(splits, WIDTH, HIDDEN, classes, generator)
+    discriminators = Discriminators(splits, HIDDEN, classes, generator)
     with torch.no_grad():
-        z = represent(stack.target, stack.trunk, x_t.repeat(arms, 1, 1))
-        chances = stack.trunk.head(z).softmax(2)
-    return z.unflatten(0, (arms, len(starts))), chances.unflatten(0, (arms, len(starts)))
-
-
-def _empty_stack(size: int, features_t: int, features_s: int, classes: int) -> Stack:
-    generator = torch.Generator().manual_seed(0)
-    return Stack(
-        target=Branch(size, features_t, WIDTH, HIDDEN, generator),
-        trunk=Trunk(size, WIDTH, HIDDEN, classes, generator),
-        source=Branch(size, features_s, WIDTH, HIDDEN, generator),
-        discriminators=Discriminators(size, HIDDEN, classes, generator),
-    )
+        target.transform.weight *= 0.3
+        trunk.head.weight.zero_()
+        for module in (target, trunk, discriminators):
+            for parameter in module.parameters():
+                parameter.data = parameter.data.repeat(arms, *[1] * (parameter.dim() - 1))
+    source = Branch(arms * splits, features_s, WIDTH, HIDDEN, generator)
+    return Stack(target, trunk, source, discriminators)
 
 
 @torch.no_grad()
-def _place(stack: Stack, b: int, start: Start, source: Source | None, target: Table) -> np.ndarray:
-    """Give network `b` its starting weights; returns the source class of every target class, or -1."""
-    d = start.x.shape[1]
-    _copy(stack.target.transform, b, start.branch.transform, rows=d)
-    _copy(stack.target.decode, b, start.branch.decode, columns=d)
-    _copy(stack.trunk.encode, b, start.trunk.encode)
-    _copy(stack.trunk.head, b, start.trunk.head)
-    for name, parameter in stack.discriminators.named_parameters():
-        parameter[b] = start.discriminators.get_parameter(name)[0]
-    if source is None:
-        return np.full(len(target.classes), -1)
-    branch, trunk = source.classifier.branch, source.classifier.trunk
-    _copy(stack.source.transform, b, branch.transform, rows=source.encoded.shape[1])
-    _copy(stack.source.decode, b, branch.decode, columns=source.encoded.shape[1])
-    _copy(stack.trunk.encode, b, trunk.encode)
-    shared = shared_features(source.encoder.names, start.encoder.names)
+def _place(stack: Stack, a: int, source: Source, target: Encoded, splits: Sequence[Split]) -> Tensor:
+    """Give the networks of arm `a` their starting weights; returns the source class of every target class, or -1,
+    (splits, classes)."""
+    branch, trunk, d = source.classifier.branch, source.classifier.trunk, source.x.shape[1]
+    own = slice(a * len(splits), (a + 1) * len(splits))
+    stack.source.transform.weight[own, :d] = branch.transform.weight
+    stack.source.transform.bias[own] = branch.transform.bias
+    stack.source.decode.weight[own, :, :d] = branch.decode.weight
+    stack.source.decode.bias[own, :, :d] = branch.decode.bias
+    _copy(stack.trunk.encode, own, trunk.encode)
+    shared = shared_features(source.encoder.names, target.encoder.names)
     if shared:
         i, j = (torch.tensor(k) for k in zip(*shared))
-        stack.target.transform.weight[b, j] = branch.transform.weight[0, i]
-        stack.target.transform.bias[b] = branch.transform.bias[0]
-        stack.target.decode.weight[b][:, j] = branch.decode.weight[0][:, i]
-    mapping = match_classes(source.table.classes, target.classes, *_means(stack, b, start, source, target, shared))
-    for c, s in enumerate(mapping):
-        if s >= 0:
-            stack.trunk.head.weight[b, :, c] = trunk.head.weight[0, :, s]
-            stack.trunk.head.bias[b, :, c] = trunk.head.bias[0, :, s]
-    return mapping
+        stack.target.transform.weight[own, j] = branch.transform.weight[:, i]
+        stack.target.transform.bias[own] = branch.transform.bias
+        stack.target.decode.weight[own, :, j] = branch.decode.weight[:, :, i]
+    mapping = _map_classes(stack, own, source, target, splits, bool(shared))
+    for p, classes in zip(range(own.start, own.stop), mapping):
+        there = classes >= 0
+        stack.trunk.head.weight[p, :, there] = trunk.head.weight[0][:, classes[there]]
+        stack.trunk.head.bias[p, :, there] = trunk.head.bias[0][:, classes[there]]
+    return torch.from_numpy(mapping)
 
 
-def _means(stack: Stack, b: int, start: Start, source: Source, target: Table, shared: list) -> tuple:
-    """Means (classes, h) of source and target classes in the common representation; None without shared features."""
-    if not shared:
-        return None, None
-    branch, trunk = source.classifier.branch, source.classifier.trunk
-    source_q = F.one_hot(torch.from_numpy(source.table.codes).clamp_min(0), len(source.table.classes)).float()
-    source_q[source.table.codes < 0] = 0
-    train = torch.from_numpy(start.split.train)
-    target_q = F.one_hot(torch.from_numpy(target.codes)[train], len(target.classes)).float()
-    weight, bias = stack.target.transform.weight[b, : start.x.shape[1]], stack.target.transform.bias[b]
-    z_t = F.relu(trunk.encode(F.relu(start.x[train] @ weight + bias)[None]))
-    z_s = represent(branch, trunk, source.encoded[None])
-    return class_means(z_s, source_q[None])[0].numpy(), class_means(z_t, target_q[None])[0].numpy()
+def _map_classes(
+    stack: Stack, own: slice, source: Source, target: Encoded, splits: Sequence[Split], shared: bool
+) -> np.ndarray:
+    """(splits, classes) by name, else by the distance of class means in the source's representation."""
+    names = source.table.classes, target.table.classes
+    if not shared or set(names[0]) & set(names[1]):
+        return np.tile(match_classes(*names, None, None), (len(splits), 1))
+    means_s = _class_means(represent(source.classifier.branch, source.classifier.trunk, source.x[None]), source.table)
+    first = stack.target.transform
+    found = []
+    for p, split in zip(range(own.start, own.stop), splits):
+        rows = target.table.take(split.train)
+        hidden = F.relu(target.x[split.train] @ first.weight[p] + first.bias[p])
+        z = F.relu(source.classifier.trunk.encode(hidden[None]))
+        found.append(match_classes(*names, means_s, _class_means(z, rows)))
+    return np.stack(found)
 
 
-def _copy(
-    into: StackedLinear, b: int, layer: StackedLinear, rows: int | None = None, columns: int | None = None
-) -> None:
-    into.weight[b, :rows, :columns] = layer.weight[0]
-    into.bias[b, :, :columns] = layer.bias[0]
+def _class_means(z: Tensor, table: Table) -> np.ndarray:
+    """(classes, h) from z (1, n, h)."""
+    codes = torch.from_numpy(table.codes)
+    q = F.one_hot(codes.clamp_min(0), len(table.classes)).float() * (codes >= 0)[:, None]
+    return class_means(z, q[None])[0].numpy()
 
 
-def _as_target(codes: np.ndarray, mapping: np.ndarray) -> Tensor:
-    """One-hot target classes (n, classes) of source rows; zero for a class that no target class maps to."""
-    return torch.from_numpy((codes[:, None] == mapping[None]) & (mapping >= 0)[None]).float()
+def _copy(into: StackedLinear, own: slice, layer: StackedLinear) -> None:
+    into.weight[own] = layer.weight
+    into.bias[own] = layer.bias
+
+
+@dataclass(frozen=True)
+class View:
+    """Target rows as a source sees them after a feature transformation was learned on other rows.
+
+    features (n, h) float64; outputs (n, source classes) probabilities of the source's own classifier on them; codes
+    (n,) the target class of each row.
+    """
+
+    features: np.ndarray
+    outputs: np.ndarray
+    codes: np.ndarray
+
+
+def views(sources: Sequence[Source], target: Table, seed: int, steps: int) -> list[tuple[View, View]]:
+    """Two views for every source: the transformation learned on one half of the labelled rows, the other half seen.
+
+    For scorers that need target rows in the source's feature space. Raises ValueError for a class with fewer than 4
+    labelled rows.
+    """
+    splits, encoded = halves(target, seed), Encoded(target)
+    found: list[tuple[View, View]] = []
+    for first in range(0, len(sources), VIEWS):
+        chunk = sources[first : first + VIEWS]
+        z = train(chunk, encoded, splits, Terms(), Schedule(steps=steps), seed).represent(encoded.x)
+        for source, seen in zip(chunk, z):
+            with torch.no_grad():
+                outputs = torch.stack([source.classifier.trunk.head(s[None])[0].softmax(1) for s in seen])
+            both = [
+                View(seen[i, s.test].double().numpy(), outputs[i, s.test].double().numpy(), target.codes[s.test])
+                for i, s in enumerate(splits)
+            ]
+            found.append((both[0], both[1]))
+    return found

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from transmeter.data import Table
-from transmeter.estimate import Score, halves
+from transmeter.estimate import Score
 from transmeter.source import Source
-from transmeter.training import Schedule, Terms
-from transmeter.transfer import Start, train
+from transmeter.transfer import views
 
 
 def score(sources: Sequence[Source], target: Table, *, seed: int = 0, steps: int = 60) -> list[Score]:
@@ -21,17 +20,8 @@ def score(sources: Sequence[Source], target: Table, *, seed: int = 0, steps: int
 
     steps: of training of the transformation. Raises ValueError for a class with fewer than 4 labelled rows.
     """
-    splits = halves(target, seed)
-    starts = [Start(target, split, seed * 100_003 + i) for i, split in enumerate(splits)]
-    found = []
-    for source in sources:  # each alone: the features of a source do not depend on its company
-        features, _ = train([source], target, starts, Terms(), Schedule(steps=steps), seed)
-        values = [
-            log_evidence(features[0, i, split.test].double().numpy(), target.codes[split.test])
-            for i, split in enumerate(splits)
-        ]
-        found.append(Score(float(np.mean(values))))
-    return found
+    seen = views(sources, target, seed, steps)
+    return [Score(float(np.mean([log_evidence(v.features, v.codes) for v in both]))) for both in seen]
 
 
 def log_evidence(features: np.ndarray, codes: np.ndarray) -> float:

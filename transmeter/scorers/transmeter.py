@@ -16,11 +16,12 @@ from torch.nn import functional as F
 from transmeter.data import Table
 from transmeter.estimate import METRICS, Outcome, Score, Split, estimate, make_splits, row_weights
 from transmeter.matching import shared_features
-from transmeter.source import Source
+from transmeter.source import Encoded, Source
 from transmeter.training import Schedule, Terms, track
-from transmeter.transfer import Start, train
+from transmeter.transfer import train
 
-STACK = 96  # networks that train as one batch, so that memory is flat in sources and repeats
+SPLITS = 10  # of one stack
+STACK = 120  # networks that train as one batch, so that memory is flat in sources and repeats
 
 
 def score(
@@ -46,29 +47,29 @@ def score(
         raise ValueError(f"metric '{metric}' is unknown: give {' or '.join(METRICS)}")
     splits = make_splits(target, shots, repeats, seed)
     terms = Terms(source_loss, reconstruction, discriminator, mean_distance)
-    starts = [Start(target, split, seed * 100_003 + i) for i, split in enumerate(splits)]
-    arms = max(1, STACK // 2 - 1)
+    encoded = Encoded(target)
+    arms = STACK // SPLITS - 1
     outcomes: list[Outcome] = []
     for first in range(0, len(sources), arms):
         chunk = list(sources[first : first + arms])
-        size = max(1, STACK // (len(chunk) + 1))
         chances = []
-        for begin in track(range(0, len(starts), size), f"{len(chunk)} sources for {target.name}"):
-            part = starts[begin : begin + size]
-            chances.append(train(chunk, target, part, terms, Schedule(steps=steps), seed + begin)[1])
-        outcomes += _outcomes(torch.cat(chances, 1), chunk, target, splits, starts, metric)
+        for begin in track(range(0, len(splits), SPLITS), f"{len(chunk)} sources for {target.name}"):
+            part = splits[begin : begin + SPLITS]
+            trained = train(chunk, encoded, part, terms, Schedule(steps=steps), seed * 100_003 + begin)
+            chances.append(trained.probabilities(encoded.x))
+        outcomes += _outcomes(torch.cat(chances, 1), chunk, encoded, splits, metric)
     return [Score(estimate(o).mean, o) for o in outcomes]
 
 
 def _outcomes(
     chances: Tensor,
     sources: Sequence[Source],
-    target: Table,
+    encoded: Encoded,
     splits: Sequence[Split],
-    starts: Sequence[Start],
     metric: str,
 ) -> list[Outcome]:
     """Paired outcomes from probabilities (arms, splits, n, classes), the last arm being the target alone."""
+    target = encoded.table
     codes = target.codes
     tested = np.zeros(len(codes), dtype=bool)
     tested[np.concatenate([split.test for split in splits])] = True
@@ -95,7 +96,7 @@ def _outcomes(
         if metric == "balanced_accuracy" and len(unlabelled):  # their classes may be mixed in another proportion
             mixed = 1 / (len(target.classes) * likely[unlabelled].mean(0))
             guess[unlabelled] = (likely * lead)[unlabelled].double().numpy() @ mixed.double().numpy()
-        names = starts[0].encoder.names
+        names = encoded.encoder.names
         shared = len(shared_features(source.encoder.names, names)) / len(names)
         found.append(
             Outcome(
