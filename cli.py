@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+import re
 import sys
 import types
 import typing
@@ -15,6 +16,22 @@ import click
 METRICS = ("balanced_accuracy", "accuracy")
 seed_option = click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of every random draw.")
 tokens_option = click.option("--tokens", default=20_000, show_default=True, type=click.IntRange(1))
+
+
+class Seconds(click.ParamType):
+    """A time such as 90, 90s, 2m or 1h, in seconds."""
+
+    name = "TIME"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds of the text."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", str(value).strip())
+        if not found or not float(found[1]):
+            self.fail(f"'{value}' is no time: give seconds, or a number with s, m or h, such as 60s", param, ctx)
+        return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+SECONDS = Seconds()
 
 
 class Group(click.Group):
@@ -92,7 +109,8 @@ def main() -> None:
 @click.argument("sources", nargs=-1, required=True)
 @click.option("--label", help="Label column of every file that has it. Default: label.")
 @click.option("--shots", type=click.IntRange(1), help="Labelled rows a class to train on; the rest only measures.")
-@click.option("--repeats", default=10, show_default=True, type=click.IntRange(2))
+@click.option("--repeats", default=40, show_default=True, type=click.IntRange(2), help="Of the comparison, at most.")
+@click.option("--budget", type=SECONDS, help="Seconds after which no new round begins, such as 60s or 2m.")
 @click.option("--scorer", default="transmeter", show_default=True, help="See: transmeter scorers.")
 @click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Option of the scorer.")
 @click.option("--metric", default="balanced_accuracy", show_default=True, type=click.Choice(METRICS))
@@ -100,7 +118,7 @@ def main() -> None:
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder for source classifiers. Default: user cache.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write ranking.json.")
 @click.option("--format", "shape", default="table", show_default=True, type=click.Choice(["table", "json", "csv"]))
-def rank(target, sources, label, shots, repeats, scorer, settings, metric, seed, cache, out, shape) -> None:
+def rank(target, sources, label, shots, repeats, budget, scorer, settings, metric, seed, cache, out, shape) -> None:
     """Rank SOURCE data sets by the gain that they bring to TARGET.
 
     TARGET and SOURCE are [NAME=]PATH[::LABEL_COLUMN]: csv, csv.gz, tsv, parquet, arff or a data set folder. Target
@@ -113,24 +131,80 @@ def rank(target, sources, label, shots, repeats, scorer, settings, metric, seed,
     if scorer not in scorers():
         raise ValueError(f"scorer '{scorer}' is unknown: give one of {', '.join(scorers())}")
     options = convert(scorers()[scorer], settings, ranking.SHARED)
-    specs = [data.parse(s) for s in (target, *sources)]
-    for name, path, _ in specs[1:]:
-        if path.resolve() == specs[0][1].resolve():
-            warnings.warn(f"{name} is the target's own file: its gain is leakage, not transfer", stacklevel=2)
+    warn_of_same_file(target, sources)
     found = ranking.rank(
         data.load(target, label),
         data.load_all(sources, label),
         scorer,
         shots=shots,
         repeats=repeats,
+        budget=budget,
         seed=seed,
         metric=metric,
         options=options,
-        cache=cache or Path(click.get_app_dir("transmeter")) / "sources",
+        cache=cache or user_cache(),
     )
     if out:
         found.save(out)
     click.echo(show.text(found, shape), nl=False)
+
+
+@main.command()
+@click.argument("target")
+@click.argument("sources", nargs=-1, required=True)
+@click.option("--ranking", "ranked", type=click.Path(path_type=Path), help="ranking.json of these sources to check.")
+@click.option("--label", help="Label column of every file that has it. Default: label.")
+@click.option("--shots", type=click.IntRange(1), help="As the ranking was made; default: as in --ranking.")
+@click.option("--repeats", default=24, show_default=True, type=click.IntRange(2))
+@click.option("--steps", default=80, show_default=True, type=click.IntRange(1), help="Of training, in every arm.")
+@click.option("--metric", type=click.Choice(METRICS), help="Default: that of --ranking, else balanced_accuracy.")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Other than the ranking's.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Folder for source classifiers. Default: user cache.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write truth.json.")
+def validate(target, sources, ranked, label, shots, repeats, steps, metric, seed, cache, out) -> None:
+    """Measure what every SOURCE truly brings to TARGET by full transfer, and check a ranking against it.
+
+    Every arm has the same labelled rows, fresh layers and steps; controls must not help: permuted weights, shuffled
+    labels, a Gaussian mixture, no source with another seed. Example: transmeter validate mine.csv a.csv b.csv
+    --ranking ranking.json
+    """
+    from transmeter import agreement, data, ranking, show, truth
+    from transmeter.source import Source
+
+    check_parent(out)
+    found = ranking.load(ranked) if ranked else None
+    predicted = {row.source: row for row in found.rows if row.error is None} if found else {}
+    if found and shots is not None and shots != found.shots:
+        raise ValueError(f"--shots {shots} differs from the ranking's {found.shots}: gains depend on it, leave it out")
+    if found and metric is not None and metric != found.metric:
+        raise ValueError(f"--metric {metric} differs from the ranking's {found.metric}: leave it out")
+    warn_of_same_file(target, sources)
+    wanted, tables = data.load(target, label), data.load_all(sources, label)
+    for table in tables:
+        if isinstance(table, data.Unusable):
+            warnings.warn(f"{table.name} is left out: {table.reason}", stacklevel=2)
+    usable = [t for t in tables if isinstance(t, data.Table)]
+    missing = [t.name for t in usable if found and t.name not in predicted]
+    if missing or not usable:
+        raise ValueError(f"{ranked} does not rank '{missing[0]}'" if missing else "no source is usable")
+    cache = cache or user_cache()
+    true = truth.measure(
+        [Source(t, cache) for t in usable],
+        wanted,
+        shots=found.shots if found else shots,
+        repeats=repeats,
+        seed=seed,
+        metric=found.metric if found else metric or METRICS[0],
+        steps=steps,
+    )
+    if out:
+        true.save(out)
+    rows = [predicted[arm.name] for arm in true.sources] if found else []
+    order = agreement.order([r.score for r in rows], [a.gain_pp for a in true.sources]) if rows else None
+    gains = [row.gain for row in rows if row.gain]
+    true_gains = [(a.gain_pp, a.error_pp) for a in true.sources]
+    honesty = agreement.honesty(gains, *zip(*true_gains)) if gains else None
+    click.echo(show.truth_text(true, predicted, order, honesty), nl=False)
 
 
 @main.command()
@@ -316,6 +390,20 @@ def quiet() -> None:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
+
+
+def user_cache() -> Path:
+    """The folder in which source classifiers are kept between runs."""
+    return Path(click.get_app_dir("transmeter")) / "sources"
+
+
+def warn_of_same_file(target: str, sources: tuple[str, ...]) -> None:
+    """Warn of a source that is the target's own file."""
+    from transmeter.data import parse
+
+    for name, path, _ in map(parse, sources):
+        if path.resolve() == parse(target)[1].resolve():
+            warnings.warn(f"{name} is the target's own file: its gain is leakage, not transfer", stacklevel=2)
 
 
 def check_parent(out: Path | None) -> None:

@@ -1,5 +1,7 @@
 """Tables: reading them from files, and turning mixed columns into numbers."""
 
+import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,13 +31,14 @@ class Table:
     """Rows of one data set.
 
     features (n, columns): floats, or text / None in categorical columns; labels (n,): text, None where unlabelled;
-    classes: the distinct labels, sorted.
+    classes: the distinct labels, sorted; keys (n,): what each row is about, None where nothing says so.
     """
 
     name: str
     features: pd.DataFrame
     labels: np.ndarray
     classes: tuple[str, ...]
+    keys: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -53,7 +56,9 @@ class Table:
 
     def take(self, rows: np.ndarray) -> "Table":
         """The given rows, classes unchanged."""
-        return replace(self, features=self.features.iloc[rows].reset_index(drop=True), labels=self.labels[rows])
+        keys = None if self.keys is None else self.keys[rows]
+        features = self.features.iloc[rows].reset_index(drop=True)
+        return replace(self, features=features, labels=self.labels[rows], keys=keys)
 
 
 def parse(spec: str) -> tuple[str, Path, str | None]:
@@ -204,6 +209,13 @@ def sample(data: Table, rows: int, seed: int) -> Table:
     if len(data) <= rows:
         return data
     return data.take(np.sort(np.random.default_rng(seed).permutation(len(data))[:rows]))
+
+
+def write_json(content: dict, path: Path) -> None:
+    """Write JSON under a temporary name, then rename."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    partial.rename(path)
 
 
 def _column(table_name: str, name: str, values: pd.Series) -> pd.Series:

@@ -3,7 +3,6 @@
 import inspect
 import json
 import math
-import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,17 +11,22 @@ from pathlib import Path
 
 import pandas as pd
 
-from transmeter.data import MAX_ROWS, Table, Unusable, sample
-from transmeter.estimate import Gain, Score, differ, estimate
+from transmeter.data import MAX_ROWS, Table, Unusable, sample, write_json
+from transmeter.estimate import Score, differ
+from transmeter.prior import Gain
 from transmeter.scorers import scorers
 from transmeter.source import Source
 
-SHARED = ("seed", "shots", "repeats", "metric")  # settings of a ranking that a scorer may ask for
+SHARED = ("seed", "shots", "repeats", "metric", "budget")  # settings of a ranking that a scorer may ask for
 
 
 @dataclass(frozen=True)
 class Row:
-    """One source in a ranking; the gain fields are None for a scorer that only scores, rank too after an error."""
+    """One source in a ranking; the fields of the gain are None for a scorer that only scores, rank too after an error.
+
+    repeats: of the transfer that measured the gain, 0 where the screen alone speaks; baseline: the best learner of the
+    target alone, which the gain is over; evidence: see `prior.Evidence`.
+    """
 
     rank: int | None
     tie_group: int | None
@@ -33,8 +37,18 @@ class Row:
     ci_high: float | None
     p_negative: float | None
     verdict: str | None
+    repeats: int | None
+    baseline: str | None
+    evidence: dict[str, float] | None
     seconds: float
     error: str | None
+
+    @property
+    def gain(self) -> Gain | None:
+        """The estimated gain, where the scorer gave one."""
+        if self.gain_pp is None:
+            return None
+        return Gain(self.gain_pp, self.ci_low, self.ci_high, self.p_negative)
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,7 @@ class Ranking:
     metric: str
     shots: int | None
     repeats: int
+    budget: float | None
     seed: int
     scorer: str
     options: dict[str, object]
@@ -52,10 +67,7 @@ class Ranking:
 
     def save(self, path: str | Path) -> None:
         """Write JSON under a temporary name, then rename."""
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_text(json.dumps(asdict(self), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        partial.rename(path)
+        write_json(asdict(self), Path(path))
 
 
 def load(path: str | Path) -> Ranking:
@@ -73,7 +85,8 @@ def rank(
     scorer: str = "transmeter",
     *,
     shots: int | None = None,
-    repeats: int = 10,
+    repeats: int = 40,
+    budget: float | None = None,
     seed: int = 0,
     metric: str = "balanced_accuracy",
     options: Mapping[str, object] | None = None,
@@ -82,18 +95,19 @@ def rank(
     """Score every source for the target and order them, best first.
 
     shots: labelled target rows a class that training may use (None: all, by cross-fitting); repeats: of the
-    comparison with the target alone; options: of the scorer; cache: folder for source classifiers. A source that
-    fails is listed last with its reason. Raises ValueError for an unknown scorer or option, or an unusable target.
+    comparison with the target alone, at most; budget: seconds after which no new round of repeats begins; options:
+    of the scorer; cache: folder for source classifiers. A source that fails is listed last with its reason. Raises
+    ValueError for an unknown scorer or option, or an unusable target.
     """
     known = scorers()
     if scorer not in known:
         raise ValueError(f"scorer '{scorer}' is unknown: give one of {', '.join(known)}")
-    failed = [Row(None, None, s.name, *(None,) * 6, 0.0, s.reason) for s in sources if isinstance(s, Unusable)]
+    failed = [Row(None, None, s.name, *(None,) * 9, 0.0, s.reason) for s in sources if isinstance(s, Unusable)]
     if len(failed) == len(sources):
         raise ValueError(failed[0].error if failed else "no source is given: name at least one")
     target, *tables = (_sampled(t, seed) for t in (target, *(s for s in sources if isinstance(s, Table))))
     given = dict(options or {})
-    shared = {"seed": seed, "shots": shots, "repeats": repeats, "metric": metric}
+    shared = {"seed": seed, "shots": shots, "repeats": repeats, "metric": metric, "budget": budget}
     parameters = inspect.signature(known[scorer]).parameters
     unknown = [k for k in given if k not in parameters or k in SHARED]
     if unknown:
@@ -107,7 +121,7 @@ def rank(
     for table, (score, _) in zip(tables, scored):
         if isinstance(score, Score) and score.outcome:
             _warn_of_leakage(target, table)
-    return Ranking(target.name, metric, shots, repeats, seed, scorer, given, _rows(tables, scored) + failed)
+    return Ranking(target.name, metric, shots, repeats, budget, seed, scorer, given, _rows(tables, scored) + failed)
 
 
 def _score(function, sources: list[Source], target: Table, arguments: dict) -> list[tuple[Score | str, float]]:
@@ -138,11 +152,12 @@ def _rows(tables: Sequence[Table], scored: Sequence[tuple[Score | str, float]]) 
     groups = tie_groups([s for _, s, _ in done])
     rows = []
     for position, ((name, score, seconds), group) in enumerate(zip(done, groups), start=1):
-        gain = estimate(score.outcome) if score.outcome else None
+        gain, outcome = score.gain, score.outcome
         fields = (gain.mean, gain.low, gain.high, gain.p_negative, verdict(gain)) if gain else (None,) * 5
+        fields += (len(outcome.difference), outcome.baseline, asdict(outcome.evidence)) if outcome else (None,) * 3
         rows.append(Row(position, group, name, score.value, *fields, seconds, None))
     failed = [(t.name, s, seconds) for t, (s, seconds) in zip(tables, scored) if isinstance(s, str)]
-    return rows + [Row(None, None, n, *(None,) * 6, seconds, reason) for n, reason, seconds in failed]
+    return rows + [Row(None, None, n, *(None,) * 9, seconds, reason) for n, reason, seconds in failed]
 
 
 def verdict(gain: Gain) -> str:
@@ -158,6 +173,8 @@ def tie_groups(scores: Sequence[Score]) -> list[int]:
         best = scores[leader]
         if best.outcome and score.outcome:
             beaten = i > leader and differ(best.outcome, score.outcome)
+        elif best.gain and score.gain:
+            beaten = best.gain.low > score.gain.high
         else:
             beaten = not math.isclose(best.value, score.value, rel_tol=1e-9)
         if beaten:

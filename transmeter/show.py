@@ -1,4 +1,4 @@
-"""A ranking as text for people and programs."""
+"""A ranking, and the truth that it is checked against, as text for people and programs."""
 
 import csv
 import io
@@ -8,7 +8,9 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table as Grid
 
-from transmeter.ranking import Ranking
+from transmeter.agreement import Honesty, Order
+from transmeter.ranking import Ranking, Row
+from transmeter.truth import Truth
 
 
 def text(ranking: Ranking, shape: str) -> str:
@@ -36,3 +38,37 @@ def text(ranking: Ranking, shape: str) -> str:
         grid.add_row(str(row["rank"]), str(row["tie_group"]), row["source"], *cells, f"{row['seconds']:.2f}")
     Console(file=out, width=120, markup=False, emoji=False).print(grid)
     return out.getvalue()
+
+
+def truth_text(truth: Truth, predicted: dict[str, Row], order: Order | None, honesty: Honesty | None) -> str:
+    """True gains beside the predicted ones, and how well they agree; ends with a line break."""
+    out = io.StringIO()
+    console = Console(file=out, width=120, markup=False, emoji=False)
+    heads = ["predicted", "its 95 % interval", "verdict"] if predicted else []
+    grid = Grid("source", "true gain_pp", "95 % interval", *heads, box=None, pad_edge=False)
+    for arm in sorted(truth.sources, key=lambda a: -a.gain_pp):
+        cells = [arm.name, f"{arm.gain_pp:+.1f}", f"{arm.ci_low:+.1f} to {arm.ci_high:+.1f}"]
+        row = predicted.get(arm.name)
+        if row and row.gain_pp is not None:
+            cells += [f"{row.gain_pp:+.1f}", f"{row.ci_low:+.1f} to {row.ci_high:+.1f}", row.verdict]
+        elif row:
+            cells += [f"{row.score:.4g}", "", ""]
+        grid.add_row(*cells)
+    for arm in truth.controls:
+        interval = f"{arm.ci_low:+.1f} to {arm.ci_high:+.1f}"
+        grid.add_row(f"control: {arm.name}", f"{arm.gain_pp:+.1f}", interval, *[""] * len(heads))
+    console.print(grid)
+    alone = ", ".join(f"{name} {value:.1f}" for name, value in truth.baselines.items())
+    console.print(f"\ntarget alone, {truth.metric} in %: {alone}; gains are over {truth.baseline}")
+    how = f"{truth.repeats} repeats of {truth.steps} steps, shots {truth.shots or 'all, cross-fitted'}"
+    reliability = "not known" if truth.reliability is None else f"{truth.reliability:.2f}"
+    console.print(f"{how}; reliability of the true gains (split-half): {reliability}")
+    if order:
+        console.print("agreement: " + ", ".join(f"{k} {_figure(v)}" for k, v in asdict(order).items()))
+    if honesty:
+        console.print("honesty: " + ", ".join(f"{k} {_figure(v)}" for k, v in asdict(honesty).items()))
+    return out.getvalue()
+
+
+def _figure(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.3g}"

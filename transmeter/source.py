@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError
@@ -14,10 +15,12 @@ from safetensors.torch import load_file, save_file
 
 from transmeter.data import Encoder, Table
 from transmeter.modules import Branch, Trunk
+from transmeter.ridge import loo_skill
 from transmeter.training import Data, Schedule, Stack, Terms, fit
 
 WIDTH, HIDDEN = 32, 32  # of the transformation and of the common representation
-SCHEDULE = Schedule(steps=300, batch=128)
+# noisy inputs and decay: what a source's classifier learns by heart does not transfer
+SCHEDULE, TERMS = Schedule(steps=300, rate=3e-3, decay=0.3, batch=128, noise=0.5), Terms(reconstruction=0.1)
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,13 @@ class Source(Encoded):
             save_classifier(classifier, path, self.table, self.encoder.names)
         return classifier
 
+    @cached_property
+    def skill(self) -> float:
+        """Leave-one-out accuracy above chance of a ridge on at most 2,000 of its rows."""
+        rows = np.flatnonzero(self.table.codes >= 0)
+        rows = np.random.default_rng(self.seed).permutation(rows)[:2000]
+        return loo_skill(self.x[rows].numpy(), self.table.codes[rows])
+
     def _key(self) -> str:
         digest = hashlib.sha256(json.dumps([asdict(SCHEDULE), WIDTH, HIDDEN, self.seed, self.table.columns]).encode())
         digest.update(pd.util.hash_pandas_object(self.table.features, index=False).to_numpy().tobytes())
@@ -86,7 +96,7 @@ def fit_source(table: Table, encoded: torch.Tensor, seed: int) -> Classifier:
         x_u=encoded[codes < 0],
         rows=torch.tensor([0]),
     )
-    fit(stack, data, Terms(), SCHEDULE, seed)
+    fit(stack, data, TERMS, SCHEDULE, seed)
     return Classifier(stack.target, stack.trunk)
 
 

@@ -1,9 +1,8 @@
 """One flat training loop for many stacked networks; no callbacks."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
 
 import torch
 from rich import progress
@@ -14,17 +13,16 @@ from torch.nn import functional as F
 from transmeter import losses
 from transmeter.modules import Branch, Discriminators, Trunk, represent, reverse
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True)
 class Terms:
-    """Weights of the terms of the loss; zero switches a term off (a, r, g, m below)."""
+    """Weights of the terms of the loss (a, r, g, m, k below); zero switches a term off."""
 
     source_loss: float = 1.0
-    reconstruction: float = 0.1
-    discriminator: float = 0.1
-    mean_distance: float = 0.01
+    reconstruction: float = 0.0
+    discriminator: float = 0.0
+    mean_distance: float = 0.0
+    distillation: float = 1.0
 
     def __post_init__(self) -> None:
         for name, weight in vars(self).items():
@@ -34,12 +32,16 @@ class Terms:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to train; the same in every arm of a comparison."""
+    """How long and how fast to train; the same in every arm of a comparison.
 
-    steps: int = 60
+    noise: standard deviation of what is added to the target's (standardised) features at every step.
+    """
+
+    steps: int = 80
     rate: float = 3e-3
     decay: float = 1e-2
     batch: int = 64
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -48,12 +50,16 @@ class Schedule:
 
 @dataclass
 class Stack:
-    """B networks in training, B = arms x splits (arm-major), and what they are made of."""
+    """B networks in training, B = arms x splits (arm-major), and what they are made of.
+
+    pace: for a parameter, the share of the learning rate of each of its values (broadcastable), 1 where none is given.
+    """
 
     target: Branch
     trunk: Trunk
     source: Branch | None = None
     discriminators: Discriminators | None = None
+    pace: dict[nn.Parameter, Tensor] = field(default_factory=dict)
 
     def parameters(self) -> list[nn.Parameter]:
         """All weights."""
@@ -68,7 +74,8 @@ class Data:
     x_t (n_t, d_t) target rows, q_t (n_t, classes) their labels; train (P, shots) the labelled rows that a split may
     train on; x_u (n_u, d_t) the unlabelled rows; x_s (A, n_s, d_s) source rows, zero-padded, rows (A,) and features
     (A,) the true sizes, 0 where there is no source; codes_s (A, n_s) their classes; mapping (B, classes) the source
-    class of every target class, -1 where there is none.
+    class of every target class, -1 where there is none; taught (A, n_u, classes) what the source's classifier says of
+    unlabelled target rows that it has seen in its own view, zero where it has not.
     """
 
     x_t: Tensor
@@ -80,20 +87,28 @@ class Data:
     features: Tensor | None = None
     codes_s: Tensor | None = None
     mapping: Tensor | None = None
+    taught: Tensor | None = None
 
 
 @torch.enable_grad()  # sources are trained when first asked for, wherever that is
 def fit(stack: Stack, data: Data, terms: Terms, schedule: Schedule, seed: int) -> None:
-    """Minimise CE_t + a CE_s + r (R_s + R_t) + g sum_c BCE(G_c) + m sum_c |mean distance|^2, in place."""
+    """Minimise CE_t + a CE_s + r (R_s + R_t) + g sum_c BCE(G_c) + m sum_c |mean distance|^2 + k CE_u, in place.
+
+    CE_u: cross-entropy of unlabelled target rows with what the source's classifier says of the same things.
+    """
     generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.AdamW(stack.parameters(), lr=schedule.rate, weight_decay=schedule.decay)
+    optimiser = torch.optim.AdamW(stack.parameters(), lr=schedule.rate, weight_decay=schedule.decay, fused=True)
     arms, splits = len(data.rows), len(data.train)
     with one_thread():
         for _ in range(schedule.steps):
-            loss = _loss(stack, data, terms, schedule.batch, arms, splits, generator).sum()
+            loss = _loss(stack, data, terms, schedule, arms, splits, generator).sum()
             optimiser.zero_grad()
             loss.backward()
+            before = [p.detach().clone() for p in stack.pace]
             optimiser.step()
+            with torch.no_grad():  # AdamW has one rate for all values of a parameter
+                for (parameter, share), old in zip(stack.pace.items(), before):
+                    parameter.copy_(old.lerp(parameter, share))
 
 
 @contextmanager
@@ -108,16 +123,25 @@ def one_thread() -> Iterator[None]:
 
 
 def _loss(
-    stack: Stack, data: Data, terms: Terms, batch: int, arms: int, splits: int, generator: torch.Generator
+    stack: Stack, data: Data, terms: Terms, schedule: Schedule, arms: int, splits: int, generator: torch.Generator
 ) -> Tensor:
     """(B,) the loss of every network on rows drawn at random.
 
     The arms of a split draw the same target rows, and sources of one size the same places.
     """
+    batch = schedule.batch
     drawn = data.train.gather(1, _draw(splits, batch, data.train.shape[1], generator))  # (P, b)
-    x_t, q_t = data.x_t[drawn].repeat(arms, 1, 1), data.q_t[drawn].repeat(arms, 1, 1)
+    x_t, q_t = data.x_t[drawn], data.q_t[drawn].repeat(arms, 1, 1)
+    if schedule.noise:
+        x_t = x_t + schedule.noise * torch.randn(x_t.shape, generator=generator)
+    x_t = x_t.repeat(arms, 1, 1)
     z_t = represent(stack.target, stack.trunk, x_t)
     loss = losses.cross_entropy(stack.trunk.head(z_t), q_t)
+    if data.taught is not None and terms.distillation:
+        rows = torch.randint(len(data.x_u), (splits, min(batch, len(data.x_u))), generator=generator)
+        z_u = represent(stack.target, stack.trunk, data.x_u[rows].repeat(arms, 1, 1))
+        q_u = data.taught[:, rows].flatten(0, 1)
+        loss = loss + terms.distillation * losses.cross_entropy(stack.trunk.head(z_u), q_u)
     aligned = data.x_s is not None and (terms.discriminator or terms.mean_distance)
     if len(data.x_u) and (terms.reconstruction or aligned):
         rows = torch.randint(len(data.x_u), (min(batch, len(data.x_u)),), generator=generator)
@@ -153,7 +177,18 @@ def _draw(splits: int, batch: int, rows: int, generator: torch.Generator) -> Ten
     return torch.rand(splits, rows, generator=generator).argsort(1)[:, :batch]
 
 
-def track(steps: Iterable[T], what: str) -> Iterable[T]:
-    """`steps` with a progress bar on stderr, quiet when that is not a terminal."""
+@contextmanager
+def bar(what: str, steps: int) -> Iterator[Callable[[str], None]]:
+    """A progress bar on stderr, quiet when that is not a terminal; call what it gives after a step, with what is known
+    then."""
     console = Console(stderr=True)
-    return progress.track(steps, what, console=console, disable=not console.is_terminal)
+    with progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    ) as shown:
+        task = shown.add_task(what, total=steps)
+        yield lambda known: shown.update(task, advance=1, description=f"{what} {known}")

@@ -17,6 +17,7 @@ from transmeter.source import HIDDEN, WIDTH, Encoded, Source
 from transmeter.training import Data, Schedule, Stack, Terms, fit
 
 VIEWS = 32  # sources that `views` trains as one stack, so that memory is flat in them
+PACE = 1 / 3  # of the learning rate for weights that come from a source
 SOURCE_ROWS = 2000  # of a source that a transfer draws from, so that memory is flat in the sources' sizes
 
 
@@ -69,13 +70,40 @@ def train(
         train=torch.stack([torch.from_numpy(np.resize(s.train, shots)) for s in splits]),
         x_u=target.x[codes < 0],
         rows=rows,
-        x_s=x_s,
+        x_s=x_s if sources else None,
         features=features,
         codes_s=codes_s,
         mapping=mapping.flatten(0, 1),
+        taught=_taught(sources, target.table),
     )
     fit(stack, data, terms, schedule, seed)
     return Trained(stack, arms, len(splits))
+
+
+@torch.no_grad()
+def _taught(sources: Sequence[Source], target: Table) -> Tensor | None:
+    """(arms, unlabelled rows, classes) probabilities by the sources' classifiers of rows of the same key and classes of
+    the same name; None where no row is."""
+    if target.keys is None or all(s.table.keys is None for s in sources):
+        return None
+    unlabelled = np.flatnonzero(target.codes < 0)
+    taught = torch.zeros(len(sources) + 1, len(unlabelled), len(target.classes))
+    for a, source in enumerate(sources):
+        mapping = torch.from_numpy(match_classes(source.table.classes, target.classes, None, None))
+        if source.table.keys is None or (mapping < 0).all():
+            continue
+        place = {key: i for i, key in enumerate(source.table.keys) if key is not None}
+        pairs = [(i, place[key]) for i, key in enumerate(target.keys[unlabelled]) if key in place]
+        if pairs:
+            mine, theirs = (torch.tensor(k) for k in zip(*pairs))
+            logits = source.classifier.trunk.head(
+                represent(source.classifier.branch, source.classifier.trunk, source.x[theirs][None])
+            )[0]
+            known = mapping >= 0
+            values = torch.zeros(len(mine), len(target.classes))
+            values[:, known] = logits[:, mapping[known]].softmax(1)
+            taught[a, mine] = values
+    return taught if taught.any() else None
 
 
 def _kept(table: Table) -> Tensor:
@@ -97,7 +125,9 @@ def _fresh(arms: int, splits: int, features_t: int, features_s: int, classes: in
             for parameter in module.parameters():
                 parameter.data = parameter.data.repeat(arms, *[1] * (parameter.dim() - 1))
     source = Branch(arms * splits, features_s, WIDTH, HIDDEN, generator)
-    return Stack(target, trunk, source, discriminators)
+    stack = Stack(target, trunk, source, discriminators)
+    stack.pace = {p: torch.ones_like(p) for p in (*target.transform.parameters(), *trunk.parameters())}
+    return stack
 
 
 @torch.no_grad()
@@ -110,18 +140,22 @@ def _place(stack: Stack, a: int, source: Source, target: Encoded, splits: Sequen
     stack.source.transform.bias[own] = branch.transform.bias
     stack.source.decode.weight[own, :, :d] = branch.decode.weight
     stack.source.decode.bias[own, :, :d] = branch.decode.bias
+    pace = stack.pace
     _copy(stack.trunk.encode, own, trunk.encode)
+    pace[stack.trunk.encode.weight][own] = pace[stack.trunk.encode.bias][own] = PACE
     shared = shared_features(source.encoder.names, target.encoder.names)
     if shared:
         i, j = (torch.tensor(k) for k in zip(*shared))
         stack.target.transform.weight[own, j] = branch.transform.weight[:, i]
         stack.target.transform.bias[own] = branch.transform.bias
+        pace[stack.target.transform.weight][own, j] = pace[stack.target.transform.bias][own] = PACE
         stack.target.decode.weight[own, :, j] = branch.decode.weight[:, :, i]
     mapping = _map_classes(stack, own, source, target, splits, bool(shared))
     for p, classes in zip(range(own.start, own.stop), mapping):
         there = classes >= 0
         stack.trunk.head.weight[p, :, there] = trunk.head.weight[0][:, classes[there]]
         stack.trunk.head.bias[p, :, there] = trunk.head.bias[0][:, classes[there]]
+        pace[stack.trunk.head.weight][p, :, there] = pace[stack.trunk.head.bias][p, :, there] = PACE
     return torch.from_numpy(mapping)
 
 

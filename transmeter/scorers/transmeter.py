@@ -1,27 +1,52 @@
-"""Transmeter: the gain in percentage points that a source brings over training on the target alone.
+"""Transmeter: the gain in percentage points that a source brings over the best that the target alone can do.
 
-Reconstructed from the published abstracts of Park et al., "Transmeter", arXiv 1912.13366. Every source's network
-starts from its pre-trained classifier, trains briefly on source and target with all terms of the loss, and is
-measured on held-out target rows against a network that trained on the target alone: same rows, same start of fresh
-layers, same steps. All sources and several splits train as one stack. Range: percentage points, about -50 to 50.
+Reconstructed from the published abstracts of Park et al., "Transmeter", arXiv 1912.13366. All sources are screened in
+closed form; the promising ones are transferred briefly, from their pre-trained classifiers, as one stack, and measured
+on held-out target rows against learners of the target alone: same rows, same steps. Round by round those that are
+settled drop out. Range: percentage points, about -50 to 50.
 """
 
+import time
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from transmeter.baseline import best, target_only
 from transmeter.data import Table
-from transmeter.estimate import METRICS, Outcome, Score, Split, estimate, make_splits, row_weights
-from transmeter.matching import shared_features
+from transmeter.estimate import (
+    Gain,
+    Measured,
+    Outcome,
+    Score,
+    Split,
+    accuracies,
+    check_metric,
+    compare,
+    differ,
+    estimate,
+    make_splits,
+    right_class,
+)
+from transmeter.evidence import gather
+from transmeter.prior import foresee
 from transmeter.source import Encoded, Source
-from transmeter.training import Schedule, Terms, track
+from transmeter.training import Schedule, Terms, bar
 from transmeter.transfer import train
 
-SPLITS = 10  # of one stack
-STACK = 120  # networks that train as one batch, so that memory is flat in sources and repeats
+SPLITS = 10  # of one stack: a round
+STACK = 160  # networks that train as one batch, so that memory is flat in sources and repeats
+CANDIDATES = 30  # sources that get beyond the screen
+UNLABELLED = 2000  # unlabelled rows that narrow the interval
+SETTLED = 1.0  # half-width of an interval, in percentage points, that needs no more repeats
+SCRATCH = "scratch network"
+VARIANTS = {
+    "plain": Terms(),
+    "fast": Terms(reconstruction=0.1, mean_distance=0.01),
+    "paper": Terms(reconstruction=0.1, mean_distance=0.01, discriminator=0.1),
+}
 
 
 def score(
@@ -30,82 +55,98 @@ def score(
     *,
     seed: int = 0,
     shots: int | None = None,
-    repeats: int = 10,
+    repeats: int = 40,
     metric: str = "balanced_accuracy",
-    source_loss: float = 1.0,
-    reconstruction: float = 0.1,
-    discriminator: float = 0.1,
-    mean_distance: float = 0.01,
-    steps: int = 60,
+    budget: float | None = None,
+    variant: Literal["plain", "fast", "paper"] = "plain",
+    steps: int = 80,
 ) -> list[Score]:
     """Estimated gain of every source, its value in percentage points.
 
-    shots, repeats, metric: as in `ranking.rank`; source_loss, reconstruction, discriminator, mean_distance: weights of
-    the terms, 0 switches one off; steps: of training. Raises ValueError as `estimate.make_splits`.
+    shots, repeats, metric, budget: as in `ranking.rank`; variant: terms of the loss, plain (cross-entropies), fast
+    (with reconstruction and mean distance) or paper (with label-wise discriminators as well); steps: of training.
+    Raises ValueError as `estimate.make_splits`.
     """
-    if metric not in METRICS:
-        raise ValueError(f"metric '{metric}' is unknown: give {' or '.join(METRICS)}")
-    splits = make_splits(target, shots, repeats, seed)
-    terms = Terms(source_loss, reconstruction, discriminator, mean_distance)
-    encoded = Encoded(target)
-    arms = STACK // SPLITS - 1
-    outcomes: list[Outcome] = []
-    for first in range(0, len(sources), arms):
-        chunk = list(sources[first : first + arms])
-        chances = []
-        for begin in track(range(0, len(splits), SPLITS), f"{len(chunk)} sources for {target.name}"):
-            part = splits[begin : begin + SPLITS]
-            trained = train(chunk, encoded, part, terms, Schedule(steps=steps), seed * 100_003 + begin)
-            chances.append(trained.probabilities(encoded.x))
-        outcomes += _outcomes(torch.cat(chances, 1), chunk, encoded, splits, metric)
-    return [Score(estimate(o).mean, o) for o in outcomes]
+    check_metric(metric)
+    begin = time.monotonic()
+    race = Race(sources, target, make_splits(target, shots, repeats, seed), metric, seed)
+    live = sorted(range(len(sources)), key=lambda i: -race.foreseen[i].high)[:CANDIDATES]
+    rounds = -(-len(race.splits) // SPLITS)
+    with bar(f"{len(sources)} sources for {target.name}:", rounds) as step:
+        for number in range(rounds):
+            if not live or (number and budget and time.monotonic() - begin > budget):
+                break
+            race.run(live, number, VARIANTS[variant], Schedule(steps=steps))
+            live = race.still_open(live)
+            step(race.news(live))
+    outcomes = [race.outcome(i) for i in range(len(sources))]
+    gains = [estimate(o) if o else g for o, g in zip(outcomes, race.foreseen)]
+    return [Score(g.mean, g, o) for g, o in zip(gains, outcomes)]
 
 
-def _outcomes(
-    chances: Tensor,
-    sources: Sequence[Source],
-    encoded: Encoded,
-    splits: Sequence[Split],
-    metric: str,
-) -> list[Outcome]:
-    """Paired outcomes from probabilities (arms, splits, n, classes), the last arm being the target alone."""
-    target = encoded.table
-    codes = target.codes
-    tested = np.zeros(len(codes), dtype=bool)
-    tested[np.concatenate([split.test for split in splits])] = True
-    labelled, unlabelled = np.flatnonzero(tested), np.flatnonzero(codes < 0)
-    repeats = splits[-1].repeat + 1
-    votes = F.one_hot(chances.argmax(3), chances.shape[3]).float()
-    correct = (chances.argmax(3) == torch.from_numpy(codes)).float().numpy()  # (arms, splits, n)
-    weights = np.zeros(len(codes))
-    weights[labelled] = row_weights(codes[labelled], metric)
-    by_class = torch.tensor([weights[labelled][codes[labelled] == c][0] for c in range(len(target.classes))])
-    held_out = torch.zeros(len(splits), len(codes))
-    held_out[:, unlabelled] = 1
-    for i, split in enumerate(splits):
-        held_out[i, split.test] = 1
-    share = (held_out / held_out.sum(0).clamp_min(1))[:, :, None]  # mean over the splits that did not train on a row
-    found = []
-    for a, source in enumerate(sources):
-        difference = np.full((repeats, len(codes)), np.nan)
-        for i, split in enumerate(splits):
-            difference[split.repeat, split.test] = correct[a, i, split.test] - correct[-1, i, split.test]
-        likely = ((chances[a] + chances[-1]) / 2 * share).sum(0)
-        lead = ((votes[a] - votes[-1]) * share).sum(0)
-        guess = (likely * lead * by_class).sum(1).double().numpy()
-        if metric == "balanced_accuracy" and len(unlabelled):  # their classes may be mixed in another proportion
-            mixed = 1 / (len(target.classes) * likely[unlabelled].mean(0))
-            guess[unlabelled] = (likely * lead)[unlabelled].double().numpy() @ mixed.double().numpy()
-        names = encoded.encoder.names
-        shared = len(shared_features(source.encoder.names, names)) / len(names)
-        found.append(
-            Outcome(
-                difference[:, labelled],
-                weights[labelled],
-                codes[labelled],
-                guess[labelled],
-                guess[unlabelled],
-                shared,
-            )
+class Race:
+    """What is known of every source after the rounds so far."""
+
+    def __init__(self, sources: Sequence[Source], target: Table, splits: Sequence[Split], metric: str, seed: int):
+        self.sources, self.target, self.splits, self.metric, self.seed = sources, Encoded(target), splits, metric, seed
+        self.measured = Measured(target, splits, metric, UNLABELLED, seed)
+        self.shots = int(min(np.bincount(target.codes[s.train]).min() for s in splits))
+        self.evidence = [gather(s, self.target, splits) for s in sources]
+        self.foreseen: list[Gain] = [foresee(e, self.shots) for e in self.evidence]
+        self.chances: list[list[Tensor]] = [[] for _ in sources]  # of every round (splits, rows, classes)
+        self.alone: dict[str, list[Tensor]] = {}
+
+    def run(self, live: Sequence[int], number: int, terms: Terms, schedule: Schedule) -> None:
+        """Round `number`: the live sources and the learners of the target alone on its splits."""
+        part = list(self.splits[number * SPLITS : (number + 1) * SPLITS])
+        seed = self.seed * 100_003 + number
+        for name, chances in target_only(self.target, part, self.measured.rows).items():
+            self.alone.setdefault(name, []).append(chances)
+        arms = STACK // SPLITS - 1
+        for first in range(0, len(live), arms):
+            chunk = live[first : first + arms]
+            trained = train([self.sources[i] for i in chunk], self.target, part, terms, schedule, seed)
+            *found, scratch = trained.probabilities(self.target.x[self.measured.rows])
+            for i, chances in zip(chunk, found):
+                self.chances[i].append(chances)
+        self.alone.setdefault(SCRATCH, []).append(scratch)
+
+    def outcome(self, i: int) -> Outcome | None:
+        """Of source i so far, None before its first round."""
+        if not self.chances[i]:
+            return None
+        chances = torch.cat(self.chances[i])
+        alone = {name: torch.cat(parts) for name, parts in self.alone.items()}
+        done = self.measured.splits[: len(alone[SCRATCH])]
+        name, _ = best({n: accuracies(c[None], self.measured.codes, done, self.metric)[0] for n, c in alone.items()})
+        scratch = right_class(alone[SCRATCH][: len(chances)], self.measured)
+        return compare(
+            chances,
+            alone[name][: len(chances)],
+            self.measured,
+            baseline=name,
+            soft=right_class(chances, self.measured) - scratch,
+            evidence=self.evidence[i],
+            shots=self.shots,
         )
-    return found
+
+    def still_open(self, live: Sequence[int]) -> list[int]:
+        """The sources that more repeats could move, leader first: without a verdict, or not yet behind the leader."""
+        outcomes = {i: self.outcome(i) for i in live}
+        gains = {i: estimate(o) for i, o in outcomes.items()}
+        leader, *others = sorted(live, key=lambda i: -gains[i].mean)
+        kept = []
+        for i in others:
+            settled = gains[i].low > 0 or gains[i].high < 0 or gains[i].high - gains[i].low < 2 * SETTLED
+            if not (settled and differ(outcomes[leader], outcomes[i])):
+                kept.append(i)
+        wide = gains[leader].high - gains[leader].low >= 2 * SETTLED
+        return [leader, *kept] if kept or wide else []
+
+    def news(self, live: Sequence[int]) -> str:
+        """The leader and how many sources are open."""
+        if not live:
+            return "settled"
+        gain = estimate(self.outcome(live[0]))
+        name = self.sources[live[0]].table.name
+        return f"{name} leads with {gain.mean:+.1f} ({gain.low:+.1f} to {gain.high:+.1f}), {len(live)} open"
