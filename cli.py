@@ -98,17 +98,29 @@ def main() -> None:
 @click.option("--metric", default="balanced_accuracy", show_default=True, type=click.Choice(METRICS))
 @seed_option
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder for source classifiers. Default: user cache.")
+@click.option("--key", metavar="COLUMN", help="Column of the rows' keys; the target must have it, sources may.")
+@click.option("--match", default="meaning", show_default=True, type=click.Choice(["meaning", "name"]))
+@click.option(
+    "--encoder",
+    metavar="PATH",
+    help="Transformers encoder for texts and for the meaning of column names; default: TF-IDF and character n-grams.",
+)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write ranking.json.")
 @click.option("--format", "shape", default="table", show_default=True, type=click.Choice(["table", "json", "csv"]))
-def rank(target, sources, label, shots, repeats, scorer, settings, metric, seed, cache, out, shape) -> None:
+def rank(
+    target, sources, label, shots, repeats, scorer, settings, metric, seed, cache, key, match, encoder, out, shape
+) -> None:
     """Rank SOURCE data sets by the gain that they bring to TARGET.
 
-    TARGET and SOURCE are [NAME=]PATH[::LABEL_COLUMN]: csv, csv.gz, tsv, parquet, arff or a data set folder. Target
-    rows with an empty label are unlabelled rows. Example: transmeter rank mine.csv a.csv b=other/b.csv::diagnosis
+    TARGET and SOURCE are [NAME=]PATH[::LABEL_COLUMN]: csv, csv.gz, tsv, parquet, jsonl, npz, arff or a data set folder.
+    Target rows with an empty label are unlabelled rows.
+
+    Example: transmeter rank mine.csv a.csv b=other/b.csv::diagnosis
     """
     from transmeter import data, ranking, show
     from transmeter.scorers import scorers
 
+    quiet()
     check_parent(out)
     if scorer not in scorers():
         raise ValueError(f"scorer '{scorer}' is unknown: give one of {', '.join(scorers())}")
@@ -118,8 +130,8 @@ def rank(target, sources, label, shots, repeats, scorer, settings, metric, seed,
         if path.resolve() == specs[0][1].resolve():
             warnings.warn(f"{name} is the target's own file: its gain is leakage, not transfer", stacklevel=2)
     found = ranking.rank(
-        data.load(target, label),
-        data.load_all(sources, label),
+        data.load(target, label, key=key),
+        data.load_all(sources, label, key),
         scorer,
         shots=shots,
         repeats=repeats,
@@ -127,6 +139,8 @@ def rank(target, sources, label, shots, repeats, scorer, settings, metric, seed,
         metric=metric,
         options=options,
         cache=cache or Path(click.get_app_dir("transmeter")) / "sources",
+        encoder=encoder,
+        match=match,
     )
     if out:
         found.save(out)

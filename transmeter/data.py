@@ -138,6 +138,8 @@ def table(
     cleaned: dict[str, pd.Series] = {}
     for column in map(str, features.columns):
         for part, values in _parts(name, column, features[column]).items():
+            if part in cleaned:
+                raise ValueError(f"{name} has two columns called '{part}': rename one")
             cleaned[part] = _column(name, part, values)
     cleaned = {c: values for c, values in cleaned.items() if values.notna().any()}
     if not any(values.nunique(dropna=False) > 1 for values in cleaned.values()):

@@ -68,9 +68,9 @@ def _read_arff(path: Path) -> pd.DataFrame:
 
 
 def _read_lines(path: Path) -> pd.DataFrame:
-    """JSON lines, numbers and dates as they stand."""
+    """JSON lines, texts that look like numbers or dates as they stand."""
     try:
-        return pd.read_json(path, lines=True, encoding="utf-8", dtype=False, convert_dates=False)
+        return pd.read_json(path, lines=True, encoding="utf-8", dtype=False)
     except UnicodeDecodeError:
         raise
     except ValueError as error:

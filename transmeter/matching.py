@@ -10,11 +10,14 @@ import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
 from transmeter.data import Table
-from transmeter.names import likeness, telling
+from transmeter.names import likeness, same_numbers, telling
 
 THRESHOLD = 0.6  # confidence from which columns match by meaning
 MARGIN = 0.05  # by which the best candidate must beat the next, on either side
+KIN = 0.6  # share of the narrower table's columns matched from which the two are taken to record the same things,
+LIFT = 0.6  # so that their other columns need this much less likeness of names
 MAX_COLUMNS = 200  # telling columns of a table left after names; with more, meaning is not looked at
+SEEN = 2000  # about so many values of a column are compared
 CODES = 10  # most different whole numbers of a column that holds codes, not amounts
 
 
@@ -77,13 +80,23 @@ def align(
     taken = {normalise(c) for c in target.columns}
     for column in source.columns:
         if column not in names and normalise(column) in taken:
-            names[column] = f"{column} (of {source.name})"
+            names[column] = _apart(f"{column} (of {source.name})", [*source.columns, *names.values()])
     features = source.features.rename(columns=names)
     for match in matches:
         if not _is_numeric(target.features[match.target]):
-            spelled = {_fold(c): c for c in target.features[match.target].dropna().unique()}
-            features[match.target] = features[match.target].map(lambda c, spelled=spelled: spelled.get(_fold(c), c))
+            known = target.features[match.target].dropna().unique()
+            spelled = {_fold(c): c for c in known} | {c: c for c in known}
+            mine = features[match.target].dropna().unique()
+            features[match.target] = features[match.target].replace(
+                {c: spelled.get(c, spelled.get(_fold(c), c)) for c in mine}
+            )
     return replace(source, features=features), matches
+
+
+def _apart(name: str, taken: Sequence[str]) -> str:
+    while name in taken:
+        name += " again"
+    return name
 
 
 def match_columns(
@@ -96,7 +109,8 @@ def match_columns(
 
     Confidence by meaning is the likeness of the names (with `encoder`, texts -> (n, h), also that of descriptions
     such as "age: 63, 41") weighed with that of the values. At least THRESHOLD and no close second are asked for: a
-    wrong match carries wrong weights over, a missed one carries none.
+    wrong match carries wrong weights over, a missed one carries none. Where most columns match, the others with more
+    than two values must be alike in values but hardly in name: thalach and maximum_heart_rate_achieved.
     """
     matches = _by_name(source, target)
     if not meaning:
@@ -111,15 +125,32 @@ def match_columns(
     named = np.array([[likeness(a, b) for b in right] for a in left])
     if encoder is not None:
         named = np.maximum(named, _described(source, left, target, right, encoder))
+    named[~np.array([[same_numbers(a, b) for b in right] for a in left])] = -np.inf
+    found = _assigned(source, target, left, right, named)
+    matches += found
+    if len(matches) < KIN * min(len(source.columns), len(target.columns)):
+        return matches
+    rows = [i for i, c in enumerate(left) if _many_valued(source, c) and c not in {m.source for m in found}]
+    columns = [j for j, c in enumerate(right) if _many_valued(target, c) and c not in {m.target for m in found}]
+    lifted = LIFT + (1 - LIFT) * named[np.ix_(rows, columns)]
+    return matches + _assigned(source, target, [left[i] for i in rows], [right[j] for j in columns], lifted)
+
+
+def _assigned(source: Table, target: Table, left: list[str], right: list[str], named: np.ndarray) -> list[Match]:
+    """The pairs of the best assignment that are sure enough by names (left, right) and values, with no close second."""
     confidence = np.zeros_like(named)
     for i, j in np.argwhere(named >= THRESHOLD):
         confidence[i, j] = named[i, j] * _value_weight(source.features[left[i]], target.features[right[j]])
-    found = [
+    return [
         Match(left[i], right[j], round(float(confidence[i, j]), 3), "meaning")
         for i, j in zip(*linear_sum_assignment(-confidence))
         if confidence[i, j] >= THRESHOLD and confidence[i, j] - _second(confidence, i, j) >= MARGIN
     ]
-    return matches + found
+
+
+def _many_valued(table: Table, column: str) -> bool:
+    """Two values are too little to know a column by."""
+    return table.features[column].nunique() > 2
 
 
 def _by_name(source: Table, target: Table) -> list[Match]:
@@ -163,9 +194,10 @@ def _value_weight(a: pd.Series, b: pd.Series) -> float:
     """0 for columns that cannot be the same quantity, else 0.6 to 1 by the likeness of their values.
 
     Numbers: one minus the largest difference of the cumulative distributions, at least 0.3; two values on both sides:
-    the same two; codes and categories: half of the shorter list in the other, then their overlap.
+    the same two; codes and categories: half of the shorter list in the other; then the overlap of their shares.
     """
-    a, b = a.dropna(), b.dropna()
+    a, b = (v.dropna() for v in (a, b))
+    a, b = (v.iloc[:: max(1, len(v) // SEEN)] for v in (a, b))
     if _is_numeric(a) != _is_numeric(b) or min(len(a), len(b)) < 5:
         return 0.0
     if not _is_numeric(a):
@@ -180,7 +212,8 @@ def _value_weight(a: pd.Series, b: pd.Series) -> float:
     if listed[0]:
         if len(common) < (2 if len(x) == 2 else 0.5 * min(len(x), len(y))):
             return 0.0
-        return 0.6 + 0.4 * len(common) / (len(x) + len(y) - len(common))
+        shares = [v.value_counts(normalize=True).reindex(common).to_numpy() for v in (a, b)]
+        return 0.6 + 0.4 * float(np.minimum(*shares).sum())
     grid = np.union1d(x, y)
     shares = [np.searchsorted(np.sort(v.to_numpy()), grid, side="right") / len(v) for v in (a, b)]
     alike = 1 - np.abs(shares[0] - shares[1]).max()

@@ -32,14 +32,19 @@ _BLANK = set(  # words that say nothing of meaning
 def words(name: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """(words, numbers) of a name, in lower case, without small words."""
     parts = re.findall(r"[^\W\d_]+|\d+", _SPLIT.sub(" ", name))
-    found = [p.casefold() for p in parts if not p.isdigit()]
+    found = [p.casefold() for p in parts if not p.isdecimal()]
     kept = [w for w in found if w not in _SMALL] or found
-    return tuple(kept), tuple(sorted(int(p) for p in parts if p.isdigit()))
+    return tuple(kept), tuple(sorted(int(p) for p in parts if p.isdecimal()))
 
 
 def telling(name: str) -> bool:
     """Whether the name says anything: not x1, f0, V3, attribute_7."""
     return any(len(w) > 1 and w not in _BLANK for w in words(name)[0])
+
+
+def same_numbers(a: str, b: str) -> bool:
+    """Whether the names hold the same numbers, as bill_amount_1 and BILL1 do; others tell columns of a series apart."""
+    return words(a)[1] == words(b)[1]
 
 
 def likeness(a: str, b: str) -> float:
@@ -48,9 +53,9 @@ def likeness(a: str, b: str) -> float:
     Every word of the shorter name is looked for in the longer one, as a word or as an abbreviation of some of its
     words; one that is not there makes the names unlike, words of the longer name that nothing stands for a little so.
     """
-    if not (telling(a) and telling(b)) or words(a)[1] != words(b)[1]:
+    if not (telling(a) and telling(b) and same_numbers(a, b)):
         return 0.0
-    short, long = sorted((words(a)[0], words(b)[0]), key=lambda w: (sum(map(len, w)), len(w)))
+    short, long = sorted((words(a)[0], words(b)[0]), key=lambda w: (sum(map(len, w)), len(w), w))
     found = [_explained(word, long) for word in short]
     letters = [len(word) for word in short]
     covered = sum(f * n for (f, _), n in zip(found, letters)) / sum(letters)

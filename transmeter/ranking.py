@@ -7,13 +7,14 @@ import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from transmeter.data import MAX_ROWS, Table, Unusable, sample
 from transmeter.estimate import Gain, Score, differ, estimate
+from transmeter.prepare import prepare
 from transmeter.scorers import scorers
 from transmeter.source import Source
 
@@ -22,7 +23,10 @@ SHARED = ("seed", "shots", "repeats", "metric")  # settings of a ranking that a 
 
 @dataclass(frozen=True)
 class Row:
-    """One source in a ranking; the gain fields are None for a scorer that only scores, rank too after an error."""
+    """One source in a ranking; the gain fields are None for a scorer that only scores, rank too after an error.
+
+    matches: the source's columns that stand for columns of the target (fields of `matching.Match`).
+    """
 
     rank: int | None
     tie_group: int | None
@@ -35,6 +39,7 @@ class Row:
     verdict: str | None
     seconds: float
     error: str | None
+    matches: list[dict[str, object]] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,12 +83,15 @@ def rank(
     metric: str = "balanced_accuracy",
     options: Mapping[str, object] | None = None,
     cache: Path | None = None,
+    encoder: str | Path | None = None,
+    match: str = "meaning",
 ) -> Ranking:
     """Score every source for the target and order them, best first.
 
     shots: labelled target rows a class that training may use (None: all, by cross-fitting); repeats: of the
-    comparison with the target alone; options: of the scorer; cache: folder for source classifiers. A source that
-    fails is listed last with its reason. Raises ValueError for an unknown scorer or option, or an unusable target.
+    comparison with the target alone; options: of the scorer; cache: folder for source classifiers and texts' states;
+    encoder, match: as for `prepare`. A source that fails is listed last with its reason. Raises ValueError for an
+    unknown scorer or option, an encoder that cannot be loaded, or an unusable target.
     """
     known = scorers()
     if scorer not in known:
@@ -103,11 +111,14 @@ def rank(
         warnings.warn(f"scorer {scorer} looks at all labelled rows: shots are ignored", stacklevel=2)
         shots = None
     arguments = given | {k: v for k, v in shared.items() if k in parameters}
+    target, tables, matches = prepare(target, tables, encoder, match, cache and cache / "texts")
     scored = _score(known[scorer], [Source(t, cache, seed) for t in tables], target, arguments)
     for table, (score, _) in zip(tables, scored):
         if isinstance(score, Score) and score.outcome:
             _warn_of_leakage(target, table)
-    return Ranking(target.name, metric, shots, repeats, seed, scorer, given, _rows(tables, scored) + failed)
+    found = {t.name: [asdict(m) for m in ms] for t, ms in zip(tables, matches)}
+    rows = [replace(row, matches=found[row.source]) for row in _rows(tables, scored)]
+    return Ranking(target.name, metric, shots, repeats, seed, scorer, given, rows + failed)
 
 
 def _score(function, sources: list[Source], target: Table, arguments: dict) -> list[tuple[Score | str, float]]:
