@@ -99,7 +99,9 @@ def main() -> None:
 @seed_option
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder for source classifiers. Default: user cache.")
 @click.option("--key", metavar="COLUMN", help="Column of the rows' keys; the target must have it, sources may.")
-@click.option("--match", default="meaning", show_default=True, type=click.Choice(["meaning", "name"]))
+@click.option(
+    "--match", default="meaning", show_default=True, type=click.Choice(["meaning", "name"]), help="How columns match."
+)
 @click.option(
     "--encoder",
     metavar="PATH",

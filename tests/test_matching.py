@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transmeter import data, source
+from transmeter import data, ranking, show, source
 from transmeter.matching import Match, align, match_columns, shared_features
 from transmeter.names import likeness
 from transmeter.prepare import prepare
@@ -175,3 +175,21 @@ def test_any_names_give_one_to_one_matches_and_distinct_columns(left, right, see
     places = {c: i for i, c in enumerate(a.columns)}
     for match in matches:
         assert found.columns[places[match.source]] == match.target
+
+
+def test_a_ranking_tells_the_matches(heart, tables, tmp_path):
+    found = ranking.rank(heart["va"], [tables["heart_statlog"], tables["pima_diabetes"]], "source_size")
+    rows = {r.source: r.matches for r in found.rows}
+    assert [m["source"] for m in rows["pima_diabetes"]] == ["age"] and rows["pima_diabetes"][0]["how"] == "name"
+    assert {m["source"]: m["target"] for m in rows["heart_statlog"] if m["how"] == "meaning"} == STATLOG
+    found.save(tmp_path / "r.json")
+    assert ranking.load(tmp_path / "r.json") == found
+    lines = show.text(found, "table").splitlines()
+    assert len(lines) == 4 and lines[3].startswith("heart_statlog, columns matched by meaning: ")
+    assert "serum_cholestoral = chol (0." in lines[3]
+
+
+def test_columns_of_texts_make_no_tables_kin():
+    x = np.random.default_rng(0).normal(size=60)
+    series = {f"text dimension {i}": x for i in range(9)}
+    assert by_meaning(make(upvotes=x, **series), make(price=x, **series)) == {}

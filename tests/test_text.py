@@ -53,6 +53,12 @@ def test_texts_of_all_tables_become_the_same_columns(root):
     assert fitted.score(x[1][80:], found[1].labels[80:]) > 0.9  # what one table says holds in the other
 
 
+def test_a_column_that_texts_would_cover_is_refused():
+    frame = pd.DataFrame({"a": ["one two three", "four five six"], "text dimension 0": [1, 2]})
+    with pytest.raises(ValueError, match="rename that"):
+        featurise([data.table("t", frame, np.array([0, 1]))])
+
+
 def test_few_short_texts_and_several_text_columns():
     frame = pd.DataFrame({"a": ["one two three", "four five six"], "b": ["x y z", "x z y"]})
     found = featurise([data.table("t", frame, np.array([0, 1]))])[0]

@@ -184,14 +184,16 @@ def _classes(name: str, texts: np.ndarray) -> np.ndarray:
     if len(classes) < 2:
         has = f"only the class '{classes.pop()}'" if classes else "no labelled row"
         raise ValueError(f"{name} has {has}: two classes are needed")
-    labelled = texts[texts != None]  # noqa: E711 - elementwise
+    labelled = np.array([t is not None for t in texts])
     fractional = sum(bool(re.fullmatch(r"-?\d+\.\d+", c)) for c in classes)
-    if len(classes) <= 20 or (len(classes) <= len(labelled) / 2 and fractional <= len(classes) / 2):
+    if len(classes) <= 20 or (len(classes) <= labelled.sum() / 2 and fractional <= len(classes) / 2):
         return texts
     numbers = pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce").to_numpy(dtype=np.float64)
-    if not np.isfinite(numbers[texts != None]).all():  # noqa: E711
-        raise ValueError(f"{name} has {len(classes)} different labels in {len(labelled)} rows: give classes, not names")
-    values, counts = np.unique(numbers[np.isfinite(numbers)], return_counts=True)
+    if not np.isfinite(numbers[labelled]).all():
+        raise ValueError(
+            f"{name} has {len(classes)} different labels in {labelled.sum()} rows: give classes, not names"
+        )
+    values, counts = np.unique(numbers[labelled], return_counts=True)
     share = counts.cumsum()[:-1] / counts.sum()  # of the rows up to each value
     low, high = (values[np.abs(share - third).argmin()] for third in (1 / 3, 2 / 3))
     cut = "low and high" if low == high else "low, middle and high"
@@ -200,7 +202,7 @@ def _classes(name: str, texts: np.ndarray) -> np.ndarray:
         stacklevel=3,
     )
     found = np.where(numbers <= low, "low", np.where(numbers <= high, "middle", "high")).astype(object)
-    found[np.isnan(numbers)] = None
+    found[~labelled] = None
     return found
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
 from transmeter.data import Table
-from transmeter.names import likeness, same_numbers, telling
+from transmeter.names import likeness, same_numbers, telling, words
 
 THRESHOLD = 0.6  # confidence from which columns match by meaning
 MARGIN = 0.05  # by which the best candidate must beat the next, on either side
@@ -86,11 +86,12 @@ def align(
         if not _is_numeric(target.features[match.target]):
             known = target.features[match.target].dropna().unique()
             spelled = {_fold(c): c for c in known} | {c: c for c in known}
-            mine = features[match.target].dropna().unique()
-            features[match.target] = features[match.target].replace(
-                {c: spelled.get(c, spelled.get(_fold(c), c)) for c in mine}
-            )
+            features[match.target] = [_spelled(c, spelled) for c in features[match.target]]
     return replace(source, features=features), matches
+
+
+def _spelled(category: object, spelled: dict) -> object:
+    return spelled.get(category, spelled.get(_fold(category), category))
 
 
 def _apart(name: str, taken: Sequence[str]) -> str:
@@ -128,7 +129,7 @@ def match_columns(
     named[~np.array([[same_numbers(a, b) for b in right] for a in left])] = -np.inf
     found = _assigned(source, target, left, right, named)
     matches += found
-    if len(matches) < KIN * min(len(source.columns), len(target.columns)):
+    if not _kin(source, target, matches):
         return matches
     rows = [i for i, c in enumerate(left) if _many_valued(source, c) and c not in {m.source for m in found}]
     columns = [j for j, c in enumerate(right) if _many_valued(target, c) and c not in {m.target for m in found}]
@@ -146,6 +147,13 @@ def _assigned(source: Table, target: Table, left: list[str], right: list[str], n
         for i, j in zip(*linear_sum_assignment(-confidence))
         if confidence[i, j] >= THRESHOLD and confidence[i, j] - _second(confidence, i, j) >= MARGIN
     ]
+
+
+def _kin(source: Table, target: Table, matches: Sequence[Match]) -> bool:
+    """Whether the tables record the same things; a numbered series, such as the dimensions of a text, counts once."""
+    known = len({words(m.target)[0] for m in matches})
+    all_words = ({words(c)[0] for c in t.columns} for t in (source, target))
+    return known >= max(3, KIN * min(map(len, all_words)))
 
 
 def _many_valued(table: Table, column: str) -> bool:

@@ -26,7 +26,7 @@ BATCH = 32
 
 
 def is_text(values: pd.Series) -> bool:
-    """Whether a column holds texts, not categories: half of its strings differ, and half have 3 words."""
+    """Whether a column holds texts, not categories: half of the strings are distinct or more, and half have 3 words."""
     if pd.api.types.is_float_dtype(values):
         return False
     present = values.dropna()
@@ -54,9 +54,10 @@ def featurise(
 
 def _replaced(table: Table, columns: list[str], states: np.ndarray) -> Table:
     names = [f"text dimension {i}" for i in range(states.shape[1])]
+    if set(names) & set(table.features):
+        raise ValueError(f"{table.name} has texts and a column called 'text dimension ..': rename that")
     numbers = pd.DataFrame(states.astype(np.float64), columns=names, index=table.features.index)
-    kept = table.features.drop(columns=[*columns, *(n for n in names if n in table.features)])
-    return replace(table, features=pd.concat([kept, numbers], axis=1))
+    return replace(table, features=pd.concat([table.features.drop(columns=columns), numbers], axis=1))
 
 
 def tfidf(texts: Sequence[Sequence[str]], seed: int = 0) -> list[np.ndarray]:
