@@ -124,12 +124,17 @@ def test_an_encoder_sees_descriptions_and_finds_what_letters_do_not():
 def test_aligned_tables_share_features_and_categories():
     rng = np.random.default_rng(0)
     town = rng.choice(["Seoul", "Busan"], 60)
-    a = make("a", resting_blood_pressure=rng.normal(size=60), home_town=town, age=rng.choice(["old", "young"], 60))
+    gaps = [None, *town[1:]]
+    a = make("a", resting_blood_pressure=rng.normal(size=60), home_town=gaps, age=rng.choice(["old", "young"], 60))
     b = make("b", rest_bp=rng.normal(size=60), town=np.char.add(np.char.upper(town), " "), age=rng.normal(size=60))
     a = replace(a, keys=np.arange(60).astype(str))
     found, matches = align(a, b)
     assert found.columns == ["rest_bp", "town", "age (of a)"] and list(found.keys) == list(a.keys)
-    assert set(found.features["town"]) == {"SEOUL", "BUSAN"} and set(a.features["home_town"]) == {"Seoul", "Busan"}
+    assert set(found.features["town"]) == {"SEOUL", "BUSAN", None} and set(a.features["home_town"]) == {
+        "Seoul",
+        "Busan",
+        None,
+    }
     assert [m.how for m in matches] == ["meaning"] * 2 and isinstance(matches[0], Match)
     names = data.Encoder(found.features).names, data.Encoder(b.features).names
     assert [names[1][j] for _, j in shared_features(*names)] == ["rest_bp", "town=BUSAN", "town=SEOUL"]

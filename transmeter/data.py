@@ -28,7 +28,7 @@ class Table:
     """Rows of one data set.
 
     features (n, columns): floats, or text / None in categorical columns; labels (n,): text, None where unlabelled;
-    classes: the distinct labels, sorted; keys (n,): text by which rows of several tables belong together, or None.
+    classes: the distinct labels, sorted; keys (n,): what each row is about, None where nothing says so.
     """
 
     name: str

@@ -86,7 +86,8 @@ def align(
         if not _is_numeric(target.features[match.target]):
             known = target.features[match.target].dropna().unique()
             spelled = {_fold(c): c for c in known} | {c: c for c in known}
-            features[match.target] = [_spelled(c, spelled) for c in features[match.target]]
+            mine = [_spelled(c, spelled) for c in features[match.target]]
+            features[match.target] = pd.Series(mine, index=features.index, dtype=object)
     return replace(source, features=features), matches
 
 
