@@ -59,6 +59,25 @@ class Ordered(click.Command):
         return super().parse_args(ctx, args)
 
 
+def compared(command: Callable) -> Callable:
+    """The arguments and options of every command that compares SOURCE... with TARGET."""
+    for option in (
+        click.option(
+            "--encoder", metavar="PATH", help="Transformers encoder of texts and column names (TF-IDF, n-grams)."
+        ),
+        click.option("--match", default="meaning", show_default=True, type=click.Choice(["meaning", "name"])),
+        click.option("--key", metavar="COLUMN", help="Keys of the rows: what a row is about. Sources may have it too."),
+        click.option(
+            "--cache", type=click.Path(path_type=Path), help="Folder for what is reused. Default: user cache."
+        ),
+        click.option("--label", help="Label column of every file that has it. Default: label."),
+        click.argument("sources", nargs=-1, required=True),
+        click.argument("target"),
+    ):
+        command = option(command)
+    return command
+
+
 def convert(function: Callable, settings: tuple[str, ...], fixed: tuple[str, ...] = ()) -> dict[str, object]:
     """OPTION=VALUE texts as arguments of `function`, by its signature. Raises ValueError naming what is allowed."""
     options = {p.name: p for p in keyword_options(function) if p.name not in fixed}
@@ -105,36 +124,53 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("target")
-@click.argument("sources", nargs=-1, required=True)
-@click.option("--label", help="Label column of every file that has it. Default: label.")
+@compared
 @click.option("--shots", type=click.IntRange(1), help="Labelled rows a class to train on; the rest only measures.")
 @click.option("--repeats", default=40, show_default=True, type=click.IntRange(2), help="Of the comparison, at most.")
-@click.option("--budget", type=SECONDS, help="Seconds after which no new round begins, such as 60s or 2m.")
+@click.option("--budget", type=SECONDS, help="Time after which no new round begins, such as 60s or 2m.")
 @click.option("--scorer", default="transmeter", show_default=True, help="See: transmeter scorers.")
 @click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Option of the scorer.")
 @click.option("--metric", default="balanced_accuracy", show_default=True, type=click.Choice(METRICS))
 @seed_option
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder for source classifiers. Default: user cache.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write ranking.json.")
 @click.option("--format", "shape", default="table", show_default=True, type=click.Choice(["table", "json", "csv"]))
-def rank(target, sources, label, shots, repeats, budget, scorer, settings, metric, seed, cache, out, shape) -> None:
+def rank(
+    target,
+    sources,
+    label,
+    cache,
+    key,
+    match,
+    encoder,
+    shots,
+    repeats,
+    budget,
+    scorer,
+    settings,
+    metric,
+    seed,
+    out,
+    shape,
+) -> None:
     """Rank SOURCE data sets by the gain that they bring to TARGET.
 
-    TARGET and SOURCE are [NAME=]PATH[::LABEL_COLUMN]: csv, csv.gz, tsv, parquet, arff or a data set folder. Target
-    rows with an empty label are unlabelled rows. Example: transmeter rank mine.csv a.csv b=other/b.csv::diagnosis
+    TARGET and SOURCE are [NAME=]PATH[::LABEL_COLUMN]: csv, csv.gz, tsv, parquet, jsonl, npz, arff or a data set folder.
+    Target rows with an empty label are unlabelled rows.
+
+    Example: transmeter rank mine.csv a.csv b=other/b.csv::diagnosis
     """
     from transmeter import data, ranking, show
     from transmeter.scorers import scorers
 
+    quiet()
     check_parent(out)
     if scorer not in scorers():
         raise ValueError(f"scorer '{scorer}' is unknown: give one of {', '.join(scorers())}")
     options = convert(scorers()[scorer], settings, ranking.SHARED)
     warn_of_same_file(target, sources)
     found = ranking.rank(
-        data.load(target, label),
-        data.load_all(sources, label),
+        data.load(target, label, key=key),
+        data.load_all(sources, label, key),
         scorer,
         shots=shots,
         repeats=repeats,
@@ -143,6 +179,8 @@ def rank(target, sources, label, shots, repeats, budget, scorer, settings, metri
         metric=metric,
         options=options,
         cache=cache or user_cache(),
+        encoder=encoder,
+        match=match,
     )
     if out:
         found.save(out)
@@ -150,18 +188,17 @@ def rank(target, sources, label, shots, repeats, budget, scorer, settings, metri
 
 
 @main.command()
-@click.argument("target")
-@click.argument("sources", nargs=-1, required=True)
+@compared
 @click.option("--ranking", "ranked", type=click.Path(path_type=Path), help="ranking.json of these sources to check.")
-@click.option("--label", help="Label column of every file that has it. Default: label.")
-@click.option("--shots", type=click.IntRange(1), help="As the ranking was made; default: as in --ranking.")
+@click.option("--shots", type=click.IntRange(1), help="As in rank; default: as in --ranking.")
 @click.option("--repeats", default=24, show_default=True, type=click.IntRange(2))
 @click.option("--steps", default=80, show_default=True, type=click.IntRange(1), help="Of training, in every arm.")
 @click.option("--metric", type=click.Choice(METRICS), help="Default: that of --ranking, else balanced_accuracy.")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Other than the ranking's.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder for source classifiers. Default: user cache.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write truth.json.")
-def validate(target, sources, ranked, label, shots, repeats, steps, metric, seed, cache, out) -> None:
+def validate(
+    target, sources, label, cache, key, match, encoder, ranked, shots, repeats, steps, metric, seed, out
+) -> None:
     """Measure what every SOURCE truly brings to TARGET by full transfer, and check a ranking against it.
 
     Every arm has the same labelled rows, fresh layers and steps; controls must not help: permuted weights, shuffled
@@ -169,6 +206,7 @@ def validate(target, sources, ranked, label, shots, repeats, steps, metric, seed
     --ranking ranking.json
     """
     from transmeter import agreement, data, ranking, show, truth
+    from transmeter.prepare import prepare
     from transmeter.source import Source
 
     check_parent(out)
@@ -179,7 +217,7 @@ def validate(target, sources, ranked, label, shots, repeats, steps, metric, seed
     if found and metric is not None and metric != found.metric:
         raise ValueError(f"--metric {metric} differs from the ranking's {found.metric}: leave it out")
     warn_of_same_file(target, sources)
-    wanted, tables = data.load(target, label), data.load_all(sources, label)
+    wanted, tables = data.load(target, label, key=key), data.load_all(sources, label, key)
     for table in tables:
         if isinstance(table, data.Unusable):
             warnings.warn(f"{table.name} is left out: {table.reason}", stacklevel=2)
@@ -188,6 +226,7 @@ def validate(target, sources, ranked, label, shots, repeats, steps, metric, seed
     if missing or not usable:
         raise ValueError(f"{ranked} does not rank '{missing[0]}'" if missing else "no source is usable")
     cache = cache or user_cache()
+    wanted, usable, _ = prepare(wanted, usable, encoder, match, cache / "texts")
     true = truth.measure(
         [Source(t, cache) for t in usable],
         wanted,

@@ -23,6 +23,12 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
+def root():
+    """The project's folder."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
 def heart():
     """The four UCI heart sites by name."""
     return {n: load(str(DATA / f"tabular/heart_{n}.csv")) for n in ("cleveland", "hungarian", "switzerland", "va")}

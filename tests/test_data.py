@@ -1,6 +1,7 @@
 """Reading tables and encoding their columns."""
 
 import gzip
+import time
 
 import numpy as np
 import pandas as pd
@@ -81,7 +82,11 @@ def test_labels_compare_as_text():
         (["Jan 01, 2020", "Feb 2, 2020", "Mar 3, 2020", None], "dates"),
         ([1.0, np.inf, 2.0, 3.0], "infinite"),
         (["1", "inf", "2", "3"], "infinite"),
-        ([[1], [2], [3], [4]], "lists"),
+        ([[1], [2, 3], [3], [4]], "lists of 1 to 2: give lists of one length"),
+        ([[1], [2], "3", [4]], "lists beside other values"),
+        ([["a"], ["b"], ["c"], ["d"]], "lists of other things than numbers"),
+        ([[[1, 2]], [[3, 4]], [[5, 6]], [[7, 8]]], "lists of other things than numbers"),
+        ([{"a": 1}, {"a": 2}, {"a": 3}, {"a": 4}], "nested"),
         ([7, 7, 7, 7], "no column that varies"),
         ([None] * 4, "no column that varies"),
     ],
@@ -96,7 +101,7 @@ def test_columns_that_are_refused(column, message):
     [
         (["p"] * 50, "only the class 'p'"),
         ([None] * 50, "no labelled row"),
-        (np.linspace(0, 1, 50), "give classes, not a quantity"),
+        ([f"patient {i}" for i in range(50)], "50 different labels in 50 rows: give classes, not names"),
     ],
 )
 def test_labels_that_are_refused(labels, message):
@@ -114,6 +119,13 @@ def test_labels_that_are_refused(labels, message):
         ("a.csv.gz", b"no gzip", "cannot be read"),
         ("a.arff", b"@relation r\n@attribute d date\n@data\n", "a.arff"),
         ("a.parquet", b"nothing", "cannot be read"),
+        ("a.jsonl", b"", "no rows"),
+        ("a.jsonl", b'{"x": 1, "label": 0}\n{"x": ', "a.jsonl cannot be read"),
+        ("a.jsonl", '{"x": "\xe9", "label": 0}\n'.encode("latin-1"), "a.jsonl"),
+        ("a.npz", b"", "no npz archive"),
+        ("a.npz", b"PK\x03\x04 nothing", "no npz archive"),
+        ("a.csv", b"x,y,label\n,,1\n,,0\n", "no column that varies"),
+        ("a.csv", b"x,y\n1,2\n", "no label column 'label'"),
     ],
 )
 def test_files_that_are_refused(tmp_path, name, content, message):
@@ -205,3 +217,93 @@ def test_columns_match_by_name_and_categories_exactly():
 
     assert shared_features(["Chest Pain=4", "возраст"], ["chest_pain=4", "давление"]) == [(0, 0)]
     assert shared_features(["x=<200", "a=-1"], ["x=>=200", "a=1"]) == []
+
+
+def test_lines_of_json_with_texts_numbers_and_embeddings(tmp_path):
+    lines = [
+        '{"text": "001", "n": 1.5, "e": [1, 2], "label": "p"}',
+        '{"text": "b", "n": null, "e": [3, 4], "label": "q"}',
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    found = data.load(str(tmp_path / "a.jsonl"))
+    assert found.name == "a" and found.columns == ["text", "n", "e 0", "e 1"] and found.classes == ("p", "q")
+    assert list(found.features["text"]) == ["001", "b"] and list(found.features["e 1"]) == [2, 4]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "folder"])
+def test_embeddings_become_columns(tmp_path, kind):
+    frame = pd.DataFrame({"e": [[1.0, 2.0], None, [5.0, 6.0]], "label": ["p", "q", "p"]})
+    if kind == "parquet":
+        frame.to_parquet(tmp_path / "a.parquet")
+    else:
+        Dataset.from_pandas(frame).save_to_disk(tmp_path / "a.parquet")
+    found = data.load(str(tmp_path / "a.parquet"))
+    np.testing.assert_array_equal(found.features.to_numpy(), [[1, 2], [np.nan, np.nan], [5, 6]])
+    with pytest.raises(ValueError, match="two columns called 'e 0'"):
+        data.table("a", pd.DataFrame({"e 0": [1, 2], "e": [[1], [2]]}), np.array(["p", "q"]))
+
+
+def test_arrays_are_read_and_pickles_refused(tmp_path):
+    path, x, y = tmp_path / "a.npz", np.arange(8.0).reshape(4, 2), np.array(["p", "q", "p", "q"])
+    np.savez(path, features=x, labels=y)
+    assert data.load(str(path)).columns == ["f0", "f1"]
+    np.savez_compressed(path, features=x, labels=y, columns=np.array(["width", "height"]))
+    found = data.load(f"b={path}")
+    assert found.name == "b" and found.columns == ["width", "height"] and found.classes == ("p", "q")
+    for arrays, message in (
+        ({"features": x.astype(object), "labels": y}, "pickled objects, which are not opened"),
+        ({"features": x}, "lacks the array features or labels"),
+        ({"features": x, "labels": y[:3]}, r"do not fit .*labels \(3,\)"),
+        ({"features": x[0], "labels": y}, "do not fit"),
+        ({"features": x, "labels": y, "columns": np.array(["a"])}, "do not fit"),
+    ):
+        np.savez(path, **arrays)
+        with pytest.raises(ValueError, match=message):
+            data.load(str(path))
+
+
+def test_a_quantity_is_cut_at_its_own_terciles():
+    def cut(values):
+        with pytest.warns(UserWarning, match="the label is a quantity; it is cut"):
+            return data.table("a", pd.DataFrame({"x": range(len(values))}), np.array(values, dtype=object))
+
+    found = cut([*np.linspace(0, 1, 60), None])
+    assert found.classes == ("high", "low", "middle") and found.codes[-1] == -1
+    assert [(found.labels == c).sum() for c in ("low", "middle", "high")] == [20, 20, 20]
+    assert found.labels[0] == "low" and found.labels[59] == "high"
+    repeated = cut([0.0] * 70 + list(np.linspace(0.1, 1, 30)))
+    assert set(repeated.labels[:70]) == {"low"} and repeated.classes == ("high", "low")
+    assert (cut([*np.linspace(0, 0.9, 30), *[1.0] * 70]).labels == "high").sum() == 70
+
+
+def test_keys_are_no_features_and_stay_with_their_rows(frame, tmp_path):
+    path = write(frame.assign(patient=np.arange(60.0)), tmp_path / "a.csv")
+    found = data.load(str(path), key="patient")
+    assert found.columns == ["age", "town", "member"] and list(found.keys[:3]) == ["0", "1", "2"]
+    assert list(found.take(np.array([4, 2])).keys) == ["4", "2"]
+    plain = str(write(frame, tmp_path / "b.csv"))
+    assert data.load_all([plain], key="patient")[0].keys is None
+    with pytest.raises(ValueError, match="no key column 'patient'"):
+        data.load(plain, key="patient")
+
+
+def test_many_columns_are_read_in_little_time(tmp_path):
+    rng = np.random.default_rng(0)
+    genes = pd.DataFrame(rng.normal(size=(40, 8000)).round(3)).add_prefix("gene ")
+    levels = pd.DataFrame(rng.choice(["low", "high"], (40, 2000))).add_prefix("level ")
+    path = write(pd.concat([genes, levels], axis=1).assign(label=np.arange(40) % 2), tmp_path / "wide.csv")
+    begin = time.perf_counter()
+    assert len(data.load(str(path)).columns) == 10_000
+    assert time.perf_counter() - begin < 10
+
+
+def test_a_long_table_is_sampled_before_its_columns_are_parsed(tmp_path):
+    n = 1_000_000
+    frame = pd.DataFrame({"x": np.arange(n), "town": np.where(np.arange(n) % 3, "Seoul", "Busan"), "label": None})
+    frame["label"] = frame["label"].astype(object)
+    frame.loc[::100_000, "label"] = ["p", "q"] * 5
+    frame.to_parquet(tmp_path / "long.parquet")
+    with pytest.warns(UserWarning, match="long: 20000 of 1000000 rows are used"):
+        found = data.load(str(tmp_path / "long.parquet"))
+    assert len(found) == 20_000 and (found.codes >= 0).sum() == 10  # the few labelled rows are kept
+    assert found.features["x"].is_monotonic_increasing

@@ -3,22 +3,21 @@
 import json
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pyarrow import ArrowException
-from scipy.io import arff
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-FORMATS = ".csv, .csv.gz, .tsv, .parquet, .arff or a saved Hugging Face data set folder"
+from transmeter.files import FORMATS, listed, read
+
 MAX_CATEGORIES = 20  # of one column; rarer ones share a column
 MAX_ROWS = 20_000  # of a table that is used; more are sampled
-_UNREADABLE = (pd.errors.ParserError, pd.errors.EmptyDataError, ArrowException, OSError)
-_ENDINGS = re.compile(r"(\.csv|\.tsv|\.parquet|\.arff|\.txt|\.jsonl)?(\.gz)?$", re.IGNORECASE)
+_ENDINGS = re.compile(r"(\.csv|\.tsv|\.parquet|\.arff|\.txt|\.jsonl|\.npz)?(\.gz)?$", re.IGNORECASE)
 _DATE = re.compile(
     r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([ T].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}( .*)?"
     r"|[A-Za-z]{3,9}\.? \d{1,2},? \d{4}|\d{1,2}\.?[ -][A-Za-z]{3,9}[ -]\d{2,4}"
@@ -70,10 +69,11 @@ def parse(spec: str) -> tuple[str, Path, str | None]:
     return name or _ENDINGS.sub("", Path(path).name), Path(path), column or None
 
 
-def load(spec: str, label: str | None = None, strict: bool = True) -> Table:
+def load(spec: str, label: str | None = None, strict: bool = True, key: str | None = None) -> Table:
     """Read `[NAME=]PATH[::column]`. The label column: `column`, else `label`, else 'label'.
 
-    strict: `label` must be there; otherwise a file without it may have its labels in 'label'.
+    key: column of the rows' keys, which is no feature. strict: `label` and `key` must be there; otherwise a file
+    without them may have its labels in 'label', and no keys. Of more than MAX_ROWS rows a sample is kept.
 
     Raises ValueError for a file that is missing, empty, of no known format or without that column, and as `table`.
     """
@@ -83,9 +83,15 @@ def load(spec: str, label: str | None = None, strict: bool = True) -> Table:
     if column not in frame.columns:
         raise ValueError(
             f"{path} has no label column '{column}': name it with --label or as PATH::column"
-            f" (columns: {_listed(frame.columns)})"
+            f" (columns: {listed(frame.columns)})"
         )
-    return table(name, frame.drop(columns=column), frame[column])
+    if key and (key == column or strict and key not in frame.columns):
+        raise ValueError(f"{path} has no key column '{key}' beside its label (columns: {listed(frame.columns)})")
+    if len(frame) > MAX_ROWS:  # before the columns are looked at one by one, which takes long
+        warnings.warn(f"{name}: {MAX_ROWS} of {len(frame)} rows are used, drawn at random", stacklevel=2)
+        frame = frame.iloc[_drawn(frame[column].notna().to_numpy(), MAX_ROWS, seed=0)]
+    keys = frame[key] if key in frame.columns else None
+    return table(name, frame.drop(columns=[column] if keys is None else [column, key]), frame[column], keys)
 
 
 @dataclass(frozen=True)
@@ -96,10 +102,10 @@ class Unusable:
     reason: str
 
 
-def load_all(specs: Sequence[str], label: str | None = None) -> list[Table | Unusable]:
+def load_all(specs: Sequence[str], label: str | None = None, key: str | None = None) -> list[Table | Unusable]:
     """`load` every source; what a file holds may make it `Unusable`, so that one bad file does not end the run.
 
-    Sources without the column `label` may have their labels in 'label'.
+    Sources without the column `label` may have their labels in 'label', sources without `key` no keys.
 
     Raises ValueError for a path that does not exist and for two sources of one name.
     """
@@ -113,83 +119,93 @@ def load_all(specs: Sequence[str], label: str | None = None) -> list[Table | Unu
     found: list[Table | Unusable] = []
     for spec, name in zip(specs, names):
         try:
-            found.append(load(spec, label, strict=False))
+            found.append(load(spec, label, strict=False, key=key))
         except ValueError as error:
             found.append(Unusable(name, str(error)))
     return found
 
 
-def read(path: Path) -> pd.DataFrame:
-    """The file as a data frame. Raises ValueError naming the file and the reason."""
-    name = path.name.lower()
-    if not path.exists():
-        raise ValueError(f"{path} does not exist: give {FORMATS}")
-    try:
-        if path.is_dir():
-            frame = _read_folder(path)
-        elif name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
-            frame = pd.read_csv(
-                path, sep="\t" if ".tsv" in name else ",", low_memory=False, keep_default_na=False, na_values=[""]
-            )
-        elif name.endswith(".parquet"):
-            frame = pd.read_parquet(path)
-        elif name.endswith(".arff"):
-            frame = _read_arff(path)
-        else:
-            raise ValueError(f"{path} is of no known format: give {FORMATS}")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}): convert it first") from None
-    except (*_UNREADABLE, arff.ArffError, NotImplementedError) as error:
-        raise ValueError(f"{path} cannot be read: {str(error).strip().splitlines()[0]}") from None
-    frame.columns = [str(c).strip() for c in frame.columns]
-    if frame.columns.duplicated().any():
-        raise ValueError(f"{path} has two columns called '{frame.columns[frame.columns.duplicated()][0]}': rename one")
-    if frame.empty:
-        raise ValueError(f"{path} has no rows: at least two classes of labelled rows are needed")
-    return frame
+def table(
+    name: str,
+    features: pd.DataFrame,
+    labels: pd.Series | np.ndarray,
+    keys: pd.Series | np.ndarray | None = None,
+) -> Table:
+    """A table from a data frame, its labels and, if given, its keys; columns without any value are left out.
 
-
-def _read_folder(path: Path) -> pd.DataFrame:
-    from datasets import ClassLabel, Dataset, load_from_disk
-
-    loaded = load_from_disk(str(path))
-    if not isinstance(loaded, Dataset):
-        raise ValueError(f"{path} holds several splits ({', '.join(loaded)}): give the folder of one of them")
-    frame = loaded.to_pandas()
-    for column, kind in loaded.features.items():
-        if isinstance(kind, ClassLabel):
-            frame[column] = [kind.names[i] if i is not None and i >= 0 else None for i in loaded[column]]
-    return frame
-
-
-def _read_arff(path: Path) -> pd.DataFrame:
-    with open(path, encoding="utf-8") as file:
-        rows, _ = arff.loadarff(file)
-    frame = pd.DataFrame(rows)
-    text = {c: frame[c].str.decode("utf-8").replace("?", None) for c in frame.columns if frame[c].dtype == object}
-    return frame.assign(**text)
-
-
-def table(name: str, features: pd.DataFrame, labels: pd.Series | np.ndarray) -> Table:
-    """A table from a data frame and its labels; columns without any value are left out.
-
-    Labels compare as text (1, 1.0 and '1' are one class); an empty one marks an unlabelled row. Raises ValueError for
-    dates, infinite values, nested columns, no usable column, fewer than two classes, or a continuous label.
+    A column of lists of one length becomes one column a place. Labels compare as text (1, 1.0 and '1' are one class);
+    an empty one marks an unlabelled row; a quantity is cut into classes with a warning. Raises ValueError for dates,
+    infinite values, other nested columns, no usable column, fewer than two classes, or nearly as many as rows.
     """
-    cleaned = {str(c): _column(name, str(c), features[c]) for c in features.columns}
+    cleaned: dict[str, pd.Series] = {}
+    for column in map(str, features.columns):
+        for part, values in _parts(name, column, features[column]).items():
+            if part in cleaned:
+                raise ValueError(f"{name} has two columns called '{part}': rename one")
+            cleaned[part] = _column(name, part, values)
     cleaned = {c: values for c, values in cleaned.items() if values.notna().any()}
     if not any(values.nunique(dropna=False) > 1 for values in cleaned.values()):
         raise ValueError(f"{name} has no column that varies: nothing can be learned from it")
-    texts = np.array([_text(v) for v in pd.Series(labels).tolist()], dtype=object)
-    classes = sorted({t for t in texts if t is not None})
+    texts = _classes(name, _texts(labels))
+    classes = tuple(sorted({t for t in texts if t is not None}))
+    frame = pd.DataFrame(cleaned).reset_index(drop=True)
+    return Table(name, frame, texts, classes, None if keys is None else _texts(keys))
+
+
+def _texts(values: pd.Series | np.ndarray) -> np.ndarray:
+    return np.array([_text(v) for v in pd.Series(values).tolist()], dtype=object)
+
+
+def _parts(table_name: str, name: str, values: pd.Series) -> dict[str, pd.Series]:
+    """The column itself, or `NAME 0`.. where each cell is a list of numbers of one length (or missing)."""
+    lists = values[values.map(lambda v: isinstance(v, (list, tuple, np.ndarray)))] if values.dtype == object else values
+    if values.dtype != object or lists.empty:
+        return {name: values}
+    lengths = lists.map(len).unique()
+    if len(lengths) > 1 or len(lists) < values.notna().sum():
+        found = f"lists of {min(lengths)} to {max(lengths)}" if len(lengths) > 1 else "lists beside other values"
+        raise ValueError(
+            f"column '{name}' of {table_name} holds {found}: give lists of one length, or one value a cell"
+        )
+    try:
+        rows = np.stack([np.asarray(v, dtype=np.float64) for v in lists])
+    except (TypeError, ValueError):
+        rows = np.empty(0)
+    if rows.ndim != 2:
+        raise ValueError(f"column '{name}' of {table_name} holds lists of other things than numbers: give numbers")
+    return {f"{name} {i}": pd.Series(rows[:, i], lists.index).reindex(values.index) for i in range(rows.shape[1])}
+
+
+def _classes(name: str, texts: np.ndarray) -> np.ndarray:
+    """The labels, where they are a quantity cut into low, middle and high.
+
+    The cuts are the table's own terciles, so that such classes map across tables whatever their units; where values
+    repeat, the cuts lie between two values, as near to the terciles as can be, and two classes may be left.
+    """
+    classes = {t for t in texts if t is not None}
     if len(classes) < 2:
-        has = f"only the class '{classes[0]}'" if classes else "no labelled row"
+        has = f"only the class '{classes.pop()}'" if classes else "no labelled row"
         raise ValueError(f"{name} has {has}: two classes are needed")
-    labelled = sum(t is not None for t in texts)
+    labelled = np.array([t is not None for t in texts])
     fractional = sum(bool(re.fullmatch(r"-?\d+\.\d+", c)) for c in classes)
-    if len(classes) > 20 and (len(classes) > labelled / 2 or fractional > len(classes) / 2):
-        raise ValueError(f"{name} has {len(classes)} different labels in {labelled} rows: give classes, not a quantity")
-    return Table(name, pd.DataFrame(cleaned).reset_index(drop=True), texts, tuple(classes))
+    if len(classes) <= 20 or (len(classes) <= labelled.sum() / 2 and fractional <= len(classes) / 2):
+        return texts
+    numbers = pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce").to_numpy(dtype=np.float64)
+    if not np.isfinite(numbers[labelled]).all():
+        raise ValueError(
+            f"{name} has {len(classes)} different labels in {labelled.sum()} rows: give classes, not names"
+        )
+    values, counts = np.unique(numbers[labelled], return_counts=True)
+    share = counts.cumsum()[:-1] / counts.sum()  # of the rows up to each value
+    low, high = (values[np.abs(share - third).argmin()] for third in (1 / 3, 2 / 3))
+    cut = "low and high" if low == high else "low, middle and high"
+    warnings.warn(
+        f"{name}: the label is a quantity; it is cut at the table's own terciles ({low:g}, {high:g}) into {cut}",
+        stacklevel=3,
+    )
+    found = np.where(numbers <= low, "low", np.where(numbers <= high, "middle", "high")).astype(object)
+    found[~labelled] = None
+    return found
 
 
 def from_arrays(name: str, features: np.ndarray, labels: np.ndarray) -> Table:
@@ -199,7 +215,7 @@ def from_arrays(name: str, features: np.ndarray, labels: np.ndarray) -> Table:
     """
     if not np.isfinite(features).all():
         raise ValueError(f"{name} has feature values that are not finite: replace them first")
-    texts = np.array([_text(v) for v in labels.tolist()], dtype=object)
+    texts = _texts(labels)
     frame = pd.DataFrame(features.astype(np.float64), columns=[f"f{i}" for i in range(features.shape[1])])
     return Table(name, frame, texts, tuple(sorted({t for t in texts if t is not None})))
 
@@ -208,7 +224,15 @@ def sample(data: Table, rows: int, seed: int) -> Table:
     """At most `rows` rows, drawn at random; the table itself where it has no more."""
     if len(data) <= rows:
         return data
-    return data.take(np.sort(np.random.default_rng(seed).permutation(len(data))[:rows]))
+    return data.take(_drawn(data.codes >= 0, rows, seed))
+
+
+def _drawn(labelled: np.ndarray, rows: int, seed: int) -> np.ndarray:
+    """Sorted numbers of `rows` rows; labelled ones (n,) fill half of the places first, lest few of them get lost."""
+    order = np.random.default_rng(seed).permutation(len(labelled))
+    first = order[labelled[order]][: rows // 2]
+    rest = order[~np.isin(order, first, assume_unique=True)]
+    return np.sort(np.concatenate([first, rest])[:rows])
 
 
 def write_json(content: dict, path: Path) -> None:
@@ -228,8 +252,8 @@ def _column(table_name: str, name: str, values: pd.Series) -> pd.Series:
             raise ValueError(f"column '{name}' of {table_name} holds infinite values: replace them or leave them empty")
         return numbers
     present = values.dropna()
-    if present.map(lambda v: isinstance(v, (list, dict, tuple, np.ndarray))).any():
-        raise ValueError(f"column '{name}' of {table_name} holds lists: give one number or text a cell")
+    if present.map(lambda v: isinstance(v, (dict, set))).any():
+        raise ValueError(f"column '{name}' of {table_name} holds nested values: give one number or text a cell")
     texts = present.map(lambda v: str(v).strip())
     texts = texts[~texts.isin(_MISSING)]
     lower = texts.str.lower() if len(texts) else texts
@@ -256,10 +280,6 @@ def _text(value: object) -> str | None:
     text = str(value).strip()
     whole = re.fullmatch(r"(-?\d+)\.0*", text)
     return (whole[1] if whole else text) or None
-
-
-def _listed(columns: pd.Index) -> str:
-    return ", ".join(map(str, columns[:12])) + (", ..." if len(columns) > 12 else "")
 
 
 class Encoder:

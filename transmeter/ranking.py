@@ -6,13 +6,14 @@ import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from transmeter.data import MAX_ROWS, Table, Unusable, sample, write_json
 from transmeter.estimate import Score, differ
+from transmeter.prepare import prepare
 from transmeter.prior import Gain
 from transmeter.scorers import scorers
 from transmeter.source import Source
@@ -26,6 +27,7 @@ class Row:
 
     repeats: of the transfer that measured the gain, 0 where the screen alone speaks; baseline: the best learner of the
     target alone, which the gain is over; evidence: see `prior.Evidence`.
+    matches: the source's columns that stand for columns of the target (fields of `matching.Match`).
     """
 
     rank: int | None
@@ -42,6 +44,7 @@ class Row:
     evidence: dict[str, float] | None
     seconds: float
     error: str | None
+    matches: list[dict[str, object]] | None = None
 
     @property
     def gain(self) -> Gain | None:
@@ -63,6 +66,8 @@ class Ranking:
     seed: int
     scorer: str
     options: dict[str, object]
+    encoder: str | None
+    match: str
     rows: list[Row]
 
     def save(self, path: str | Path) -> None:
@@ -91,13 +96,16 @@ def rank(
     metric: str = "balanced_accuracy",
     options: Mapping[str, object] | None = None,
     cache: Path | None = None,
+    encoder: str | Path | None = None,
+    match: str = "meaning",
 ) -> Ranking:
     """Score every source for the target and order them, best first.
 
     shots: labelled target rows a class that training may use (None: all, by cross-fitting); repeats: of the
     comparison with the target alone, at most; budget: seconds after which no new round of repeats begins; options:
-    of the scorer; cache: folder for source classifiers. A source that fails is listed last with its reason. Raises
-    ValueError for an unknown scorer or option, or an unusable target.
+    of the scorer; cache: folder for source classifiers and texts' states; encoder, match: as for `prepare`. A source
+    that fails is listed last with its reason. Raises ValueError for an unknown scorer or option, an encoder that
+    cannot be loaded, or an unusable target.
     """
     known = scorers()
     if scorer not in known:
@@ -117,11 +125,15 @@ def rank(
         warnings.warn(f"scorer {scorer} looks at all labelled rows: shots are ignored", stacklevel=2)
         shots = None
     arguments = given | {k: v for k, v in shared.items() if k in parameters}
+    target, tables, matches = prepare(target, tables, encoder, match, cache and cache / "texts")
     scored = _score(known[scorer], [Source(t, cache, seed) for t in tables], target, arguments)
     for table, (score, _) in zip(tables, scored):
         if isinstance(score, Score) and score.outcome:
             _warn_of_leakage(target, table)
-    return Ranking(target.name, metric, shots, repeats, budget, seed, scorer, given, _rows(tables, scored) + failed)
+    found = {t.name: [asdict(m) for m in ms] for t, ms in zip(tables, matches)}
+    rows = [replace(row, matches=found[row.source]) for row in _rows(tables, scored)]
+    settings = (metric, shots, repeats, budget, seed, scorer, given, str(encoder) if encoder else None, match)
+    return Ranking(target.name, *settings, rows + failed)
 
 
 def _score(function, sources: list[Source], target: Table, arguments: dict) -> list[tuple[Score | str, float]]:

@@ -18,6 +18,7 @@ def text(ranking: Ranking, shape: str) -> str:
     if shape == "json":
         return json.dumps(asdict(ranking), indent=1) + "\n"
     rows = [asdict(row) for row in ranking.rows]
+    matched = {row["source"]: [m for m in row.pop("matches") or [] if m["how"] == "meaning"] for row in rows}
     out = io.StringIO()
     if shape == "csv":
         writer = csv.DictWriter(out, list(rows[0]))
@@ -37,6 +38,10 @@ def text(ranking: Ranking, shape: str) -> str:
             cells = [f"{row['gain_pp']:+.1f}", interval, f"{row['p_negative']:.2f}", row["verdict"]]
         grid.add_row(str(row["rank"]), str(row["tie_group"]), row["source"], *cells, f"{row['seconds']:.2f}")
     Console(file=out, width=120, markup=False, emoji=False).print(grid)
+    for source, matches in matched.items():
+        if matches:
+            pairs = (f"{m['source']} = {m['target']} ({m['confidence']:.2f})" for m in matches)
+            out.write(f"{source}, columns matched by meaning: {', '.join(pairs)}\n")
     return out.getvalue()
 
 

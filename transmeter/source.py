@@ -77,7 +77,9 @@ class Source(Encoded):
         return loo_skill(self.x[rows].numpy(), self.table.codes[rows])
 
     def _key(self) -> str:
-        digest = hashlib.sha256(json.dumps([asdict(SCHEDULE), WIDTH, HIDDEN, self.seed, self.table.columns]).encode())
+        """Of everything that training sees; not of the columns' names, so that a renamed table is not trained anew."""
+        settings = [asdict(SCHEDULE), asdict(TERMS), WIDTH, HIDDEN, self.seed, self.table.features.shape]
+        digest = hashlib.sha256(json.dumps(settings).encode())
         digest.update(pd.util.hash_pandas_object(self.table.features, index=False).to_numpy().tobytes())
         digest.update("\x00".join(map(str, self.table.labels)).encode())
         return digest.hexdigest()[:32]

@@ -1,8 +1,9 @@
 """One flat training loop for many stacked networks; no callbacks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from rich import progress
@@ -12,6 +13,8 @@ from torch.nn import functional as F
 
 from transmeter import losses
 from transmeter.modules import Branch, Discriminators, Trunk, represent, reverse
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,12 @@ def _loss(
 def _draw(splits: int, batch: int, rows: int, generator: torch.Generator) -> Tensor:
     """(splits, min(batch, rows)) indices without repetition within a split."""
     return torch.rand(splits, rows, generator=generator).argsort(1)[:, :batch]
+
+
+def track(steps: Iterable[T], what: str) -> Iterable[T]:
+    """`steps` with a progress bar on stderr, quiet when that is not a terminal."""
+    console = Console(stderr=True)
+    return progress.track(steps, what, console=console, disable=not console.is_terminal)
 
 
 @contextmanager

@@ -1,0 +1,106 @@
+"""Files as data frames: csv, tsv, parquet, jsonl, npz, arff, saved Hugging Face data sets."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pyarrow import ArrowException
+from scipy.io import arff
+
+FORMATS = ".csv, .csv.gz, .tsv, .parquet, .jsonl, .npz, .arff or a saved Hugging Face data set folder"
+_UNREADABLE = (pd.errors.ParserError, pd.errors.EmptyDataError, ArrowException, OSError, zipfile.BadZipFile, EOFError)
+
+
+def read(path: Path) -> pd.DataFrame:
+    """The file as a data frame. Raises ValueError naming the file and the reason."""
+    name = path.name.lower()
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: give {FORMATS}")
+    try:
+        if path.is_dir():
+            frame = _read_folder(path)
+        elif name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
+            frame = pd.read_csv(
+                path, sep="\t" if ".tsv" in name else ",", low_memory=False, keep_default_na=False, na_values=[""]
+            )
+        elif name.endswith(".parquet"):
+            frame = pd.read_parquet(path)
+        elif name.endswith((".jsonl", ".jsonl.gz")):
+            frame = _read_lines(path)
+        elif name.endswith(".npz"):
+            frame = _read_arrays(path)
+        elif name.endswith(".arff"):
+            frame = _read_arff(path)
+        else:
+            raise ValueError(f"{path} is of no known format: give {FORMATS}")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}): convert it first") from None
+    except (*_UNREADABLE, arff.ArffError, NotImplementedError) as error:
+        raise ValueError(f"{path} cannot be read: {str(error).strip().splitlines()[0]}") from None
+    frame.columns = [str(c).strip() for c in frame.columns]
+    if frame.columns.duplicated().any():
+        raise ValueError(f"{path} has two columns called '{frame.columns[frame.columns.duplicated()][0]}': rename one")
+    if frame.empty:
+        raise ValueError(f"{path} has no rows: at least two classes of labelled rows are needed")
+    return frame
+
+
+def _read_folder(path: Path) -> pd.DataFrame:
+    from datasets import ClassLabel, Dataset, load_from_disk
+
+    loaded = load_from_disk(str(path))
+    if not isinstance(loaded, Dataset):
+        raise ValueError(f"{path} holds several splits ({', '.join(loaded)}): give the folder of one of them")
+    frame = loaded.to_pandas()
+    for column, kind in loaded.features.items():
+        if isinstance(kind, ClassLabel):
+            frame[column] = [kind.names[i] if i is not None and i >= 0 else None for i in loaded[column]]
+    return frame
+
+
+def _read_arff(path: Path) -> pd.DataFrame:
+    with open(path, encoding="utf-8") as file:
+        rows, _ = arff.loadarff(file)
+    frame = pd.DataFrame(rows)
+    text = {c: frame[c].str.decode("utf-8").replace("?", None) for c in frame.columns if frame[c].dtype == object}
+    return frame.assign(**text)
+
+
+def _read_lines(path: Path) -> pd.DataFrame:
+    """JSON lines, texts that look like numbers or dates as they stand."""
+    try:
+        return pd.read_json(path, lines=True, encoding="utf-8", dtype=False)
+    except UnicodeDecodeError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}: give one JSON object a line") from None
+
+
+def _read_arrays(path: Path) -> pd.DataFrame:
+    """Arrays features (n, d), labels (n,) and, if given, columns (d,) as columns and a last one 'label'.
+
+    Pickled arrays could run code and are refused.
+    """
+    remedy = "save numbers and texts: np.savez(path, features=(n, d), labels=(n,))"
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is no npz archive: {remedy}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files if name in ("features", "labels", "columns")}
+    except ValueError:
+        raise ValueError(f"{path} holds pickled objects, which are not opened: {remedy}") from None
+    if not {"features", "labels"} <= set(arrays):
+        raise ValueError(f"{path} lacks the array features or labels: {remedy}")
+    features, labels = arrays["features"], arrays["labels"]
+    columns = arrays.get("columns", np.array([f"f{i}" for i in range(features.shape[-1] if features.ndim else 0)]))
+    if features.ndim != 2 or labels.shape != features.shape[:1] or columns.shape != features.shape[1:]:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise ValueError(f"{path} holds arrays that do not fit ({shapes}): {remedy}")
+    frame = pd.DataFrame(features, columns=[str(c) for c in columns])
+    return pd.concat([frame, pd.Series(labels, name="label")], axis=1)
+
+
+def listed(columns: pd.Index) -> str:
+    """The first dozen of the columns' names."""
+    return ", ".join(map(str, columns[:12])) + (", ..." if len(columns) > 12 else "")

@@ -1,0 +1,149 @@
+"""Text columns as numbers that all tables share: TF-IDF and SVD, or the states of a transformers encoder."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from transmeter.data import Table
+from transmeter.training import track
+
+DIMENSIONS = 64  # of TF-IDF after the SVD
+VOCABULARY = 50_000
+TOKENS = 128  # of a text that an encoder reads
+BATCH = 32
+
+
+def is_text(values: pd.Series) -> bool:
+    """Whether a column holds texts, not categories: half of the strings are distinct or more, and half have 3 words."""
+    if pd.api.types.is_float_dtype(values):
+        return False
+    present = values.dropna()
+    if len(present) < 2 or present.nunique() < len(present) / 2:
+        return False
+    return bool(present.str.split().str.len().median() >= 3)
+
+
+def featurise(
+    tables: Sequence[Table], encoder: str | Path | None = None, cache: Path | None = None, seed: int = 0
+) -> list[Table]:
+    """The tables with their text columns, joined by a space, as numeric columns `text dimension 0`.. of one meaning.
+
+    encoder: folder or hub name of a transformers model, whose mean states are taken; None: TF-IDF of words and pairs
+    of words and an SVD, fitted on the texts of all tables together. cache: folder for what an encoder gave. Raises
+    ValueError for an encoder that cannot be loaded.
+    """
+    columns = [[c for c in t.columns if is_text(t.features[c])] for t in tables]
+    joined = [t.features[c].fillna("").agg(" ".join, axis=1).str.strip().tolist() for t, c in zip(tables, columns) if c]
+    if not joined:
+        return list(tables)
+    states = iter([embed(j, encoder, cache) for j in joined] if encoder else tfidf(joined, seed))
+    return [_replaced(t, c, next(states)) if c else t for t, c in zip(tables, columns)]
+
+
+def _replaced(table: Table, columns: list[str], states: np.ndarray) -> Table:
+    names = [f"text dimension {i}" for i in range(states.shape[1])]
+    if set(names) & set(table.features):
+        raise ValueError(f"{table.name} has texts and a column called 'text dimension ..': rename that")
+    numbers = pd.DataFrame(states.astype(np.float64), columns=names, index=table.features.index)
+    return replace(table, features=pd.concat([table.features.drop(columns=columns), numbers], axis=1))
+
+
+def tfidf(texts: Sequence[Sequence[str]], seed: int = 0) -> list[np.ndarray]:
+    """(n, up to 64) a list of texts, from one TF-IDF of words and pairs of words and one SVD of all of them."""
+    flat = [text for part in texts for text in part]
+    vectors = TfidfVectorizer(
+        ngram_range=(1, 2), sublinear_tf=True, max_features=VOCABULARY, token_pattern=r"(?u)\b\w+\b", dtype=np.float32
+    ).fit_transform(flat)
+    size = min(DIMENSIONS, vectors.shape[0] - 1, vectors.shape[1] - 1)
+    states = TruncatedSVD(max(size, 1), random_state=seed).fit_transform(vectors)
+    return np.split(states, np.cumsum([len(part) for part in texts])[:-1])
+
+
+def embed(texts: Sequence[str], encoder: str | Path, cache: Path | None = None) -> np.ndarray:
+    """(n, h) float32 mean last hidden state of each text's first 128 tokens; zeros for an empty text.
+
+    cache: folder; what was computed before for the same texts and model files is read from there. Raises ValueError
+    as `check_encoder`.
+    """
+    check_encoder(encoder)
+    path = cache / f"{_key(texts, Path(encoder))}.safetensors" if cache and Path(encoder).is_dir() else None
+    if path and path.exists():
+        try:
+            return load_file(path)["states"]
+        except (SafetensorError, KeyError):
+            raise ValueError(f"{path} holds no states of texts: delete it") from None
+    states = _states(texts, encoder)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        save_file({"states": states}, partial)
+        partial.rename(path)
+    return states
+
+
+def check_encoder(encoder: str | Path) -> None:
+    """Raises ValueError for what is neither a folder of a transformers model nor a hub name within reach."""
+    if Path(encoder).is_dir():
+        if not (Path(encoder) / "config.json").exists():
+            raise ValueError(f"encoder {encoder} is not a model folder: it has no config.json")
+        return
+    try:
+        AutoConfig.from_pretrained(str(encoder), trust_remote_code=False)
+    except (OSError, ValueError):
+        message = f"encoder {encoder} is neither a model folder nor a hub name that can be reached from here"
+        raise ValueError(f"{message}: give a local folder") from None
+
+
+@lru_cache(maxsize=1)  # one model serves all tables of a run
+def _load(encoder: str | Path) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(encoder, trust_remote_code=False)
+        model = AutoModel.from_pretrained(encoder, dtype=torch.float32, trust_remote_code=False).eval()
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"encoder {encoder} cannot be loaded ({reason}): give the folder of another") from None
+    return tokenizer, model
+
+
+@torch.no_grad()
+def _states(texts: Sequence[str], encoder: str | Path) -> np.ndarray:
+    tokenizer, model = _load(encoder)
+    ids = tokenizer(list(texts), truncation=True, max_length=min(TOKENS, _room(model)))["input_ids"]
+    states = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32)
+    order = sorted((i for i in range(len(texts)) if ids[i] and texts[i]), key=lambda i: len(ids[i]))
+    for first in track(range(0, len(order), BATCH), f"encoding {len(order)} texts"):
+        rows = order[first : first + BATCH]  # of like lengths, so that little is padding
+        tokens = [torch.tensor(ids[i]) for i in rows]
+        padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)  # (b, t); 0 is masked, whatever it means
+        mask = torch.arange(padded.shape[1]) < torch.tensor([len(t) for t in tokens])[:, None]
+        hidden = model(input_ids=padded, attention_mask=mask.long()).last_hidden_state  # (b, t, h)
+        states[rows] = ((hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)).numpy()
+    return states
+
+
+def _room(model: PreTrainedModel) -> int:
+    """Most tokens of the model; RoBERTa's positions start two places later."""
+    return getattr(model.config, "max_position_embeddings", TOKENS + 2) - 2
+
+
+def _key(texts: Sequence[str], folder: Path) -> str:
+    """Of the texts and of the model's files."""
+    digest = hashlib.sha256(f"{TOKENS}\x00".encode())
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\x00")
+    for file in sorted(f for f in folder.iterdir() if f.suffix in (".json", ".txt", ".model", ".safetensors", ".bin")):
+        with open(file, "rb") as content:
+            digest.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()[:32]
