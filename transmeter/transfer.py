@@ -1,6 +1,6 @@
 """From pre-trained sources to networks for a target: where each starts, and their training as one stack."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from transmeter.data import Table
-from transmeter.estimate import Split, halves
+from transmeter.estimate import Score, Split, halves
 from transmeter.losses import class_means
-from transmeter.matching import match_classes, shared_features
+from transmeter.matching import common_features, match_classes, shared_features
 from transmeter.modules import Branch, Discriminators, StackedLinear, Trunk, represent
 from transmeter.source import HIDDEN, WIDTH, Encoded, Source
 from transmeter.training import Data, Schedule, Stack, Terms, fit
@@ -33,6 +33,14 @@ class Trained:
         """z (arms, splits, n, hidden) of target rows x (n, d)."""
         z = represent(self.stack.target, self.stack.trunk, x.expand(self.arms * self.splits, -1, -1))
         return z.unflatten(0, (self.arms, self.splits))
+
+    @torch.no_grad()
+    def represent_source(self, a: int, x: Tensor) -> Tensor:
+        """z (splits, n, hidden) of rows x (n, d) of the source of arm `a`, by the same networks."""
+        own = slice(a * self.splits, (a + 1) * self.splits)
+        first, then = self.stack.source.transform, self.stack.trunk.encode
+        hidden = F.relu(x @ first.weight[own, : x.shape[1]] + first.bias[own])
+        return F.relu(hidden @ then.weight[own] + then.bias[own])
 
     @torch.no_grad()
     def probabilities(self, x: Tensor) -> Tensor:
@@ -187,4 +195,52 @@ def views(sources: Sequence[Source], target: Table, seed: int, steps: int) -> li
                 for i, s in enumerate(splits)
             ]
             found.append((both[0], both[1]))
+    return found
+
+
+def over_views(
+    measure: Callable[[View], float], sources: Sequence[Source], target: Table, seed: int, steps: int
+) -> list[Score]:
+    """Mean of `measure` over both views of every source."""
+    return [Score(float(np.mean([measure(view) for view in both]))) for both in views(sources, target, seed, steps)]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Labelled rows of a source and of the target as vectors of one space, with their class numbers.
+
+    x_s (n_s, d), x_t (n_t, d) float64; codes_s (n_s,), codes_t (n_t,).
+    """
+
+    x_s: np.ndarray
+    codes_s: np.ndarray
+    x_t: np.ndarray
+    codes_t: np.ndarray
+
+
+def pairs(sources: Sequence[Source], target: Table, seed: int, steps: int, rows: int) -> list[list[Pair]]:
+    """Every source beside the target in a space of both, at most `rows` rows a side, drawn by the seed.
+
+    One pair in the shared columns where there are some; otherwise two in the representation that a transfer learns
+    from the source and one half of the target, the other half seen. Raises ValueError for a class with fewer than 4
+    labelled rows, where a representation is needed.
+    """
+
+    def drawn(codes: np.ndarray) -> np.ndarray:
+        return np.random.default_rng(seed).permutation(np.flatnonzero(codes >= 0))[:rows]
+
+    encoded = Encoded(target)
+    found = []
+    for source in sources:
+        codes_s, shared = source.table.codes, common_features(source.table, target)
+        s, t = drawn(codes_s), drawn(target.codes)
+        if shared is not None:
+            x_s, x_t = (x.astype(np.float64) for x in shared)
+            found.append([Pair(x_s[s], codes_s[s], x_t[t], target.codes[t])])
+            continue
+        splits = halves(target, seed)
+        trained = train([source], encoded, splits, Terms(), Schedule(steps=steps), seed)
+        z_s, z_t = trained.represent_source(0, source.x[s]).double().numpy(), trained.represent(encoded.x)[0].double()
+        tests = [np.intersect1d(split.test, t) for split in splits]
+        found.append([Pair(z_s[i], codes_s[s], z_t[i, k].numpy(), target.codes[k]) for i, k in enumerate(tests)])
     return found
