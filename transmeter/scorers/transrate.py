@@ -1,7 +1,8 @@
 """TransRate: how much shorter the code of the source's features gets once the target's labels are known.
 
 Huang et al., "Frustratingly Easy Transferability Estimation", ICML 2022, arXiv 2106.09362. As in the paper's listing
-all classes weigh the same. Range: nats, above 0 for balanced classes; grows with the number of features.
+all classes weigh the same. Range: nats, above 0 for balanced classes; grows with the number of features. With fewer
+rows than features it counts the directions that rows spread over more than the classes: trust it with many rows only.
 """
 
 from collections.abc import Sequence
