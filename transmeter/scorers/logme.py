@@ -53,14 +53,15 @@ def _maxima(squares: np.ndarray, projected: np.ndarray, counts: np.ndarray, n: i
     """
     rest = np.maximum(counts - projected.sum(1), 0)  # outside the span of the features
     ratio = np.ones(len(counts))  # alpha / beta
+    powers = np.stack([squares, np.ones_like(squares)], 1)  # (r, 2)
     for _ in range(200):
         keep = 1 / (squares + ratio[:, None])  # (classes, r)
         gamma = keep @ squares
-        weight = np.maximum((projected * keep**2) @ squares, 1e-12)
-        residual = np.maximum((projected * keep**2).sum(1) * ratio**2 + rest, 1e-12)
+        weight, residual = (projected * keep * keep @ powers).T
+        weight, residual = np.maximum(weight, 1e-12), np.maximum(residual * ratio**2 + rest, 1e-12)
         alpha, beta = gamma / weight, (n - gamma) / residual
         old, ratio = ratio, alpha / beta
-        if (abs(ratio - old) < 1e-7 * old).all():
+        if (abs(ratio - old) < 1e-5 * old).all():  # the evidence is flat there: its error is the square of that
             break
     determinant = np.log(alpha[:, None] + beta[:, None] * squares).sum(1) + (d - len(squares)) * np.log(alpha)
     evidence = d * np.log(alpha) + n * np.log(beta) - beta * residual - alpha * weight - determinant
