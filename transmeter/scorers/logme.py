@@ -61,7 +61,7 @@ def _maxima(squares: np.ndarray, projected: np.ndarray, counts: np.ndarray, n: i
         weight, residual = np.maximum(weight, 1e-12), np.maximum(residual * ratio**2 + rest, 1e-12)
         alpha, beta = gamma / weight, (n - gamma) / residual
         old, ratio = ratio, alpha / beta
-        if (abs(ratio - old) < 1e-5 * old).all():  # the evidence is flat there: its error is the square of that
+        if (abs(ratio - old) < 1e-5 * old).all():  # the evidence is flat there
             break
     determinant = np.log(alpha[:, None] + beta[:, None] * squares).sum(1) + (d - len(squares)) * np.log(alpha)
     evidence = d * np.log(alpha) + n * np.log(beta) - beta * residual - alpha * weight - determinant
