@@ -117,7 +117,7 @@ CALIBRATE = ("calibrate", str(MODEL), "--out", "OUT", "--target", MATH)
         (("rank", VA, HUNGARIAN, "--shots", "60"), "at least 61 are needed for --shots 60"),
         (("rank", VA, HUNGARIAN, "--shots", "0"), "--shots"),
         (("rank", VA, HUNGARIAN, "--repeats", "1"), "--repeats"),
-        (("rank", VA, HUNGARIAN, "--scorer", "logmee"), "scorer 'logmee' is unknown: give one of alignment, logme"),
+        (("rank", VA, HUNGARIAN, "--scorer", "logmee"), "scorer 'logmee' is unknown: give one of alignment, cls, gbc"),
         (("rank", VA, HUNGARIAN, "--set", "stepz=3"), "--set stepz=3 is not understood: give OPTION=VALUE with one of"),
         (("rank", VA, HUNGARIAN, "--set", "steps=many"), "'many' is not a whole number"),
         (("rank", VA, HUNGARIAN, "--set", "reconstruction=nan"), "'nan' is not a number"),
@@ -160,7 +160,7 @@ def test_the_targets_own_file_as_source_is_told(tmp_path):
 
 def test_lists_name_every_file_with_its_options():
     scorers, methods = run("scorers").stdout, run("methods").stdout
-    for name in ("alignment", "logme", "source_size", "transmeter"):
+    for name in ("alignment", "logme", "otdd", "short_finetune", "source_size", "transmeter"):
         assert f"\n{name}: " in "\n" + scorers
     assert "kprune: K-prune" in methods and "--set ratio=0.5" in methods and "in_place" not in methods
 

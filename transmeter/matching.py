@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
-from transmeter.data import Table
+from transmeter.data import Encoder, Table
 from transmeter.names import likeness, same_numbers, telling, words
 
 THRESHOLD = 0.6  # confidence from which columns match by meaning
@@ -39,6 +39,24 @@ def shared_features(source: Sequence[str], target: Sequence[str]) -> list[tuple[
         if i is not None:
             pairs.setdefault(i, j)
     return list(pairs.items())
+
+
+def common_features(source: Table, target: Table) -> tuple[np.ndarray, np.ndarray] | None:
+    """(n_s, d) and (n_t, d) float32: the columns of one name and kind, in units of the target's standard deviation.
+
+    None where there is no such column.
+    """
+    pairs = [
+        (source.columns[i], target.columns[j])
+        for i, j in shared_features(source.columns, target.columns)
+        if source.features.dtypes.iloc[i] == target.features.dtypes.iloc[j]
+    ]
+    if not pairs:
+        return None
+    there = target.features[[j for _, j in pairs]]
+    encoder = Encoder(there)
+    here = source.features[[i for i, _ in pairs]].set_axis(there.columns, axis=1)
+    return encoder(here), encoder(there)
 
 
 def match_classes(

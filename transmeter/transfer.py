@@ -9,14 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from transmeter.data import Table
-from transmeter.estimate import Split, halves
+from transmeter.estimate import Split
 from transmeter.losses import class_means
 from transmeter.matching import match_classes, shared_features
 from transmeter.modules import Branch, Discriminators, StackedLinear, Trunk, represent
 from transmeter.source import HIDDEN, WIDTH, Encoded, Source
 from transmeter.training import Data, Schedule, Stack, Terms, fit
 
-VIEWS = 32  # sources that `views` trains as one stack, so that memory is flat in them
 PACE = 1 / 3  # of the learning rate for weights that come from a source
 SOURCE_ROWS = 2000  # of a source that a transfer draws from, so that memory is flat in the sources' sizes
 
@@ -34,6 +33,14 @@ class Trained:
         """z (arms, splits, n, hidden) of target rows x (n, d)."""
         z = represent(self.stack.target, self.stack.trunk, x.expand(self.arms * self.splits, -1, -1))
         return z.unflatten(0, (self.arms, self.splits))
+
+    @torch.no_grad()
+    def represent_source(self, a: int, x: Tensor) -> Tensor:
+        """z (splits, n, hidden) of rows x (n, d) of the source of arm `a`, by the same networks."""
+        own = slice(a * self.splits, (a + 1) * self.splits)
+        first, then = self.stack.source.transform, self.stack.trunk.encode
+        hidden = F.relu(x @ first.weight[own, : x.shape[1]] + first.bias[own])
+        return F.relu(hidden @ then.weight[own] + then.bias[own])
 
     @torch.no_grad()
     def probabilities(self, x: Tensor) -> Tensor:
@@ -187,38 +194,3 @@ def _class_means(z: Tensor, table: Table) -> np.ndarray:
 def _copy(into: StackedLinear, own: slice, layer: StackedLinear) -> None:
     into.weight[own] = layer.weight
     into.bias[own] = layer.bias
-
-
-@dataclass(frozen=True)
-class View:
-    """Target rows as a source sees them after a feature transformation was learned on other rows.
-
-    features (n, h) float64; outputs (n, source classes) probabilities of the source's own classifier on them; codes
-    (n,) the target class of each row.
-    """
-
-    features: np.ndarray
-    outputs: np.ndarray
-    codes: np.ndarray
-
-
-def views(sources: Sequence[Source], target: Table, seed: int, steps: int) -> list[tuple[View, View]]:
-    """Two views for every source: the transformation learned on one half of the labelled rows, the other half seen.
-
-    For scorers that need target rows in the source's feature space. Raises ValueError for a class with fewer than 4
-    labelled rows.
-    """
-    splits, encoded = halves(target, seed), Encoded(target)
-    found: list[tuple[View, View]] = []
-    for first in range(0, len(sources), VIEWS):
-        chunk = sources[first : first + VIEWS]
-        z = train(chunk, encoded, splits, Terms(), Schedule(steps=steps), seed).represent(encoded.x)
-        for source, seen in zip(chunk, z):
-            with torch.no_grad():
-                outputs = torch.stack([source.classifier.trunk.head(s[None])[0].softmax(1) for s in seen])
-            both = [
-                View(seen[i, s.test].double().numpy(), outputs[i, s.test].double().numpy(), target.codes[s.test])
-                for i, s in enumerate(splits)
-            ]
-            found.append((both[0], both[1]))
-    return found

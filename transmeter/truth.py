@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from transmeter.baseline import best, target_only
+from transmeter.baseline import SCRATCH, target_only
 from transmeter.data import Table, write_json
 from transmeter.estimate import accuracies, check_metric, make_splits
 from transmeter.source import Classifier, Encoded, Source
@@ -81,16 +81,15 @@ def measure(
     encoded = Encoded(target)
     made = [*sources, *(_controls(sources[0], seed) if controls else ())]
     found, scratch = transferred(made, encoded, splits, steps, seed, metric)
-    alone = {"scratch network": scratch}
+    alone = {SCRATCH: scratch}
     for name, chances in target_only(encoded, splits, np.arange(len(target)), seed).items():
-        values = accuracies(chances[None], target.codes, splits, metric)[0]
-        alone[name] = np.where(chances[:, 0, 0].isnan().numpy(), np.nan, values)
+        alone[name] = accuracies(chances[None], target.codes, splits, metric)[0]
+    baseline = max(alone, key=lambda name: alone[name].mean())
     other = transferred([], encoded, splits, steps, seed + 7919, metric)[1] if controls else None
     repeat = np.array([s.repeat for s in splits])
-    name_of_best, baseline = best(alone)
 
     def arm(name: str, values: np.ndarray) -> Arm:
-        difference = np.array([(values - baseline)[repeat == r].mean() for r in range(repeat.max() + 1)])
+        difference = np.array([(values - alone[baseline])[repeat == r].mean() for r in range(repeat.max() + 1)])
         error = float(difference.std(ddof=1) / len(difference) ** 0.5)
         reach = float(stats.t.ppf(0.975, len(difference) - 1)) * error
         mean = float(difference.mean())
@@ -105,8 +104,8 @@ def measure(
         repeats=repeats,
         steps=steps,
         seed=seed,
-        baseline=name_of_best,
-        baselines={name: float(np.nanmean(values)) for name, values in alone.items()},
+        baseline=baseline,
+        baselines={name: float(values.mean()) for name, values in alone.items()},
         reliability=reliability(np.array([a.by_repeat for a in arms[: len(sources)]])),
         sources=arms[: len(sources)],
         controls=arms[len(sources) :] + ([arm("no source, another seed", other)] if other is not None else []),

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from transmeter import losses
-from transmeter.data import Encoder, Table
+from transmeter.data import Table
 from transmeter.estimate import Score
-from transmeter.matching import shared_features
+from transmeter.matching import common_features
 from transmeter.modules import Discriminators
 from transmeter.source import Source
 from transmeter.training import one_thread
@@ -55,24 +55,17 @@ def score(
 
 def _common(source: Table, target: Table, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """x (1, n, d) and memberships q (1, n, classes) of both sides in units of the target's standard deviation."""
-    pairs = [
-        (source.columns[i], target.columns[j])
-        for i, j in shared_features(source.columns, target.columns)
-        if source.features.dtypes.iloc[i] == target.features.dtypes.iloc[j]
-    ]
+    found = common_features(source, target)
     classes = [c for c in target.classes if c in source.classes]
-    if not pairs or not classes:
-        what = "feature" if not pairs else "class name"
+    if found is None or not classes:
+        what = "class name" if found else "feature"
         raise ValueError(f"{source.name} shares no {what} with {target.name}: alignment needs a common space")
-    there = target.features[[j for _, j in pairs]]
-    encoder = Encoder(there)
-    here = source.features[[i for i, _ in pairs]].set_axis(there.columns, axis=1)
     rng = np.random.default_rng(seed)
     both = []
-    for features, labels in ((here, source.labels), (there, target.labels)):
-        rows = rng.permutation(len(features))[:ROWS]
+    for x, labels in zip(found, (source.labels, target.labels)):
+        rows = rng.permutation(len(x))[:ROWS]
         q = labels[rows, None] == np.array(classes, dtype=object)
-        both += [torch.from_numpy(encoder(features.iloc[rows]))[None], torch.from_numpy(q).float()[None]]
+        both += [torch.from_numpy(x[rows])[None], torch.from_numpy(q).float()[None]]
     return both[0], both[1], both[2], both[3]
 
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from transmeter.data import Table
 from transmeter.estimate import Score
+from transmeter.labels import one_hot
 from transmeter.source import Source
-from transmeter.transfer import views
+from transmeter.views import over_views
 
 
 def score(sources: Sequence[Source], target: Table, *, seed: int = 0, steps: int = 60) -> list[Score]:
@@ -20,8 +21,7 @@ def score(sources: Sequence[Source], target: Table, *, seed: int = 0, steps: int
 
     steps: of training of the transformation. Raises ValueError for a class with fewer than 4 labelled rows.
     """
-    seen = views(sources, target, seed, steps)
-    return [Score(float(np.mean([log_evidence(v.features, v.codes) for v in both]))) for both in seen]
+    return over_views(lambda view: log_evidence(view.features, view.codes), sources, target, seed, steps)
 
 
 def log_evidence(features: np.ndarray, codes: np.ndarray) -> float:
@@ -30,40 +30,39 @@ def log_evidence(features: np.ndarray, codes: np.ndarray) -> float:
     features (n, d) float64, codes (n,) class numbers; each class against the rest as 0 / 1. Raises ValueError for
     values that are not finite and for fewer than two classes.
     """
-    if not np.isfinite(features).all():
-        raise ValueError("features hold values that are not finite: replace them first")
-    classes = np.unique(codes)
-    if len(classes) < 2:
-        raise ValueError("one class only: LogME needs two")
+    labels = one_hot(features, codes)  # (n, classes)
     if not features.any():
         features = np.full_like(features, 1e-6)  # features that are all zero tell nothing, which is a low score
-    u, s, _ = np.linalg.svd(features, full_matrices=False)
-    labels = (codes[:, None] == classes).astype(np.float64)  # (n, classes)
-    projected = (u.T @ labels) ** 2
-    rest = (labels**2).sum(0) - projected.sum(0)  # outside the span of the features
-    return float(np.mean([_maximum(s**2, p, r, *features.shape) for p, r in zip(projected.T, rest)]))
+    n, d = features.shape
+    wide = d > n  # the smaller of F F' and F' F has the same spectrum
+    squares, vectors = np.linalg.eigh(features @ features.T if wide else features.T @ features)
+    kept = squares > squares[-1] * d * np.finfo(float).eps
+    squares, vectors = squares[kept], vectors[:, kept]
+    if wide:
+        projected = (vectors.T @ labels) ** 2  # (directions, classes)
+    else:
+        projected = (vectors.T @ (features.T @ labels)) ** 2 / squares[:, None]
+    return float(_maxima(squares, projected.T, labels.sum(0), n, d).mean())
 
 
-def _maximum(squares: np.ndarray, projected: np.ndarray, rest: float, n: int, d: int) -> float:
-    """MacKay's fixed point in alpha and beta; squares: of the singular values, projected: of the label on them."""
-    alpha = beta = 1.0
+def _maxima(squares: np.ndarray, projected: np.ndarray, counts: np.ndarray, n: int, d: int) -> np.ndarray:
+    """(classes,) evidence a row, by MacKay's fixed point in alpha and beta, all classes at once.
+
+    squares (r,): of the singular values; projected (classes, r): of the labels on them; counts (classes,): of the
+    labels themselves.
+    """
+    rest = np.maximum(counts - projected.sum(1), 0)  # outside the span of the features
+    ratio = np.ones(len(counts))  # alpha / beta
+    powers = np.stack([squares, np.ones_like(squares)], 1)  # (r, 2)
     for _ in range(200):
-        old = alpha / beta
-        shrink, residual, weight = _posterior(squares, projected, rest, old)
-        gamma = shrink.sum()
-        alpha, beta = gamma / max(weight, 1e-12), (n - gamma) / max(residual, 1e-12)
-        if abs(alpha / beta - old) < 1e-7 * old:
+        keep = 1 / (squares + ratio[:, None])  # (classes, r)
+        gamma = keep @ squares
+        weight, residual = (projected * keep * keep @ powers).T
+        weight, residual = np.maximum(weight, 1e-12), np.maximum(residual * ratio**2 + rest, 1e-12)
+        alpha, beta = gamma / weight, (n - gamma) / residual
+        old, ratio = ratio, alpha / beta
+        if (abs(ratio - old) < 1e-5 * old).all():  # the evidence is flat there
             break
-    _, residual, weight = _posterior(squares, projected, rest, alpha / beta)
-    determinant = np.log(alpha + beta * squares).sum() + (d - len(squares)) * np.log(alpha)
+    determinant = np.log(alpha[:, None] + beta[:, None] * squares).sum(1) + (d - len(squares)) * np.log(alpha)
     evidence = d * np.log(alpha) + n * np.log(beta) - beta * residual - alpha * weight - determinant
-    return float(0.5 * (evidence - n * np.log(2 * np.pi)) / n)
-
-
-def _posterior(
-    squares: np.ndarray, projected: np.ndarray, rest: float, ratio: float
-) -> tuple[np.ndarray, float, float]:
-    """(shrinkage of each direction, squared residual, squared weights) of the mean posterior; ratio: alpha / beta."""
-    shrink = squares / (squares + ratio)
-    residual = (projected * (1 - shrink) ** 2).sum() + rest
-    return shrink, residual, (projected * squares / (squares + ratio) ** 2).sum()
+    return 0.5 * (evidence - n * np.log(2 * np.pi)) / n

@@ -8,13 +8,14 @@ settled drop out. Range: percentage points, about -50 to 50.
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from transmeter.baseline import best, target_only
+from transmeter.baseline import SCRATCH, target_only
 from transmeter.data import Table
 from transmeter.estimate import (
     Gain,
@@ -41,7 +42,6 @@ STACK = 160  # networks that train as one batch, so that memory is flat in sourc
 CANDIDATES = 30  # sources that get beyond the screen
 UNLABELLED = 2000  # unlabelled rows that narrow the interval
 SETTLED = 1.0  # half-width of an interval, in percentage points, that needs no more repeats
-SCRATCH = "scratch network"
 VARIANTS = {
     "plain": Terms(),
     "fast": Terms(reconstruction=0.1, mean_distance=0.01),
@@ -59,16 +59,28 @@ def score(
     metric: str = "balanced_accuracy",
     budget: float | None = None,
     variant: Literal["plain", "fast", "paper"] = "plain",
+    source_loss: float | None = None,
+    reconstruction: float | None = None,
+    discriminator: float | None = None,
+    mean_distance: float | None = None,
     steps: int = 80,
 ) -> list[Score]:
     """Estimated gain of every source, its value in percentage points.
 
     shots, repeats, metric, budget: as in `ranking.rank`; variant: terms of the loss, plain (cross-entropies), fast
-    (with reconstruction and mean distance) or paper (with label-wise discriminators as well); steps: of training.
-    Raises ValueError as `estimate.make_splits`.
+    (with reconstruction and mean distance) or paper (with label-wise discriminators as well); source_loss,
+    reconstruction, discriminator, mean_distance: weights other than the variant's, 0 switches a term off; steps: of
+    training. Raises ValueError as `estimate.make_splits`.
     """
     check_metric(metric)
     begin = time.monotonic()
+    given = {
+        "source_loss": source_loss,
+        "reconstruction": reconstruction,
+        "discriminator": discriminator,
+        "mean_distance": mean_distance,
+    }
+    terms, schedule = replace(VARIANTS[variant], **{k: v for k, v in given.items() if v is not None}), Schedule(steps)
     race = Race(sources, target, make_splits(target, shots, repeats, seed), metric, seed)
     live = sorted(range(len(sources)), key=lambda i: -race.foreseen[i].high)[:CANDIDATES]
     rounds = -(-len(race.splits) // SPLITS)
@@ -76,7 +88,7 @@ def score(
         for number in range(rounds):
             if not live or (number and budget and time.monotonic() - begin > budget):
                 break
-            race.run(live, number, VARIANTS[variant], Schedule(steps=steps))
+            race.run(live, number, terms, schedule)
             live = race.still_open(live)
             step(race.news(live))
     outcomes = [race.outcome(i) for i in range(len(sources))]
@@ -100,7 +112,7 @@ class Race:
         """Round `number`: the live sources and the learners of the target alone on its splits."""
         part = list(self.splits[number * SPLITS : (number + 1) * SPLITS])
         seed = self.seed * 100_003 + number
-        for name, chances in target_only(self.target, part, self.measured.rows).items():
+        for name, chances in target_only(self.target, part, self.measured.rows, self.seed).items():
             self.alone.setdefault(name, []).append(chances)
         arms = STACK // SPLITS - 1
         for first in range(0, len(live), arms):
@@ -118,7 +130,7 @@ class Race:
         chances = torch.cat(self.chances[i])
         alone = {name: torch.cat(parts) for name, parts in self.alone.items()}
         done = self.measured.splits[: len(alone[SCRATCH])]
-        name, _ = best({n: accuracies(c[None], self.measured.codes, done, self.metric)[0] for n, c in alone.items()})
+        name = max(alone, key=lambda n: accuracies(alone[n][None], self.measured.codes, done, self.metric).mean())
         scratch = right_class(alone[SCRATCH][: len(chances)], self.measured)
         return compare(
             chances,
