@@ -25,7 +25,7 @@ from transmeter.scorers.logme import log_evidence
 from transmeter.scorers.nce import nce
 from transmeter.scorers.transrate import trans_rate
 from transmeter.source import Source
-from transmeter.transfer import pairs
+from transmeter.views import pairs
 
 ON_FEATURES = (log_evidence, h_score, trans_rate, gbc, knn)
 

@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedKFold
 from torch.nn import functional as F
 
 from transmeter.data import Table
-from transmeter.prior import Evidence, Gain, foresee
+from transmeter.prior import Evidence, Gain, join, shipped
 
 METRICS = ("balanced_accuracy", "accuracy")
 FOLDS = 5
@@ -260,15 +260,8 @@ def _stratified(values: np.ndarray, codes: np.ndarray, weights: np.ndarray) -> f
 
 
 def estimate(outcome: Outcome) -> Gain:
-    """The gain as measured, joined with what the evidence lets expect by precision."""
-    mean, error, freedom = measured(outcome)
-    foreseen = foresee(outcome.evidence, outcome.shots)
-    deviation = (foreseen.high - foreseen.low) / (2 * 1.96)
-    pull = deviation**2 / (deviation**2 + error**2)
-    mean, error = pull * mean + (1 - pull) * foreseen.mean, pull**0.5 * error
-    reach = float(stats.t.ppf(0.975, freedom)) * error
-    p_negative = float(stats.t.cdf(-mean / error, freedom)) if error else float(mean < 0)
-    return Gain(mean, mean - reach, mean + reach, p_negative)
+    """The gain as measured, joined with what the evidence lets expect."""
+    return join(shipped(), outcome.evidence, outcome.shots, outcome.soft, measured(outcome))
 
 
 def differ(leader: Outcome, other: Outcome) -> bool:

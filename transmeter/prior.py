@@ -1,6 +1,15 @@
-"""What to expect of a gain before it is measured, and how to join that with a measurement."""
+"""What evidence lets expect of a gain: a small linear model, fitted on measured pairs and shipped as prior.json.
 
+`benchmarks/fit_prior.py` fits it on `benchmarks/results/rank_quality_pairs.csv`; both are in the repository.
+"""
+
+import json
 from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import resources
+
+import numpy as np
+from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -26,10 +35,6 @@ class Evidence:
     misfit: float
     ridge_gain: float
 
-    def values(self) -> list[float]:
-        """In the order of the fields."""
-        return list(asdict(self).values())
-
 
 @dataclass(frozen=True)
 class Gain:
@@ -41,8 +46,78 @@ class Gain:
     p_negative: float
 
 
+@dataclass(frozen=True)
+class Linear:
+    """mean = intercept + weights . (x - center) / scale; variance = spread[0] + spread[1] / shots."""
+
+    center: list[float]
+    scale: list[float]
+    weights: list[float]
+    intercept: float
+    spread: list[float]
+
+    def expect(self, x: list[float], shots: int) -> tuple[float, float]:
+        """(mean, standard deviation) in percentage points."""
+        z = np.clip((np.array(x) - self.center) / np.array(self.scale), -4, 4)  # no trust far from what was seen
+        return self.intercept + float(z @ self.weights), (self.spread[0] + self.spread[1] / shots) ** 0.5
+
+
+@dataclass(frozen=True)
+class Prior:
+    """screen: from evidence alone; transfer: from evidence and the soft gain of a short transfer; inflation: of the
+    measured gain's standard error, which few rows understate."""
+
+    screen: Linear
+    transfer: Linear
+    inflation: float
+
+
+@cache
+def shipped() -> Prior:
+    """The model in prior.json."""
+    found = json.loads(resources.files("transmeter").joinpath("prior.json").read_text(encoding="utf-8"))
+    return Prior(Linear(**found["screen"]), Linear(**found["transfer"]), found["inflation"])
+
+
+def features(evidence: Evidence, shots: int, soft: float | None = None) -> list[float]:
+    """What the linear models see: evidence, told apart by whether class names match, and its products; with the soft
+    gain, in percentage points, where one was measured."""
+    e, few = evidence, shots**-0.5
+    named = float(e.mapped > 0)
+    found = [
+        *(e.shared, e.mapped, e.paired, e.size, e.skill),
+        *(e.zero_shot * named, e.zero_shot * (1 - named), e.closeness * named, e.closeness * (1 - named)),
+        *(e.separation * e.shared, e.misfit * e.shared, e.ridge_gain),
+        *(e.shared * e.skill, e.paired * e.skill, e.shared * named, e.shared * (1 - named)),
+        *(few, few * e.shared * e.skill * named, few * e.zero_shot * named, few * e.paired * e.skill),
+    ]
+    return found if soft is None else [*found, soft, few * soft, float(np.tanh(soft / 10))]
+
+
 def foresee(evidence: Evidence, shots: int) -> Gain:
     """The gain that evidence alone lets expect."""
-    mean, deviation = 0.0, 4 + 6 * evidence.shared
-    reach = 1.96 * deviation
-    return Gain(mean, mean - reach, mean + reach, 0.5)
+    mean, deviation = shipped().screen.expect(features(evidence, shots), shots)
+    return gain(mean, deviation)
+
+
+def join(prior: Prior, evidence: Evidence, shots: int, soft: float, measured: tuple[float, float, float]) -> Gain:
+    """The expected gain and the measured one (mean, standard error, degrees of freedom), weighed by precision."""
+    expected, deviation = prior.transfer.expect(features(evidence, shots, soft), shots)
+    mean, error, freedom = measured
+    error *= prior.inflation
+    weight = deviation**2 / (deviation**2 + error**2)
+    # the share of the measurement is as uncertain as its degrees of freedom say, that of the prior is not
+    freedom = freedom / max(weight, 1e-6) ** 2
+    return gain(weight * mean + (1 - weight) * expected, weight**0.5 * error, freedom)
+
+
+def gain(mean: float, error: float, freedom: float = np.inf) -> Gain:
+    """A gain with its 95 % interval from a mean and a standard error in percentage points."""
+    reach = float(stats.t.ppf(0.975, freedom)) * error
+    p_negative = float(stats.t.cdf(-mean / error, freedom)) if error else float(mean < 0)
+    return Gain(mean, mean - reach, mean + reach, p_negative)
+
+
+def as_json(prior: Prior) -> str:
+    """What `shipped` reads."""
+    return json.dumps(asdict(prior), indent=1) + "\n"

@@ -1,7 +1,7 @@
 """Short fine-tune: the gain that is measured by fine-tuning from every source for a moment, one source at a time.
 
-The rival to beat at equal wall time: a full transfer cut short, against the same network on the target alone on the same
-splits, without stacking, screening or a prior. Range: percentage points, about -50 to 50.
+The rival to beat at equal wall time: a full transfer cut short, against the same network on the target alone
+on the same splits, without stacking, screening or a prior. Range: percentage points, about -50 to 50.
 """
 
 import time
