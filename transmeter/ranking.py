@@ -102,10 +102,10 @@ def rank(
     """Score every source for the target and order them, best first.
 
     shots: labelled target rows a class that training may use (None: all, by cross-fitting); repeats: of the
-    comparison with the target alone, at most (None: 40, or 10 of cross-fitting); budget: seconds after which no new round of repeats begins; options:
-    of the scorer; cache: folder for source classifiers and texts' states; encoder, match: as for `prepare`. A source
-    that fails is listed last with its reason. Raises ValueError for an unknown scorer or option, an encoder that
-    cannot be loaded, or an unusable target.
+    comparison with the target alone, at most (None: 40, or 10 of cross-fitting); budget: seconds after which no new
+    round of repeats begins; options: of the scorer; cache: folder for source classifiers and texts' states; encoder,
+    match: as for `prepare`. A source that fails is listed last with its reason. Raises ValueError for an unknown
+    scorer or option, an encoder that cannot be loaded, or an unusable target.
     """
     repeats = repeats or usual_repeats(shots)
     known = scorers()
