@@ -126,7 +126,9 @@ def main() -> None:
 @main.command()
 @compared
 @click.option("--shots", type=click.IntRange(1), help="Labelled rows a class to train on; the rest only measures.")
-@click.option("--repeats", default=40, show_default=True, type=click.IntRange(2), help="Of the comparison, at most.")
+@click.option(
+    "--repeats", type=click.IntRange(2), help="Of the comparison, at most. Default: 40 of shots, 10 of folds."
+)
 @click.option("--budget", type=SECONDS, help="Time after which no new round begins, such as 60s or 2m.")
 @click.option("--scorer", default="transmeter", show_default=True, help="See: transmeter scorers.")
 @click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Option of the scorer.")

@@ -50,12 +50,12 @@ class Problem:
 def problems(datasets: Path, encode: Callable[[list[Table]], list[Table]], quick: bool = False) -> list[Problem]:
     """All problems on the sets below `datasets` (tabular/, text/); encode: texts to features.
 
-    quick: one or two targets a family.
+    quick: one target a family.
     """
     made = [*_knobs(datasets), *_real(datasets), *_paired(datasets), *_text(datasets, encode), *_nulls(datasets)]
     if not quick:
         return made
-    return [p for f in FAMILIES for p in [q for q in made if q.family == f][: 1 if f in ("paired", "text") else 2]]
+    return [next(p for p in made if p.family == family) for family in FAMILIES]
 
 
 def seed_of(*what: object) -> np.random.Generator:

@@ -42,12 +42,12 @@ def _linear(pairs: pd.DataFrame, see: Callable[[pd.Series], list[float]]) -> Lin
     left_out = np.zeros(len(y))
     for family in pairs["family"].unique():
         there = (pairs["family"] == family).to_numpy()
-        center, scale = x[~there].mean(0), x[~there].std(0) + 1e-9
+        center, scale = x[~there].mean(0), x[~there].std(0).clip(1e-2)
         model = Ridge(RIDGE).fit((x[~there] - center) / scale, y[~there])
         left_out[there] = model.predict(np.clip((x[there] - center) / scale, -4, 4))
     shots = pairs["shots"].to_numpy(dtype=float)
     spread, _ = nnls(np.column_stack([np.ones(len(y)), 1 / shots]), (y - left_out) ** 2)
-    center, scale = x.mean(0), x.std(0) + 1e-9
+    center, scale = x.mean(0), x.std(0).clip(1e-2)
     model = Ridge(RIDGE).fit((x - center) / scale, y)
     rounded = [[round(float(v), 6) for v in values] for values in (center, scale, model.coef_, spread)]
     return Linear(rounded[0], rounded[1], rounded[2], round(float(model.intercept_), 6), rounded[3])

@@ -58,6 +58,11 @@ class Score:
     outcome: Outcome | None = None
 
 
+def usual_repeats(shots: int | None) -> int:
+    """40 draws of shots, or 10 times the folds of cross-fitting, where labels limit what more repeats would tell."""
+    return 40 if shots else 10
+
+
 def make_splits(target: Table, shots: int | None, repeats: int, seed: int) -> list[Split]:
     """Cross-fitting folds over the labelled rows; or, with shots, draws of that many rows a class, the rest measures.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from transmeter.data import MAX_ROWS, Table, Unusable, sample, write_json
-from transmeter.estimate import Score, differ
+from transmeter.estimate import Score, differ, usual_repeats
 from transmeter.prepare import prepare
 from transmeter.prior import Gain
 from transmeter.scorers import scorers
@@ -90,7 +90,7 @@ def rank(
     scorer: str = "transmeter",
     *,
     shots: int | None = None,
-    repeats: int = 40,
+    repeats: int | None = None,
     budget: float | None = None,
     seed: int = 0,
     metric: str = "balanced_accuracy",
@@ -102,11 +102,12 @@ def rank(
     """Score every source for the target and order them, best first.
 
     shots: labelled target rows a class that training may use (None: all, by cross-fitting); repeats: of the
-    comparison with the target alone, at most; budget: seconds after which no new round of repeats begins; options:
-    of the scorer; cache: folder for source classifiers and texts' states; encoder, match: as for `prepare`. A source
-    that fails is listed last with its reason. Raises ValueError for an unknown scorer or option, an encoder that
-    cannot be loaded, or an unusable target.
+    comparison with the target alone, at most (None: 40, or 10 of cross-fitting); budget: seconds after which no new
+    round of repeats begins; options: of the scorer; cache: folder for source classifiers and texts' states; encoder,
+    match: as for `prepare`. A source that fails is listed last with its reason. Raises ValueError for an unknown
+    scorer or option, an encoder that cannot be loaded, or an unusable target.
     """
+    repeats = repeats or usual_repeats(shots)
     known = scorers()
     if scorer not in known:
         raise ValueError(f"scorer '{scorer}' is unknown: give one of {', '.join(known)}")

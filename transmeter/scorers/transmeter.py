@@ -30,6 +30,7 @@ from transmeter.estimate import (
     estimate,
     make_splits,
     right_class,
+    usual_repeats,
 )
 from transmeter.evidence import gather
 from transmeter.prior import foresee
@@ -55,7 +56,7 @@ def score(
     *,
     seed: int = 0,
     shots: int | None = None,
-    repeats: int = 40,
+    repeats: int | None = None,
     metric: str = "balanced_accuracy",
     budget: float | None = None,
     variant: Literal["plain", "fast", "paper"] = "plain",
@@ -81,7 +82,7 @@ def score(
         "mean_distance": mean_distance,
     }
     terms, schedule = replace(VARIANTS[variant], **{k: v for k, v in given.items() if v is not None}), Schedule(steps)
-    race = Race(sources, target, make_splits(target, shots, repeats, seed), metric, seed)
+    race = Race(sources, target, make_splits(target, shots, repeats or usual_repeats(shots), seed), metric, seed)
     live = sorted(range(len(sources)), key=lambda i: -race.foreseen[i].high)[:CANDIDATES]
     rounds = -(-len(race.splits) // SPLITS)
     with bar(f"{len(sources)} sources for {target.name}:", rounds) as step:

@@ -1,0 +1,159 @@
+"""Does the ranking predict the true gain? Five families of problems, all scorers, two modes.
+
+    python benchmarks/rank_quality.py DATASETS --encoder FOLDER        (under 30 minutes on 2 cores)
+    python benchmarks/rank_quality.py DATASETS --quick                 (under 3)
+
+Truth: full transfer, 64 paired repeats. Planning mode: all target rows are labelled, k a class train. Few labels: only
+k rows a class carry a label, drawn anew; the others are unlabelled. DATASETS holds tabular/NAME.csv and
+text/NAME/train.csv.gz; the encoder is all-MiniLM-L6-v2. Every cell is written when it is done, and a second run goes
+on where the first stopped. rank_report.py turns the cells into figures.
+"""
+
+import json
+import os
+import re
+import time
+import warnings
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from families import Problem, problems
+from rank_report import report
+
+from transmeter import truth
+from transmeter.data import Table, write_json
+from transmeter.estimate import Score, measured
+from transmeter.prior import shipped
+from transmeter.scorers import scorers
+from transmeter.source import Source
+from transmeter.text import featurise
+
+RESULTS = Path(__file__).resolve().parent / "results"
+LEFT_OUT = ("alignment",)  # needs features of one model on both sides; it serves calibration data
+ABLATION = {
+    "plain": {},
+    "no source loss": {"source_loss": 0.0},
+    "with reconstruction": {"reconstruction": 0.1},
+    "with mean distance": {"mean_distance": 0.01},
+    "with discriminators": {"discriminator": 0.1},
+    "fast (reconstruction, mean distance)": {"variant": "fast"},
+    "paper (all terms)": {"variant": "paper"},
+}
+
+
+@click.command()
+@click.argument("datasets", type=click.Path(path_type=Path, exists=True))
+@click.option("--encoder", type=click.Path(path_type=Path), help="Of the texts. Default: TF-IDF.")
+@click.option("--quick", is_flag=True, help="One target a family, fewer repeats, no ablation.")
+@click.option("--work", default="/tmp/transmeter-rank-quality", type=click.Path(path_type=Path), help="For cells.")
+@click.option("--workers", default=2)
+def main(datasets: Path, encoder: Path | None, quick: bool, work: Path, workers: int) -> None:
+    """Run what is not done yet, then report."""
+    begin = time.perf_counter()
+    cells = work / ("quick" if quick else "full")
+    cells.mkdir(parents=True, exist_ok=True)
+    made = problems(datasets, lambda tables: featurise(tables, None if quick else encoder, work / "texts"), quick)
+    jobs = [(p, shots, cells / _file_name(p, shots)) for p in made for shots in p.shots]
+    jobs.sort(key=lambda job: -len(job[0].sources) * job[0].target.features.shape[1])  # long ones first
+    open_jobs = [job for job in jobs if not job[2].exists()]
+    with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        running = [pool.submit(cell, *job, work / "sources", quick) for job in open_jobs]
+        for i, done in enumerate(as_completed(running), start=1):
+            click.echo(f"{i} of {len(running)}: {done.result()} ({time.perf_counter() - begin:.0f} s)", err=True)
+    found = [json.loads(path.read_text()) for _, _, path in jobs]
+    name = "rank_quality_quick" if quick else "rank_quality"
+    report(found, RESULTS, name, time.perf_counter() - begin, shipped() if quick else None)
+
+
+def _file_name(problem: Problem, shots: int) -> str:
+    return re.sub(r"\W+", "_", f"{problem.family} {problem.target.name} {shots}") + ".json"
+
+
+def cell(problem: Problem, shots: int, path: Path, cache: Path, quick: bool) -> str:
+    """Truth and all scorers of one target at one number of shots, written to `path`."""
+    warnings.simplefilter("ignore")
+    sources = [Source(t, cache) for t in problem.sources]
+    for source in sources:
+        _ = source.classifier, source.skill  # cached in all arms
+    begin = time.perf_counter()
+    true = truth.measure(sources, problem.target, shots=shots, repeats=16 if quick else 64, seed=99, controls=False)
+    seconds = time.perf_counter() - begin
+    runs = [_run("planning", 0, sources, problem.target, {"shots": shots})]
+    for draw in range(1 if quick else 2):
+        runs.append(_run("few", draw, sources, hidden(problem.target, shots, draw), {}))
+    ablation = {}
+    if not quick and shots == problem.shots[0]:
+        for name, options in ABLATION.items():
+            scored = scorers()["transmeter"](sources, problem.target, shots=shots, repeats=10, seed=7, **options)
+            ablation[name] = [measured(s.outcome)[0] for s in scored]
+    about = {
+        "family": problem.family,
+        "target": problem.target.name,
+        "shots": shots,
+        "classes": len(problem.target.classes),
+        "sources": [s.table.name for s in sources],
+        "levels": problem.levels,
+    }
+    write_json(about | {"truth": asdict(true), "seconds": seconds, "runs": runs, "ablation": ablation}, path)
+    return f"{problem.family}, {problem.target.name}, {shots} shots"
+
+
+def hidden(target: Table, shots: int, draw: int) -> Table:
+    """The target with `shots` labels a class left, drawn at random."""
+    rng = np.random.default_rng(1000 + draw)
+    rows = [rng.permutation(np.flatnonzero(target.codes == c))[:shots] for c in range(len(target.classes))]
+    kept = np.isin(np.arange(len(target)), np.concatenate(rows))
+    return replace(target, labels=np.where(kept, target.labels, None))
+
+
+def _run(mode: str, draw: int, sources: list[Source], target: Table, options: dict[str, int]) -> dict:
+    """Values and seconds of every scorer; of Transmeter also what its estimate is made of."""
+    scored, seconds = {}, {}
+    shots = {k: v for k, v in options.items() if k == "shots"}
+    for name, function in scorers().items():
+        if name in LEFT_OUT:
+            continue
+        begin = time.perf_counter()
+        if name == "transmeter":
+            found = function(sources, target, seed=draw, **options)
+        else:  # its turn comes before transmeter's in the folder's order, so its budget is set below
+            found = [] if name == "short_finetune" else function(sources, target, seed=draw)
+        seconds[name] = time.perf_counter() - begin
+        scored[name] = found
+    limit = seconds["transmeter"]
+    begin = time.perf_counter()
+    scored["short_finetune"] = scorers()["short_finetune"](
+        sources, target, seed=draw, repeats=200, seconds=limit, **shots
+    )
+    seconds["short_finetune"] = time.perf_counter() - begin
+    values = {name: [s.value for s in found] for name, found in scored.items()}
+    return {
+        "mode": mode,
+        "draw": draw,
+        "values": values,
+        "seconds": seconds,
+        "transmeter": [_parts(s) for s in scored["transmeter"]],
+    }
+
+
+def _parts(score: Score) -> dict:
+    if score.outcome is None:
+        return {"gain": asdict(score.gain)}
+    outcome = score.outcome
+    return {
+        "gain": asdict(score.gain),
+        "measured": list(measured(outcome)),
+        "soft": outcome.soft,
+        "evidence": asdict(outcome.evidence),
+        "repeats": len(outcome.difference),
+        "baseline": outcome.baseline,
+    }
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()

@@ -1,0 +1,282 @@
+"""From the cells of rank_quality.py to figures, tables and pictures."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import matplotlib
+import numpy as np
+import pandas as pd
+from fit_prior import FIELDS, evidence_of, fit
+
+from transmeter.agreement import honesty, order
+from transmeter.prior import Gain, Prior, join
+from transmeter.truth import halved
+
+matplotlib.use("svg")
+from matplotlib import pyplot as plt  # noqa: E402
+
+DRAWS = 2000  # of targets, for confidence intervals
+ABSTAINED = "transmeter, may say none"
+
+
+def report(cells: list[dict], folder: Path, name: str, seconds: float, prior: Prior | None = None) -> None:
+    """Write NAME.json, NAME.md, NAME_pairs.csv and two pictures to `folder`, and print the table.
+
+    prior: where too few pairs are there to fit one for every family left out.
+    """
+    pairs = with_posterior(pairs_of(cells), prior)
+    orders = orders_of(cells, pairs)
+    summary = {
+        "seconds": round(seconds),
+        "prior": "shipped, which has seen these families" if prior else "fitted without the family that is reported",
+        "targets": len({(c["family"], c["target"]) for c in cells}),
+        "pairs": int(len(pairs[pairs["mode"] == "planning"])),
+        "modes": {
+            f"{mode}, {level} shots": _mode(orders[(orders["mode"] == mode) & (orders["level"] == level)], pairs)
+            for mode in ("planning", "few")
+            for level in ("low", "high")
+        },
+        "ablation": ablation(cells),
+    }
+    (folder / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
+    pairs.drop(columns=["mean", "low", "high", "p_negative"]).round(5).to_csv(folder / f"{name}_pairs.csv", index=False)
+    text = table(summary)
+    (folder / f"{name}.md").write_text(text)
+    pictures(summary, pairs, folder, name)
+    click.echo(text)
+
+
+def pairs_of(cells: list[dict]) -> pd.DataFrame:
+    """One row a source, target, number of shots and run: true gain, what was measured, and the evidence."""
+    rows = []
+    for cell in cells:
+        for run in cell["runs"]:
+            for i, (arm, part) in enumerate(zip(cell["truth"]["sources"], run["transmeter"])):
+                mean, error, freedom = part.get("measured", (np.nan,) * 3)
+                row = {
+                    **{k: cell[k] for k in ("family", "target", "shots")},
+                    "level": "low" if cell["shots"] < 20 else "high",
+                    **{k: run[k] for k in ("mode", "draw")},
+                    "source": cell["sources"][i],
+                    "gain": arm["gain_pp"],
+                    "gain_error": arm["error_pp"],
+                    "measured": mean,
+                    "error": error,
+                    "freedom": freedom,
+                    "soft": part.get("soft", np.nan),
+                    "repeats": part.get("repeats", 0),
+                    **part.get("evidence", dict.fromkeys(FIELDS, np.nan)),
+                }
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def with_posterior(pairs: pd.DataFrame, given: Prior | None = None) -> pd.DataFrame:
+    """Gains as a user would get them from a prior that has not seen the pair's family, or from the one given."""
+    pairs = pairs.copy()
+    for family in pairs["family"].unique():
+        prior = given or fit(pairs[pairs["family"] != family])
+        for i, row in pairs[pairs["family"] == family].iterrows():
+            parts = (row["measured"], row["error"], row["freedom"])
+            gain = join(prior, evidence_of(row), int(row["shots"]), float(row["soft"]), parts)
+            pairs.loc[i, ["mean", "low", "high", "p_negative"]] = list(vars(gain).values())
+    return pairs
+
+
+def orders_of(cells: list[dict], pairs: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell, run and scorer: agreement with the truth, beside its ceiling."""
+    rows = []
+    groups = {k: g for k, g in pairs.groupby(["family", "target", "shots", "mode", "draw"])}
+    for cell in cells:
+        gains = np.array([a["by_repeat"] for a in cell["truth"]["sources"]])
+        true = gains.mean(1)
+        taus = [order(first, second).weighted_tau for first, second in halved(gains)]
+        key = (cell["family"], cell["target"], cell["shots"])
+        for run in cell["runs"]:
+            posterior = groups[(*key, run["mode"], run["draw"])]["mean"].to_numpy()
+            values = {n: v for n, v in run["values"].items() if n != "transmeter"} | {"transmeter": posterior}
+            for name, scores in values.items():
+                found = order(scores, true)
+                pick = float(true[int(np.argmax(scores))])
+                rows.append(
+                    {
+                        **dict(zip(("family", "target", "shots"), key)),
+                        "level": "low" if cell["shots"] < 20 else "high",
+                        **{k: run[k] for k in ("mode", "draw")},
+                        "scorer": name,
+                        **vars(found),
+                        "pick": pick,
+                        "pick_or_none": pick if name != "transmeter" or posterior.max() > 0 else 0.0,
+                        "within": _within(cell["levels"], scores, true),
+                        "ceiling": float(np.mean(taus)),
+                        "reliability": cell["truth"]["reliability"],
+                        "seconds": run["seconds"].get(name),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def _within(levels: list[str], scores: np.ndarray, true: np.ndarray) -> float | None:
+    """Mean tau-b among the sources of one knob level; None where there are no levels."""
+    taus = []
+    for level in {v for v in levels if v}:
+        rows = [i for i, v in enumerate(levels) if v == level]
+        taus.append(order(np.asarray(scores)[rows], true[rows]).tau_b)
+    taus = [t if t is not None else 0.0 for t in taus]
+    return float(np.mean(taus)) if taus else None
+
+
+def bootstrap(frame: pd.DataFrame, figure: Callable[[pd.DataFrame], pd.Series]) -> pd.DataFrame:
+    """(mean, low, high) by row of `figure`, over targets drawn with replacement; frame has one row a target and scorer,
+    figure gives a series over targets by scorer."""
+    wide = figure(frame)  # (targets, scorers)
+    rng = np.random.default_rng(0)
+    draws = rng.integers(0, len(wide), (DRAWS, len(wide)))
+    means = np.nanmean(wide.to_numpy()[draws], axis=1)  # (DRAWS, scorers)
+    low, high = np.nanpercentile(means, [2.5, 97.5], axis=0)
+    return pd.DataFrame({"mean": wide.mean().to_numpy(), "low": low, "high": high}, index=wide.columns)
+
+
+def _wide(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """(targets, scorers) of the mean of a column over draws."""
+    return frame.pivot_table(index=["family", "target"], columns="scorer", values=column, aggfunc="mean")
+
+
+def _mode(orders: pd.DataFrame, pairs: pd.DataFrame) -> dict:
+    """All figures of one mode and level."""
+    mode, level = orders["mode"].iloc[0], orders["level"].iloc[0]
+    reliable = orders[orders["reliability"] > 0.5]
+    by_scorer = {}
+    tau = bootstrap(reliable, lambda f: _wide(f, "weighted_tau").fillna(0))
+    ratio = tau / _mean(reliable["ceiling"])
+    lead = bootstrap(reliable, lambda f: _lead(_wide(f, "weighted_tau").fillna(0)))
+    regrets = {k: bootstrap(orders, lambda f, k=k: _wide(f, f"regret_{k}")) for k in (1, 3)}
+    regret_lead = bootstrap(orders, lambda f: _lead(_wide(f, "regret_1")))
+    families = orders.pivot_table(index="scorer", columns="family", values="weighted_tau", aggfunc="mean")
+    for name in tau.index:
+        rows = orders[orders["scorer"] == name]
+        by_scorer[name] = {
+            "weighted_tau": _three(tau, name),
+            "of_ceiling": _three(ratio, name),
+            "transmeter_ahead_in_tau": _three(lead, name),
+            "regret_1": _three(regrets[1], name),
+            "regret_3": _three(regrets[3], name),
+            "transmeter_ahead_in_regret_1": _three(regret_lead, name),
+            "tau_b": _mean(rows["tau_b"]),
+            "spearman": _mean(rows["spearman"]),
+            "pearson": _mean(rows["pearson"]),
+            "within_level": _mean(rows["within"]),
+            "seconds": _mean(rows["seconds"]),
+            "by_family": {f: _mean(families.loc[name, [f]]) for f in families.columns},
+        }
+    mine = pairs[(pairs["mode"] == mode) & (pairs["level"] == level)]
+    gains = [Gain(*row) for row in mine[["mean", "low", "high", "p_negative"]].to_numpy()]
+    first = orders[orders["scorer"] == "transmeter"]
+    return {
+        "ceiling": _mean(reliable["ceiling"]),
+        "reliability": _mean(orders["reliability"]),
+        "scorers": dict(sorted(by_scorer.items(), key=lambda item: -item[1]["weighted_tau"][0])),
+        "honesty": vars(honesty(gains, mine["gain"].tolist(), mine["gain_error"].tolist())),
+        "width_pp": _mean(mine["high"] - mine["low"]),
+        "pick_pp": {f: _mean(first[first["family"] == f]["pick_or_none"]) for f in first["family"].unique()},
+        "behind_pp": {f: _behind(orders[orders["family"] == f]) for f in first["family"].unique()},
+    }
+
+
+def _lead(wide: pd.DataFrame) -> pd.DataFrame:
+    """Transmeter's figure less that of each scorer, by target."""
+    return wide.rsub(wide["transmeter"], axis=0)
+
+
+def _behind(orders: pd.DataFrame) -> dict[str, list[float]]:
+    """Lead in weighted tau over the best other scorer of a family, with its interval."""
+    wide = _wide(orders, "weighted_tau").fillna(0)
+    best = wide.drop(columns="transmeter").mean().idxmax()
+    return {best: _three(bootstrap(orders, lambda f: _lead(_wide(f, "weighted_tau").fillna(0))), best)}
+
+
+def ablation(cells: list[dict]) -> dict[str, dict]:
+    """What a term is worth at the lower number of shots: change of the gains and of the best one, agreement."""
+    rows = []
+    for cell in cells:
+        true = [a["gain_pp"] for a in cell["truth"]["sources"]]
+        for name, gains in cell["ablation"].items():
+            plain = np.array(cell["ablation"]["plain"])
+            tau = order(gains, true).weighted_tau
+            change = np.array(gains) - plain
+            best = float(np.max(gains) - plain.max())
+            rows.append({"scorer": name, "family": cell["family"], "target": cell["target"], "tau": tau or 0.0})
+            rows[-1] |= {"mean_change_pp": float(change.mean()), "best_change_pp": best}
+    if not rows:
+        return {}
+    frame = pd.DataFrame(rows)
+    found = {k: bootstrap(frame, lambda f, k=k: _wide(f, k)) for k in ("mean_change_pp", "best_change_pp", "tau")}
+    return {name: {k: _three(v, name) for k, v in found.items()} for name in dict.fromkeys(frame["scorer"])}
+
+
+def _three(frame: pd.DataFrame, name: str) -> list[float]:
+    return [round(float(v), 3) for v in frame.loc[name, ["mean", "low", "high"]]]
+
+
+def _mean(values: pd.Series) -> float | None:
+    found = pd.to_numeric(values, errors="coerce").mean()
+    return None if np.isnan(found) else round(float(found), 3)
+
+
+def table(summary: dict) -> str:
+    """The figures as Markdown."""
+    lines = []
+    for mode, found in summary["modes"].items():
+        lines += [f"### {mode}", "", f"Ceiling of weighted tau (split-half): {found['ceiling']}.", ""]
+        lines += ["| scorer | weighted tau | of the ceiling | regret@1, pp | regret@3 | within a level | seconds |"]
+        lines += ["|---|---|---|---|---|---|---|"]
+        for name, s in found["scorers"].items():
+            cells = [_cell(s["weighted_tau"]), _cell(s["of_ceiling"]), _cell(s["regret_1"]), _cell(s["regret_3"])]
+            lines.append(f"| {name} | " + " | ".join([*cells, str(s["within_level"]), str(s["seconds"])]) + " |")
+        lines += ["", f"Honesty: {json.dumps(found['honesty'])}, mean width {found['width_pp']} pp.", ""]
+        lines += [f"Gain of the first pick, or of none, by family: {json.dumps(found['pick_pp'])}.", ""]
+        lines += [f"Lead in tau over the best other scorer by family: {json.dumps(found['behind_pp'])}.", ""]
+    if summary["ablation"]:
+        lines += ["### Terms", "", "| loss | mean gain changes by, pp | best gain changes by, pp | weighted tau |"]
+        lines += ["|---|---|---|---|"]
+        for name, s in summary["ablation"].items():
+            lines.append(
+                f"| {name} | {_cell(s['mean_change_pp'])} | {_cell(s['best_change_pp'])} | {_cell(s['tau'])} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _cell(three: list[float]) -> str:
+    return f"{three[0]:.2f} ({three[1]:.2f} to {three[2]:.2f})"
+
+
+def pictures(summary: dict, pairs: pd.DataFrame, folder: Path, name: str) -> None:
+    """Agreement by scorer, and estimated against true gains."""
+    plt.rcParams["svg.hashsalt"] = name  # the same picture from the same figures
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), sharey=False, layout="constrained")
+    for axis, mode in zip(axes, ("planning, high shots", "few, high shots")):
+        found = summary["modes"][mode]
+        names = list(found["scorers"])[::-1]
+        three = np.array([found["scorers"][n]["weighted_tau"] for n in names])
+        colours = ["#0072B2" if n == "transmeter" else "#999999" for n in names]
+        axis.barh(names, three[:, 0], color=colours)
+        axis.errorbar(three[:, 0], names, xerr=np.abs(three[:, 1:].T - three[:, 0]), fmt="none", ecolor="black", lw=1)
+        axis.axvline(found["ceiling"], color="#D55E00", ls="--", lw=1, label="ceiling (split-half)")
+        axis.set(title=mode, xlabel="weighted tau with the true gains, 95 % over targets")
+    axes[1].legend(loc="lower right")
+    figure.savefig(folder / f"{name}_tau.svg", metadata={"Date": None})
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), sharey=True, layout="constrained")
+    for axis, mode in zip(axes, ("planning", "few")):
+        rows = pairs[(pairs["mode"] == mode) & (pairs["level"] == "high")]
+        for family, colour in zip(pairs["family"].unique(), ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")):
+            mine = rows[rows["family"] == family]
+            reach = [mine["mean"] - mine["low"], mine["high"] - mine["mean"]]
+            axis.errorbar(mine["gain"], mine["mean"], reach, fmt=".", ms=4, lw=0.4, color=colour, label=family)
+        ends = [rows["gain"].min(), rows["gain"].max()]
+        axis.plot(ends, ends, color="black", lw=0.8)
+        axis.set(title=f"{mode}, high shots", xlabel="true gain, pp", ylabel="estimated gain with 95 % interval, pp")
+    axes[0].legend(loc="upper left")
+    figure.savefig(folder / f"{name}_gains.svg", metadata={"Date": None})
+    plt.close("all")
