@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from transmeter.modules import Branch, Trunk, represent
 from transmeter.training import Data, Schedule, Stack, Terms, fit
 
+SHORT, PLAIN = Schedule(steps=12), Terms()
+
 
 @pytest.fixture
 def data():
@@ -36,7 +38,7 @@ def weights(found):
     return [p.detach().clone() for p in found.parameters()]
 
 
-def trained(data, pace=None, schedule=Schedule(steps=12), terms=Terms(), seed=0):
+def trained(data, pace=None, schedule=SHORT, terms=PLAIN, seed=0):
     """A fresh stack after training; pace: of every parameter."""
     found = stack()
     if pace is not None:
