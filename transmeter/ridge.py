@@ -12,9 +12,7 @@ def loo_skill(x: np.ndarray, codes: np.ndarray) -> float:
     y = (codes[:, None] == classes).astype(np.float64)
     y /= y.mean(0)  # classes weigh alike
     a = np.concatenate([x.astype(np.float64), np.ones((len(x), 1))], axis=1)
-    if a.shape[1] > len(
-        a
-    ):  # the smoother (n, n) by the smaller Gram matrix: 10,000 columns are common, as many rows not
+    if a.shape[1] > len(a):  # the same by the smaller Gram matrix, (n, n)
         gram = a @ a.T
         smoother = np.linalg.solve(gram + RIDGE * np.eye(len(a)), gram)
         fitted, hat = smoother @ y, smoother.diagonal()[:, None]
