@@ -40,7 +40,7 @@ from transmeter.transfer import train
 
 SPLITS = 10  # of one stack: a round
 STACK = 160  # networks that train as one batch, so that memory is flat in sources and repeats
-CANDIDATES = 30  # sources that get beyond the screen
+CANDIDATES = 20  # sources that get beyond the screen
 UNLABELLED = 2000  # unlabelled rows that narrow the interval
 SETTLED = 1.0  # half-width of an interval, in percentage points, that needs no more repeats
 VARIANTS = {
