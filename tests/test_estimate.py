@@ -3,8 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
-from transmeter import data, estimate
+from transmeter import data, estimate, prior
 
 
 def table(counts, unlabelled=0):
@@ -36,12 +38,24 @@ def test_what_cannot_be_split_is_refused(counts, shots, repeats):
         estimate.make_splits(table(counts), shots, repeats, seed=0)
 
 
-def outcome(difference, codes, shared=1.0, guess=None, guess_unlabelled=()):
+EVIDENCE = prior.Evidence(1, 1, 0, 2.5, 0.5, 0.3, 0.3, 0.1, 0, 1)
+
+
+def outcome(difference, codes, guess=None, guess_unlabelled=(), population=None, soft=0.0):
     """An outcome in balanced accuracy."""
     codes = np.asarray(codes)
-    guess = np.zeros(len(codes)) if guess is None else guess
-    weights = estimate.row_weights(codes, "balanced_accuracy")
-    return estimate.Outcome(np.asarray(difference, float), weights, codes, guess, np.array(guess_unlabelled), shared)
+    return estimate.Outcome(
+        difference=np.asarray(difference, float),
+        weights=estimate.row_weights(codes, "balanced_accuracy"),
+        codes=codes,
+        guess=np.zeros(len(codes)) if guess is None else guess,
+        guess_unlabelled=np.array(guess_unlabelled),
+        population=population,
+        baseline="scratch network",
+        soft=soft,
+        evidence=EVIDENCE,
+        shots=10,
+    )
 
 
 def test_row_weights_give_balanced_accuracy():
@@ -66,19 +80,63 @@ def test_interval_covers_a_null_and_finds_a_real_gain():
 
 
 def test_few_rows_without_any_difference_prove_little():
-    gain = estimate.estimate(outcome(np.zeros((10, 20)), np.arange(20) % 2))
-    assert gain.mean == 0 and gain.high > 4 and gain.low < -4 and gain.p_negative == pytest.approx(0.5)
+    mean, error, _ = estimate.measured(outcome(np.zeros((10, 20)), np.arange(20) % 2))
+    assert mean == 0 and error > 2
+    assert estimate.measured(outcome(np.zeros((10, 2000)), np.arange(2000) % 2))[1] < error / 5
 
 
-def test_more_rows_narrow_and_fewer_shared_columns_pull_harder():
+def test_more_rows_narrow_and_leave_less_to_the_prior():
     rng = np.random.default_rng(1)
-    wide = estimate.estimate(outcome(rng.integers(-1, 2, (10, 20)), np.arange(20) % 2))
-    narrow = estimate.estimate(outcome(rng.integers(-1, 2, (10, 400)), np.arange(400) % 2))
-    assert narrow.high - narrow.low < (wide.high - wide.low) / 2
-    lucky = np.where(rng.random((10, 20)) < 0.5, 1, 0)
-    apart = estimate.estimate(outcome(lucky, np.arange(20) % 2, shared=0.0))
-    shared = estimate.estimate(outcome(lucky, np.arange(20) % 2, shared=1.0))
-    assert 0 < apart.mean < shared.mean
+    few = outcome(np.where(rng.random((10, 20)) < 0.3, 1, 0), np.arange(20) % 2)
+    many = outcome(np.where(rng.random((10, 400)) < 0.3, 1, 0), np.arange(400) % 2)
+    expected, _ = prior.shipped().transfer.expect(prior.features(EVIDENCE, 10, 0.0), 10)
+    gains, pulls = [], []
+    for found in (few, many):
+        mean, gain = estimate.measured(found)[0], estimate.estimate(found)
+        assert expected < gain.mean < mean
+        gains.append(gain)
+        pulls.append((mean - gain.mean) / (mean - expected))
+    assert gains[1].high - gains[1].low < (gains[0].high - gains[0].low) / 2 and pulls[1] < pulls[0] / 2
+
+
+def test_rows_that_are_most_of_the_population_say_nearly_all():
+    cells = np.repeat(np.random.default_rng(3).choice([-1, 0, 1], (1, 100)), 5, 0)
+    codes = np.arange(100) % 2
+    endless, large, whole = (estimate.measured(outcome(cells, codes, population=n))[1] for n in (None, 200, 100))
+    assert large == pytest.approx(endless * 0.5**0.5) and whole == 0
+
+
+def test_a_row_that_no_repeat_measured_does_not_count():
+    cells = np.random.default_rng(4).choice([-1.0, 0, 1], (6, 40))
+    cells[:, ::5] = np.nan
+    seen = np.arange(40) % 5 > 0
+    part = estimate.measured(outcome(cells, np.arange(40) % 2))
+    assert part == pytest.approx(estimate.measured(outcome(cells[:, seen], np.arange(40)[seen] % 2)))
+
+
+def test_a_lead_is_paired_over_the_repeats_that_both_ran():
+    rng = np.random.default_rng(5)
+    common = rng.choice([-1.0, 0, 1], (12, 200))
+    better = np.where(rng.random((12, 200)) < 0.1, 1, common)
+    codes = np.arange(200) % 2
+    leader, other = outcome(better, codes), outcome(common[:6], codes)
+    mean, error, _ = estimate.measured(leader, other)
+    assert mean == pytest.approx(100 * (better[:6] - common[:6]).mean())
+    assert error < estimate.measured(leader)[1] and estimate.differ(leader, other)
+    assert not estimate.differ(other, leader) and not estimate.differ(leader, leader)
+
+
+def test_accuracies_are_those_of_scikit_learn():
+    rng = np.random.default_rng(6)
+    codes = rng.choice(3, 30, p=[0.6, 0.3, 0.1])
+    splits = [estimate.Split(np.arange(0), np.sort(rng.permutation(30)[:20]), r) for r in range(2)]
+    chances = torch.rand(4, 2, 30, 3, generator=torch.Generator().manual_seed(0))
+    for metric, reference in (("accuracy", accuracy_score), ("balanced_accuracy", balanced_accuracy_score)):
+        found = estimate.accuracies(chances, codes, splits, metric)
+        for a in range(4):
+            for i, split in enumerate(splits):
+                guess = chances[a, i].argmax(1).numpy()[split.test]
+                assert found[a, i] == pytest.approx(100 * reference(codes[split.test], guess), abs=1e-4)
 
 
 def test_good_guesses_on_unlabelled_rows_narrow_the_interval_and_useless_ones_do_not_widen_it():

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from transmeter import data, ranking, source
+from transmeter.prior import Evidence
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,10 @@ def test_json_goes_out_and_comes_back(found, tmp_path):
     found[0].save(tmp_path / "r.json")
     assert ranking.load(tmp_path / "r.json") == found[0]
     content = json.loads((tmp_path / "r.json").read_text())
-    assert list(content) == ["target", "metric", "shots", "repeats", "seed", "scorer", "options", "rows"]
+    settings = "target metric shots repeats budget seed scorer options encoder match rows"
+    assert " ".join(content) == settings and content["budget"] is None and content["match"] == "meaning"
+    assert set(content["rows"][0]["evidence"]) == set(Evidence.__dataclass_fields__)
+    assert content["rows"][-1]["evidence"] is None
     (tmp_path / "bad.json").write_text('{"rows": 3}')
     with pytest.raises(ValueError, match="is not a ranking"):
         ranking.load(tmp_path / "bad.json")
@@ -119,9 +123,12 @@ def test_switching_every_alignment_term_off_changes_figures(heart):
     def gain(**options):
         return ranking.rank(heart["hungarian"], [heart["va"]], shots=5, repeats=4, options=options).rows[0].gain_pp
 
-    full = gain()
-    for term in ("discriminator", "mean_distance", "reconstruction"):
-        assert gain(**{term: 0.0}) != full
+    full = gain(variant="paper")
+    for term in ("discriminator", "mean_distance", "reconstruction", "source_loss"):
+        assert gain(variant="paper", **{term: 0.0}) != full
+    off = {"discriminator": 0.0, "mean_distance": 0.0, "reconstruction": 0.0}
+    assert gain(variant="paper", **off) == gain(variant="plain") == gain()
+    assert gain(variant="paper", discriminator=0.0) == gain(variant="fast")
 
 
 def test_same_seed_same_ranking(heart):

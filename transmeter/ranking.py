@@ -167,7 +167,8 @@ def _rows(tables: Sequence[Table], scored: Sequence[tuple[Score | str, float]]) 
     for position, ((name, score, seconds), group) in enumerate(zip(done, groups), start=1):
         gain, outcome = score.gain, score.outcome
         fields = (gain.mean, gain.low, gain.high, gain.p_negative, verdict(gain)) if gain else (None,) * 5
-        fields += (len(outcome.difference), outcome.baseline, asdict(outcome.evidence)) if outcome else (None,) * 3
+        measured = (len(outcome.difference), outcome.baseline, asdict(outcome.evidence)) if outcome else None
+        fields += measured or (0 if gain else None, None, None)
         rows.append(Row(position, group, name, score.value, *fields, seconds, None))
     failed = [(t.name, s, seconds) for t, (s, seconds) in zip(tables, scored) if isinstance(s, str)]
     return rows + [Row(None, None, n, *(None,) * 9, seconds, reason) for n, reason, seconds in failed]

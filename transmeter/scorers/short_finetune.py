@@ -1,7 +1,8 @@
 """Short fine-tune: the gain that is measured by fine-tuning from every source for a moment, one source at a time.
 
-The rival to beat at equal wall time: a full transfer cut short, against the same network on the target alone
-on the same splits, without stacking, screening or a prior. Range: percentage points, about -50 to 50.
+Few-shot fine-tuning as Poth et al. compare it in "What to Pre-Train on? Efficient Intermediate Task Selection", arXiv
+2104.08247. The rival to beat at equal wall time: a full transfer cut short, against the same network on the target
+alone on the same splits, without stacking, screening or a prior. Range: percentage points, about -50 to 50.
 """
 
 import time
