@@ -205,7 +205,8 @@ def _sampled(table: Table, seed: int) -> Table:
 
 def _warn_of_leakage(target: Table, source: Table) -> None:
     """Warn where target rows stand in the source as well."""
-    columns = [c for c in target.columns if c in source.columns]
+    there = set(source.columns)
+    columns = [c for c in target.columns if c in there]
     if len(columns) < max(3, len(target.columns) / 2):  # few columns repeat by chance
         return
     hashes = [pd.util.hash_pandas_object(t.features[columns].astype(str), index=False) for t in (target, source)]

@@ -12,9 +12,16 @@ def loo_skill(x: np.ndarray, codes: np.ndarray) -> float:
     y = (codes[:, None] == classes).astype(np.float64)
     y /= y.mean(0)  # classes weigh alike
     a = np.concatenate([x.astype(np.float64), np.ones((len(x), 1))], axis=1)
-    inverse = np.linalg.inv(a.T @ a + RIDGE * np.eye(a.shape[1]))
-    hat = np.einsum("ij,jk,ik->i", a, inverse, a, optimize=True)[:, None]
-    left_out = (a @ (inverse @ (a.T @ y)) - hat * y) / (1 - hat).clip(1e-6)
+    if a.shape[1] > len(
+        a
+    ):  # the smoother (n, n) by the smaller Gram matrix: 10,000 columns are common, as many rows not
+        gram = a @ a.T
+        smoother = np.linalg.solve(gram + RIDGE * np.eye(len(a)), gram)
+        fitted, hat = smoother @ y, smoother.diagonal()[:, None]
+    else:
+        inverse = np.linalg.inv(a.T @ a + RIDGE * np.eye(a.shape[1]))
+        fitted, hat = a @ (inverse @ (a.T @ y)), np.einsum("ij,jk,ik->i", a, inverse, a, optimize=True)[:, None]
+    left_out = (fitted - hat * y) / (1 - hat).clip(1e-6)
     guess = left_out.argmax(1)
     shares = [(guess[codes == c] == i).mean() for i, c in enumerate(classes)]
     chance = 1 / len(classes)
