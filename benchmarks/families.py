@@ -189,8 +189,19 @@ def _label(names: list | dict | None, value: object) -> str:
 
 
 def _text(datasets: Path, encode: Callable[[list[Table]], list[Table]]) -> list[Problem]:
-    targets = ("mr", "tweet_sentiment", "ag_news", "tweet_offensive", "subj", "sms_spam")
-    others = ("sst2", "sst5", "pros_cons", "trec6", "tweet_hate", "hate_davidson", "newsgroups20", "cola")
+    targets = ("mr", "tweet_sentiment", "ag_news", "sms_spam")
+    others = (
+        "tweet_offensive",
+        "subj",
+        "sst2",
+        "sst5",
+        "pros_cons",
+        "trec6",
+        "tweet_hate",
+        "hate_davidson",
+        "newsgroups20",
+        "cola",
+    )
     names = (*targets, *others)
     encoded = dict(zip(names, encode([_texts(datasets, n, ROWS) for n in names])))
     made = []

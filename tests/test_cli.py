@@ -35,7 +35,7 @@ def test_rank_as_table_json_csv_and_file(tmp_path):
     assert table.exit_code == 0, table.output
     assert (
         table.stdout.splitlines()[0].split()
-        == "rank tie group source gain_pp 95 % interval P(gain<0) verdict seconds".split()
+        == "rank tie group source gain_pp 95 % interval P(gain<0) verdict repeats seconds".split()
     )
     found = json.loads(run(*base, "--format", "json").stdout)
     saved = json.loads((tmp_path / "r.json").read_text())

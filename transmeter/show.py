@@ -21,12 +21,12 @@ def text(ranking: Ranking, shape: str) -> str:
     matched = {row["source"]: [m for m in row.pop("matches") or [] if m["how"] == "meaning"] for row in rows}
     out = io.StringIO()
     if shape == "csv":
-        writer = csv.DictWriter(out, list(rows[0]))
+        writer = csv.DictWriter(out, [f for f in rows[0] if f != "evidence"], extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
         return out.getvalue()
     gains = any(row["gain_pp"] is not None for row in rows)
-    heads = ["gain_pp", "95 % interval", "P(gain<0)", "verdict"] if gains else ["score"]
+    heads = ["gain_pp", "95 % interval", "P(gain<0)", "verdict", "repeats"] if gains else ["score"]
     grid = Grid("rank", "tie group", "source", *heads, "seconds", box=None, pad_edge=False)
     for row in rows:
         if row["error"]:
@@ -35,9 +35,14 @@ def text(ranking: Ranking, shape: str) -> str:
         cells = [f"{row['score']:.4g}"]
         if gains:
             interval = f"{row['ci_low']:+.1f} to {row['ci_high']:+.1f}"
-            cells = [f"{row['gain_pp']:+.1f}", interval, f"{row['p_negative']:.2f}", row["verdict"]]
+            chance = f"{row['p_negative']:.2f}"
+            cells = [f"{row['gain_pp']:+.1f}", interval, chance, row["verdict"], str(row["repeats"])]
         grid.add_row(str(row["rank"]), str(row["tie_group"]), row["source"], *cells, f"{row['seconds']:.2f}")
     Console(file=out, width=120, markup=False, emoji=False).print(grid)
+    baseline = next((row["baseline"] for row in rows if row["baseline"]), None)
+    if baseline:
+        shots = f"{ranking.shots} labelled rows a class" if ranking.shots else "all labelled rows, cross-fitted"
+        out.write(f"gains over {baseline} on {ranking.target} alone; {shots}; {ranking.metric}\n")
     for source, matches in matched.items():
         if matches:
             pairs = (f"{m['source']} = {m['target']} ({m['confidence']:.2f})" for m in matches)

@@ -7,6 +7,7 @@ settled drop out. Range: percentage points, about -50 to 50.
 """
 
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -40,7 +41,7 @@ from transmeter.transfer import train
 
 SPLITS = 10  # of one stack: a round
 STACK = 160  # networks that train as one batch, so that memory is flat in sources and repeats
-CANDIDATES = 30  # sources that get beyond the screen
+CANDIDATES = 20  # sources that get beyond the screen
 UNLABELLED = 2000  # unlabelled rows that narrow the interval
 SETTLED = 1.0  # half-width of an interval, in percentage points, that needs no more repeats
 VARIANTS = {
@@ -89,7 +90,13 @@ def score(
         for number in range(rounds):
             if not live or (number and budget and time.monotonic() - begin > budget):
                 break
-            race.run(live, number, terms, schedule)
+            try:
+                race.run(live, number, terms, schedule)
+            except KeyboardInterrupt:
+                if not number:
+                    raise
+                warnings.warn(f"interrupted: gains are of {number} of {rounds} rounds", stacklevel=2)
+                break
             live = race.still_open(live)
             step(race.news(live))
     outcomes = [race.outcome(i) for i in range(len(sources))]
@@ -113,16 +120,18 @@ class Race:
         """Round `number`: the live sources and the learners of the target alone on its splits."""
         part = list(self.splits[number * SPLITS : (number + 1) * SPLITS])
         seed = self.seed * 100_003 + number
-        for name, chances in target_only(self.target, part, self.measured.rows, self.seed).items():
-            self.alone.setdefault(name, []).append(chances)
+        alone = target_only(self.target, part, self.measured.rows, self.seed)
+        found: dict[int, Tensor] = {}
         arms = STACK // SPLITS - 1
         for first in range(0, len(live), arms):
             chunk = live[first : first + arms]
             trained = train([self.sources[i] for i in chunk], self.target, part, terms, schedule, seed)
-            *found, scratch = trained.probabilities(self.target.x[self.measured.rows])
-            for i, chances in zip(chunk, found):
-                self.chances[i].append(chances)
-        self.alone.setdefault(SCRATCH, []).append(scratch)
+            *chances, alone[SCRATCH] = trained.probabilities(self.target.x[self.measured.rows])
+            found |= zip(chunk, chances)
+        for i, chances in found.items():  # all or nothing, should the round be interrupted
+            self.chances[i].append(chances)
+        for name, chances in alone.items():
+            self.alone.setdefault(name, []).append(chances)
 
     def outcome(self, i: int) -> Outcome | None:
         """Of source i so far, None before its first round."""
