@@ -135,10 +135,15 @@ def test_costs_are_measured(decoder):
 
 def test_the_report_is_one_page_without_network_and_escapes_names(tmp_path):
     evil = "<script>alert(1)</script> $x_1$"
-    row = dict(zip(ranking.Row.__dataclass_fields__, [1, 1, evil, 2.0, 2.0, 1.0, 3.0, 0.01, "helps", 0.1, None]))
-    bad = dict(zip(ranking.Row.__dataclass_fields__, [None, None, "b", *[None] * 6, 0.0, "one class <b>"]))
-    rows = [ranking.Row(**row), ranking.Row(**bad)]
-    ranking.Ranking("t", "accuracy", 5, 10, 0, "transmeter", {}, rows).save(tmp_path / "r.json")
+    empty = dict.fromkeys(ranking.Row.__dataclass_fields__) | {"seconds": 0.1}
+    gain = {"score": 2.0, "gain_pp": 2.0, "ci_low": 1.0, "ci_high": 3.0, "p_negative": 0.01, "verdict": "helps"}
+    rows = [
+        ranking.Row(**empty | gain | {"rank": 1, "tie_group": 1, "source": evil}),
+        ranking.Row(**empty | {"source": "b", "error": "one class <b>"}),
+    ]
+    settings = {"metric": "accuracy", "shots": 5, "repeats": 10, "budget": None, "seed": 0}
+    settings |= {"scorer": "transmeter", "options": {}, "encoder": None, "match": "meaning"}
+    ranking.Ranking("t", **settings, rows=rows).save(tmp_path / "r.json")
     report.write([tmp_path / "r.json"], tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "<script" not in page and "one class &lt;b&gt;" in page and "+1.0 to +3.0" in page
