@@ -162,7 +162,8 @@ def test_one_shot_and_more_classes_than_the_source_has_are_measured():
 def test_metric_and_repeats_are_checked(sources, target):
     with pytest.raises(ValueError, match="metric 'f1' is unknown"):
         score(sources[:1], target, metric="f1")
-    with pytest.raises(ValueError, match="repeats 1 is too few"):
-        score(sources[:1], target, repeats=1)
+    for few in (0, 1):
+        with pytest.raises(ValueError, match=f"repeats {few} is too few"):
+            score(sources[:1], target, repeats=few)
     found = score(sources[:1], target, repeats=4, metric="accuracy")["good"]
     assert (found.outcome.weights == 1).all()

@@ -107,7 +107,7 @@ def rank(
     match: as for `prepare`. A source that fails is listed last with its reason. Raises ValueError for an unknown
     scorer or option, an encoder that cannot be loaded, or an unusable target.
     """
-    repeats = repeats or usual_repeats(shots)
+    repeats = usual_repeats(shots) if repeats is None else repeats
     known = scorers()
     if scorer not in known:
         raise ValueError(f"scorer '{scorer}' is unknown: give one of {', '.join(known)}")

@@ -83,7 +83,8 @@ def score(
         "mean_distance": mean_distance,
     }
     terms, schedule = replace(VARIANTS[variant], **{k: v for k, v in given.items() if v is not None}), Schedule(steps)
-    race = Race(sources, target, make_splits(target, shots, repeats or usual_repeats(shots), seed), metric, seed)
+    repeats = usual_repeats(shots) if repeats is None else repeats
+    race = Race(sources, target, make_splits(target, shots, repeats, seed), metric, seed)
     live = sorted(range(len(sources)), key=lambda i: -race.foreseen[i].high)[:CANDIDATES]
     rounds = -(-len(race.splits) // SPLITS)
     with bar(f"{len(sources)} sources for {target.name}:", rounds) as step:
