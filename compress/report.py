@@ -77,7 +77,8 @@ def _ranking(ranking: dict) -> str:
     shots = f"{ranking['shots']} labelled rows a class" if ranking["shots"] else "all labelled rows, cross-fitted"
     note = f"Scorer {ranking['scorer']}, seed {ranking['seed']}"
     if gains:
-        note += f", {shots}, up to {ranking['repeats']} repeats; gain in points of {ranking['metric']} over the target alone"
+        note += f", {shots}, up to {ranking['repeats']} repeats; gain in points of {ranking['metric']}"
+        note += " over the target alone"
     picture = _dots(scored, gains) if scored else ""
     heads = ["rank", "tie group", "source"]
     heads += ["gain (pp)", "95 % interval", "P(gain&lt;0)", "verdict"] if gains else ["score"]
