@@ -136,12 +136,11 @@ def reliability(gains: np.ndarray) -> float | None:
     repeats); the mean over 20 ways to halve, None for fewer than three sources or without any spread."""
     if len(gains) < 3 or gains.shape[1] < 4:
         return None
-    found = []
-    for first, second in halved(gains):
-        if first.std() and second.std():
-            r = float(np.corrcoef(first, second)[0, 1])
-            found.append(2 * r / (1 + r) if r > -1 else -1.0)
-    return float(np.clip(np.mean(found), -1, 1)) if found else None
+    found = [np.corrcoef(first, second)[0, 1] for first, second in halved(gains) if first.std() and second.std()]
+    if not found:
+        return None
+    r = float(np.mean(found))  # stepped up after the mean: single ones near -1 would outweigh all others
+    return float(np.clip(2 * r / (1 + r), -1, 1)) if r > -1 else -1.0
 
 
 def halved(gains: np.ndarray, ways: int = 20) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -35,12 +35,13 @@ from transmeter.estimate import (
 )
 from transmeter.evidence import gather
 from transmeter.prior import foresee
-from transmeter.source import Encoded, Source
+from transmeter.source import WIDTH, Encoded, Source
 from transmeter.training import Schedule, Terms, bar
 from transmeter.transfer import train
 
 SPLITS = 10  # of one stack: a round
 STACK = 160  # networks that train as one batch, so that memory is flat in sources and repeats
+WEIGHTS = 30_000_000  # of the first and last layers of one batch, so that wide tables do not fill the memory
 CANDIDATES = 20  # sources that get beyond the screen
 UNLABELLED = 2000  # unlabelled rows that narrow the interval
 SETTLED = 1.0  # half-width of an interval, in percentage points, that needs no more repeats
@@ -123,7 +124,8 @@ class Race:
         seed = self.seed * 100_003 + number
         alone = target_only(self.target, part, self.measured.rows, self.seed)
         found: dict[int, Tensor] = {}
-        arms = STACK // SPLITS - 1
+        widest = max(self.target.x.shape[1], *(self.sources[i].x.shape[1] for i in live), 1)
+        arms = max(1, min(STACK // SPLITS - 1, WEIGHTS // (SPLITS * widest * WIDTH * 2)))
         for first in range(0, len(live), arms):
             chunk = live[first : first + arms]
             trained = train([self.sources[i] for i in chunk], self.target, part, terms, schedule, seed)
