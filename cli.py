@@ -218,6 +218,13 @@ def validate(
         raise ValueError(f"--shots {shots} differs from the ranking's {found.shots}: gains depend on it, leave it out")
     if found and metric is not None and metric != found.metric:
         raise ValueError(f"--metric {metric} differs from the ranking's {found.metric}: leave it out")
+    if found and data.parse(target)[0] != found.target:
+        raise ValueError(f"{ranked} ranks sources for '{found.target}', not for '{data.parse(target)[0]}'")
+    if found and (match, encoder) != (found.match, found.encoder):
+        used = f"--match {found.match}" + (f" --encoder {found.encoder}" if found.encoder else "")
+        raise ValueError(f"the ranking was made with {used}: give the same")
+    if found and seed == found.seed:
+        raise ValueError(f"--seed {seed} is the ranking's own, so that both see the same draws: give another")
     warn_of_same_file(target, sources)
     wanted, tables = data.load(target, label, key=key), data.load_all(sources, label, key)
     for table in tables:

@@ -9,6 +9,7 @@ text/NAME/train.csv.gz; the encoder is all-MiniLM-L6-v2. Every cell is written w
 on where the first stopped. rank_report.py turns the cells into figures.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -32,7 +33,8 @@ from transmeter.scorers import scorers
 from transmeter.source import Source
 from transmeter.text import featurise
 
-RESULTS = Path(__file__).resolve().parent / "results"
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 LEFT_OUT = ("alignment",)  # needs features of one model on both sides; it serves calibration data
 ABLATION = {
     "plain": {},
@@ -54,7 +56,7 @@ ABLATION = {
 def main(datasets: Path, encoder: Path | None, quick: bool, work: Path, workers: int) -> None:
     """Run what is not done yet, then report."""
     begin = time.perf_counter()
-    cells = work / ("quick" if quick else "full")
+    cells = work / f"{'quick' if quick else 'full'}-{_version()}"
     cells.mkdir(parents=True, exist_ok=True)
     made = problems(datasets, lambda tables: featurise(tables, None if quick else encoder, work / "texts"), quick)
     jobs = [(p, shots, cells / _file_name(p, shots)) for p in made for shots in p.shots]
@@ -67,6 +69,14 @@ def main(datasets: Path, encoder: Path | None, quick: bool, work: Path, workers:
     found = [json.loads(path.read_text()) for _, _, path in jobs]
     name = "rank_quality_quick" if quick else "rank_quality"
     report(found, RESULTS, name, time.perf_counter() - begin, shipped() if quick else None)
+
+
+def _version() -> str:
+    """Of the code that makes cells: cells of other code do not count as done."""
+    digest = hashlib.sha256()
+    for path in [*sorted((ROOT / "transmeter").rglob("*.py")), ROOT / "benchmarks" / "families.py", Path(__file__)]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:8]
 
 
 def _file_name(problem: Problem, shots: int) -> str:
@@ -90,6 +100,11 @@ def cell(problem: Problem, shots: int, path: Path, cache: Path, quick: bool) -> 
         for name, options in ABLATION.items():
             scored = scorers()["transmeter"](sources, problem.target, shots=shots, repeats=10, seed=7, **options)
             ablation[name] = [measured(s.outcome)[0] for s in scored]
+    longer = None
+    if not quick and shots == problem.shots[0] and problem.family != "text":
+        others = [Source(t, cache, seed=1) for t in problem.sources]
+        long = truth.measure(others, problem.target, shots=shots, repeats=16, seed=98, steps=320, controls=False)
+        longer = [arm.gain_pp for arm in long.sources]
     about = {
         "family": problem.family,
         "target": problem.target.name,
@@ -98,7 +113,9 @@ def cell(problem: Problem, shots: int, path: Path, cache: Path, quick: bool) -> 
         "sources": [s.table.name for s in sources],
         "levels": problem.levels,
     }
-    write_json(about | {"truth": asdict(true), "seconds": seconds, "runs": runs, "ablation": ablation}, path)
+    write_json(
+        about | {"truth": asdict(true), "seconds": seconds, "runs": runs, "ablation": ablation, "longer": longer}, path
+    )
     return f"{problem.family}, {problem.target.name}, {shots} shots"
 
 
@@ -114,22 +131,13 @@ def _run(mode: str, draw: int, sources: list[Source], target: Table, options: di
     """Values and seconds of every scorer; of Transmeter also what its estimate is made of."""
     scored, seconds = {}, {}
     shots = {k: v for k, v in options.items() if k == "shots"}
-    for name, function in scorers().items():
-        if name in LEFT_OUT:
-            continue
+    for name in ["transmeter", *(n for n in scorers() if n not in ("transmeter", *LEFT_OUT))]:
+        given = options if name == "transmeter" else {}
+        if name == "short_finetune":  # in the time that Transmeter took
+            given = shots | {"repeats": 200, "seconds": seconds["transmeter"]}
         begin = time.perf_counter()
-        if name == "transmeter":
-            found = function(sources, target, seed=draw, **options)
-        else:  # its turn comes before transmeter's in the folder's order, so its budget is set below
-            found = [] if name == "short_finetune" else function(sources, target, seed=draw)
+        scored[name] = scorers()[name](sources, target, seed=draw, **given)
         seconds[name] = time.perf_counter() - begin
-        scored[name] = found
-    limit = seconds["transmeter"]
-    begin = time.perf_counter()
-    scored["short_finetune"] = scorers()["short_finetune"](
-        sources, target, seed=draw, repeats=200, seconds=limit, **shots
-    )
-    seconds["short_finetune"] = time.perf_counter() - begin
     values = {name: [s.value for s in found] for name, found in scored.items()}
     return {
         "mode": mode,

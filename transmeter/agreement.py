@@ -51,15 +51,15 @@ class Honesty:
     """Of estimated gains with their intervals, over pairs of source and target.
 
     coverage: share of the 95 % intervals that hold the true gain, its own error added in quadrature; auroc: of
-    P(gain < 0) for pairs whose true sign is beyond doubt, calibration_error: mean gap between it and how often gains
-    are negative, over five bins; false_helps: share of the sources without gain that are said to help, found_helps:
-    share of those with at least 3 points that are. None where there is no such pair.
+    P(gain < 0) for pairs whose true sign is beyond doubt; calibration_error: mean gap between it and how often gains
+    are negative, over five bins of all pairs; false_helps: share of the sources without gain that are said to help;
+    found_helps: share of those with at least 3 points that are. None where there is no such pair.
     """
 
     pairs: int
     coverage: float
     auroc: float | None
-    calibration_error: float | None
+    calibration_error: float
     false_helps: float | None
     found_helps: float | None
 
@@ -71,13 +71,12 @@ def honesty(gains: Sequence[Gain], truth: Sequence[float], errors: Sequence[floa
     below, above = np.hypot(mean - low, 1.96 * error), np.hypot(high - mean, 1.96 * error)
     clear = np.abs(true) > 1.96 * error
     negative = true[clear] < 0
-    auroc = calibration = None
+    auroc = None
     if negative.any() and not negative.all():
         auroc = float(roc_auc_score(negative, p[clear]))
-    if clear.any():
-        place = np.clip(np.digitize(p[clear], BINS) - 1, 0, len(BINS) - 2)
-        groups = [place == b for b in range(len(BINS) - 1) if (place == b).any()]
-        calibration = float(sum(abs(p[clear][i].mean() - negative[i].mean()) * i.mean() for i in groups))
+    place = np.clip(np.digitize(p, BINS) - 1, 0, len(BINS) - 2)
+    groups = [place == b for b in range(len(BINS) - 1) if (place == b).any()]
+    calibration = float(sum(abs(p[i].mean() - (true[i] < 0).mean()) * i.mean() for i in groups))
     null, large = true + 2 * error < 0.5, true >= 3
     return Honesty(
         pairs=len(true),

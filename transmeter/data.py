@@ -15,6 +15,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from transmeter.files import FORMATS, listed, read
 
+LARGEST = 1e100  # squares of what is larger overflow
 MAX_CATEGORIES = 20  # of one column; rarer ones share a column
 MAX_ROWS = 20_000  # of a table that is used; more are sampled
 _ENDINGS = re.compile(r"(\.csv|\.tsv|\.parquet|\.arff|\.txt|\.jsonl|\.npz)?(\.gz)?$", re.IGNORECASE)
@@ -248,8 +249,9 @@ def _column(table_name: str, name: str, values: pd.Series) -> pd.Series:
         raise ValueError(_dates(table_name, name, values.dropna().iloc[0] if values.notna().any() else "dates"))
     if pd.api.types.is_bool_dtype(values) or pd.api.types.is_numeric_dtype(values):
         numbers = values.astype("float64")
-        if np.isinf(numbers).any():
-            raise ValueError(f"column '{name}' of {table_name} holds infinite values: replace them or leave them empty")
+        if (numbers.abs() > LARGEST).any():
+            what = "infinite values" if np.isinf(numbers).any() else f"values beyond {LARGEST:g}"
+            raise ValueError(f"column '{name}' of {table_name} holds {what}: replace them or leave them empty")
         return numbers
     present = values.dropna()
     if present.map(lambda v: isinstance(v, (dict, set))).any():
@@ -285,7 +287,7 @@ def _text(value: object) -> str | None:
 class Encoder:
     """Mixed columns to standardised numbers, by scikit-learn's imputer, scaler and one-hot encoder.
 
-    Fitted on the given rows only. names: of the d encoded features; mean, scale (d,): encoded = (value - mean) / scale.
+    Fitted on the given rows only. names: of the d encoded features.
     """
 
     def __init__(self, features: pd.DataFrame):
@@ -309,9 +311,6 @@ class Encoder:
         if self.categorical:
             self._onehot.fit(features[self.categorical].fillna("(missing)"))
             self.names += [str(n) for n in self._onehot.get_feature_names_out(self.categorical)]
-        plain = len(self.names) - (len(self._scaler.mean_) if self.numeric else 0)
-        self.mean = np.concatenate([self._scaler.mean_ if self.numeric else [], np.zeros(plain)])
-        self.scale = np.concatenate([self._scaler.scale_ if self.numeric else [], np.ones(plain)])
 
     def __call__(self, features: pd.DataFrame) -> np.ndarray:
         """(n, d) float32, clipped to 10 standard deviations."""

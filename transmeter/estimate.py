@@ -1,4 +1,4 @@
-"""From held-out predictions to a gain with its interval: splits, paired differences, what unlabelled rows add."""
+"""From held-out predictions to a gain with its interval: splits, paired differences, their variance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from scipy import stats
 from sklearn.model_selection import StratifiedKFold
-from torch.nn import functional as F
 
 from transmeter.data import Table
 from transmeter.prior import Evidence, Gain, join, shipped
@@ -28,20 +27,17 @@ class Split:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a source's network differed from the target alone.
+    """How a source's networks differed from the best learner of the target alone.
 
-    difference (repeats, n): correct minus correct on each labelled row, nan where a repeat did not measure it;
-    weights (n,): of a row in the metric, mean 1; codes (n,): its class; guess (n,) and guess_unlabelled (m,): what
-    the networks' own probabilities expect of weights * difference, knowing no label; population: rows that the gain
-    is about, None where these rows stand for endlessly many; soft: gain of the probability of the right class, in
-    percentage points; baseline: name of what the source was compared with; evidence and shots: what `prior` needs.
+    difference (repeats, n): correct minus correct on each labelled row, nan where a repeat did not measure it; codes
+    (n,): its class; population: rows that the gain is about, None where these stand for endlessly many; baseline: name
+    of what the source was compared with; soft: gain of the probability of the right class over the network without a
+    source, in percentage points; evidence and shots: what `prior` needs.
     """
 
     difference: np.ndarray
-    weights: np.ndarray
     codes: np.ndarray
-    guess: np.ndarray
-    guess_unlabelled: np.ndarray
+    metric: str
     population: int | None
     baseline: str
     soft: float
@@ -79,7 +75,7 @@ def make_splits(target: Table, shots: int | None, repeats: int, seed: int) -> li
         what = f"class '{target.classes[least]}' of {target.name} has {counts[least]} labelled rows"
         raise ValueError(f"{what}: at least {max(needed, 2)} are needed" + (f" for --shots {shots}" if shots else ""))
     rng = np.random.default_rng(seed)
-    measuring = np.sort(rng.permutation(rows)[:MEASURED]) if len(rows) > 2 * MEASURED else rows
+    measuring = rows if len(rows) <= 2 * MEASURED else _drawn(codes, rows, rng)
     splits = []
     for repeat in range(repeats):
         if shots is None:
@@ -87,8 +83,16 @@ def make_splits(target: Table, shots: int | None, repeats: int, seed: int) -> li
             splits += [Split(rows[a], rows[b], repeat) for a, b in folds.split(rows, codes[rows])]
         else:
             train = np.concatenate([rng.permutation(np.flatnonzero(codes == c))[:shots] for c in range(len(counts))])
-            splits.append(Split(train, np.setdiff1d(measuring, train), repeat))
+            rest = np.setdiff1d(measuring, train)
+            splits.append(Split(train, rest, repeat))
     return splits
+
+
+def _drawn(codes: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """About MEASURED of the rows, in the classes' proportions, but 50 of a class where it has so many."""
+    share = MEASURED / len(rows)
+    classes = [rng.permutation(rows[codes[rows] == c]) for c in np.unique(codes[rows])]
+    return np.sort(np.concatenate([c[: max(round(share * len(c)), 50)] for c in classes]))
 
 
 def halves(target: Table, seed: int) -> list[Split]:
@@ -127,79 +131,43 @@ def accuracies(chances: torch.Tensor, codes: np.ndarray, splits: Sequence[Split]
     return (100 * share.sum(2) / (there > 0).sum(1)).double().numpy()
 
 
-class Measured:
-    """The rows that splits measure, and unlabelled rows beside them.
+class Tested:
+    """The rows that splits measure.
 
-    rows (n,): their numbers in the target, labelled ones first; codes (n,): their classes; splits: with `test` as
-    places in `rows`; population: rows that a gain is about, None where these stand for endlessly many.
+    rows (n,): their numbers in the target; codes (n,): their classes; splits: with `test` as places in `rows`;
+    population: rows that a gain is about, None where these stand for endlessly many.
     """
 
-    def __init__(self, target: Table, splits: Sequence[Split], metric: str, unlabelled: int, seed: int):
-        self.metric, self.classes = metric, len(target.classes)
-        tested = np.unique(np.concatenate([s.test for s in splits]))
-        others = np.random.default_rng(seed).permutation(np.flatnonzero(target.codes < 0))[:unlabelled]
-        self.rows = np.concatenate([tested, np.sort(others)])
+    def __init__(self, target: Table, splits: Sequence[Split], metric: str, shots: int | None):
+        self.metric = metric
+        self.rows = np.unique(np.concatenate([s.test for s in splits]))
         self.codes = target.codes[self.rows]
         place = np.zeros(len(target), dtype=np.int64)
         place[self.rows] = np.arange(len(self.rows))
         self.splits = [Split(s.train, place[s.test], s.repeat) for s in splits]
-        planned = len(splits[0].train) < (target.codes >= 0).sum() / 2  # --shots: most labelled rows only measure
-        self.population = len(target) if planned or len(others) else None
+        # planning, and cross-fitting beside unlabelled rows, ask about this table's rows
+        self.population = len(target) if shots or (target.codes < 0).any() else None
 
 
-def right_class(chances: torch.Tensor, measured: Measured) -> float:
+def right_class(chances: torch.Tensor, tested: Tested) -> float:
     """Mean probability in % of the right class on the test rows, classes alike; chances (splits, n, classes)."""
     found = []
-    for c, split in zip(chances, measured.splits):
-        codes = measured.codes[split.test]
+    for c, split in zip(chances, tested.splits):
+        codes = tested.codes[split.test]
         right = c[split.test, codes].numpy()
         found.append(np.mean([right[codes == k].mean() for k in np.unique(codes)]))
     return 100 * float(np.mean(found))
 
 
-def compare(
-    chances: torch.Tensor,
-    alone: torch.Tensor,
-    measured: Measured,
-    *,
-    baseline: str,
-    soft: float,
-    evidence: Evidence,
-    shots: int,
-) -> Outcome:
-    """Outcome from probabilities (splits, n, classes) with the source and by the baseline, on the first splits."""
-    codes, classes, splits = measured.codes, measured.classes, measured.splits[: len(chances)]
-    labelled = codes >= 0
-    held_out = torch.zeros(len(splits), len(codes))
-    held_out[:, ~labelled] = 1
+def differences(chances: torch.Tensor, alone: torch.Tensor, tested: Tested) -> np.ndarray:
+    """(repeats, n) correct with the source minus correct by the baseline, nan where a repeat did not measure a row;
+    chances, alone (splits, n, classes) of the first splits."""
+    codes, splits = torch.from_numpy(tested.codes), tested.splits[: len(chances)]
+    right = (chances.argmax(2) == codes).float().numpy() - (alone.argmax(2) == codes).float().numpy()
+    found = np.full((splits[-1].repeat + 1, len(codes)), np.nan)
     for i, split in enumerate(splits):
-        held_out[i, split.test] = 1
-    share = (held_out / held_out.sum(0).clamp_min(1))[:, :, None]  # mean over the splits that did not train on a row
-    weights = np.zeros(len(codes))
-    weights[labelled] = row_weights(codes[labelled], measured.metric)
-    votes = F.one_hot(chances.argmax(2), classes).float() - F.one_hot(alone.argmax(2), classes).float()
-    right = votes.gather(2, torch.from_numpy(codes).clamp_min(0).expand(len(splits), -1)[:, :, None])[:, :, 0].numpy()
-    difference = np.full((splits[-1].repeat + 1, len(codes)), np.nan)
-    for i, split in enumerate(splits):
-        difference[split.repeat, split.test] = right[i, split.test]
-    likely, lead = ((chances + alone) / 2 * share).sum(0), (votes * share).sum(0)
-    by_class = torch.tensor([weights[codes == c][0] for c in range(classes)])
-    guess = (likely * lead * by_class).sum(1).double().numpy()
-    if measured.metric == "balanced_accuracy" and not labelled.all():  # classes may be mixed in another proportion
-        mixed = 1 / (classes * likely[~labelled].mean(0))
-        guess[~labelled] = (likely * lead)[~labelled].double().numpy() @ mixed.double().numpy()
-    return Outcome(
-        difference=difference[:, labelled],
-        weights=weights[labelled],
-        codes=codes[labelled],
-        guess=guess[labelled],
-        guess_unlabelled=guess[~labelled],
-        population=measured.population,
-        baseline=baseline,
-        soft=soft,
-        evidence=evidence,
-        shots=shots,
-    )
+        found[split.repeat, split.test] = right[i, split.test]
+    return found
 
 
 def row_weights(codes: np.ndarray, metric: str) -> np.ndarray:
@@ -215,38 +183,25 @@ def measured(outcome: Outcome, other: Outcome | None = None) -> tuple[float, flo
 
     Rows and repeats are crossed: the variance is that of row means plus that of repeat means less that of single
     cells, which both contain (two-way clustering: Cameron, Gelbach & Miller 2011). The rows' part is smaller where
-    they are a good share of the population. Unlabelled rows take out the part
-    of the row variance that the networks' own probabilities foresee (prediction-powered inference, Angelopoulos et
-    al. 2023, with the weight that minimises the variance).
+    they are a good share of the population.
     """
-    cells = 100 * outcome.difference * outcome.weights
-    guess, unlabelled = 100 * outcome.guess, 100 * outcome.guess_unlabelled
+    difference = outcome.difference
     if other is not None:
-        both = min(len(cells), len(other.difference))  # one may have dropped out of the comparison earlier
-        cells = cells[:both] - 100 * other.difference[:both] * other.weights
-        guess, unlabelled = guess - 100 * other.guess, unlabelled - 100 * other.guess_unlabelled
-    seen = ~np.isnan(cells).all(0)
-    cells, guess, codes, weights = cells[:, seen], guess[seen], outcome.codes[seen], outcome.weights[seen]
+        both = min(len(difference), len(other.difference))  # one may have dropped out of the comparison earlier
+        difference = difference[:both] - other.difference[:both]
+    seen = ~np.isnan(difference).all(0)
+    codes = outcome.codes[seen]
+    weights = row_weights(codes, outcome.metric)
+    cells = 100 * difference[:, seen] * weights
     rows = np.nanmean(cells, axis=0)
-    repeats, n, m = len(cells), cells.shape[1], len(unlabelled)
-    power = _power(rows, guess, m) if m > 1 else 0.0
-    mean = float(np.mean(rows - power * guess) + (power * unlabelled.mean() if m else 0.0))
-    by_row = _stratified(rows - power * guess, codes, weights) + (power**2 * unlabelled.var(ddof=1) / m if m > 1 else 0)
+    repeats, n = cells.shape
+    by_row = _stratified(rows, codes, weights)
     by_repeat = float(np.nanmean(cells, axis=1).var(ddof=1) / repeats)
     by_cell = float(np.nanvar(cells)) / np.count_nonzero(~np.isnan(cells))
     by_row = max(by_row - by_cell, 0.0) * (1 - n / outcome.population if outcome.population else 1.0)
     variance = by_row + by_repeat
     freedom = variance**2 / (by_row**2 / max(n - 1, 1) + by_repeat**2 / (repeats - 1)) if variance else n - 1.0
-    return mean, float(variance) ** 0.5, float(freedom)
-
-
-def _power(rows: np.ndarray, guess: np.ndarray, unlabelled: int) -> float:
-    """Weight of the guesses, between 0 and 1, that makes the variance least."""
-    spread = guess.var()
-    if spread == 0:
-        return 0.0
-    best = np.cov(rows, guess, ddof=0)[0, 1] / (spread * (1 + len(rows) / unlabelled))
-    return float(np.clip(best, 0, 1))
+    return float(rows.mean()), float(variance) ** 0.5, float(freedom)
 
 
 def _stratified(values: np.ndarray, codes: np.ndarray, weights: np.ndarray) -> float:

@@ -32,7 +32,8 @@ def gather(source: Source, target: Encoded, splits: Sequence[Split]) -> Evidence
     unlabelled = np.flatnonzero(~labelled)
     paired = 0.0
     if source.table.keys is not None and table.keys is not None and len(unlabelled):
-        paired = float(np.isin(table.keys[unlabelled], source.table.keys).mean())
+        seen = {key for key in source.table.keys if key is not None}
+        paired = float(np.mean([key in seen for key in table.keys[unlabelled]]))
     zero_shot = closeness = separation = misfit = ridge_gain = 0.0
     if pairs:
         z_s = represent(source.classifier.branch, source.classifier.trunk, source.x[None])[0]
@@ -93,9 +94,9 @@ def _closeness(means_s: np.ndarray, means_t: np.ndarray) -> float:
 
 def _separation(z_s: Tensor, z_t: Tensor) -> float:
     """Leave-one-out accuracy above chance of a ridge that tells source rows from target rows."""
-    z = torch.cat([z_s[:ROWS], z_t[:ROWS]])
-    codes = np.r_[np.zeros(len(z_s[:ROWS]), int), np.ones(len(z_t[:ROWS]), int)]
-    return loo_skill(z.numpy(), codes)
+    drawn = [z[np.random.default_rng(0).permutation(len(z))[:ROWS]] for z in (z_s, z_t)]
+    codes = np.repeat([0, 1], [len(z) for z in drawn])
+    return loo_skill(torch.cat(drawn).numpy(), codes)
 
 
 def _misfit(source: Source, target: Encoded, pairs: list[tuple[int, int]], z_s: Tensor, z_t: Tensor) -> float:

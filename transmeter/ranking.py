@@ -79,7 +79,11 @@ def load(path: str | Path) -> Ranking:
     """What `Ranking.save` wrote. Raises ValueError for a file that is not a ranking."""
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
-        return Ranking(**{**found, "rows": [Row(**row) for row in found["rows"]]})
+        read = Ranking(**{**found, "rows": [Row(**row) for row in found["rows"]]})
+        numbers = [v for row in read.rows for v in (row.score, row.gain_pp, row.ci_low, row.ci_high, row.p_negative)]
+        if any(v is not None and not isinstance(v, int | float) for v in (*numbers, read.shots)):
+            raise ValueError("a figure is not a number")
+        return read
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is not a ranking ({error}): make one with transmeter rank --out") from None
 
@@ -142,6 +146,8 @@ def _score(function, sources: list[Source], target: Table, arguments: dict) -> l
     begin = time.perf_counter()
     try:
         scores = function(sources, target, **arguments)
+        if not all(math.isfinite(s.value) for s in scores):
+            raise ValueError(f"the score of {sources[0].table.name} is not finite: look at its values")
         return [(s, (time.perf_counter() - begin) / len(sources)) for s in scores]
     except ValueError:
         if len(sources) == 1:

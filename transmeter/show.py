@@ -16,7 +16,7 @@ from transmeter.truth import Truth
 def text(ranking: Ranking, shape: str) -> str:
     """The ranking as `shape`: table, json or csv; ends with a line break."""
     if shape == "json":
-        return json.dumps(asdict(ranking), indent=1) + "\n"
+        return json.dumps(asdict(ranking), indent=1, allow_nan=False) + "\n"
     rows = [asdict(row) for row in ranking.rows]
     matched = {row["source"]: [m for m in row.pop("matches") or [] if m["how"] == "meaning"] for row in rows}
     out = io.StringIO()
@@ -42,7 +42,7 @@ def text(ranking: Ranking, shape: str) -> str:
     baseline = next((row["baseline"] for row in rows if row["baseline"]), None)
     if baseline:
         shots = f"{ranking.shots} labelled rows a class" if ranking.shots else "all labelled rows, cross-fitted"
-        out.write(f"gains over {baseline} on {ranking.target} alone; {shots}; {ranking.metric}\n")
+        out.write(f"gains on the rows of {ranking.target} over {baseline} alone; {shots}; {ranking.metric}\n")
     for source, matches in matched.items():
         if matches:
             pairs = (f"{m['source']} = {m['target']} ({m['confidence']:.2f})" for m in matches)

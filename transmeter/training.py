@@ -100,11 +100,12 @@ def fit(stack: Stack, data: Data, terms: Terms, schedule: Schedule, seed: int) -
     CE_u: cross-entropy of unlabelled target rows with what the source's classifier says of the same things.
     """
     generator = torch.Generator().manual_seed(seed)
+    other = torch.Generator().manual_seed(seed + 1)  # of taught rows, which not every stack has
     optimiser = torch.optim.AdamW(stack.parameters(), lr=schedule.rate, weight_decay=schedule.decay, fused=True)
     arms, splits = len(data.rows), len(data.train)
     with one_thread():
         for _ in range(schedule.steps):
-            loss = _loss(stack, data, terms, schedule, arms, splits, generator).sum()
+            loss = _loss(stack, data, terms, schedule, arms, splits, generator, other).sum()
             optimiser.zero_grad()
             loss.backward()
             before = [p.detach().clone() for p in stack.pace]
@@ -126,7 +127,14 @@ def one_thread() -> Iterator[None]:
 
 
 def _loss(
-    stack: Stack, data: Data, terms: Terms, schedule: Schedule, arms: int, splits: int, generator: torch.Generator
+    stack: Stack,
+    data: Data,
+    terms: Terms,
+    schedule: Schedule,
+    arms: int,
+    splits: int,
+    generator: torch.Generator,
+    other: torch.Generator,
 ) -> Tensor:
     """(B,) the loss of every network on rows drawn at random.
 
@@ -141,7 +149,7 @@ def _loss(
     z_t = represent(stack.target, stack.trunk, x_t)
     loss = losses.cross_entropy(stack.trunk.head(z_t), q_t)
     if data.taught is not None and terms.distillation:
-        rows = torch.randint(len(data.x_u), (splits, min(batch, len(data.x_u))), generator=generator)
+        rows = torch.randint(len(data.x_u), (splits, min(batch, len(data.x_u))), generator=other)
         z_u = represent(stack.target, stack.trunk, data.x_u[rows].repeat(arms, 1, 1))
         q_u = data.taught[:, rows].flatten(0, 1)
         loss = loss + terms.distillation * losses.cross_entropy(stack.trunk.head(z_u), q_u)

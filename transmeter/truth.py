@@ -1,4 +1,8 @@
-"""The ground truth that a ranking is checked against: full transfer of every source, paired with the target alone."""
+"""The ground truth that a ranking is checked against: repeated transfer of every source, paired with the target alone.
+
+The network is the ranking's own, so a ranking is asked to foretell this network's gains, whatever scorer made it; more
+`steps` and another seed of the sources' classifiers tell how far that carries.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace

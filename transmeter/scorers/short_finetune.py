@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from transmeter.data import Table
-from transmeter.estimate import METRICS, Score, Split, make_splits, row_weights
+from transmeter.estimate import Score, Split, check_metric, make_splits, row_weights
 from transmeter.source import Encoded, Source
 from transmeter.training import Schedule, Terms
 from transmeter.transfer import train
@@ -34,8 +34,7 @@ def score(
     together, checked before each round of one repeat over all sources; the first round is always done, and the result
     then depends on the machine. Raises ValueError as `estimate.make_splits`.
     """
-    if metric not in METRICS:
-        raise ValueError(f"metric '{metric}' is unknown: give {' or '.join(METRICS)}")
+    check_metric(metric)
     if seconds is not None and not seconds > 0:
         raise ValueError(f"seconds {seconds} is no budget: give a number above 0")
     begin = time.perf_counter()

@@ -20,14 +20,14 @@ from transmeter.baseline import SCRATCH, target_only
 from transmeter.data import Table
 from transmeter.estimate import (
     Gain,
-    Measured,
     Outcome,
     Score,
     Split,
+    Tested,
     accuracies,
     check_metric,
-    compare,
     differ,
+    differences,
     estimate,
     make_splits,
     right_class,
@@ -43,7 +43,7 @@ SPLITS = 10  # of one stack: a round
 STACK = 160  # networks that train as one batch, so that memory is flat in sources and repeats
 WEIGHTS = 30_000_000  # of the first and last layers of one batch, so that wide tables do not fill the memory
 CANDIDATES = 20  # sources that get beyond the screen
-UNLABELLED = 2000  # unlabelled rows that narrow the interval
+LEAST = 4  # repeats before a source may drop out: the error of fewer is too uncertain
 SETTLED = 1.0  # half-width of an interval, in percentage points, that needs no more repeats
 VARIANTS = {
     "plain": Terms(),
@@ -85,7 +85,8 @@ def score(
     }
     terms, schedule = replace(VARIANTS[variant], **{k: v for k, v in given.items() if v is not None}), Schedule(steps)
     repeats = usual_repeats(shots) if repeats is None else repeats
-    race = Race(sources, target, make_splits(target, shots, repeats, seed), metric, seed)
+    splits = make_splits(target, shots, repeats, seed)
+    race = Race(sources, target, Tested(target, splits, metric, shots), splits, seed, shots)
     live = sorted(range(len(sources)), key=lambda i: -race.foreseen[i].high)[:CANDIDATES]
     rounds = -(-len(race.splits) // SPLITS)
     with bar(f"{len(sources)} sources for {target.name}:", rounds) as step:
@@ -109,10 +110,18 @@ def score(
 class Race:
     """What is known of every source after the rounds so far."""
 
-    def __init__(self, sources: Sequence[Source], target: Table, splits: Sequence[Split], metric: str, seed: int):
-        self.sources, self.target, self.splits, self.metric, self.seed = sources, Encoded(target), splits, metric, seed
-        self.measured = Measured(target, splits, metric, UNLABELLED, seed)
-        self.shots = int(min(np.bincount(target.codes[s.train]).min() for s in splits))
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        target: Table,
+        tested: Tested,
+        splits: Sequence[Split],
+        seed: int,
+        shots: int | None,
+    ):
+        self.sources, self.target, self.tested, self.splits, self.seed = sources, Encoded(target), tested, splits, seed
+        # a fold of cross-fitting trains on a little less than what is asked about: all labelled rows
+        self.shots = shots or int(np.bincount(target.codes[target.codes >= 0]).min())
         self.evidence = [gather(s, self.target, splits) for s in sources]
         self.foreseen: list[Gain] = [foresee(e, self.shots) for e in self.evidence]
         self.chances: list[list[Tensor]] = [[] for _ in sources]  # of every round (splits, rows, classes)
@@ -122,14 +131,14 @@ class Race:
         """Round `number`: the live sources and the learners of the target alone on its splits."""
         part = list(self.splits[number * SPLITS : (number + 1) * SPLITS])
         seed = self.seed * 100_003 + number
-        alone = target_only(self.target, part, self.measured.rows, self.seed)
+        alone = target_only(self.target, part, self.tested.rows, self.seed)
         found: dict[int, Tensor] = {}
         widest = max(self.target.x.shape[1], *(self.sources[i].x.shape[1] for i in live), 1)
         arms = max(1, min(STACK // SPLITS - 1, WEIGHTS // (SPLITS * widest * WIDTH * 2)))
         for first in range(0, len(live), arms):
             chunk = live[first : first + arms]
             trained = train([self.sources[i] for i in chunk], self.target, part, terms, schedule, seed)
-            *chances, alone[SCRATCH] = trained.probabilities(self.target.x[self.measured.rows])
+            *chances, alone[SCRATCH] = trained.probabilities(self.target.x[self.tested.rows])
             found |= zip(chunk, chances)
         for i, chances in found.items():  # all or nothing, should the round be interrupted
             self.chances[i].append(chances)
@@ -142,15 +151,16 @@ class Race:
             return None
         chances = torch.cat(self.chances[i])
         alone = {name: torch.cat(parts) for name, parts in self.alone.items()}
-        done = self.measured.splits[: len(alone[SCRATCH])]
-        name = max(alone, key=lambda n: accuracies(alone[n][None], self.measured.codes, done, self.metric).mean())
-        scratch = right_class(alone[SCRATCH][: len(chances)], self.measured)
-        return compare(
-            chances,
-            alone[name][: len(chances)],
-            self.measured,
+        done, codes = self.tested.splits[: len(alone[SCRATCH])], self.tested.codes
+        name = max(alone, key=lambda n: accuracies(alone[n][None], codes, done, self.tested.metric).mean())
+        scratch = right_class(alone[SCRATCH][: len(chances)], self.tested)
+        return Outcome(
+            difference=differences(chances, alone[name][: len(chances)], self.tested),
+            codes=codes,
+            metric=self.tested.metric,
+            population=self.tested.population,
             baseline=name,
-            soft=right_class(chances, self.measured) - scratch,
+            soft=right_class(chances, self.tested) - scratch,
             evidence=self.evidence[i],
             shots=self.shots,
         )
@@ -158,6 +168,8 @@ class Race:
     def still_open(self, live: Sequence[int]) -> list[int]:
         """The sources that more repeats could move, leader first: without a verdict, or not yet behind the leader."""
         outcomes = {i: self.outcome(i) for i in live}
+        if min(len(o.difference) for o in outcomes.values()) < LEAST:
+            return list(live)
         gains = {i: estimate(o) for i, o in outcomes.items()}
         leader, *others = sorted(live, key=lambda i: -gains[i].mean)
         kept = []
