@@ -60,17 +60,16 @@ def test_coverage_counts_the_truth_inside_its_own_error_included():
     assert agreement.honesty(gains, [0.5, -0.9, 1.5, -3.0], [1.5] * 4).coverage == 1.0
 
 
-def test_auroc_and_calibration_look_at_pairs_of_a_sign_beyond_doubt():
+def test_auroc_looks_at_signs_beyond_doubt_and_calibration_at_all_pairs():
     chances = [0.9, 0.7, 0.3, 0.1, 0.5]
     gains = [sure(0.0, p=p) for p in chances]
     found = agreement.honesty(gains, [-5, -5, 5, 5, 0.1], [1.0] * 5)  # the last is in doubt
     assert found.auroc == 1 and found.pairs == 5
-    assert found.calibration_error == pytest.approx((0.1 + 0.3 + 0.3 + 0.1) / 4)
+    assert found.calibration_error == pytest.approx((0.1 + 0.3 + 0.3 + 0.1 + 0.5) / 5)
     assert agreement.honesty(gains, [-5, 5, -5, 5, 0.1], [1.0] * 5).auroc == 0.75
     one_sign = agreement.honesty(gains, [5, 5, 5, 5, 0.1], [1.0] * 5)
-    assert one_sign.auroc is None and one_sign.calibration_error == pytest.approx((0.9 + 0.7 + 0.3 + 0.1) / 4)
-    doubt = agreement.honesty(gains, [0.0] * 5, [1.0] * 5)
-    assert doubt.auroc is doubt.calibration_error is None
+    assert one_sign.auroc is None and one_sign.calibration_error == pytest.approx(sum(chances) / 5)
+    assert agreement.honesty(gains, [0.0] * 5, [1.0] * 5).auroc is None
 
 
 def test_chances_that_come_true_as_often_as_they_say_are_calibrated():

@@ -41,15 +41,13 @@ def test_what_cannot_be_split_is_refused(counts, shots, repeats):
 EVIDENCE = prior.Evidence(1, 1, 0, 2.5, 0.5, 0.3, 0.3, 0.1, 0, 1)
 
 
-def outcome(difference, codes, guess=None, guess_unlabelled=(), population=None, soft=0.0):
+def outcome(difference, codes, population=None, soft=0.0):
     """An outcome in balanced accuracy."""
     codes = np.asarray(codes)
     return estimate.Outcome(
         difference=np.asarray(difference, float),
-        weights=estimate.row_weights(codes, "balanced_accuracy"),
         codes=codes,
-        guess=np.zeros(len(codes)) if guess is None else guess,
-        guess_unlabelled=np.array(guess_unlabelled),
+        metric="balanced_accuracy",
         population=population,
         baseline="scratch network",
         soft=soft,
@@ -139,13 +137,18 @@ def test_accuracies_are_those_of_scikit_learn():
                 assert found[a, i] == pytest.approx(100 * reference(codes[split.test], guess), abs=1e-4)
 
 
-def test_good_guesses_on_unlabelled_rows_narrow_the_interval_and_useless_ones_do_not_widen_it():
-    rng = np.random.default_rng(2)
-    truth = rng.choice([-1, 0, 1], 440, p=[0.1, 0.6, 0.3])
-    cells = np.repeat(truth[None, :40], 6, 0)
-    codes = np.arange(40) % 2
-    plain = estimate.measured(outcome(cells, codes))[1]
-    good = estimate.measured(outcome(cells, codes, guess=0.9 * truth[:40], guess_unlabelled=0.9 * truth[40:]))
-    useless = estimate.measured(outcome(cells, codes, guess=rng.normal(size=40), guess_unlabelled=rng.normal(size=400)))
-    assert good[1] < 0.8 * plain and useless[1] < 1.05 * plain
-    assert abs(good[0] - 100 * truth.mean()) < 2 * good[1]
+@pytest.mark.parametrize("shots, hidden, expected", [(None, False, None), (15, False, 61), (None, True, 61)])
+def test_a_gain_is_about_this_table_when_planning_or_beside_unlabelled_rows(shots, hidden, expected):
+    target = table([30, 31])
+    if hidden:
+        target = data.table("t", target.features, np.where(np.arange(61) % 3 == 0, None, target.labels))
+    splits = estimate.make_splits(target, shots, 2, 0)
+    assert estimate.Tested(target, splits, "accuracy", shots).population == expected
+
+
+def test_a_rare_class_of_a_long_table_is_still_measured():
+    target = table([9000, 6])
+    splits = estimate.make_splits(target, 5, 2, 0)
+    tested = estimate.Tested(target, splits, "balanced_accuracy", 5)
+    assert len(tested.rows) < 2200 and all(1 in target.codes[s.test] for s in splits)
+    assert all((tested.codes[s.test] == target.codes[full.test]).all() for s, full in zip(tested.splits, splits))
