@@ -154,7 +154,10 @@ def table(
 
 
 def _texts(values: pd.Series | np.ndarray) -> np.ndarray:
-    return np.array([_text(v) for v in pd.Series(values).tolist()], dtype=object)
+    given = pd.Series(values).tolist()
+    if any(isinstance(v, (list, dict, tuple, np.ndarray)) for v in given):
+        raise ValueError("a label is a list: give one class a row")
+    return np.array([_text(v) for v in given], dtype=object)
 
 
 def _parts(table_name: str, name: str, values: pd.Series) -> dict[str, pd.Series]:
@@ -278,7 +281,7 @@ def _text(value: object) -> str | None:
     if value is None or (isinstance(value, float) and np.isnan(value)) or value is pd.NA or value is pd.NaT:
         return None
     if isinstance(value, bytes):
-        value = value.decode("utf-8")
+        value = value.decode("utf-8", "replace")
     text = str(value).strip()
     whole = re.fullmatch(r"(-?\d+)\.0*", text)
     return (whole[1] if whole else text) or None

@@ -97,6 +97,8 @@ def _read_arrays(path: Path) -> pd.DataFrame:
     if features.ndim != 2 or labels.shape != features.shape[:1] or columns.shape != features.shape[1:]:
         shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
         raise ValueError(f"{path} holds arrays that do not fit ({shapes}): {remedy}")
+    if features.dtype.kind not in "biuf":
+        raise ValueError(f"{path} holds features of type {features.dtype}: give numbers")
     frame = pd.DataFrame(features, columns=[str(c) for c in columns])
     return pd.concat([frame, pd.Series(labels, name="label")], axis=1)
 

@@ -84,6 +84,8 @@ def load(path: str | Path) -> Ranking:
         if any(v is not None and not isinstance(v, int | float) for v in (*numbers, read.shots)):
             raise ValueError("a figure is not a number")
         return read
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist: make it with transmeter rank --out") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is not a ranking ({error}): make one with transmeter rank --out") from None
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -63,6 +64,8 @@ def _replaced(table: Table, columns: list[str], states: np.ndarray) -> Table:
 def tfidf(texts: Sequence[Sequence[str]], seed: int = 0) -> list[np.ndarray]:
     """(n, up to 64) a list of texts, from one TF-IDF of words and pairs of words and one SVD of all of them."""
     flat = [text for part in texts for text in part]
+    if not any(re.search(r"\w", text) for text in flat):
+        raise ValueError("the texts hold no word: give texts of letters, or an --encoder")
     vectors = TfidfVectorizer(
         ngram_range=(1, 2), sublinear_tf=True, max_features=VOCABULARY, token_pattern=r"(?u)\b\w+\b", dtype=np.float32
     ).fit_transform(flat)

@@ -1,0 +1,111 @@
+"""Arguments and options of the command line, and the errors that bad ones give."""
+
+import inspect
+import math
+import re
+import types
+import typing
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+
+class Seconds(click.ParamType):
+    """A time such as 90, 90s, 2m or 1h, in seconds."""
+
+    name = "TIME"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds of the text."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", str(value).strip())
+        if not found or not float(found[1]):
+            self.fail(f"'{value}' is no time: give seconds, or a number with s, m or h, such as 60s", param, ctx)
+        return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+SECONDS = Seconds()
+
+
+class Group(click.Group):
+    """Bad input ends with one line and exit code 2, a failed run with one line and exit code 1."""
+
+    def invoke(self, ctx: click.Context):
+        """Run the command."""
+        warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {message}", err=True)
+        try:
+            return super().invoke(ctx)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+        except (RuntimeError, OSError) as error:
+            raise click.ClickException(str(error)) from None
+
+
+class Ordered(click.Command):
+    """Keeps the order in which --method and --set were given in ctx.meta, which click loses."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as usual, and note the order."""
+        values, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        queues = {name: list(values.get(name, ())) for name in ("methods", "settings")}
+        ctx.meta["order"] = [(p.name, queues[p.name].pop(0)) for p in order if p.name in queues]
+        return super().parse_args(ctx, args)
+
+
+def compared(command: Callable) -> Callable:
+    """The arguments and options of every command that compares SOURCE... with TARGET."""
+    for option in (
+        click.option(
+            "--encoder", metavar="PATH", help="Transformers encoder of texts and column names (TF-IDF, n-grams)."
+        ),
+        click.option("--match", default="meaning", show_default=True, type=click.Choice(["meaning", "name"])),
+        click.option("--key", metavar="COLUMN", help="Keys of the rows: what a row is about. Sources may have it too."),
+        click.option(
+            "--cache", type=click.Path(path_type=Path), help="Folder for what is reused. Default: user cache."
+        ),
+        click.option("--label", help="Label column of every file that has it. Default: label."),
+        click.argument("sources", nargs=-1, required=True),
+        click.argument("target"),
+    ):
+        command = option(command)
+    return command
+
+
+def convert(function: Callable, settings: tuple[str, ...], fixed: tuple[str, ...] = ()) -> dict[str, object]:
+    """OPTION=VALUE texts as arguments of `function`, by its signature. Raises ValueError naming what is allowed."""
+    options = {p.name: p for p in keyword_options(function) if p.name not in fixed}
+    found: dict[str, object] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or name not in options:
+            raise ValueError(f"--set {setting} is not understood: give OPTION=VALUE with one of {', '.join(options)}")
+        found[name] = _value(setting, text, options[name].annotation)
+    return found
+
+
+def keyword_options(function: Callable) -> list[inspect.Parameter]:
+    """The keyword-only parameters of a scorer or method: its configuration."""
+    return [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+
+def _value(setting: str, text: str, kind: object) -> object:
+    if typing.get_origin(kind) is typing.Literal:
+        if text not in typing.get_args(kind):
+            raise ValueError(f"--set {setting}: give one of {', '.join(typing.get_args(kind))}")
+        return text
+    if typing.get_origin(kind) is types.UnionType:
+        kind = next(k for k in typing.get_args(kind) if k is not type(None))
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"--set {setting}: give true or false")
+        return text.lower() == "true"
+    try:
+        number = kind(text)
+        if kind is float and not math.isfinite(number):
+            raise ValueError
+        return number
+    except ValueError:
+        raise ValueError(
+            f"--set {setting}: '{text}' is not {'a whole number' if kind is int else 'a number'}"
+        ) from None
