@@ -8,7 +8,17 @@ from pathlib import Path
 
 import click
 
-from transmeter.options import SECONDS, Group, Ordered, compared, convert, keyword_options
+from transmeter.options import (
+    SECONDS,
+    Group,
+    Ordered,
+    check_parent,
+    compared,
+    convert,
+    keyword_options,
+    user_cache,
+    warn_of_same_file,
+)
 
 METRICS = ("balanced_accuracy", "accuracy")
 seed_option = click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of every random draw.")
@@ -336,27 +346,6 @@ def quiet() -> None:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
-
-
-def user_cache() -> Path:
-    """The folder in which source classifiers are kept between runs."""
-    return Path(click.get_app_dir("transmeter")) / "sources"
-
-
-def warn_of_same_file(target: str, sources: tuple[str, ...]) -> None:
-    """Warn of a source that is the target's own file."""
-    from transmeter.data import parse
-
-    for name, path, _ in map(parse, sources):
-        if path.resolve() == parse(target)[1].resolve():
-            warnings.warn(f"{name} is the target's own file: its gain is leakage, not transfer", stacklevel=2)
-
-
-def check_parent(out: Path | None) -> None:
-    """Raise ValueError where `out` is a folder or its folder does not exist."""
-    if out and (out.is_dir() or not out.absolute().parent.is_dir()):
-        what = "is a folder: give a file" if out.is_dir() else "is in a folder that does not exist: create it first"
-        raise ValueError(f"{out} {what}")
 
 
 if __name__ == "__main__":

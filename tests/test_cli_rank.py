@@ -97,7 +97,7 @@ def test_validate_checks_scores_that_are_no_gains_by_their_order_alone(tmp_path)
         ((VA, HUNGARIAN, "--ranking", "R", "--shots", 5), "--shots 5 differs from the ranking's 3"),
         ((VA, HUNGARIAN, "--ranking", "R", "--metric", "balanced_accuracy"), "differs from the ranking's accuracy"),
         ((VA, HUNGARIAN, f"other={CLEVELAND}", "--ranking", "R"), "does not rank 'other'"),
-        ((VA, HUNGARIAN, "--ranking", VA), "none.json does not exist"),
+        ((VA, HUNGARIAN, "--ranking", VA), "is not a ranking"),
         ((VA, HUNGARIAN, "--ranking", "none.json"), "none.json does not exist"),
         ((VA, HUNGARIAN, "--out", "none/t.json"), "in a folder that does not exist"),
         ((VA, HUNGARIAN, "--shots", 60), "at least 61 are needed for --shots 60"),

@@ -109,3 +109,24 @@ def _value(setting: str, text: str, kind: object) -> object:
         raise ValueError(
             f"--set {setting}: '{text}' is not {'a whole number' if kind is int else 'a number'}"
         ) from None
+
+
+def user_cache() -> Path:
+    """The folder in which source classifiers are kept between runs."""
+    return Path(click.get_app_dir("transmeter")) / "sources"
+
+
+def warn_of_same_file(target: str, sources: tuple[str, ...]) -> None:
+    """Warn of a source that is the target's own file."""
+    from transmeter.data import parse
+
+    for name, path, _ in map(parse, sources):
+        if path.resolve() == parse(target)[1].resolve():
+            warnings.warn(f"{name} is the target's own file: its gain is leakage, not transfer", stacklevel=2)
+
+
+def check_parent(out: Path | None) -> None:
+    """Raise ValueError where `out` is a folder or its folder does not exist."""
+    if out and (out.is_dir() or not out.absolute().parent.is_dir()):
+        what = "is a folder: give a file" if out.is_dir() else "is in a folder that does not exist: create it first"
+        raise ValueError(f"{out} {what}")
