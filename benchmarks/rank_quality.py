@@ -67,8 +67,10 @@ def main(datasets: Path, encoder: Path | None, quick: bool, work: Path, workers:
         for i, done in enumerate(as_completed(running), start=1):
             click.echo(f"{i} of {len(running)}: {done.result()} ({time.perf_counter() - begin:.0f} s)", err=True)
     found = [json.loads(path.read_text()) for _, _, path in jobs]
-    name = "rank_quality_quick" if quick else "rank_quality"
-    report(found, RESULTS, name, time.perf_counter() - begin, shipped() if quick else None)
+    if quick:  # too few targets for figures that anyone should quote
+        report(found, work, "rank_quality_quick", time.perf_counter() - begin, shipped())
+    else:
+        report(found, RESULTS, "rank_quality", time.perf_counter() - begin)
 
 
 def _version() -> str:

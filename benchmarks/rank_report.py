@@ -297,7 +297,7 @@ def pictures(summary: dict, pairs: pd.DataFrame, folder: Path, name: str) -> Non
         colours = ["#0072B2" if n == "transmeter" else "#999999" for n in names]
         axis.barh(names, three[:, 0], color=colours)
         axis.errorbar(three[:, 0], names, xerr=np.abs(three[:, 1:].T - three[:, 0]), fmt="none", ecolor="black", lw=1)
-        axis.axvline(found["ceiling"], color="#D55E00", ls="--", lw=1, label="ceiling (split-half)")
+        axis.axvline(found["ceiling"], color="#D55E00", ls="--", lw=1, label="half of the truth with the other")
         axis.set(title=mode, xlabel="weighted tau with the true gains, 95 % over targets")
     axes[1].legend(loc="lower right")
     figure.savefig(folder / f"{name}_tau.svg", metadata={"Date": None})
