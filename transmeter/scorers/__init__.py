@@ -1,4 +1,4 @@
-"""Scorers: every file here with a function `score(source, target, *, seed=0, ...) -> Score` is a scorer."""
+"""Scorers: every file here with a function `score(sources, target, *, seed=0, ...) -> list[Score]` is one."""
 
 from collections.abc import Callable
 from importlib import import_module
