@@ -1,7 +1,6 @@
 """From the cells of rank_quality.py to figures, tables and pictures."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -137,12 +136,8 @@ def _within(levels: list[str], scores: np.ndarray, true: np.ndarray) -> float | 
     return float(np.mean(taus)) if taus else None
 
 
-def bootstrap(frame: pd.DataFrame, figure: Callable[[pd.DataFrame], pd.Series]) -> pd.DataFrame:
-    """(mean, low, high) by row of `figure`, over data sets of targets drawn with replacement.
-
-    figure: (targets, scorers) from a frame of one row a target and scorer.
-    """
-    wide = figure(frame)  # (targets, scorers)
+def bootstrap(wide: pd.DataFrame) -> pd.DataFrame:
+    """(mean, low, high) of every scorer over data sets of targets drawn with replacement; wide (targets, scorers)."""
     data = [data_of(target) for _, target in wide.index]
     rows = [np.flatnonzero(np.array(data) == d) for d in dict.fromkeys(data)]  # targets of one data set go together
     rng = np.random.default_rng(0)
@@ -163,11 +158,11 @@ def _mode(orders: pd.DataFrame, pairs: pd.DataFrame) -> dict:
     mode, level = orders["mode"].iloc[0], orders["level"].iloc[0]
     reliable = orders[orders["reliability"] > 0.5]
     by_scorer = {}
-    tau = bootstrap(reliable, lambda f: _wide(f, "weighted_tau").fillna(0))
+    tau = bootstrap(_wide(reliable, "weighted_tau").fillna(0))
     ratio = tau / _mean(reliable["ceiling"])
-    lead = bootstrap(reliable, lambda f: _lead(_wide(f, "weighted_tau").fillna(0)))
-    regrets = {k: bootstrap(orders, lambda f, k=k: _wide(f, f"regret_{k}")) for k in (1, 3)}
-    regret_lead = bootstrap(orders, lambda f: _lead(_wide(f, "regret_1")))
+    lead = bootstrap(_lead(_wide(reliable, "weighted_tau").fillna(0)))
+    regrets = {k: bootstrap(_wide(orders, f"regret_{k}")) for k in (1, 3)}
+    regret_lead = bootstrap(_lead(_wide(orders, "regret_1")))
     families = orders.pivot_table(index="scorer", columns="family", values="weighted_tau", aggfunc="mean")
     for name in tau.index:
         rows = orders[orders["scorer"] == name]
@@ -208,7 +203,7 @@ def _behind(orders: pd.DataFrame) -> dict[str, list[float]]:
     """Lead in weighted tau over the best other scorer of a family, with its interval."""
     wide = _wide(orders, "weighted_tau").fillna(0)
     best = wide.drop(columns="transmeter").mean().idxmax()
-    return {best: _three(bootstrap(orders, lambda f: _lead(_wide(f, "weighted_tau").fillna(0))), best)}
+    return {best: _three(bootstrap(_lead(_wide(orders, "weighted_tau").fillna(0))), best)}
 
 
 def ablation(cells: list[dict]) -> dict[str, dict]:
@@ -226,7 +221,7 @@ def ablation(cells: list[dict]) -> dict[str, dict]:
     if not rows:
         return {}
     frame = pd.DataFrame(rows)
-    found = {k: bootstrap(frame, lambda f, k=k: _wide(f, k)) for k in ("mean_change_pp", "best_change_pp", "tau")}
+    found = {k: bootstrap(_wide(frame, k)) for k in ("mean_change_pp", "best_change_pp", "tau")}
     return {name: {k: _three(v, name) for k, v in found.items()} for name in dict.fromkeys(frame["scorer"])}
 
 
@@ -239,7 +234,7 @@ def longer(cells: list[dict]) -> dict[str, list[float]]:
             rows.append({"family": cell["family"], "target": cell["target"], "scorer": name, "tau": tau or 0.0})
     if not rows:
         return {}
-    found = bootstrap(pd.DataFrame(rows), lambda f: _wide(f, "tau"))
+    found = bootstrap(_wide(pd.DataFrame(rows), "tau"))
     return {name: _three(found, name) for name in found.sort_values("mean", ascending=False).index}
 
 

@@ -17,6 +17,7 @@ from transmeter.modules import represent
 from transmeter.prior import Evidence
 from transmeter.ridge import held_out, loo_skill
 from transmeter.source import Encoded, Source
+from transmeter.transfer import table_means
 
 ROWS = 500  # of either side that distances look at
 SPLITS = 10  # that the ridge looks at
@@ -38,8 +39,7 @@ def gather(source: Source, target: Encoded, splits: Sequence[Split]) -> Evidence
     if pairs:
         z_s = represent(source.classifier.branch, source.classifier.trunk, source.x[None])[0]
         z_t = _through(source, target, pairs)
-        means_s = _means(z_s, source.table.codes, len(source.table.classes))
-        means_t = _means(z_t, codes, len(table.classes))
+        means_s, means_t = table_means(z_s[None], source.table), table_means(z_t[None], table)
         mapping = match_classes(source.table.classes, table.classes, means_s, means_t)
         outputs = source.classifier.trunk.head(z_t[None])[0].softmax(1).numpy()
         known = mapping >= 0
@@ -69,12 +69,6 @@ def _through(source: Source, target: Encoded, pairs: list[tuple[int, int]]) -> T
     first = source.classifier.branch.transform
     hidden = F.relu(target.x[:, j] @ first.weight[0, i] + first.bias[0])
     return F.relu(source.classifier.trunk.encode(hidden[None]))[0]
-
-
-def _means(z: Tensor, codes: np.ndarray, classes: int) -> np.ndarray:
-    """(classes, h), zero for a class without rows."""
-    q = F.one_hot(torch.from_numpy(codes).clamp_min(0), classes).float() * torch.from_numpy(codes >= 0)[:, None]
-    return (q.T @ z / q.sum(0)[:, None].clamp_min(1)).numpy()
 
 
 def _above_chance(outputs: np.ndarray, codes: np.ndarray, classes: np.ndarray) -> float:

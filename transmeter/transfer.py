@@ -173,19 +173,19 @@ def _map_classes(
     names = source.table.classes, target.table.classes
     if not shared or set(names[0]) & set(names[1]):
         return np.tile(match_classes(*names, None, None), (len(splits), 1))
-    means_s = _class_means(represent(source.classifier.branch, source.classifier.trunk, source.x[None]), source.table)
+    means_s = table_means(represent(source.classifier.branch, source.classifier.trunk, source.x[None]), source.table)
     first = stack.target.transform
     found = []
     for p, split in zip(range(own.start, own.stop), splits):
         rows = target.table.take(split.train)
         hidden = F.relu(target.x[split.train] @ first.weight[p] + first.bias[p])
         z = F.relu(source.classifier.trunk.encode(hidden[None]))
-        found.append(match_classes(*names, means_s, _class_means(z, rows)))
+        found.append(match_classes(*names, means_s, table_means(z, rows)))
     return np.stack(found)
 
 
-def _class_means(z: Tensor, table: Table) -> np.ndarray:
-    """(classes, h) from z (1, n, h)."""
+def table_means(z: Tensor, table: Table) -> np.ndarray:
+    """(classes, h) means of z (1, n, h) over the labelled rows of each class, zero for a class without rows."""
     codes = torch.from_numpy(table.codes)
     q = F.one_hot(codes.clamp_min(0), len(table.classes)).float() * (codes >= 0)[:, None]
     return class_means(z, q[None])[0].numpy()

@@ -124,8 +124,9 @@ class Race:
         self.shots = shots or int(np.bincount(target.codes[target.codes >= 0]).min())
         self.evidence = [gather(s, self.target, splits) for s in sources]
         self.foreseen: list[Gain] = [foresee(e, self.shots) for e in self.evidence]
-        self.chances: list[list[Tensor]] = [[] for _ in sources]  # of every round (splits, rows, classes)
-        self.alone: dict[str, list[Tensor]] = {}
+        self.chances: dict[int, Tensor] = {}  # of a source (splits so far, rows, classes)
+        self.alone: dict[str, Tensor] = {}  # of a learner of the target alone
+        self.baseline = SCRATCH  # the best of them so far
 
     def run(self, live: Sequence[int], number: int, terms: Terms, schedule: Schedule) -> None:
         """Round `number`: the live sources and the learners of the target alone on its splits."""
@@ -140,27 +141,24 @@ class Race:
             trained = train([self.sources[i] for i in chunk], self.target, part, terms, schedule, seed)
             *chances, alone[SCRATCH] = trained.probabilities(self.target.x[self.tested.rows])
             found |= zip(chunk, chances)
-        for i, chances in found.items():  # all or nothing, should the round be interrupted
-            self.chances[i].append(chances)
-        for name, chances in alone.items():
-            self.alone.setdefault(name, []).append(chances)
+        for known, new in ((self.chances, found), (self.alone, alone)):  # all or nothing, should it be interrupted
+            known |= {key: torch.cat([known[key], new[key]]) if key in known else new[key] for key in new}
+        done, codes = self.tested.splits[: len(self.alone[SCRATCH])], self.tested.codes
+        accuracy = {n: accuracies(c[None], codes, done, self.tested.metric).mean() for n, c in self.alone.items()}
+        self.baseline = max(accuracy, key=accuracy.get)
 
     def outcome(self, i: int) -> Outcome | None:
         """Of source i so far, None before its first round."""
-        if not self.chances[i]:
+        if i not in self.chances:
             return None
-        chances = torch.cat(self.chances[i])
-        alone = {name: torch.cat(parts) for name, parts in self.alone.items()}
-        done, codes = self.tested.splits[: len(alone[SCRATCH])], self.tested.codes
-        name = max(alone, key=lambda n: accuracies(alone[n][None], codes, done, self.tested.metric).mean())
-        scratch = right_class(alone[SCRATCH][: len(chances)], self.tested)
+        chances, done = self.chances[i], len(self.chances[i])
         return Outcome(
-            difference=differences(chances, alone[name][: len(chances)], self.tested),
-            codes=codes,
+            difference=differences(chances, self.alone[self.baseline][:done], self.tested),
+            codes=self.tested.codes,
             metric=self.tested.metric,
             population=self.tested.population,
-            baseline=name,
-            soft=right_class(chances, self.tested) - scratch,
+            baseline=self.baseline,
+            soft=right_class(chances, self.tested) - right_class(self.alone[SCRATCH][:done], self.tested),
             evidence=self.evidence[i],
             shots=self.shots,
         )
