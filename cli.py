@@ -224,8 +224,9 @@ def compress(ctx, model, methods, settings, calibration, tokens, seed, out) -> N
     """
     from compress import calibration as chosen
     from compress import models
+    from compress.budget import check_ratio
     from compress.methods import methods as known
-    from compress.structure import check_ratio, context
+    from compress.structure import context
     from compress.texts import batches, cut, read_texts
 
     quiet()
@@ -234,7 +235,7 @@ def compress(ctx, model, methods, settings, calibration, tokens, seed, out) -> N
     for name, function, given in _steps(ctx.meta["order"], known()):
         options = convert(function, given, ("in_place",))
         takes_seed = any(p.name == "seed" for p in keyword_options(function))
-        check_ratio(options.get("ratio", 0))
+        check_ratio(options.get("ratio") or 0)
         steps.append((name, function, ({"seed": seed} if takes_seed else {}) | options))
     texts = read_texts(calibration)
     net, tokenizer = models.load(model)

@@ -13,7 +13,8 @@ from pathlib import Path
 import click
 from torch import nn
 
-from compress import evaluate, models, structure
+from compress import evaluate, models
+from compress.budget import flops
 from compress.methods import kprune, magnitude
 from compress.texts import batches, cut, read_examples, read_texts
 from compress.walk import mean_length
@@ -51,7 +52,7 @@ def main(model: str, task: Path, tokens: int, seeds: int, rows: int, out: Path) 
                 if name == "magnitude" and seed:
                     continue  # looks at no data
                 net = compress(dense, calibration, ratio=ratio)
-                removed = 1 - structure.flops(net, length) / structure.flops(dense, length)
+                removed = 1 - flops(net, length) / flops(dense, length)
                 runs.append({"method": name, "ratio": ratio, "seed": seed, "removed": removed, **measured(net)})
                 click.echo(json.dumps(runs[-1]))
     out.write_text(json.dumps({"task": task.name, "tokens": tokens, "runs": runs}, indent=1))

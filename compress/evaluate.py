@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress import models, structure
+from compress.budget import flops
 from compress.layers import SPARSE_FROM
 from compress.texts import batches, cut, read_examples, read_texts
 from compress.walk import Batch
@@ -152,8 +153,8 @@ def size(model: nn.Module, source: str) -> dict[str, int | None]:
         stored = parameter.numel()
         parameters += stored - zeros if stored and zeros / stored >= SPARSE_FROM else stored
     known = model.config.model_type.removeprefix("compressed_") in structure.ARCHITECTURES
-    flops = round(structure.flops(model, LENGTH)) if known else None
-    return {"parameters": parameters, "bytes": models.bytes_of(source), "flops": flops}
+    cost = round(flops(model, LENGTH)) if known else None
+    return {"parameters": parameters, "bytes": models.bytes_of(source), "flops": cost}
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from functools import cache
 import torch
 import transformers
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 SPARSE_FROM = 0.25  # share of zeros from which a bitmask is worth its bytes (it breaks even at 1/16 in fp16)
 
@@ -79,13 +80,43 @@ def densify(model: nn.Module) -> None:
             model.set_submodule(path, linear)
 
 
+def linearise(model: nn.Module) -> None:
+    """Turn every `Conv1D` of `model` (GPT-2's linear layer, weight (in, out)) into a linear layer, in place."""
+    for path, module in list(model.named_modules()):
+        if isinstance(module, Conv1D):
+            linear = nn.utils.skip_init(nn.Linear, *module.weight.shape, device=module.weight.device)
+            linear.weight, linear.bias = nn.Parameter(module.weight.detach().T.contiguous()), module.bias
+            model.set_submodule(path, linear)
+
+
+def convolve(model: nn.Module) -> None:
+    """Undo `linearise` where the class of `model` asks for `Conv1D`, in place."""
+    with torch.device("meta"):
+        fresh = base_class(model)(model.config)
+    for path, module in fresh.named_modules():
+        if isinstance(module, Conv1D):
+            linear, conv = model.get_submodule(path), Conv1D(0, 0)
+            conv.nf, conv.nx = linear.weight.shape
+            conv.weight, conv.bias = nn.Parameter(linear.weight.detach().T.contiguous()), linear.bias
+            model.set_submodule(path, conv)
+
+
+def refresh(model: nn.Module, path: str) -> None:
+    """Tell the module around `path` the new size of a projection that gives queries, keys and values side by side."""
+    parent = model.get_submodule(path.rpartition(".")[0])
+    if hasattr(parent, "split_size") and path.endswith("c_attn"):
+        parent.split_size = model.get_submodule(path).out_features // 3
+
+
 def changes(model: nn.Module) -> dict[str, dict]:
     """How the layers of `model` differ from those its config alone would build.
 
     Returns {"shapes": {path: [out, in]}, "no_attention": {path: [features, bias]}, "bitmask": {path: nonzeros}}.
     """
     with torch.device("meta"):
-        fresh = dict(base_class(model)(model.config).named_modules())
+        new = base_class(model)(model.config)
+    linearise(new)
+    fresh = dict(new.named_modules())
     found: dict[str, dict] = {"shapes": {}, "no_attention": {}, "bitmask": {}}
     for path, module in model.named_modules():
         if isinstance(module, NoAttention):
@@ -101,6 +132,7 @@ def changes(model: nn.Module) -> dict[str, dict]:
 
 def rebuild(model: nn.Module, changed: dict[str, dict]) -> None:
     """Give a freshly built `model` the layers that `changes` described, in place, weights yet to be loaded."""
+    linearise(model)
     for path, (features, bias) in changed["no_attention"].items():
         model.set_submodule(path, NoAttention(features, bias, getattr(model.get_submodule(path), "layer_idx", None)))
     for path in changed["shapes"] | changed["bitmask"]:
@@ -112,6 +144,7 @@ def rebuild(model: nn.Module, changed: dict[str, dict]) -> None:
         else:
             layer = nn.utils.skip_init(nn.Linear, in_features, out_features, bias=bias)
         model.set_submodule(path, layer)
+        refresh(model, path)
 
 
 @cache

@@ -40,6 +40,7 @@ def load(source: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
     layers.densify(model)
+    layers.linearise(model)
     model.config.dtype = stored
     return model.eval(), tokenizer
 
@@ -105,6 +106,8 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, out: str | Path, 
     try:
         if any(changed.values()):
             _mark(stored, changed)
+        else:
+            layers.convolve(stored)
         stored.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         if any(changed.values()):

@@ -4,21 +4,26 @@ A sublayer is one attention or one feed-forward network. Its units are heads (ke
 them) and neurons. Every unit owns rows of the projections that produce it and columns of the output projection.
 """
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
-from compress.layers import NoAttention
+from compress import layers
 
 
 @dataclass(frozen=True)
 class Names:
-    """Module names of one architecture, relative to its base model and to its blocks."""
+    """Module names of one architecture, relative to its base model and to its blocks.
+
+    attention: the projections of queries, keys and values, or the one that gives all three side by side.
+    """
 
     blocks: str
-    attention: tuple[str, str, str]
+    attention: tuple[str, ...]
     attention_output: str
     attention_entry: str
     ffn: tuple[str, ...]
@@ -35,6 +40,15 @@ _BERT = Names(
     ffn_output="output.dense",
     ffn_entry="intermediate.dense",
 )
+_DISTILBERT = Names(
+    blocks="transformer.layer",
+    attention=("attention.q_lin", "attention.k_lin", "attention.v_lin"),
+    attention_output="attention.out_lin",
+    attention_entry="attention",
+    ffn=("ffn.lin1",),
+    ffn_output="ffn.lin2",
+    ffn_entry="ffn",
+)
 _LLAMA = Names(
     blocks="layers",
     attention=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -44,15 +58,34 @@ _LLAMA = Names(
     ffn_output="mlp.down_proj",
     ffn_entry="post_attention_layernorm",
 )
-ARCHITECTURES = {"bert": _BERT, "roberta": _BERT, "electra": _BERT, "llama": _LLAMA, "mistral": _LLAMA}
+_GPT2 = Names(
+    blocks="h",
+    attention=("attn.c_attn",),
+    attention_output="attn.c_proj",
+    attention_entry="ln_1",
+    ffn=("mlp.c_fc",),
+    ffn_output="mlp.c_proj",
+    ffn_entry="ln_2",
+)
+ARCHITECTURES = {
+    "bert": _BERT,
+    "roberta": _BERT,
+    "electra": _BERT,
+    "distilbert": _DISTILBERT,
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+    "gpt2": _GPT2,
+}
 
 
 @dataclass(frozen=True)
 class Sublayer:
     """One attention or feed-forward network of one block.
 
-    `producers` maps each producing projection to its rows per unit; `columns` is the number of columns a unit has in
-    the projection `output`; `entry` is the module whose input is the residual stream that the sublayer adds to.
+    `producers` maps each producing projection to the rows that a unit has in each of its `parts`; `columns` is the
+    number of columns a unit has in the projection `output`; `entry` is the module whose input is the residual stream
+    that the sublayer adds to.
     """
 
     kind: str  # "attention" or "ffn"
@@ -63,10 +96,11 @@ class Sublayer:
     columns: int
     units: int
     width: int  # of the residual stream
+    parts: int = 1  # 3 where one projection gives queries, keys and values
 
     def unit_flops(self, tokens: float) -> float:
         """Multiply-adds x 2 of one unit on a sequence of `tokens` (8 n d d_h + 4 n^2 d_h; 4 n d)."""
-        projections = 2 * tokens * self.width * (sum(self.producers.values()) + self.columns)
+        projections = 2 * tokens * self.width * (self.parts * sum(self.producers.values()) + self.columns)
         return projections + (4 * tokens**2 * self.columns if self.kind == "attention" else 0)
 
 
@@ -75,7 +109,8 @@ def names(model: nn.Module) -> Names:
     kind = model.config.model_type.removeprefix("compressed_")
     if kind not in ARCHITECTURES:
         allowed = ", ".join(sorted(ARCHITECTURES))
-        raise ValueError(f"model type '{kind}' cannot be compressed: supported are {allowed}")
+        adding = "another one needs its module names in ARCHITECTURES of compress/structure.py"
+        raise ValueError(f"model type '{kind}' cannot be compressed: supported are {allowed}; {adding}")
     return ARCHITECTURES[kind]
 
 
@@ -99,19 +134,24 @@ def sublayers(model: nn.Module) -> list[Sublayer]:
     head_dim = getattr(model.config, "head_dim", None) or model.config.hidden_size // model.config.num_attention_heads
     for i, block in enumerate(model.get_submodule(blocks_path(model))):
         path = f"{blocks_path(model)}.{i}."
-        if not any(isinstance(m, NoAttention) for m in block.modules()):
-            query, key = (block.get_submodule(p).out_features for p in n.attention[:2])
-            rows = dict(zip((path + p for p in n.attention), (head_dim * query // key, head_dim, head_dim)))
-            found.append(_sublayer(model, "attention", i, rows, path + n.attention_output, path + n.attention_entry))
+        if not any(isinstance(m, layers.NoAttention) for m in block.modules()):
+            sizes = [block.get_submodule(p).out_features for p in n.attention]
+            group = sizes[0] // sizes[1] if len(sizes) == 3 else 1  # queries that share a key
+            rows = dict(zip((path + p for p in n.attention), (head_dim * group, head_dim, head_dim)))
+            parts = 3 if len(sizes) == 1 else 1
+            names_ = (path + n.attention_output, path + n.attention_entry)
+            found.append(_sublayer(model, "attention", i, rows, *names_, parts))
         rows = {path + p: 1 for p in n.ffn}
-        found.append(_sublayer(model, "ffn", i, rows, path + n.ffn_output, path + n.ffn_entry))
+        found.append(_sublayer(model, "ffn", i, rows, path + n.ffn_output, path + n.ffn_entry, 1))
     return [s for s in found if s.units]
 
 
-def _sublayer(model: nn.Module, kind: str, block: int, rows: dict[str, int], output: str, entry: str) -> Sublayer:
+def _sublayer(
+    model: nn.Module, kind: str, block: int, rows: dict[str, int], output: str, entry: str, parts: int
+) -> Sublayer:
     projection, columns = model.get_submodule(output), next(iter(rows.values()))
     units = projection.in_features // columns
-    return Sublayer(kind, block, rows, output, entry, columns, units, projection.out_features)
+    return Sublayer(kind, block, rows, output, entry, columns, units, projection.out_features, parts)
 
 
 def block_linears(model: nn.Module, block: int) -> Iterator[tuple[str, nn.Linear]]:
@@ -122,72 +162,54 @@ def block_linears(model: nn.Module, block: int) -> Iterator[tuple[str, nn.Linear
             yield name, module
 
 
-def flops(model: nn.Module, tokens: float) -> float:
-    """FLOPs of all heads and neurons on one sequence of `tokens`; embeddings, norms, biases and head left out."""
-    return sum(s.units * s.unit_flops(tokens) for s in sublayers(model))
+def fork(model: nn.Module) -> nn.Module:
+    """A copy of `model` that shares its weights until they are replaced (`place`, `remove`); `own` ends that."""
+    return copy.deepcopy(model, {id(t): t for t in chain(model.parameters(), model.buffers())})
 
 
-def select(scores: Sequence[Tensor], costs: Sequence[float], budget: float) -> list[Tensor]:
-    """Keep the units of highest score whose costs fit the budget.
+def own(model: nn.Module, other: nn.Module) -> nn.Module:
+    """Give `model` its own copy of every weight that it still shares with `other`; tied weights stay tied."""
+    shared = {id(p) for p in other.parameters()} if model is not other else set()
+    copies: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            if id(parameter) in shared:
+                if id(parameter) not in copies:
+                    copies[id(parameter)] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+                setattr(module, name, copies[id(parameter)])
+    return model
 
-    scores: one (units,) a sublayer; costs: of one unit of each; returns one boolean (units,) a sublayer. A unit that
-    no longer fits is passed over, so that smaller units behind it use up what is left.
-    """
-    pooled = torch.cat([s.double() for s in scores])
-    cost = torch.cat([torch.full((len(s),), float(c), dtype=torch.float64) for s, c in zip(scores, costs)])
-    order = torch.argsort(pooled, descending=True, stable=True)
-    total = cost[order].cumsum(0)
-    fits = int((total <= budget * (1 + 1e-12)).sum())
-    keep = torch.zeros(len(pooled), dtype=torch.bool)
-    keep[order[:fits]] = True
-    left = budget * (1 + 1e-12) - (float(total[fits - 1]) if fits else 0.0)
-    for i in order[fits:].tolist():
-        if cost[i] <= left:
-            keep[i] = True
-            left -= float(cost[i])
-        if left < cost.min():
-            break
-    return list(keep.split([len(s) for s in scores]))
+
+def place(model: nn.Module, name: str, value: Tensor) -> None:
+    """Give the parameter `name` of `model` another value, of any size; a linear layer takes the size of its weight."""
+    path, _, kind = name.rpartition(".")
+    module = model.get_submodule(path)
+    setattr(module, kind, nn.Parameter(value, getattr(module, kind).requires_grad))
+    if kind == "weight" and isinstance(module, nn.Linear):
+        module.out_features, module.in_features = value.shape
+        layers.refresh(model, path)
 
 
 @torch.no_grad()
 def remove(model: nn.Module, sublayer: Sublayer, keep: Tensor) -> None:
-    """Cut every unit that `keep` (units,) leaves out from the weights of `model`, in place."""
+    """Cut every unit that `keep` (units,) leaves out from the weights of `model`."""
     if bool(keep.all()):
         return
     for path, rows in sublayer.producers.items():
-        index = keep.repeat_interleave(rows).nonzero().squeeze(1)
-        linear = model.get_submodule(path)
-        linear.weight = nn.Parameter(linear.weight[index].clone(), linear.weight.requires_grad)
+        linear, index = model.get_submodule(path), keep.repeat_interleave(rows).repeat(sublayer.parts)
+        place(model, f"{path}.weight", linear.weight[index])
         if linear.bias is not None:
-            linear.bias = nn.Parameter(linear.bias[index].clone(), linear.bias.requires_grad)
-        linear.out_features = len(index)
-    index = keep.repeat_interleave(sublayer.columns).nonzero().squeeze(1)
+            place(model, f"{path}.bias", linear.bias[index])
     output = model.get_submodule(sublayer.output)
-    output.weight = nn.Parameter(output.weight[:, index].clone(), output.weight.requires_grad)
-    output.in_features = len(index)
-    if sublayer.kind == "attention" and not len(index):
+    place(model, f"{sublayer.output}.weight", output.weight[:, keep.repeat_interleave(sublayer.columns)])
+    if sublayer.kind == "attention" and not keep.any():
         # attention modules reshape to (..., heads, head_dim), which has no meaning without a head
-        place = next(iter(sublayer.producers)).rpartition(".")[0]
-        inside = sublayer.output.startswith(place + ".")  # then the attention module also projects and adds the bias
-        layer_idx = getattr(model.get_submodule(place), "layer_idx", None)
-        nothing = NoAttention(sublayer.width if inside else 0, inside and output.bias is not None, layer_idx)
+        attention = next(iter(sublayer.producers)).rpartition(".")[0]
+        inside = sublayer.output.startswith(
+            attention + "."
+        )  # then the attention module also projects and adds the bias
+        layer_idx = getattr(model.get_submodule(attention), "layer_idx", None)
+        nothing = layers.NoAttention(sublayer.width if inside else 0, inside and output.bias is not None, layer_idx)
         if nothing.bias is not None:
             nothing.bias = output.bias
-        model.set_submodule(place, nothing)
-
-
-def require_flops(left: float, dense: float, unit: float, ratio: float) -> None:
-    """Raise RuntimeError unless the share `ratio` of the FLOPs `dense` is gone.
-
-    Within 0.005, or within one unit (its FLOPs) where that is more.
-    """
-    reached = 1 - left / dense
-    if abs(reached - ratio) > max(0.005, unit / dense):
-        raise RuntimeError(f"FLOPs removed: {reached:.4f} reached, {ratio:.4f} requested")
-
-
-def check_ratio(ratio: float) -> None:
-    """Raise ValueError unless 0 <= ratio < 1."""
-    if not 0 <= ratio < 1:
-        raise ValueError(f"ratio {ratio} is not a share to remove: give 0 <= ratio < 1, for example ratio=0.5")
+        model.set_submodule(attention, nothing)

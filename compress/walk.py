@@ -4,6 +4,7 @@ Methods never loop over a model by themselves: `run` starts at any block and sto
 of hidden states (one (batch, tokens, width) a batch) replaces a cache of every layer's inputs.
 """
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -12,11 +13,12 @@ import torch
 from rich import progress
 from rich.console import Console
 from torch import Tensor, nn
+from transformers.utils import ModelOutput
 
 from compress.structure import blocks_path
 
 T = TypeVar("T")
-Batch = dict[str, Tensor]  # input_ids and attention_mask, both (batch, tokens)
+Batch = dict[str, Tensor]  # input_ids and attention_mask, both (batch, tokens); perhaps token_type_ids, labels
 
 
 class _Stop(Exception):
@@ -29,8 +31,11 @@ def run(
     """Run the blocks start..stop-1 of `model`.
 
     hidden (batch, tokens, width) enters block `start` (None: what the embeddings give, for start 0). Returns what
-    enters block `stop`, or the logits when `stop` is None. Masks and positions are the model's own.
+    enters block `stop`, or the logits (batch, rows, classes) of `outputs` when `stop` is None. Masks and positions are
+    the model's own.
     """
+    given = {k: v for k, v in batch.items() if k != "labels"}
+    config, before = model.config, copy.copy(model.config.__dict__)
     holder, _, name = blocks_path(model).rpartition(".")
     parent = model.get_submodule(holder)
     blocks: nn.ModuleList = getattr(parent, name)
@@ -55,14 +60,37 @@ def run(
     elif stop is not None:
         handles.append(blocks[stop - 1].register_forward_hook(leave))
     setattr(parent, name, blocks[start:])
+    config.use_cache = False
+    if getattr(config, "layer_types", None):  # some models look up by place what kind of attention a block has
+        config.layer_types = config.layer_types[start:]
     try:
-        return model(**batch).logits
+        return outputs(model(**given), batch)
     except _Stop:
         return caught[0]
     finally:
         setattr(parent, name, blocks)
+        config.__dict__.update(before)
         for handle in handles:
             handle.remove()
+
+
+def outputs(output: ModelOutput, batch: Batch) -> Tensor:
+    """Logits of every task in one shape, (batch, rows, classes).
+
+    Rows are tokens, the sequence as a whole, or the start and the end of an answer, whose classes are the tokens.
+    """
+    if "start_logits" in output:
+        spans = torch.stack([output.start_logits, output.end_logits], 1)
+        return spans.masked_fill(batch["attention_mask"][:, None] == 0, torch.finfo(spans.dtype).min / 2)
+    return output.logits if output.logits.dim() == 3 else output.logits[:, None]
+
+
+def row_weights(logits: Tensor, batch: Batch) -> Tensor:
+    """1 for each row of `outputs` that counts, 0 for padding; (batch, rows)."""
+    mask = batch["attention_mask"]
+    if logits.shape[1] == mask.shape[1] and logits.shape[1] != 1:
+        return mask.to(logits.dtype)
+    return logits.new_ones(logits.shape[:2])
 
 
 @contextmanager
@@ -82,6 +110,19 @@ def inputs(model: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Tensor]
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """While the context is open no weight asks for a gradient, so that autograd keeps nothing for it."""
+    asking = [p for p in model.parameters() if p.requires_grad]
+    for parameter in asking:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asking:
+            parameter.requires_grad_(True)
 
 
 def real(batch: Batch, states: Tensor) -> Tensor:

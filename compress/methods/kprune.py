@@ -10,7 +10,6 @@ predictive knowledge is the curvature of the divergence, not its squared gradien
 student still is the teacher and mostly noise while it is close. knowledge=gradient is the paper's.
 """
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.structure import Sublayer, check_ratio, flops, remove, require_flops, select, sublayers
-from compress.walk import Batch, inputs, mean_length, real, run, track
+from compress.budget import Limits, budget, select
+from compress.progress import Progress
+from compress.structure import Sublayer, fork, own, place, remove, sublayers
+from compress.walk import Batch, frozen, inputs, mean_length, real, row_weights, run, track
 
 
 @dataclass
@@ -47,55 +48,73 @@ def compress(
     model: nn.Module,
     batches: Sequence[Batch],
     *,
-    ratio: float = 0.5,
+    ratio: float | None = None,
+    parameters: int | None = None,
+    bytes: int | None = None,
+    latency: float | None = None,
+    multiple: int = 1,
     knowledge: Literal["curvature", "gradient"] = "curvature",
     temperature: float = 2.0,
     predictive: float = 1.0,
     representational: float = 2.5e-4,
     ridge: float = 1e-6,
+    tune: bool = True,
+    iterative: bool = True,
     seed: int = 0,
     in_place: bool = False,
+    progress: Progress | None = None,
 ) -> nn.Module:
-    """Remove the share `ratio` of the FLOPs of all heads and neurons.
+    """Remove heads and neurons down to a budget (compress.budget).
 
     knowledge: how the predictive kind is measured; temperature: its gamma; predictive, representational: weights of
-    the two kinds; ridge: pull of the tuned weights towards the old ones, relative to the mean squared feature; seed:
-    of the labels that curvature draws. Raises ValueError for a ratio outside [0, 1) or an unknown knowledge, and
-    RuntimeError when the FLOPs reached miss the request.
+    the two kinds; ridge: pull of the tuned weights towards the old ones, relative to the mean squared feature; tune:
+    fit the output weights; iterative: measure anew for every sublayer, not once; seed: of the labels that curvature
+    draws; progress: where finished sublayers are kept. Raises ValueError for an option out of range or an unknown
+    knowledge, and RuntimeError when what is reached misses the request.
     """
-    check_ratio(ratio)
+    limits = Limits(ratio, parameters, bytes, latency, multiple)
     if knowledge not in ("curvature", "gradient"):
         raise ValueError(f"knowledge '{knowledge}' is unknown: give curvature or gradient")
     if temperature <= 0 or min(predictive, representational, ridge) < 0:
         raise ValueError("temperature must be above 0; predictive, representational and ridge at least 0")
-    student = model if in_place else copy.deepcopy(model)
-    if ratio == 0:
-        return student
-    teacher = copy.deepcopy(model) if in_place else model
-    tokens = mean_length(batches)
-    dense = flops(model, tokens)
-    budget = (1 - ratio) * dense
+    teacher = fork(model)
+    student = model if in_place else fork(model)
+    limit = budget(model, mean_length(batches), limits)
+    if limit.allowed >= limit.dense:
+        return own(student, model)
+    end = model.config.num_hidden_layers - 1
     with torch.no_grad():
         first = [run(teacher, b, stop=0) for b in batches]
-        end = model.config.num_hidden_layers - 1
         last = [run(teacher, b, stop=end) if knowledge == "gradient" else None for b in batches]
     pair = _Pair(teacher, student, batches, first, first, last)
-    generator = torch.Generator().manual_seed(seed) if knowledge == "curvature" else None
-    found, changed = sublayers(student), False
-    for index, sub in enumerate(track(found, "K-prune")):
-        if index and sub.block != found[index - 1].block:
-            pair.advance(found[index - 1].block, sub.block)
-        costs = [s.unit_flops(tokens) for s in found[index:]]
-        measured = _knowledge(pair, found[index:], temperature, generator)
-        scores = [(predictive * p + representational * r) / c for (p, r), c in zip(measured, costs)]
-        keep = select(scores, costs, budget)[0]
+    done = progress.restore(student) if progress else 0
+    units = {s.output: s.units for s in sublayers(student)}
+    allowed, at, changed, scores = limit.allowed, 0, False, []
+    for index, sub in enumerate(track(limit.found, "K-prune")):
+        costs = limit.costs[index:]
+        if index < done:
+            kept = units.get(sub.output, 0)
+            allowed, changed = allowed - kept * costs[0], changed or kept < sub.units
+            continue
+        if sub.block != at:
+            pair.advance(at, sub.block)
+            at = sub.block
+        if iterative or not scores:
+            draws = torch.Generator(model.device).manual_seed(seed * 1009 + index) if knowledge == "curvature" else None
+            with frozen(student):
+                measured = _knowledge(pair, limit.found[index:], temperature, draws)
+            scores = [(predictive * p + representational * r) / c for (p, r), c in zip(measured, costs)]
+        keep = select(scores, costs, allowed, limit.multiples[index:])[0]
+        scores = scores[1:]
         changed = changed or not bool(keep.all())
-        if changed:
-            _tune(pair, sub, keep, ridge)
+        for name, value in (_fit(pair, sub, keep, ridge) if changed and tune else {}).items():
+            place(student, name, value)
         remove(student, sub, keep)
-        budget -= int(keep.sum()) * costs[0]
-    require_flops(flops(student, tokens), dense, max(s.unit_flops(tokens) for s in found), ratio)
-    return student
+        allowed -= int(keep.sum()) * costs[0]
+        if progress:
+            progress.keep(index, student, [sub.block])
+    limit.require(student)
+    return own(student, model)
 
 
 def _knowledge(
@@ -108,102 +127,102 @@ def _knowledge(
     times the mean squared weight behind it, summed over the dimensions of a head.
     """
     outputs = [pair.student.get_submodule(s.output) for s in remaining]
-    predictive = [torch.zeros(s.units, dtype=torch.float64) for s in remaining]
-    squares = [torch.zeros(p.in_features, dtype=torch.float64) for p in outputs]
+    at = {"dtype": torch.float64, "device": pair.student.device}
+    predictive = [torch.zeros(s.units, **at) for s in remaining]
+    squares = [torch.zeros(p.in_features, **at) for p in outputs]
     samples = sum(len(b["input_ids"]) for b in pair.batches)
     tokens = sum(int(b["attention_mask"].sum()) for b in pair.batches)
     for batch, hidden, last in zip(pair.batches, pair.student_in, pair.last):
-        masks = [torch.ones(len(batch["input_ids"]), s.units, requires_grad=True) for s in remaining]
-        with _masked(remaining, outputs, masks) as entered:
-            logits = run(pair.student, batch, remaining[0].block, hidden=hidden)
+        ones = hidden.new_ones(len(hidden), 1)
+        masks = [ones.expand(-1, s.units).clone().requires_grad_() for s in remaining]
+        with _masked(remaining, outputs, masks, squares, batch["attention_mask"]):
+            logits = run(pair.student, batch, remaining[0].block, hidden=hidden).float()
+        weights = row_weights(logits, batch)
         if generator is None:
             with torch.no_grad():
-                target = run(pair.teacher, batch, pair.student.config.num_hidden_layers - 1, hidden=last)
-            loss = divergence(logits, target, batch["attention_mask"], temperature)
+                target = run(pair.teacher, batch, pair.student.config.num_hidden_layers - 1, hidden=last).float()
+            loss = divergence(logits, target, weights, temperature)
         else:
-            loss = curvature_probe(logits, batch["attention_mask"], temperature, generator)
+            loss = curvature_probe(logits, weights, temperature, generator)
         for total, gradient in zip(predictive, torch.autograd.grad(loss.sum(), masks)):
             total += 0.5 * gradient.double().square().sum(0)
-        for total, features in zip(squares, entered):
-            total += real(batch, features.detach()).double().square().sum(0)
     found = []
     for sub, projection, pred, square in zip(remaining, outputs, predictive, squares):
         rep = square / tokens * projection.weight.detach().double().square().mean(0)
-        found.append((pred / samples, rep.view(sub.units, -1).sum(1)))
+        found.append(((pred / samples).cpu(), rep.view(sub.units, -1).sum(1).cpu()))
     return found
 
 
-def divergence(student: Tensor, teacher: Tensor, attention_mask: Tensor, temperature: float) -> Tensor:
-    """gamma^2 KL(softmax(z_S / gamma) | softmax(z_T / gamma)) of every sample, (batch,).
+def divergence(student: Tensor, teacher: Tensor, weights: Tensor, temperature: float) -> Tensor:
+    """gamma^2 KL(softmax(z_S / gamma) | softmax(z_T / gamma)) of every sample, (batch,): the mean over its rows.
 
-    Logits are (batch, classes), or (batch, tokens, classes) and then the mean over real tokens; a single output is a
-    regression and its distance the squared difference.
+    Logits (batch, rows, classes), weights (batch, rows); a single class is a regression and its distance the squared
+    difference.
     """
     if student.shape[-1] == 1:
         each = (student - teacher).square().squeeze(-1)
     else:
         p, q = (F.log_softmax(z / temperature, -1) for z in (student, teacher))
         each = temperature**2 * F.kl_div(q, p, reduction="none", log_target=True).sum(-1)
-    if each.dim() == 1:
-        return each
-    weights = attention_mask.to(each.dtype)
     return (each * weights).sum(1) / weights.sum(1)
 
 
-def curvature_probe(logits: Tensor, attention_mask: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+def curvature_probe(logits: Tensor, weights: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
     """(batch,) values whose squared gradients are, on average, the second derivatives of `divergence` at zero.
 
-    gamma times the log-probability of a label that the model itself draws (Fisher information); of one label a token,
+    gamma times the log-probability of a label that the model itself draws (Fisher information), of one label a row,
     independently, over the root of their number. Shapes as in `divergence`.
     """
     if logits.shape[-1] == 1:
-        return 2**0.5 * logits.flatten()
-    logs = F.log_softmax(logits / temperature, -1)
-    flat = logs.detach().flatten(0, -2).exp()
-    drawn = torch.multinomial(flat, 1, generator=generator).view(*logs.shape[:-1], 1)
-    each = temperature * logs.gather(-1, drawn).squeeze(-1)
-    if each.dim() == 1:
-        return each
-    weights = attention_mask.to(each.dtype)
+        signs = torch.randint(0, 2, weights.shape, generator=generator, device=logits.device) * 2 - 1
+        each = 2**0.5 * logits.squeeze(-1) * signs
+    else:
+        logs = F.log_softmax(logits / temperature, -1)
+        drawn = torch.multinomial(logs.detach().flatten(0, 1).exp(), 1, generator=generator).view(*weights.shape, 1)
+        each = temperature * logs.gather(-1, drawn).squeeze(-1)
     return (each * weights).sum(1) / weights.sum(1).sqrt()
 
 
 @contextmanager
 def _masked(
-    remaining: Sequence[Sublayer], outputs: Sequence[nn.Linear], masks: Sequence[Tensor]
-) -> Iterator[list[Tensor]]:
-    """Multiply what enters every projection by the mask (batch, units) of its units; gives what enters, in order."""
-    entered: list[Tensor] = []
+    remaining: Sequence[Sublayer],
+    outputs: Sequence[nn.Linear],
+    masks: Sequence[Tensor],
+    squares: Sequence[Tensor],
+    attention_mask: Tensor,
+) -> Iterator[None]:
+    """Multiply what enters every projection by the mask (batch, units) of its units, and add its squares to squares."""
+    real_tokens = attention_mask[:, :, None]
 
-    def hook(columns: int, mask: Tensor):
+    def hook(columns: int, mask: Tensor, square: Tensor):
         def multiply(module, args):
-            entered.append(args[0])
+            square.add_((args[0].detach().square() * real_tokens).sum((0, 1)))
             return args[0] * mask.repeat_interleave(columns, dim=1)[:, None]
 
         return multiply
 
-    handles = [p.register_forward_pre_hook(hook(s.columns, m)) for s, p, m in zip(remaining, outputs, masks)]
+    parts = zip(remaining, outputs, masks, squares)
+    handles = [p.register_forward_pre_hook(hook(s.columns, m, q)) for s, p, m, q in parts]
     try:
-        yield entered
+        yield
     finally:
         for handle in handles:
             handle.remove()
 
 
 @torch.no_grad()
-def _tune(pair: _Pair, sub: Sublayer, keep: Tensor, ridge: float) -> None:
-    """Fit the output weights of the kept units to the teacher, in place.
+def _fit(pair: _Pair, sub: Sublayer, keep: Tensor, ridge: float) -> dict[str, Tensor]:
+    """The output weights, and the bias where there is one, those of the kept units fitted to the teacher; by name.
 
     min_W |(X_T + Sub_T(X_T)) - X_S - b - A W^T|^2 over real tokens: the teacher's output with its residual, the
-    student's residual X_S, the features A (tokens, kept). The bias b, where there is one, is fitted along. Normal
-    equations and Cholesky in float64.
+    student's residual X_S, the features A (tokens, kept). Normal equations and Cholesky in float64.
     """
     output, original = pair.student.get_submodule(sub.output), pair.teacher.get_submodule(sub.output)
     kept = keep.repeat_interleave(sub.columns).nonzero().squeeze(1)
     fit_bias = output.bias is not None
     size = len(kept) + fit_bias
-    gram = torch.zeros(size, size, dtype=torch.float64)
-    right = torch.zeros(size, sub.width, dtype=torch.float64)
+    at = {"dtype": torch.float64, "device": output.weight.device}
+    gram, right = torch.zeros(size, size, **at), torch.zeros(size, sub.width, **at)
     for batch, teacher_in, student_in in zip(pair.batches, pair.teacher_in, pair.student_in):
         with inputs(pair.teacher, [sub.entry, sub.output]) as t, inputs(pair.student, [sub.entry, sub.output]) as s:
             run(pair.teacher, batch, sub.block, sub.block + 1, teacher_in)
@@ -214,10 +233,12 @@ def _tune(pair: _Pair, sub: Sublayer, keep: Tensor, ridge: float) -> None:
             features = F.pad(features, (0, 1), value=1.0)
         gram += features.T @ features
         right += features.T @ wanted
-    solution = least_squares(gram, right, _stacked(output, kept), ridge)
-    output.weight[:, kept] = solution[: len(kept)].T.to(output.weight.dtype)
-    if fit_bias:
-        output.bias.copy_(solution[-1])
+    old = output.weight[:, kept].T
+    old = (old if output.bias is None else torch.cat([old, output.bias[None]])).double()
+    solution = least_squares(gram, right, old, ridge).to(output.weight.dtype)
+    weight = output.weight.clone()
+    weight[:, kept] = solution[: len(kept)].T
+    return {f"{sub.output}.weight": weight} | ({f"{sub.output}.bias": solution[-1]} if fit_bias else {})
 
 
 def least_squares(gram: Tensor, right: Tensor, old: Tensor, ridge: float) -> Tensor:
@@ -228,11 +249,5 @@ def least_squares(gram: Tensor, right: Tensor, old: Tensor, ridge: float) -> Ten
     if not len(gram):
         return old
     pull = max(ridge * float(gram.diagonal().mean()), torch.finfo(gram.dtype).tiny)
-    factor = torch.linalg.cholesky(gram + pull * torch.eye(len(gram), dtype=gram.dtype))
+    factor = torch.linalg.cholesky(gram + pull * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
     return torch.cholesky_solve(right + pull * old, factor)
-
-
-def _stacked(output: nn.Linear, kept: Tensor) -> Tensor:
-    """The old weights of the kept columns, with the bias as last row, (kept + bias, width) float64."""
-    weight = output.weight[:, kept].T
-    return (weight if output.bias is None else torch.cat([weight, output.bias[None]])).double()

@@ -4,14 +4,14 @@ Sun et al., "A Simple and Effective Pruning Approach for Large Language Models",
 score |W_oi| * |X_i|_2, compared within each output row, block after block on the inputs of the pruned blocks before.
 """
 
-import copy
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from compress.methods.magnitude import zero_smallest
-from compress.structure import block_linears, check_ratio
+from compress.budget import check_ratio
+from compress.methods.magnitude import smallest_zero
+from compress.structure import block_linears, fork, own, place
 from compress.walk import Batch, inputs, real, run, track
 
 
@@ -23,7 +23,7 @@ def compress(model: nn.Module, batches: Sequence[Batch], *, ratio: float = 0.5, 
     when the sparsity reached misses the request.
     """
     check_ratio(ratio)
-    student = model if in_place else copy.deepcopy(model)
+    student = model if in_place else fork(model)
     stream = [run(student, b, stop=0) for b in batches]
     for block in track(range(model.config.num_hidden_layers), "Wanda"):
         linears = dict(block_linears(student, block))
@@ -34,6 +34,7 @@ def compress(model: nn.Module, batches: Sequence[Batch], *, ratio: float = 0.5, 
             for path, features in seen.items():
                 squares[path] += real(batch, features).double().square().sum(0)
         for path, linear in linears.items():
-            zero_smallest(linear.weight, linear.weight.abs() * squares[path].sqrt().to(linear.weight.dtype), ratio)
+            scores = linear.weight.abs() * squares[path].sqrt().to(linear.weight.dtype)
+            place(student, f"{path}.weight", smallest_zero(linear.weight, scores, ratio))
         stream = [run(student, b, block, block + 1, h) for b, h in zip(batches, stream)]
-    return student
+    return own(student, model)

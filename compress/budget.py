@@ -1,0 +1,156 @@
+"""What may stay of a model: FLOPs, parameters, bytes or seconds, and the choice of units that fits.
+
+Every structured method takes the same options: `ratio`, the share of the FLOPs of all heads and neurons that goes, or
+one of `parameters`, `bytes` and `latency`, what the whole model may have in the end; and `multiple`, what the number
+of neurons left in a layer is to be a multiple of, as kernels and group-wise quantization like it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+from compress import latency
+from compress.structure import Sublayer, sublayers
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a user asks for: at most one of ratio, parameters, bytes and latency (seconds of one sequence); none: ratio
+    0.5. Raises ValueError for several of them, or one out of its range."""
+
+    ratio: float | None = None
+    parameters: int | None = None
+    bytes: int | None = None
+    latency: float | None = None
+    multiple: int = 1
+
+    def __post_init__(self):
+        if self.ratio is not None:
+            check_ratio(self.ratio)
+        given = [f.name for f in fields(self)[:4] if getattr(self, f.name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} are both given: give one limit")
+        for name in {*given, "multiple"} - {"ratio"}:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} {getattr(self, name)} is out of range: give more than 0")
+
+    @property
+    def share(self) -> float:
+        """The share of the FLOPs to remove, where no other limit is given."""
+        return 0.5 if self.ratio is None else self.ratio
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the units of each sublayer cost and what all that stay may cost together, in one currency.
+
+    unit: "FLOPs", "parameters", "bytes" or "seconds"; costs: of one unit, one a sublayer; allowed: for all units
+    together; dense: the cost of all units now; multiples: of units, one a sublayer.
+    """
+
+    unit: str
+    found: list[Sublayer]
+    costs: list[float]
+    allowed: float
+    dense: float
+    multiples: list[int]
+
+    def require(self, model: nn.Module) -> None:
+        """Raise RuntimeError unless what is left of `model` fits, and no more is gone than asked for.
+
+        Within 0.5 % of what there was, or within the largest step that is possible where that is more.
+        """
+        costs = {s.output: c for s, c in zip(self.found, self.costs)}
+        left = sum(s.units * costs[s.output] for s in sublayers(model))
+        step = max(c * m for c, m in zip(self.costs, self.multiples))
+        if not self.allowed - max(0.005 * self.dense, step) <= left <= self.allowed + 0.005 * self.dense:
+            raise RuntimeError(f"{self.unit} left: {left:.6g} reached, {self.allowed:.6g} requested")
+
+
+def budget(model: nn.Module, tokens: float, limits: Limits) -> Budget:
+    """The budget that a structured method has to keep, sequences having `tokens` tokens.
+
+    Raises ValueError for a limit that cannot be reached by removing heads and neurons.
+    """
+    found = sublayers(model)
+    multiples = [min(limits.multiple, s.units) if s.kind == "ffn" else 1 for s in found]
+    rest = 0.0  # what is no unit's: embeddings, norms, head
+    if limits.parameters or limits.bytes:
+        size = 1 if limits.parameters else (model.config.dtype or torch.float32).itemsize
+        unit, limit = ("parameters", limits.parameters) if limits.parameters else ("bytes", limits.bytes)
+        costs = [float(size * unit_parameters(model, s)) for s in found]
+        rest = size * sum(p.numel() for p in model.parameters()) - sum(s.units * c for s, c in zip(found, costs))
+    elif limits.latency:
+        unit, limit = "seconds", limits.latency
+        rest, costs = latency.table(model, found, round(tokens))
+    else:
+        unit, limit = "FLOPs", None
+        costs = [s.unit_flops(tokens) for s in found]
+    dense = sum(s.units * c for s, c in zip(found, costs))
+    allowed = (1 - limits.share) * dense if limit is None else limit - rest
+    if allowed < 0:
+        raise ValueError(
+            f"{unit} {limit:.6g} cannot be reached by removing heads and neurons: give more than {rest:.6g}"
+        )
+    return Budget(unit, found, costs, min(allowed, dense), dense, multiples)
+
+
+def check_ratio(ratio: float) -> None:
+    """Raise ValueError unless 0 <= ratio < 1."""
+    if not 0 <= ratio < 1:
+        raise ValueError(f"ratio {ratio} is not a share to remove: give 0 <= ratio < 1, for example ratio=0.5")
+
+
+def flops(model: nn.Module, tokens: float) -> float:
+    """FLOPs of all heads and neurons on one sequence of `tokens`; embeddings, norms, biases and head left out."""
+    return sum(s.units * s.unit_flops(tokens) for s in sublayers(model))
+
+
+def unit_parameters(model: nn.Module, sublayer: Sublayer) -> int:
+    """Parameters of one unit: its rows of the producers, with their biases, and its columns of the output."""
+    made = sum(
+        sublayer.parts * rows * (sublayer.width + (model.get_submodule(path).bias is not None))
+        for path, rows in sublayer.producers.items()
+    )
+    return made + sublayer.columns * sublayer.width
+
+
+def select(
+    scores: Sequence[Tensor], costs: Sequence[float], allowed: float, multiples: Sequence[int] | None = None
+) -> list[Tensor]:
+    """Keep the units of highest score whose costs fit what is allowed.
+
+    scores: one (units,) a sublayer; costs: of one unit of each; multiples: of units, one a sublayer, that are kept
+    together, by their mean score. Returns one boolean (units,) a sublayer. Units that no longer fit are passed over,
+    so that smaller ones behind them use up what is left.
+    """
+    orders = [torch.argsort(s.double(), descending=True, stable=True) for s in scores]
+    bundles = [torch.arange(len(s)) // m for s, m in zip(scores, multiples or [1] * len(scores))]  # kept together
+    sizes = [torch.bincount(b) for b in bundles]
+    means = [
+        torch.zeros(len(n), dtype=torch.float64).index_add(0, b, s.double()[o]) / n
+        for s, o, b, n in zip(scores, orders, bundles, sizes)
+    ]
+    pooled, cost = torch.cat(means), torch.cat([c * n.double() for c, n in zip(costs, sizes)])
+    order = torch.argsort(pooled, descending=True, stable=True)
+    total = cost[order].cumsum(0)
+    fits = int((total <= allowed * (1 + 1e-12)).sum())
+    chosen = torch.zeros(len(pooled), dtype=torch.bool)
+    chosen[order[:fits]] = True
+    left = allowed * (1 + 1e-12) - (float(total[fits - 1]) if fits else 0.0)
+    for i in order[fits:].tolist():
+        if cost[i] <= left:
+            chosen[i] = True
+            left -= float(cost[i])
+        if left < cost.min():
+            break
+    kept = []
+    for picked, o, b, n in zip(chosen.split([len(n) for n in sizes]), orders, bundles, sizes):
+        if not picked.all():
+            picked = picked & (n == n[0])  # the short bundle at the end only with all others
+        keep = torch.zeros(len(o), dtype=torch.bool)
+        keep[o] = picked[b]
+        kept.append(keep)
+    return kept
