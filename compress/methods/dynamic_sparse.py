@@ -2,11 +2,15 @@
 
 Evci et al., "Rigging the Lottery: Making All Tickets Winners" (RigL), ICML 2020, arXiv 1911.11134; the exchange goes
 back to Mocanu et al. (SET), arXiv 1707.04780. From the zeros of another method, the weights that are left learn the
-teacher's logits; now and then, in every layer, the smallest of them are dropped and as many zeros regrow where the
-dense gradient is largest. The share exchanged falls like a cosine and ends at 3/4 of the steps.
+teacher's logits; now and then every layer drops some of them and regrows as many others. The share exchanged falls
+like a cosine and ends at 3/4 of the steps.
 
-recovery=lora trains low-rank updates of the dense weights W0 under the mask instead (compress.lora) and regrows where
-|W0 + BA| is largest: the optimizer's state is small.
+RigL drops the smallest |w|, regrows the largest dense gradient |g|, at zero. There a network starts from chance, here
+from a trained one W0, and the exchange cost more than it brought. So what goes is smallest in |w| times the root mean
+square of its gradient, what comes is largest in |g W0|, and it comes back with the value W0.
+
+recovery=lora trains low-rank updates W0 + BA under the mask (compress.lora) and keeps what is largest in |W0 + BA|:
+the optimizer's state is small.
 """
 
 import math
@@ -36,10 +40,10 @@ def compress(
     ratio: float = 0.5,
     start: Literal["wanda", "magnitude"] = "wanda",
     recovery: Literal["full", "lora"] = "full",
-    steps: int = 200,
-    rate: float = 1e-3,
-    every: int = 10,
-    share: float = 0.3,
+    steps: int = 150,
+    rate: float = 2e-3,
+    every: int = 15,
+    share: float = 0.1,
     rank: int = 16,
     temperature: float = 1.0,
     hidden: float = 0.0,
@@ -77,12 +81,11 @@ def compress(
     zeros = {path: int((~mask).sum()) for path, mask in masks.items()}
     shares = [_share(step, every, share, END * steps) for step in range(steps)]
     train = partial(training.steps, student, teacher, batches, settings, also=masks, progress=progress)
+    dense = {path: teacher.get_submodule(path).weight for path in masks}
     if recovery == "full":
-        _full(own(student, teacher), masks, shares, train)
+        _full(own(student, teacher), masks, dense, shares, train)
     else:
-        for path in masks:  # W0, still shared with the teacher: nothing changes it
-            student.get_submodule(path).weight = teacher.get_submodule(path).weight
-        _lora(student, masks, shares, train, rank, seed)
+        _lora(student, masks, dense, shares, train, rank, seed)
     for path, wanted in zeros.items():
         found = int((student.get_submodule(path).weight == 0).sum())
         if found < wanted:
@@ -117,28 +120,41 @@ def exchange(mask: Tensor, kept: Tensor, grown: Tensor, share: float) -> Tensor:
     return rest.index_fill(0, best, True).view_as(mask)
 
 
-def _full(student: nn.Module, masks: dict[str, Tensor], shares: Sequence[float], train: Train) -> None:
+def _full(
+    student: nn.Module, masks: dict[str, Tensor], dense: dict[str, Tensor], shares: Sequence[float], train: Train
+) -> None:
     """Train all weights of the blocks; gradients are masked, so that zeros stay zeros between two exchanges."""
     blocks = blocks_path(student) + "."
     weights = {path: student.get_submodule(path).weight for path in masks}
     for step in train({name: p for name, p in student.named_parameters() if name.startswith(blocks)}):
         with torch.no_grad():
             for path, weight in weights.items():
+                mask = masks[path]
                 if share := shares[step.number]:
-                    new = exchange(masks[path], weight.abs(), weight.grad.abs(), share)
-                    for moment in ("exp_avg", "exp_avg_sq"):
-                        step.optimizer.state[weight][moment].mul_(new & masks[path])
-                    weight.mul_(new)
-                    masks[path].copy_(new)
-                weight.grad.mul_(masks[path])
+                    state = step.optimizer.state[weight]
+                    squares = state["exp_avg_sq"]  # of the gradients, their running mean
+                    new = exchange(mask, weight.abs() * squares.sqrt(), (weight.grad * dense[path]).abs(), share)
+                    weight.copy_(torch.where(mask, weight, dense[path]) * new)
+                    for moment in (state["exp_avg"], squares):
+                        moment.mul_(new & mask)
+                    mask.copy_(new)
+                weight.grad.mul_(mask)
 
 
 def _lora(
-    student: nn.Module, masks: dict[str, Tensor], shares: Sequence[float], train: Train, rank: int, seed: int
+    student: nn.Module,
+    masks: dict[str, Tensor],
+    dense: dict[str, nn.Parameter],
+    shares: Sequence[float],
+    train: Train,
+    rank: int,
+    seed: int,
 ) -> None:
-    """Train low-rank updates of dense weights under the masks, and merge them."""
+    """Train low-rank updates of the dense weights under the masks, and merge them."""
     from compress import lora
 
+    for path, weight in dense.items():  # shared with the teacher: nothing changes it
+        student.get_submodule(path).weight = weight
     adapters = lora.adapt(student, masks, rank, seed)
     for step in train({name: p for name, p in student.named_parameters() if ".lora_" in name}):
         if share := shares[step.number]:
