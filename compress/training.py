@@ -124,9 +124,9 @@ def distance(student: nn.Module, teacher: nn.Module, batch: Batch, settings: Set
     depth = teacher.config.num_hidden_layers / student.config.num_hidden_layers
     theirs = [f"{blocks_path(teacher)}.{round(i * depth)}" for i in range(1, student.config.num_hidden_layers)]
     with torch.no_grad(), inputs(teacher, theirs) as wanted:
-        target = run(teacher, batch)
+        target = run(teacher, batch).float()
     with inputs(student, ours) as given:
-        logits = run(student, batch)
+        logits = run(student, batch).float()
     loss = divergence(target, logits, row_weights(logits, batch), settings.temperature).mean()
     if settings.hidden:
         for our, their in zip(ours, theirs):
