@@ -14,7 +14,13 @@ from compress.texts import batches, cut
 from compress.walk import mean_length
 
 # every way of each method that has its own storage; a new method is tested with its defaults without being named here
-WAYS = [(name, {}) for name in methods()] + [("magnitude", {"unit": "weights"}), ("kprune", {"knowledge": "gradient"})]
+WAYS = [(name, {}) for name in methods()] + [
+    ("magnitude", {"unit": "weights"}),
+    ("magnitude", {"unit": "weights", "pattern": "2:4"}),
+    ("wanda", {"pattern": "2:4"}),
+    ("sparsegpt", {"pattern": "2:4"}),
+    ("kprune", {"knowledge": "gradient"}),
+]
 every_way = pytest.mark.parametrize("name, options", WAYS, ids=[f"{n} {o}" if o else n for n, o in WAYS])
 both_models = pytest.mark.parametrize("kind", ["encoder", "decoder"])
 
@@ -27,7 +33,9 @@ def model(request, kind):
 
 
 def compress(name, model, data, **options):
-    """Run a method of that name."""
+    """Run a method of that name; a pattern stands for the ratio, all of it for ratio 0."""
+    if "pattern" in options and options.pop("ratio", None) == 0:
+        options["pattern"] = "4:4"
     return methods()[name](model, data, **options)
 
 
@@ -72,7 +80,11 @@ def test_the_request_is_reached(name, options, kind, model, calibration):
     else:
         for block in range(model.config.num_hidden_layers):
             for _, linear in structure.block_linears(small, block):
-                assert abs(float((linear.weight == 0).float().mean()) - 0.6) < 0.02
+                zeros = linear.weight == 0
+                if "pattern" in options:
+                    assert (zeros.view(-1, 4).sum(1) == 2).all()
+                else:
+                    assert abs(float(zeros.float().mean()) - 0.6) < 0.02
 
 
 @both_models
