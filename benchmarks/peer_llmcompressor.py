@@ -1,4 +1,6 @@
-"""llmcompressor's side of prune_speed.py, run in an environment of its own: `python peer_llmcompressor.py WORK THREADS`.
+"""llmcompressor's side of prune_speed.py, run in an environment of its own.
+
+    python peer_llmcompressor.py WORK THREADS
 
 WORK holds the folder `dense` and calibration.safetensors with input_ids (samples, tokens). Every case runs at the
 default batch size and with all samples in one batch, twice each; the weights of the last run and timings.json go

@@ -157,8 +157,9 @@ def llmcompressor(given: Given) -> dict:
             "zeros": {side: zeros(net) for side, net in nets.items()},
         }
         for size in sorted({r["batch_size"] for r in row["llmcompressor"]}):
-            best = {k: min(r[k] for r in row["llmcompressor"] if r["batch_size"] == size) for k in warm_keys(row)}
-            row[f"ratio, batch_size={size}"] = {k: best[k] / row["ours"]["median"][k] for k in best}
+            runs = [r for r in row["llmcompressor"] if r["batch_size"] == size]
+            median = row["ours"]["median"]
+            row[f"ratio, batch_size={size}"] = {k: min(r[k] for r in runs) / median[k] for k in median}
         rows.append(row)
         click.echo(json.dumps(row, indent=1))
     about = {"threads": given.threads, "samples": SAMPLES, "tokens": TOKENS, "steps of training": given.steps}
@@ -172,11 +173,6 @@ def llmcompressor(given: Given) -> dict:
         "dense perplexity": evaluate.perplexity(losses(model)),
         "rows": rows,
     }
-
-
-def warm_keys(row: dict) -> list[str]:
-    """The names of the times."""
-    return list(row["ours"]["median"])
 
 
 def zeros(model: nn.Module) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compress.progress import Progress
 from compress.structure import block_linears
-from compress.walk import Batch, inputs, real, run, track
+from compress.walk import Batch, entered, real, run, track
 
 Shared = tuple[list[str], Tensor]  # paths of the linear layers that get one and the same input, and its moment
 
@@ -47,10 +47,8 @@ def _moments(
     first: dict[str, str] = {}  # of every path the first one that gets the same input
     totals: dict[str, Tensor] = {}
     for batch, hidden in zip(batches, stream):
-        with inputs(model, paths) as seen:
-            run(model, batch, block, block + 1, hidden)
         firsts: dict[int, str] = {}
-        for path, states in seen.items():
+        for path, states in entered(model, batch, block, hidden, paths).items():
             first[path] = firsts.setdefault(id(states), path)
             if first[path] == path:
                 added = moment(real(batch, states))

@@ -46,10 +46,10 @@ class Sparsity:
             raise RuntimeError(f"sparsity: {reached:.4f} reached, {self.ratio:.4f} requested")
 
 
-def wanted(model: nn.Module, ratio: float | None, pattern: str | None) -> Sparsity:
-    """What `ratio`, or `pattern` as N:M of which N stay, asks of the linear layers in the blocks; neither: ratio 0.5.
+def parse(ratio: float | None, pattern: str | None) -> Sparsity:
+    """What `ratio`, or `pattern` as N:M of which N stay, asks for; neither: ratio 0.5.
 
-    Raises ValueError for both, for one out of its range, and where M does not divide the inputs of every layer.
+    Raises ValueError for both, and for one out of its range.
     """
     if pattern is None:
         check_ratio(0.5 if ratio is None else ratio)
@@ -59,18 +59,23 @@ def wanted(model: nn.Module, ratio: float | None, pattern: str | None) -> Sparsi
     found = re.fullmatch(r"(\d+):(\d+)", pattern)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
         raise ValueError(f"pattern '{pattern}' is not understood: give N:M, N of every M inputs stay, for example 2:4")
-    keep, group = int(found[1]), int(found[2])
-    blocks = range(model.config.num_hidden_layers)
+    return Sparsity(1 - int(found[1]) / int(found[2]), int(found[2]))
+
+
+def wanted(model: nn.Module, ratio: float | None, pattern: str | None) -> Sparsity:
+    """`parse` for `model`. Raises ValueError where M does not divide the inputs of every linear layer in the blocks."""
+    sparsity = parse(ratio, pattern)
+    blocks, group = range(model.config.num_hidden_layers), sparsity.group or 1
     inputs = {path: linear.in_features for block in blocks for path, linear in block_linears(model, block)}
     for path, width in inputs.items():
         if width % group:
             common = math.gcd(*inputs.values())
-            nearest = min((m for m in range(2, common + 1) if common % m == 0), key=lambda m: abs(m - group), default=1)
+            nearest = min((m for m in range(1, common + 1) if common % m == 0), key=lambda m: abs(m - group))
             raise ValueError(
                 f"pattern {pattern} does not fit {path}: its {width} inputs are no multiple of {group}; "
                 f"the nearest M that divides the inputs of every layer is {nearest}"
             )
-    return Sparsity(1 - keep / group, group)
+    return sparsity
 
 
 def lowest(scores: Tensor, count: int) -> Tensor:

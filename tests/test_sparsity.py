@@ -1,5 +1,7 @@
 """Single weights: SparseGPT against an exact implementation, N:M patterns, what the pruned layers lose, resuming."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -134,6 +136,15 @@ def test_the_better_the_statistics_the_smaller_the_error(decoder, tokenizer, tex
         with torch.no_grad():
             errors = [float((net(**data[0]).logits - wanted_logits).square().mean()) for net in small.values()]
         assert errors == sorted(errors) and errors[0] < 0.8 * errors[1]
+
+
+@pytest.mark.parametrize("method", [sparsegpt, wanda])
+def test_bfloat16_stays(method, decoder, calibration):
+    small = method.compress(copy.deepcopy(decoder[0]).bfloat16(), calibration, pattern="2:4")
+    for block in range(small.config.num_hidden_layers):
+        for _, linear in structure.block_linears(small, block):
+            assert linear.weight.dtype == torch.bfloat16
+            assert ((linear.weight == 0).view(-1, 4).sum(1) == 2).all()
 
 
 @pytest.mark.parametrize("method", [sparsegpt, wanda])

@@ -38,5 +38,6 @@ def compress(
         for paths, square in shared:
             for path in paths:
                 weight = student.get_submodule(path).weight
-                place(student, f"{path}.weight", sparsity.zero(weight, weight.abs() * square.sqrt().to(weight.dtype)))
+                scores = weight.float().abs() * square.sqrt().float()
+                place(student, f"{path}.weight", sparsity.zero(weight, scores))
     return own(student, model)
