@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-from compress.structure import blocks_path
+from compress.structure import Sublayer, blocks_path
 
 T = TypeVar("T")
 Batch = dict[str, Tensor]  # input_ids and attention_mask, both (batch, tokens); perhaps token_type_ids, labels
@@ -107,6 +107,29 @@ def inputs(model: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Tensor]
     handles = [model.get_submodule(p).register_forward_pre_hook(look(p)) for p in paths]
     try:
         yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def masked(model: nn.Module, found: Sequence[Sublayer], masks: Sequence[Tensor]) -> Iterator[None]:
+    """While the context is open, what enters each output projection is multiplied by the mask of its units.
+
+    masks: one (batch, units) a sublayer of `found`, so that gradients are those of single samples.
+    """
+
+    def hook(columns: int, mask: Tensor):
+        def multiply(module, args):
+            return args[0] * mask.repeat_interleave(columns, dim=1)[:, None]
+
+        return multiply
+
+    handles = [
+        model.get_submodule(s.output).register_forward_pre_hook(hook(s.columns, m)) for s, m in zip(found, masks)
+    ]
+    try:
+        yield
     finally:
         for handle in handles:
             handle.remove()
