@@ -9,13 +9,19 @@ import torch
 from compress import models, structure
 from compress.budget import flops
 from compress.methods import methods
-from compress.methods.kprune import curvature_probe, divergence, least_squares
+from compress.methods.kprune import curvature_probe, least_squares
 from compress.texts import batches, cut
+from compress.training import divergence
 from compress.walk import mean_length
 
 # every way of each method that has its own storage; a new method is tested with its defaults without being named here
-WAYS = [(name, {}) for name in methods() if name != "dynamic_sparse"]
-WAYS += [("magnitude", {"unit": "weights"}), ("kprune", {"knowledge": "gradient"})]
+WAYS = [(name, {}) for name in methods() if name != "dynamic_sparse"] + [
+    ("magnitude", {"unit": "weights"}),
+    ("magnitude", {"unit": "weights", "pattern": "2:4"}),
+    ("wanda", {"pattern": "2:4"}),
+    ("sparsegpt", {"pattern": "2:4"}),
+    ("kprune", {"knowledge": "gradient"}),
+]
 # training at its default length is for real models
 WAYS += [("dynamic_sparse", {"steps": 4, "every": 1, "recovery": recovery}) for recovery in ("full", "lora")]
 every_way = pytest.mark.parametrize("name, options", WAYS, ids=[f"{n} {o}" if o else n for n, o in WAYS])
@@ -30,7 +36,9 @@ def model(request, kind):
 
 
 def compress(name, model, data, **options):
-    """Run a method of that name."""
+    """Run a method of that name; a pattern stands for the ratio, all of it for ratio 0."""
+    if "pattern" in options and options.pop("ratio", None) == 0:
+        options["pattern"] = "4:4"
     return methods()[name](model, data, **options)
 
 
@@ -75,7 +83,11 @@ def test_the_request_is_reached(name, options, kind, model, calibration):
     else:
         for block in range(model.config.num_hidden_layers):
             for _, linear in structure.block_linears(small, block):
-                assert abs(float((linear.weight == 0).float().mean()) - 0.6) < 0.02
+                zeros = linear.weight == 0
+                if "pattern" in options:
+                    assert (zeros.view(-1, 4).sum(1) == 2).all()
+                else:
+                    assert abs(float(zeros.float().mean()) - 0.6) < 0.02
 
 
 @both_models
