@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from compress.offload import refuse
 from compress.structure import Sublayer, fork, remove, sublayers
 
 REPEATS = 15
@@ -29,6 +30,7 @@ def table(model: nn.Module, found: Sequence[Sublayer], tokens: int) -> tuple[flo
 
     Sublayers of one kind and size are measured once, all of that kind with a quarter of their units against all.
     """
+    refuse(model, "a latency is measured on the model as it runs")
     ids = (torch.arange(tokens, device=model.device) * 37 % model.config.vocab_size)[None]
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     dense = seconds(partial(model, **batch))

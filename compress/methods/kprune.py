@@ -135,17 +135,20 @@ def _knowledge(
     for batch, hidden, last in zip(pair.batches, pair.student_in, pair.last):
         ones = hidden.new_ones(len(hidden), 1)
         masks = [ones.expand(-1, s.units).clone().requires_grad_() for s in remaining]
-        with _masked(remaining, outputs, masks, squares, batch["attention_mask"]):
+        with _masked(remaining, outputs, masks, batch["attention_mask"]) as seen:
             logits = run(pair.student, batch, remaining[0].block, hidden=hidden).float()
-        weights = row_weights(logits, batch)
-        if generator is None:
-            with torch.no_grad():
-                target = run(pair.teacher, batch, pair.student.config.num_hidden_layers - 1, hidden=last).float()
-            loss = divergence(logits, target, weights, temperature)
-        else:
-            loss = curvature_probe(logits, weights, temperature, generator)
-        for total, gradient in zip(predictive, torch.autograd.grad(loss.sum(), masks)):
+            weights = row_weights(logits, batch)
+            if generator is None:
+                with torch.no_grad():
+                    target = run(pair.teacher, batch, pair.student.config.num_hidden_layers - 1, hidden=last).float()
+                loss = divergence(logits, target, weights, temperature)
+            else:
+                loss = curvature_probe(logits, weights, temperature, generator)
+            gradients = torch.autograd.grad(loss.sum(), masks)
+        for total, gradient in zip(predictive, gradients):
             total += 0.5 * gradient.double().square().sum(0)
+        for total, projection in zip(squares, outputs):
+            total += seen[projection]
     found = []
     for sub, projection, pred, square in zip(remaining, outputs, predictive, squares):
         rep = square / tokens * projection.weight.detach().double().square().mean(0)
@@ -185,26 +188,24 @@ def curvature_probe(logits: Tensor, weights: Tensor, temperature: float, generat
 
 @contextmanager
 def _masked(
-    remaining: Sequence[Sublayer],
-    outputs: Sequence[nn.Linear],
-    masks: Sequence[Tensor],
-    squares: Sequence[Tensor],
-    attention_mask: Tensor,
-) -> Iterator[None]:
-    """Multiply what enters every projection by the mask (batch, units) of its units, and add its squares to squares."""
-    real_tokens = attention_mask[:, :, None]
+    remaining: Sequence[Sublayer], outputs: Sequence[nn.Linear], masks: Sequence[Tensor], attention_mask: Tensor
+) -> Iterator[dict[nn.Linear, Tensor]]:
+    """Multiply what enters every projection by the mask (batch, units) of its units; gives the sums of its squares.
 
-    def hook(columns: int, mask: Tensor, square: Tensor):
+    To be left after the gradients are taken: the backward pass of a model that streams runs its blocks anew.
+    """
+    real_tokens, seen = attention_mask[:, :, None], {}
+
+    def hook(columns: int, mask: Tensor):
         def multiply(module, args):
-            square.add_((args[0].detach().square() * real_tokens).sum((0, 1)))
+            seen[module] = (args[0].detach().square() * real_tokens).sum((0, 1))
             return args[0] * mask.repeat_interleave(columns, dim=1)[:, None]
 
         return multiply
 
-    parts = zip(remaining, outputs, masks, squares)
-    handles = [p.register_forward_pre_hook(hook(s.columns, m, q)) for s, p, m, q in parts]
+    handles = [p.register_forward_pre_hook(hook(s.columns, m)) for s, p, m in zip(remaining, outputs, masks)]
     try:
-        yield
+        yield seen
     finally:
         for handle in handles:
             handle.remove()
