@@ -19,8 +19,8 @@ import weakref
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from types import MethodType
 
 import torch
 from huggingface_hub import snapshot_download
@@ -221,7 +221,7 @@ def load(
     for i, block in enumerate(model.get_submodule(path)):
         for name, module in block.named_modules(prefix=f"{path}.{i}"):
             module._parameters = _Weights(store, i, name, module._parameters)
-        block.forward = MethodType(_run_anew, block)
+        block.__class__ = _run_anew(type(block))
     lost = [n for n, p in model.named_parameters() if p.is_meta and n not in store.places]
     if lost:
         raise ValueError(f"no safetensors file of it holds '{lost[0]}' under that name, so that it cannot be streamed")
@@ -254,12 +254,16 @@ def _places(model: nn.Module, folder: Path, forms: Mapping[str, str]) -> dict[st
     return found
 
 
-def _run_anew(block: nn.Module, *args, **kwargs):
-    """The forward of a block, which the backward pass repeats instead of keeping weights and activations."""
-    forward = type(block).forward
-    if torch.is_grad_enabled():
-        return checkpoint(forward, block, *args, use_reentrant=False, **kwargs)
-    return forward(block, *args, **kwargs)
+@cache
+def _run_anew(cls: type) -> type:
+    """The class of a block whose forward the backward pass repeats instead of keeping weights and activations."""
+
+    def forward(self, *args, **kwargs):
+        if torch.is_grad_enabled():
+            return checkpoint(cls.forward, self, *args, use_reentrant=False, **kwargs)
+        return cls.forward(self, *args, **kwargs)
+
+    return type(cls.__name__, (cls,), {"forward": forward})
 
 
 def move(model: nn.Module, device: str | torch.device) -> nn.Module:
