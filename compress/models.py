@@ -1,6 +1,7 @@
 """The only model input and output: load, save, exact reload, bytes."""
 
 import copy
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -25,22 +26,30 @@ MODELING_FILE = "modeling_compressed"
 
 
 def load(
-    source: str | Path, *, stream: bool = False, scratch: Path | None = None
+    source: str | Path,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    stream: bool = False,
+    scratch: Path | None = None,
 ) -> tuple[nn.Module, PreTrainedTokenizerBase]:
-    """A model in float32, ready for inference, and its tokenizer, from a folder or a hub name.
+    """A model in `dtype` on `device`, ready for inference, and its tokenizer, from a folder or a hub name.
 
-    No code of a folder is run, also not for what `save` wrote. The type that the weights are stored in stays in
-    `config.dtype`. stream: leave the blocks in their files (compress.offload), changed ones in `scratch`. Raises
-    ValueError for what is not a causal language model or a sequence classifier of transformers.
+    device: of torch, or "auto" to spread the blocks over all GPUs and the memory (accelerate); stream: leave the
+    blocks in their files and put what is changed into the folder `scratch` (compress.offload). No code of a folder is
+    run, also not for what `save` wrote. The type that the weights are stored in stays in `config.dtype`. Raises
+    ValueError for what is not a causal language model or a sequence classifier of transformers, or a device that is
+    not here.
     """
+    check_device(device)
     config = config_of(source)
     cls = _class_of(source, config)
     try:
         stored = getattr(torch, str(config.get("dtype", config.get("torch_dtype", "float32"))).split(".")[-1])
         if stream:
-            model = offload.load(cls, source, torch.float32, "cpu", scratch)
+            model = offload.load(cls, source, dtype, device, scratch)
         else:
-            model = cls.from_pretrained(source, dtype=torch.float32)
+            model = cls.from_pretrained(source, dtype=dtype, device_map=device if device != "cpu" else None)
         tokenizer = AutoTokenizer.from_pretrained(source, config=model.config)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
@@ -64,6 +73,27 @@ def skeleton(source: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
 def _class_of(source: str | Path, config: Mapping[str, object]) -> type:
     base = base_of(source, config)
     return layers.compressed_model(base) if "compressed" in config else base
+
+
+def check_device(device: str) -> None:
+    """Raise ValueError unless `device` is "auto" or a device of torch that is here."""
+    try:
+        here = device == "auto" or torch.empty(0, device=device).numel() == 0
+    except (RuntimeError, AssertionError):
+        here = False
+    if not here:
+        raise ValueError(f"device '{device}' is not here: give cpu, auto, or cuda on a machine with a GPU")
+
+
+def hash_of(source: str | Path) -> str:
+    """SHA-256 of a folder's config and weights; the name itself for a hub name."""
+    if not Path(source).is_dir():
+        return str(source)
+    found = hashlib.sha256()
+    for file in sorted(f for f in Path(source).iterdir() if f.suffix in (".safetensors", ".bin", ".json")):
+        with file.open("rb") as content:
+            found.update(hashlib.file_digest(content, "sha256").digest())
+    return found.hexdigest()
 
 
 def base_of(source: str | Path, config: Mapping[str, object]) -> type:

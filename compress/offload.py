@@ -16,12 +16,12 @@ import json
 import os
 import tempfile
 import weakref
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import accelerate
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
@@ -41,7 +41,7 @@ class _Scratch:
     """A file for changed weights, removed when no model refers to it any more."""
 
     def __init__(self, folder: Path | None):
-        handle, self.path = tempfile.mkstemp(".safetensors", "transmeter-", folder)
+        handle, self.path = tempfile.mkstemp(".scratch", "transmeter-", folder)
         os.close(handle)
         weakref.finalize(self, Path(self.path).unlink, missing_ok=True)
 
@@ -165,8 +165,9 @@ def skeleton(cls: type, source: str | Path) -> nn.Module:
 def _build(cls: type, source: str | Path) -> tuple[nn.Module, dict[str, str]]:
     """The skeleton, and the form that weights have in the files where that is not plain, by name."""
     config = cls.config_class.from_pretrained(source)
-    with _parameters_on_meta():
+    with accelerate.init_empty_weights(include_buffers=False):
         model = cls(config)
+    model.tie_weights()
     forms = {f"{p}.weight": "transposed" for p, m in model.named_modules() if isinstance(m, Conv1D)}
     layers.linearise(model)
     for path, module in list(model.named_modules()):
@@ -177,21 +178,6 @@ def _build(cls: type, source: str | Path) -> tuple[nn.Module, dict[str, str]]:
         for name, parameter in module._parameters.items():
             module._parameters[name] = _on_meta(parameter)
     return model.eval(), forms
-
-
-@contextmanager
-def _parameters_on_meta() -> Iterator[None]:
-    """While the context is open, modules that are built get their parameters on meta, where they cost nothing."""
-    register = nn.Module.register_parameter
-
-    def register_on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        register(module, name, _on_meta(parameter))
-
-    nn.Module.register_parameter = register_on_meta
-    try:
-        yield
-    finally:
-        nn.Module.register_parameter = register
 
 
 def load(
