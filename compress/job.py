@@ -14,7 +14,7 @@ from pathlib import Path
 import accelerate
 import torch
 
-from compress import calibration, models
+from compress import calibration, models, sparsity
 from compress.budget import Limits
 from compress.methods import methods
 from compress.progress import Progress
@@ -54,6 +54,7 @@ def run(
     models.check_output(out)
     for step in steps:
         Limits(**{f.name: step.options[f.name] for f in fields(Limits) if f.name in step.options})
+        sparsity.parse(step.options.get("ratio"), step.options.get("pattern"))
     work = out.absolute().parent / f".{out.name}.unfinished"
     if work.exists() and not resume:
         raise ValueError(f"{work} holds an unfinished run: add --resume to go on with it, or remove it")

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from compress.budget import Limits, budget, select
 from compress.progress import Progress
 from compress.structure import Sublayer, fork, own, place, remove, sublayers
+from compress.training import divergence
 from compress.walk import Batch, entered, frozen, mean_length, real, row_weights, run, track
 
 
@@ -152,20 +153,6 @@ def _knowledge(
         rep = square / tokens * projection.weight.detach().double().square().mean(0)
         found.append((pred / samples, rep.view(sub.units, -1).sum(1).cpu()))
     return found
-
-
-def divergence(student: Tensor, teacher: Tensor, weights: Tensor, temperature: float) -> Tensor:
-    """gamma^2 KL(softmax(z_S / gamma) | softmax(z_T / gamma)) of every sample, (batch,): the mean over its rows.
-
-    Logits (batch, rows, classes), weights (batch, rows); a single class is a regression and its distance the squared
-    difference.
-    """
-    if student.shape[-1] == 1:
-        each = (student - teacher).square().squeeze(-1)
-    else:
-        p, q = (F.log_softmax(z / temperature, -1) for z in (student, teacher))
-        each = temperature**2 * F.kl_div(q, p, reduction="none", log_target=True).sum(-1)
-    return (each * weights).sum(1) / weights.sum(1)
 
 
 def curvature_probe(logits: Tensor, weights: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
