@@ -253,8 +253,10 @@ def _run_anew(cls: type) -> type:
 
 
 def move(model: nn.Module, device: str | torch.device) -> nn.Module:
-    """`model` with what it has in memory on `device`, where the weights of its blocks are read to from now on."""
+    """`model` on `device`, where the weights of its blocks are read to from now on if it streams."""
     store = store_of(model)
+    if store is None:
+        return model.to(device)
     store.let_go()
     store.device = torch.device(device)
     for tensor in (*model.parameters(), *model.buffers()):

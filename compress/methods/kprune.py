@@ -20,10 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.budget import Limits, budget, select
+from compress.memory import Needs
 from compress.progress import Progress
 from compress.structure import Sublayer, fork, own, place, remove, sublayers
 from compress.training import divergence
 from compress.walk import Batch, entered, frozen, mean_length, real, row_weights, run, track
+
+NEEDS = Needs(models=2, streams=3, gradients=True, matrices=3, copies=2, removes=True)
 
 
 @dataclass
@@ -41,8 +44,9 @@ class _Pair:
     @torch.no_grad()
     def advance(self, block: int, to: int) -> None:
         """Move from the entrance of `block` to that of `to`."""
-        self.teacher_in = [run(self.teacher, b, block, to, h) for b, h in zip(self.batches, self.teacher_in)]
-        self.student_in = [run(self.student, b, block, to, h) for b, h in zip(self.batches, self.student_in)]
+        for model, states in ((self.teacher, self.teacher_in), (self.student, self.student_in)):
+            for i, batch in enumerate(self.batches):  # the old states go one by one
+                states[i] = run(model, batch, block, to, states[i])
 
 
 def compress(
@@ -87,7 +91,7 @@ def compress(
     with torch.no_grad():
         first = [run(teacher, b, stop=0) for b in batches]
         last = [run(teacher, b, stop=end) if knowledge == "gradient" else None for b in batches]
-    pair = _Pair(teacher, student, batches, first, first, last)
+    pair = _Pair(teacher, student, batches, first, list(first), last)
     done = progress.restore(student) if progress else 0
     units = {s.output: s.units for s in sublayers(student)}
     allowed, at, changed, scores = limit.allowed, 0, False, []
@@ -236,5 +240,7 @@ def least_squares(gram: Tensor, right: Tensor, old: Tensor, ridge: float) -> Ten
     if not len(gram):
         return old
     pull = max(ridge * float(gram.diagonal().mean()), torch.finfo(gram.dtype).tiny)
-    factor = torch.linalg.cholesky(gram + pull * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
+    factor = gram.clone()
+    factor.diagonal().add_(pull)
+    factor = torch.linalg.cholesky(factor)
     return torch.cholesky_solve(right + pull * old, factor)
