@@ -63,6 +63,11 @@ class Estimate:
     streamed: int | None
 
 
+def needs_of(method: Callable) -> Needs:
+    """What the file of a method says."""
+    return getattr(sys.modules[method.__module__], "NEEDS", Needs())
+
+
 def estimate(
     model: nn.Module, batches: Sequence[Batch], needs: Needs, options: Mapping[str, object], dtype: torch.dtype
 ) -> Estimate:
@@ -105,10 +110,7 @@ def plan(
     limit: bytes that may be used; None: not known, so that nothing streams. Raises ValueError, with the estimate, for
     what does not fit.
     """
-    found = [
-        estimate(model, batches, getattr(sys.modules[method.__module__], "NEEDS", Needs()), options, dtype)
-        for method, options in steps
-    ]
+    found = [estimate(model, batches, needs_of(method), options, dtype) for method, options in steps]
     whole = max(e.whole for e in found)
     stuck = [method.__module__.rpartition(".")[2] for (method, _), e in zip(steps, found) if e.streamed is None]
     line = f"memory: about {_size(whole)} in memory"

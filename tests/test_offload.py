@@ -12,11 +12,11 @@ from test_structure import build, every_model, logits
 from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import AutoModelForCausalLM
 
-from compress import models, offload, structure
+from compress import job, memory, models, offload, structure
 from compress.methods import methods
 from compress.progress import Progress
 
-WAYS = [("magnitude", {}), ("magnitude", {"unit": "weights"}), ("wanda", {}), ("kprune", {})]
+WAYS = [("magnitude", {}), ("magnitude", {"unit": "weights"}), ("wanda", {}), ("kprune", {}), ("sparsegpt", {})]
 every_way = pytest.mark.parametrize("name, options", WAYS, ids=[f"{n} {o}" if o else n for n, o in WAYS])
 
 
@@ -90,7 +90,7 @@ def alive(monkeypatch):
 
 
 # a block and what a loop still holds of the one before; teacher and student in K-prune
-@pytest.mark.parametrize("name, options, blocks", [(*w, b) for w, b in zip(WAYS, (2, 2, 2, 3))])
+@pytest.mark.parametrize("name, options, blocks", [(*w, b) for w, b in zip(WAYS, (2, 2, 2, 3, 2))])
 def test_few_blocks_are_in_memory(name, options, blocks, calibration, tokenizer, tmp_path, alive):
     model = models.load(DATA / "mixlm", stream=True)[0]
     small = methods()[name](model, calibration, ratio=0.5, **options)
@@ -155,3 +155,69 @@ def test_keys_without_the_base_model_prefix_are_found(decoder, tmp_path):
 def test_files_that_cannot_be_streamed_are_refused(change, message, tmp_path):
     with pytest.raises(ValueError, match=f"cannot be loaded: .*{message}.* cannot be streamed"):
         models.load(rewritten(tmp_path, change), stream=True)
+
+
+NAMES = ("kprune", "wanda")
+
+
+def steps(**options):
+    """What memory.plan takes, for two methods."""
+    return [(methods()[name], options) for name in NAMES]
+
+
+def test_the_plan_prefers_memory_then_streams_then_refuses(decoder, calibration):
+    sizes = models.skeleton(DATA / "mixlm")[0]
+    found = [memory.estimate(sizes, calibration, memory.needs_of(m), {}, torch.float32) for m, _ in steps()]
+    whole, streamed = max(e.whole for e in found), max(e.streamed for e in found)
+    assert streamed < whole
+    real = memory.estimate(decoder[0], calibration, memory.Needs(), {}, torch.float32)
+    assert real == memory.estimate(sizes, calibration, memory.Needs(), {}, torch.float32)
+
+    def plan(limit, **options):
+        return memory.plan(sizes, calibration, steps(**options), torch.float32, limit)
+
+    assert not plan(None)[0] and not plan(whole)[0]
+    assert plan(whole - 1)[0] and "streams" in plan(whole - 1)[1]
+    with pytest.raises(ValueError, match="MB streamed from files, but .* may be used: lower --batch-size or --tokens"):
+        plan(streamed - 1)
+    with pytest.raises(ValueError, match="kprune cannot stream with its options, but"):
+        plan(whole - 1, latency=0.1)
+
+
+def test_more_of_anything_needs_more(calibration):
+    sizes = models.skeleton(DATA / "mixlm")[0]
+
+    def needed(batches=calibration, dtype=torch.float32, **needs):
+        found = memory.estimate(sizes, batches, memory.Needs(**needs), {"ratio": 0.5}, dtype)
+        return found.whole, found.streamed
+
+    usual = needed()
+    for more in (needed(calibration * 40), needed(streams=90), needed(matrices=30), needed(models=3)):
+        assert all(a > b for a, b in zip(more, usual))
+    assert all(a < b for a, b in zip(needed(dtype=torch.bfloat16), usual))
+    assert needed(streamed=False) == (usual[0], None)
+
+
+def test_training_refuses_to_stream(calibration):
+    with pytest.raises(ValueError, match="trains all weights at once, which a model that streams"):
+        methods()["dynamic_sparse"](models.load(DATA / "mixlm", stream=True)[0], calibration)
+
+
+def test_a_job_streams_where_memory_asks_for_it(tmp_path):
+    told = []
+
+    def run(name, limit):
+        texts, step = DATA / "text/math_sample.txt", [job.Step("wanda", {"ratio": 0.5})]
+        return job.run(
+            str(DATA / "mixlm"), step, texts, tmp_path / name, tokens=400, memory_limit=limit, tell=told.append
+        )
+
+    run("one", 10**9)
+    run("other", 35 * 10**6)
+    assert "streams" not in told[0] and told[1].endswith("35 MB may be used: the model streams")
+    assert same(models.load(tmp_path / "other")[0], models.load(tmp_path / "one")[0])
+    assert "block by block" in json.loads((tmp_path / "other/compression.json").read_text())["reloaded"]
+    assert {p.name for p in tmp_path.iterdir()} == {"one", "other"}
+    with pytest.raises(ValueError, match="memory: about .* but 1 MB may be used"):
+        run("third", 10**6)
+    assert {p.name for p in tmp_path.iterdir()} == {"one", "other"}

@@ -32,7 +32,7 @@ from compress.training import Settings, Step
 from compress.walk import Batch
 
 Train = Callable[[Mapping[str, nn.Parameter]], Iterator[Step]]  # of the parameters named
-NEEDS = Needs(models=6, streams=1, gradients=True, matrices=0, copies=6, streamed=False)
+NEEDS = Needs(models=6, streams=1, gradients=True, matrices=0, copies=5, streamed=False)
 END = 0.75  # share of the steps after which no connection is exchanged
 
 

@@ -16,7 +16,7 @@ from compress.sparsity import wanted
 from compress.structure import fork, own, place
 from compress.walk import Batch
 
-NEEDS = Needs(models=1, streams=1, gradients=False, matrices=0, copies=6)
+NEEDS = Needs(models=1, streams=1, gradients=False, matrices=0, copies=5)
 
 
 @torch.no_grad()
