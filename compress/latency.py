@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from compress.offload import refuse
 from compress.structure import Sublayer, fork, keep_blocks, remove
 
 Piece = Literal["unit", "sublayer", "block"]
@@ -50,6 +51,7 @@ class Clock:
     """
 
     def __init__(self, model: nn.Module, tokens: int, request: float):
+        refuse(model, "a latency is measured on the model as it runs")
         self.model, self.tokens, self.request = fork(model), tokens, request
         self.dense = seconds([model], tokens)[0]
         alone = model.device.type == "cpu" and torch.get_num_threads() == 1

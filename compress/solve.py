@@ -28,15 +28,15 @@ class Pair:
     @torch.no_grad()
     def __post_init__(self):
         self.teacher_in = [run(self.teacher, b, stop=self.block) for b in self.batches]
-        self.student_in = self.teacher_in
+        self.student_in = list(self.teacher_in)
 
     @torch.no_grad()
     def advance(self, block: int) -> None:
         """Move on to the entrance of `block`."""
         if block != self.block:
-            at = self.block, block
-            self.teacher_in = [run(self.teacher, b, *at, h) for b, h in zip(self.batches, self.teacher_in)]
-            self.student_in = [run(self.student, b, *at, h) for b, h in zip(self.batches, self.student_in)]
+            for model, states in ((self.teacher, self.teacher_in), (self.student, self.student_in)):
+                for i, batch in enumerate(self.batches):  # the old states go one by one
+                    states[i] = run(model, batch, self.block, block, states[i])
             self.block = block
 
 
@@ -90,5 +90,7 @@ def least_squares(gram: Tensor, right: Tensor, old: Tensor, ridge: float) -> Ten
     if not len(gram):
         return old
     pull = max(ridge * float(gram.diagonal().mean()), torch.finfo(gram.dtype).tiny)
-    factor = torch.linalg.cholesky(gram + pull * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
+    factor = gram.clone()
+    factor.diagonal().add_(pull)
+    factor = torch.linalg.cholesky(factor)
     return torch.cholesky_solve(right + pull * old, factor)

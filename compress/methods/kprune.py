@@ -19,11 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.budget import Limits, budget, select
+from compress.memory import Needs
 from compress.progress import Progress
 from compress.solve import Pair, fit
 from compress.structure import Sublayer, fork, own, place, remove, sublayers
 from compress.training import divergence
 from compress.walk import Batch, frozen, inputs, masked, mean_length, row_weights, run, sums_of_squares, track
+
+NEEDS = Needs(models=2, streams=3, gradients=True, matrices=3, copies=2, removes=True)
 
 
 def compress(
@@ -112,7 +115,7 @@ def _knowledge(
     """
     outputs = [pair.student.get_submodule(s.output) for s in remaining]
     predictive = [torch.zeros(s.units, dtype=torch.float64) for s in remaining]
-    squares = [torch.zeros(p.in_features, dtype=torch.float64, device=p.weight.device) for p in outputs]
+    squares: list[Tensor | float] = [0.0 for _ in outputs]
     samples = sum(len(b["input_ids"]) for b in pair.batches)
     tokens = sum(int(b["attention_mask"].sum()) for b in pair.batches)
     for batch, hidden, entered in zip(pair.batches, pair.student_in, last):
@@ -132,8 +135,7 @@ def _knowledge(
                 gradients = torch.autograd.grad(loss.sum(), masks)
         for total, gradient in zip(predictive, gradients):
             total += 0.5 * gradient.double().square().sum(0).cpu()
-        for total, sub in zip(squares, remaining):
-            total += seen[sub.output]
+        squares = [total + seen[sub.output].double() for total, sub in zip(squares, remaining)]
     found = []
     for sub, projection, pred, square in zip(remaining, outputs, predictive, squares):
         rep = square / tokens * projection.weight.detach().double().square().mean(0)
