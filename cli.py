@@ -226,8 +226,7 @@ def compress(ctx, model, methods, settings, calibration, tokens, seed, out) -> N
     from compress import models
     from compress.budget import check_ratio
     from compress.methods import methods as known
-    from compress.structure import context
-    from compress.texts import batches, cut, read_texts
+    from compress.texts import read_texts
 
     quiet()
     models.check_output(out)
@@ -239,20 +238,14 @@ def compress(ctx, model, methods, settings, calibration, tokens, seed, out) -> N
         steps.append((name, function, ({"seed": seed} if takes_seed else {}) | options))
     texts = read_texts(calibration)
     net, tokenizer = models.load(model)
-    used = chosen.describe(calibration)
-    # a set that calibrate wrote has its budget already
-    budget, draw = (sys.maxsize, None) if "provenance" in used else (tokens, seed)
-    sequences = cut(tokenizer, texts, budget, context(net, chosen.MAX_LENGTH), draw)
-    if not sequences:
-        raise ValueError(f"{calibration} gives no sequence of {tokens} tokens: raise --tokens")
-    data = batches(tokenizer, sequences)
+    data, used = chosen.draw(calibration, texts, net, tokenizer, tokens, seed)
     for name, function, options in steps:
         click.echo(f"{name} {options}", err=True)
         net = function(net, data, **options)
     card = {
         "base_model": model,
         "steps": [{"method": name, "options": options} for name, _, options in steps],
-        "calibration": {"texts": str(calibration), "tokens": sum(map(len, sequences)), "seed": seed, **used},
+        "calibration": used,
     }
     models.save(net, tokenizer, out, card)
     click.echo(f"{out}: {models.bytes_of(model) or 0:,} -> {models.bytes_of(out):,} bytes, reloaded with equal logits")
@@ -276,8 +269,8 @@ def _steps(order: list[tuple[str, str]], known: dict[str, Callable]) -> list[tup
 @main.command()
 @click.argument("model")
 @click.option("--baseline", help="Another model, measured on the same data; changes are paired.")
-@click.option("--data", "file", required=True, type=click.Path(path_type=Path), help="TEXTS; accuracy needs labels.")
-@click.option("--metric", type=click.Choice(["accuracy", "perplexity"]), help="Default: what the model is for.")
+@click.option("--data", "file", required=True, type=click.Path(path_type=Path), help="TEXTS, or a labelled table.")
+@click.option("--metric", help="See above. Default: the first for what the model is for.")
 @click.option(
     "--tokens",
     default=100_000,
@@ -287,7 +280,12 @@ def _steps(order: list[tuple[str, str]], known: dict[str, Callable]) -> list[tup
 )
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write result.json.")
 def evaluate(model, baseline, file, metric, tokens, out) -> None:
-    """Accuracy or perplexity with a 95 % interval, size, FLOPs, latency and peak memory, as JSON."""
+    """A metric with its 95 % interval, size, FLOPs, latency and peak memory, as JSON.
+
+    Metrics by what MODEL is for: perplexity (next tokens); accuracy, f1, macro_f1 (classes); spearman, pearson (one
+    value); f1, macro_f1 of the words not labelled O, accuracy (labels of tokens); f1, exact_match (answers).
+    Columns: text, perhaps text_pair, and label; tokens and labels (lists); or question, context, answers.
+    """
     from compress import evaluate as measure
 
     quiet()

@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from compress import layers
+from compress import layers, walk
 
 AUTO_CLASSES = (
     "AutoModelForCausalLM",
@@ -21,6 +22,14 @@ AUTO_CLASSES = (
     "AutoModelForQuestionAnswering",
     "AutoModelForMaskedLM",
 )
+# what a model is for, by the end of its class's name; a classifier of one class gives "values"
+HEADS = {
+    "ForCausalLM": "text",
+    "LMHeadModel": "text",
+    "ForSequenceClassification": "classes",
+    "ForTokenClassification": "labels",
+    "ForQuestionAnswering": "answers",
+}
 MODELING_FILE = "modeling_compressed"
 
 
@@ -28,7 +37,8 @@ def load(source: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     """A model in float32, ready for inference, and its tokenizer, from a folder or a hub name.
 
     No code of a folder is run, also not for what `save` wrote. The type that the weights are stored in stays in
-    `config.dtype`. Raises ValueError for what is not a causal language model or a sequence classifier of transformers.
+    `config.dtype`. Raises ValueError for an architecture without one of the `HEADS`, a tokenizer that is missing, slow
+    or larger than the model's vocabulary, and for weights that are NaN or infinite.
     """
     config = config_of(source)
     base = base_of(source, config)
@@ -42,15 +52,56 @@ def load(source: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     layers.densify(model)
     layers.linearise(model)
     model.config.dtype = stored
+    _check(source, model, tokenizer)
+    _agree(model, tokenizer)
     return model.eval(), tokenizer
+
+
+def _check(source: str | Path, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise ValueError for weights that are not finite and for a tokenizer that is not the model's."""
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise ValueError(f"{source}: the weight '{name}' holds NaN or infinity: give a sound copy of the model")
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes up where there is no file
+        raise ValueError(f"{source} has no tokenizer in it: put the files that the model was trained with beside it")
+    if not tokenizer.is_fast:
+        wanted = "offsets and windows need a fast tokenizer: save one as tokenizer.json"
+        raise ValueError(f"{source} has a slow tokenizer ({type(tokenizer).__name__}), but {wanted}")
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        remedy = "give the model's own tokenizer, or resize_token_embeddings and train them"
+        raise ValueError(f"{source}: the tokenizer has {len(tokenizer)} tokens, the model {rows} embeddings: {remedy}")
+
+
+def _agree(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make model and tokenizer mean the same by padding and by token types."""
+    if getattr(model.config, "type_vocab_size", 0) < 2:  # the tokenizer may be of a family that has types
+        tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n != "token_type_ids"]
+    if layers.base_class(model).__name__.endswith("ForSequenceClassification"):
+        pad = model.config.pad_token_id  # a decoder classifies by the last token that is not padding
+        if pad is None or not 0 <= pad < len(tokenizer):
+            known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+            model.config.pad_token_id = next(i for i in known if i is not None)
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.config.pad_token_id)
+
+
+def task_of(source: str | Path) -> str:
+    """What a model is for, from its config: text, classes, values (a regression), labels of tokens, or answers.
+
+    Raises ValueError as `load` for what has no such head.
+    """
+    config = config_of(source)
+    name = base_of(source, config).__name__
+    task = next(task for head, task in HEADS.items() if name.endswith(head))
+    return "values" if task == "classes" and len(config.get("id2label") or "two") == 1 else task
 
 
 def base_of(source: str | Path, config: Mapping[str, object]) -> type:
     """The transformers class of a model, or of which it is the compressed kind. Raises ValueError as `load`."""
     name = (config.get("architectures") or ["(none)"])[0].removeprefix("Compressed")
     base = getattr(transformers, name, None)
-    if base is None or not name.endswith(("ForCausalLM", "LMHeadModel", "ForSequenceClassification")):
-        wanted = "give a ...ForCausalLM or a ...ForSequenceClassification of transformers"
+    if base is None or not name.endswith(tuple(HEADS)):
+        wanted = f"give a class of transformers that ends in {', '.join(HEADS)}"
         raise ValueError(f"{source}: architecture '{name}' has no head to compress for: {wanted}")
     return base
 
@@ -76,12 +127,21 @@ def config_of(source: str | Path) -> dict:
 
 
 def check_output(out: str | Path) -> Path:
-    """`out` as a path that may be written. Raises ValueError if something is there or its parent is missing."""
+    """`out` as a path that may be written. Raises ValueError if something is there or nothing can be written there."""
     out = Path(out)
+    parent = out.absolute().parent
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists already: give a new folder or remove it first")
-    if not out.absolute().parent.is_dir():
-        raise ValueError(f"{out.absolute().parent} does not exist: create it first")
+    file = next((p for p in (parent, *parent.parents) if p.is_file()), None)
+    if file:
+        raise ValueError(f"{out} would be inside {file}, which is a file: give a new folder elsewhere")
+    if not parent.is_dir():
+        raise ValueError(f"{parent} does not exist: create it first")
+    try:
+        with tempfile.TemporaryDirectory(dir=parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"{parent} cannot be written to ({error.strerror}): give a folder elsewhere") from None
     return out
 
 
@@ -91,7 +151,8 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, out: str | Path, 
 
     Weights take the type that they were stored in (`config.dtype`). What changed in the layers goes to config.json and
     is derived from the model itself. card: what was done with which data, written to compression.json.
-    Raises RuntimeError if the reloaded model differs in a single logit.
+    Raises RuntimeError if the reloaded model differs in a single logit, and OSError where it cannot be written (a full
+    disk); in both cases nothing is left.
     """
     out = check_output(out)
     partial = out.absolute().parent / f".{out.name}.partial"
@@ -117,6 +178,8 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, out: str | Path, 
         if out.exists():
             out.rmdir()
         partial.rename(out)
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
+        raise OSError(f"{out} cannot be written: {str(error).splitlines()[0]}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return out
@@ -157,9 +220,10 @@ def _compare(folder: Path, reference: Tensor) -> None:
 
 
 def _probe(model: nn.Module) -> Tensor:
-    """Logits of fixed tokens, (2, 16, ...)."""
+    """Logits of fixed tokens, (2, rows, classes)."""
     ids = (torch.arange(32) * 37 % model.config.vocab_size).view(2, 16)
-    return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return walk.outputs(model(**batch), batch)
 
 
 def bytes_of(folder: str | Path) -> int | None:

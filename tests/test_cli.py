@@ -140,7 +140,7 @@ CALIBRATE = ("calibrate", str(MODEL), "--out", "OUT", "--target", MATH)
         (("compress", "nobody/nothing", *COMPRESS[2:], "kprune"), "neither a model folder nor a hub name"),
         (("compress", str(TEXTS), *COMPRESS[2:], "kprune"), "no config.json"),
         (("evaluate", str(MODEL), "--data", "none.txt"), "none.txt does not exist"),
-        (("evaluate", str(MODEL), "--data", MATH, "--metric", "accuracy"), "math_sample.txt"),
+        (("evaluate", str(MODEL), "--data", MATH, "--metric", "accuracy"), "gives no accuracy: use --metric perplexity"),
         (("report", "none.json", "--out", "r.html"), "none.json does not exist"),
     ],
 )

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from compress.budget import Limits, budget, select
 from compress.progress import Progress
 from compress.structure import Sublayer, fork, own, place, remove, sublayers
-from compress.walk import Batch, frozen, inputs, mean_length, real, row_weights, run, track
+from compress.walk import Batch, frozen, inputs, mean_length, real, row_weights, run, track, warn_of_few_tokens
 
 
 @dataclass
@@ -82,6 +82,8 @@ def compress(
     limit = budget(model, mean_length(batches), limits)
     if limit.allowed >= limit.dense:
         return own(student, model)
+    if tune:
+        warn_of_few_tokens(batches, max(s.units * s.columns for s in limit.found))
     end = model.config.num_hidden_layers - 1
     with torch.no_grad():
         first = [run(teacher, b, stop=0) for b in batches]
