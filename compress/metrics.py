@@ -54,9 +54,7 @@ def change(metric: str, found: Outcome, baseline: Outcome, seed: int = 0) -> Est
     """Value of the metric minus that of a baseline on the same items, with its paired interval."""
     if isinstance(found, np.ndarray):
         return paired_change(found, baseline)
-    return _bootstrap(
-        lambda drawn: _value(metric, found, drawn) - _value(metric, baseline, drawn), len(found), seed
-    )
+    return _bootstrap(lambda drawn: _value(metric, found, drawn) - _value(metric, baseline, drawn), len(found), seed)
 
 
 def share(correct: np.ndarray) -> Estimate:

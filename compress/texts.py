@@ -128,7 +128,7 @@ def cut(
 
 
 def _parts(text: Text) -> list[str]:
-    return [text] if isinstance(text, str) else list(text)
+    return [text] if isinstance(text, str) else [part for part in text if part] or [""]
 
 
 def _windows(tokenizer: Tokenizer, parts: list[str], max_length: int) -> list[list[int]]:
