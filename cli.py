@@ -216,38 +216,31 @@ def calibrate(model, target, candidates, tokens, mix, seed, out) -> None:
 @tokens_option
 @seed_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the model.")
+@click.option("--resume", is_flag=True, help="Go on with a run of the same options that was stopped.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, or auto: all GPUs and the memory.")
+@click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]))
 @click.pass_context
-def compress(ctx, model, methods, settings, calibration, tokens, seed, out) -> None:
+def compress(ctx, model, methods, settings, calibration, tokens, seed, out, resume, device, dtype) -> None:
     """Make MODEL smaller and write a folder that reloads exactly.
 
     Example: transmeter compress MODEL --method kprune --set ratio=0.5 --calibration DIR --out small
     """
-    from compress import calibration as chosen
-    from compress import models
-    from compress.budget import check_ratio
+    import torch
+
+    from compress import job, models
     from compress.methods import methods as known
-    from compress.texts import read_texts
 
     quiet()
-    models.check_output(out)
-    steps = []
-    for name, function, given in _steps(ctx.meta["order"], known()):
-        options = convert(function, given, ("in_place",))
-        takes_seed = any(p.name == "seed" for p in keyword_options(function))
-        check_ratio(options.get("ratio") or 0)
-        steps.append((name, function, ({"seed": seed} if takes_seed else {}) | options))
-    texts = read_texts(calibration)
-    net, tokenizer = models.load(model)
-    data, used = chosen.draw(calibration, texts, net, tokenizer, tokens, seed)
-    for name, function, options in steps:
-        click.echo(f"{name} {options}", err=True)
-        net = function(net, data, **options)
-    card = {
-        "base_model": model,
-        "steps": [{"method": name, "options": options} for name, _, options in steps],
-        "calibration": used,
-    }
-    models.save(net, tokenizer, out, card)
+    steps = [
+        job.Step(name, convert(function, given, job.SHARED))
+        for name, function, given in _steps(ctx.meta["order"], known())
+    ]
+    kind = getattr(torch, dtype)
+    try:
+        job.run(model, steps, calibration, out, tokens=tokens, seed=seed, device=device, dtype=kind, resume=resume)
+    except KeyboardInterrupt:
+        click.echo("stopped: the same command with --resume goes on from the last finished step", err=True)
+        sys.exit(130)
     click.echo(f"{out}: {models.bytes_of(model) or 0:,} -> {models.bytes_of(out):,} bytes, reloaded with equal logits")
 
 
@@ -321,9 +314,10 @@ def list_scorers() -> None:
 @main.command("methods")
 def list_methods() -> None:
     """The compression methods with their options."""
+    from compress.job import SHARED
     from compress.methods import methods
 
-    _list(methods(), ("in_place",))
+    _list(methods(), SHARED)
 
 
 def _list(functions: dict[str, Callable], fixed: tuple[str, ...]) -> None:

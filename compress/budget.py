@@ -7,11 +7,13 @@ of neurons left in a layer is to be a multiple of, as kernels and group-wise qua
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from compress import latency
+from compress.progress import Progress
 from compress.structure import Sublayer, sublayers
 
 
@@ -69,10 +71,11 @@ class Budget:
             raise RuntimeError(f"{self.unit} left: {left:.6g} reached, {self.allowed:.6g} requested")
 
 
-def budget(model: nn.Module, tokens: float, limits: Limits) -> Budget:
+def budget(model: nn.Module, tokens: float, limits: Limits, progress: Progress | None = None) -> Budget:
     """The budget that a structured method has to keep, sequences having `tokens` tokens.
 
-    Raises ValueError for a limit that cannot be reached by removing heads and neurons.
+    progress: where a resumed run finds the latencies that it was planned with. Raises ValueError for a limit that
+    cannot be reached by removing heads and neurons.
     """
     found = sublayers(model)
     multiples = [min(limits.multiple, s.units) if s.kind == "ffn" else 1 for s in found]
@@ -84,7 +87,8 @@ def budget(model: nn.Module, tokens: float, limits: Limits) -> Budget:
         rest = size * sum(p.numel() for p in model.parameters()) - sum(s.units * c for s, c in zip(found, costs))
     elif limits.latency:
         unit, limit = "seconds", limits.latency
-        rest, costs = latency.table(model, found, round(tokens))
+        measure = partial(latency.table, model, found, round(tokens))
+        rest, costs = progress.once("latency", measure) if progress else measure()
     else:
         unit, limit = "FLOPs", None
         costs = [s.unit_flops(tokens) for s in found]

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from compress.structure import blocks_path, context
 from compress.texts import Text, batches, cut, decode
-from compress.walk import Batch, inputs, outputs, real
+from compress.walk import inputs, outputs, real
 
 MAX_LENGTH = 128  # tokens of a sequence
 CLUSTERS = 8  # of next tokens, the classes of a decoder
@@ -162,8 +162,8 @@ def describe(path: Path) -> dict[str, object]:
 
 def draw(
     path: Path, texts: Sequence[Text], model: nn.Module, tokenizer: PreTrainedTokenizerBase, tokens: int, seed: int = 0
-) -> tuple[list[Batch], dict[str, object]]:
-    """Batches of `tokens` tokens of the texts read from `path`, and what the model card says of them.
+) -> tuple[list[list[int]], dict[str, object]]:
+    """Sequences of `tokens` tokens of the texts read from `path`, and what the model card says of them.
 
     A set that `save` wrote is taken as it is. Warns of fewer tokens than asked for; raises ValueError for texts of less
     than two tokens each.
@@ -177,4 +177,4 @@ def draw(
     found = sum(map(len, sequences))
     if found < budget < sys.maxsize:
         warnings.warn(f"{path} holds {found} tokens, fewer than the {tokens} asked for: all are used", stacklevel=2)
-    return batches(tokenizer, sequences), {"texts": str(path), "tokens": found, "seed": seed, **used}
+    return sequences, {"texts": str(path), "tokens": found, "seed": seed, **used}

@@ -1,6 +1,7 @@
 """The only model input and output: load, save, exact reload, bytes."""
 
 import copy
+import hashlib
 import json
 import shutil
 import tempfile
@@ -33,19 +34,23 @@ HEADS = {
 MODELING_FILE = "modeling_compressed"
 
 
-def load(source: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
-    """A model in float32, ready for inference, and its tokenizer, from a folder or a hub name.
+def load(
+    source: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    """A model in `dtype` on `device`, ready for inference, and its tokenizer, from a folder or a hub name.
 
-    No code of a folder is run, also not for what `save` wrote. The type that the weights are stored in stays in
-    `config.dtype`. Raises ValueError for an architecture without one of the `HEADS`, a tokenizer that is missing, slow
-    or larger than the model's vocabulary, and for weights that are NaN or infinite.
+    device: of torch, or "auto" to spread the blocks over all GPUs and the memory (accelerate). No code of a folder is
+    run, also not for what `save` wrote. The type that the weights are stored in stays in `config.dtype`. Raises
+    ValueError for an architecture without one of the `HEADS`, a device that is not here, a tokenizer that is missing,
+    slow or larger than the model's vocabulary, and for weights that are NaN or infinite.
     """
+    check_device(device)
     config = config_of(source)
     base = base_of(source, config)
     cls = layers.compressed_model(base) if "compressed" in config else base
     try:
         stored = getattr(torch, str(config.get("dtype", config.get("torch_dtype", "float32"))).split(".")[-1])
-        model = cls.from_pretrained(source, dtype=torch.float32)
+        model = cls.from_pretrained(source, dtype=dtype, device_map=device if device != "cpu" else None)
         tokenizer = AutoTokenizer.from_pretrained(source, config=model.config)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
@@ -68,7 +73,7 @@ def _align(model: nn.Module) -> None:
 def _check(source: str | Path, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise ValueError for weights that are not finite and for a tokenizer that is not the model's."""
     for name, parameter in model.named_parameters():
-        if not parameter.isfinite().all():
+        if not parameter.is_meta and not parameter.isfinite().all():
             raise ValueError(f"{source}: the weight '{name}' holds NaN or infinity: give a sound copy of the model")
     if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes up where there is no file
         raise ValueError(f"{source} has no tokenizer in it: put the files that the model was trained with beside it")
@@ -102,6 +107,27 @@ def task_of(source: str | Path) -> str:
     name = base_of(source, config).__name__
     task = next(task for head, task in HEADS.items() if name.endswith(head))
     return "values" if task == "classes" and len(config.get("id2label") or "two") == 1 else task
+
+
+def check_device(device: str) -> None:
+    """Raise ValueError unless `device` is "auto" or a device of torch that is here."""
+    try:
+        here = device == "auto" or torch.empty(0, device=device).numel() == 0
+    except (RuntimeError, AssertionError):
+        here = False
+    if not here:
+        raise ValueError(f"device '{device}' is not here: give cpu, auto, or cuda on a machine with a GPU")
+
+
+def hash_of(source: str | Path) -> str:
+    """SHA-256 of a folder's config and weights; the name itself for a hub name."""
+    if not Path(source).is_dir():
+        return str(source)
+    found = hashlib.sha256()
+    for file in sorted(f for f in Path(source).iterdir() if f.suffix in (".safetensors", ".bin", ".json")):
+        with file.open("rb") as content:
+            found.update(hashlib.file_digest(content, "sha256").digest())
+    return found.hexdigest()
 
 
 def base_of(source: str | Path, config: Mapping[str, object]) -> type:

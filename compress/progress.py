@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import safe_open
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from compress.layers import NoAttention
 from compress.structure import blocks_path, place
 
+T = TypeVar("T")
+
 
 class Progress:
     """A folder with one file a finished step: all weights of the blocks that the step changed."""
@@ -20,6 +23,15 @@ class Progress:
     def __init__(self, folder: Path):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+
+    def once(self, name: str, measure: Callable[[], T]) -> T:
+        """What `measure` gave the first time: plain data that a second measurement might not give again."""
+        file = self.folder / f"{name}.json"
+        if not file.exists():
+            partial = file.with_suffix(".partial")
+            partial.write_text(json.dumps(measure()), encoding="utf-8")
+            os.replace(partial, file)
+        return json.loads(file.read_text(encoding="utf-8"))
 
     def restore(self, model: nn.Module) -> int:
         """Give `model` what the finished steps left, and return their number."""

@@ -26,6 +26,10 @@ class _Stop(Exception):
     pass
 
 
+class _Seen(Exception):
+    pass
+
+
 def run(
     model: nn.Module, batch: Batch, start: int = 0, stop: int | None = None, hidden: Tensor | None = None
 ) -> Tensor:
@@ -111,6 +115,32 @@ def inputs(model: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Tensor]
     finally:
         for handle in handles:
             handle.remove()
+
+
+def entered(model: nn.Module, batch: Batch, block: int, hidden: Tensor, paths: Sequence[str]) -> dict[str, Tensor]:
+    """What enters each module of `paths` when block `block` runs on hidden (batch, tokens, width).
+
+    The block runs no further than the last of them needs.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def look(path: str):
+        def hook(module, args):
+            seen[path] = args[0]
+            if len(seen) == len(paths):
+                raise _Seen
+
+        return hook
+
+    handles = [model.get_submodule(p).register_forward_pre_hook(look(p)) for p in paths]
+    try:
+        run(model, batch, block, block + 1, hidden)
+    except _Seen:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
 
 
 @contextmanager

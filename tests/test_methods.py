@@ -9,12 +9,21 @@ import torch
 from compress import models, structure
 from compress.budget import flops
 from compress.methods import methods
-from compress.methods.kprune import curvature_probe, divergence, least_squares
+from compress.methods.kprune import curvature_probe, least_squares
 from compress.texts import batches, cut
+from compress.training import divergence
 from compress.walk import mean_length
 
 # every way of each method that has its own storage; a new method is tested with its defaults without being named here
-WAYS = [(name, {}) for name in methods()] + [("magnitude", {"unit": "weights"}), ("kprune", {"knowledge": "gradient"})]
+WAYS = [(name, {}) for name in methods() if name != "dynamic_sparse"] + [
+    ("magnitude", {"unit": "weights"}),
+    ("magnitude", {"unit": "weights", "pattern": "2:4"}),
+    ("wanda", {"pattern": "2:4"}),
+    ("sparsegpt", {"pattern": "2:4"}),
+    ("kprune", {"knowledge": "gradient"}),
+]
+# training at its default length is for real models
+WAYS += [("dynamic_sparse", {"steps": 8, "every": 2, "recovery": recovery}) for recovery in ("full", "lora")]
 every_way = pytest.mark.parametrize("name, options", WAYS, ids=[f"{n} {o}" if o else n for n, o in WAYS])
 both_models = pytest.mark.parametrize("kind", ["encoder", "decoder"])
 
@@ -27,7 +36,9 @@ def model(request, kind):
 
 
 def compress(name, model, data, **options):
-    """Run a method of that name."""
+    """Run a method of that name; a pattern stands for the ratio, all of it for ratio 0."""
+    if "pattern" in options and options.pop("ratio", None) == 0:
+        options["pattern"] = "4:4"
     return methods()[name](model, data, **options)
 
 
@@ -72,7 +83,11 @@ def test_the_request_is_reached(name, options, kind, model, calibration):
     else:
         for block in range(model.config.num_hidden_layers):
             for _, linear in structure.block_linears(small, block):
-                assert abs(float((linear.weight == 0).float().mean()) - 0.6) < 0.02
+                zeros = linear.weight == 0
+                if "pattern" in options:
+                    assert (zeros.view(-1, 4).sum(1) == 2).all()
+                else:
+                    assert abs(float(zeros.float().mean()) - 0.6) < 0.02
 
 
 @both_models
@@ -89,6 +104,8 @@ def test_order_and_padding_of_batches_do_not_matter(name, options, encoder, toke
     one, other = batches(tokenizer, sequences, size=16), batches(tokenizer, sequences, size=3)[::-1]
     if name == "kprune" and options.get("knowledge") != "gradient":
         options = {**options, "predictive": 0.0}  # curvature draws a label a sequence, in order
+    if name == "dynamic_sparse":
+        options = {**options, "steps": 0}  # training takes the batches as they are, one a step
     a, b = (compress(name, encoder, data, ratio=0.4, **options) for data in (one, other))
     torch.testing.assert_close(logits(a, one[0]), logits(b, one[0]), rtol=1e-3, atol=1e-3)
 

@@ -22,7 +22,8 @@ from torch.nn import functional as F
 from compress.budget import Limits, budget, select
 from compress.progress import Progress
 from compress.structure import Sublayer, fork, own, place, remove, sublayers
-from compress.walk import Batch, frozen, inputs, mean_length, real, row_weights, run, track, warn_of_few_tokens
+from compress.training import divergence
+from compress.walk import Batch, entered, frozen, mean_length, real, row_weights, run, track, warn_of_few_tokens
 
 
 @dataclass
@@ -79,7 +80,7 @@ def compress(
         raise ValueError("temperature must be above 0; predictive, representational and ridge at least 0")
     teacher = fork(model)
     student = model if in_place else fork(model)
-    limit = budget(model, mean_length(batches), limits)
+    limit = budget(model, mean_length(batches), limits, progress)
     if limit.allowed >= limit.dense:
         return own(student, model)
     if tune:
@@ -129,9 +130,8 @@ def _knowledge(
     times the mean squared weight behind it, summed over the dimensions of a head.
     """
     outputs = [pair.student.get_submodule(s.output) for s in remaining]
-    at = {"dtype": torch.float64, "device": pair.student.device}
-    predictive = [torch.zeros(s.units, **at) for s in remaining]
-    squares = [torch.zeros(p.in_features, **at) for p in outputs]
+    predictive = [torch.zeros(s.units, dtype=torch.float64) for s in remaining]
+    squares = [torch.zeros(p.in_features, dtype=torch.float64, device=p.weight.device) for p in outputs]
     samples = sum(len(b["input_ids"]) for b in pair.batches)
     tokens = sum(int(b["attention_mask"].sum()) for b in pair.batches)
     for batch, hidden, last in zip(pair.batches, pair.student_in, pair.last):
@@ -147,26 +147,12 @@ def _knowledge(
         else:
             loss = curvature_probe(logits, weights, temperature, generator)
         for total, gradient in zip(predictive, torch.autograd.grad(loss.sum(), masks)):
-            total += 0.5 * gradient.double().square().sum(0)
+            total += 0.5 * gradient.double().square().sum(0).cpu()
     found = []
     for sub, projection, pred, square in zip(remaining, outputs, predictive, squares):
         rep = square / tokens * projection.weight.detach().double().square().mean(0)
-        found.append(((pred / samples).cpu(), rep.view(sub.units, -1).sum(1).cpu()))
+        found.append((pred / samples, rep.view(sub.units, -1).sum(1).cpu()))
     return found
-
-
-def divergence(student: Tensor, teacher: Tensor, weights: Tensor, temperature: float) -> Tensor:
-    """gamma^2 KL(softmax(z_S / gamma) | softmax(z_T / gamma)) of every sample, (batch,): the mean over its rows.
-
-    Logits (batch, rows, classes), weights (batch, rows); a single class is a regression and its distance the squared
-    difference.
-    """
-    if student.shape[-1] == 1:
-        each = (student - teacher).square().squeeze(-1)
-    else:
-        p, q = (F.log_softmax(z / temperature, -1) for z in (student, teacher))
-        each = temperature**2 * F.kl_div(q, p, reduction="none", log_target=True).sum(-1)
-    return (each * weights).sum(1) / weights.sum(1)
 
 
 def curvature_probe(logits: Tensor, weights: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
@@ -180,7 +166,9 @@ def curvature_probe(logits: Tensor, weights: Tensor, temperature: float, generat
         each = 2**0.5 * logits.squeeze(-1) * signs
     else:
         logs = F.log_softmax(logits / temperature, -1)
-        drawn = torch.multinomial(logs.detach().flatten(0, 1).exp(), 1, generator=generator).view(*weights.shape, 1)
+        levels = logs.detach().exp().cumsum(-1)  # drawn by the inverse of the distribution function
+        points = torch.rand(*weights.shape, 1, generator=generator, device=logits.device) * levels[..., -1:]
+        drawn = torch.searchsorted(levels, points).clamp(max=logs.shape[-1] - 1)
         each = temperature * logs.gather(-1, drawn).squeeze(-1)
     return (each * weights).sum(1) / weights.sum(1).sqrt()
 
@@ -198,7 +186,7 @@ def _masked(
 
     def hook(columns: int, mask: Tensor, square: Tensor):
         def multiply(module, args):
-            square.add_((args[0].detach().square() * real_tokens).sum((0, 1)))
+            square.add_(torch.linalg.vector_norm(args[0].detach() * real_tokens, dim=(0, 1)).square())
             return args[0] * mask.repeat_interleave(columns, dim=1)[:, None]
 
         return multiply
@@ -226,9 +214,8 @@ def _fit(pair: _Pair, sub: Sublayer, keep: Tensor, ridge: float) -> dict[str, Te
     at = {"dtype": torch.float64, "device": output.weight.device}
     gram, right = torch.zeros(size, size, **at), torch.zeros(size, sub.width, **at)
     for batch, teacher_in, student_in in zip(pair.batches, pair.teacher_in, pair.student_in):
-        with inputs(pair.teacher, [sub.entry, sub.output]) as t, inputs(pair.student, [sub.entry, sub.output]) as s:
-            run(pair.teacher, batch, sub.block, sub.block + 1, teacher_in)
-            run(pair.student, batch, sub.block, sub.block + 1, student_in)
+        t = entered(pair.teacher, batch, sub.block, teacher_in, [sub.entry, sub.output])
+        s = entered(pair.student, batch, sub.block, student_in, [sub.entry, sub.output])
         wanted = real(batch, t[sub.entry] + original(t[sub.output]) - s[sub.entry]).double()
         features = real(batch, s[sub.output])[:, kept].double()
         if fit_bias:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.budget import Limits, budget, select
+from compress.sparsity import wanted
 from compress.structure import Sublayer, block_linears, fork, own, place, remove
 from compress.walk import Batch, mean_length
 
@@ -26,24 +27,28 @@ def compress(
     latency: float | None = None,
     multiple: int = 1,
     unit: Literal["structured", "weights"] = "structured",
+    pattern: str | None = None,
     in_place: bool = False,
 ) -> nn.Module:
     """Remove heads and neurons down to a budget (compress.budget), or with unit=weights the share `ratio` of weights.
 
-    batches give only the mean sequence length that FLOPs are counted at. Raises ValueError for an option out of range
-    or an unknown unit, RuntimeError when what is reached misses the request.
+    pattern: with unit=weights instead of a ratio, N:M, N of every M consecutive inputs stay. batches give only the mean
+    sequence length that FLOPs are counted at. Raises ValueError for an option out of range or an unknown unit,
+    RuntimeError when what is reached misses the request.
     """
     limits = Limits(ratio, parameters, bytes, latency, multiple)
     if unit not in ("structured", "weights"):
         raise ValueError(f"unit '{unit}' is unknown: give structured or weights")
     if unit == "weights" and limits != Limits(ratio):
-        raise ValueError("unit=weights takes only ratio: what goes is a share of each layer's weights")
+        raise ValueError("unit=weights takes only ratio or pattern: what goes is a share of each layer's weights")
+    if unit == "structured" and pattern is not None:
+        raise ValueError(f"pattern {pattern} is of single weights: give unit=weights with it")
     student = model if in_place else fork(model)
     if unit == "weights":
+        sparsity = wanted(model, ratio, pattern)
         for block in range(model.config.num_hidden_layers):
             for path, linear in block_linears(student, block):
-                size = linear.weight.abs().view(1, -1)
-                place(student, f"{path}.weight", smallest_zero(linear.weight, size, limits.share))
+                place(student, f"{path}.weight", sparsity.zero(linear.weight, linear.weight.abs().view(1, -1)))
         return own(student, model)
     limit = budget(model, mean_length(batches), limits)
     scores = [_mean_square(student, s) for s in limit.found]
@@ -51,17 +56,6 @@ def compress(
         remove(student, sub, keep)
     limit.require(student)
     return own(student, model)
-
-
-def smallest_zero(weight: Tensor, scores: Tensor, ratio: float) -> Tensor:
-    """`weight` (out, in) with the share `ratio` of lowest score set to zero in every row of scores (groups, size)."""
-    drop = round(ratio * scores.shape[1])
-    lowest = scores.argsort(dim=1, stable=True)[:, :drop]
-    pruned = weight.reshape(scores.shape).scatter(1, lowest, 0.0).view_as(weight)
-    zeros = float((pruned == 0).double().mean()) if weight.numel() else ratio
-    if zeros < drop / max(scores.shape[1], 1) - 1e-9:
-        raise RuntimeError(f"sparsity: {zeros:.4f} reached, {ratio:.4f} requested")
-    return pruned
 
 
 def _mean_square(model: nn.Module, sub: Sublayer) -> Tensor:

@@ -9,32 +9,35 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from compress.budget import check_ratio
-from compress.methods.magnitude import smallest_zero
-from compress.structure import block_linears, fork, own, place
-from compress.walk import Batch, inputs, real, run, track
+from compress.hessian import blocks, squares
+from compress.progress import Progress
+from compress.sparsity import wanted
+from compress.structure import fork, own, place
+from compress.walk import Batch
 
 
 @torch.no_grad()
-def compress(model: nn.Module, batches: Sequence[Batch], *, ratio: float = 0.5, in_place: bool = False) -> nn.Module:
+def compress(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    *,
+    ratio: float | None = None,
+    pattern: str | None = None,
+    in_place: bool = False,
+    progress: Progress | None = None,
+) -> nn.Module:
     """Set the share `ratio` of the weights of every row of every linear layer in the blocks to zero.
 
-    The sparse weights save disk (a bitmask), not time. Raises ValueError for a ratio outside [0, 1) and RuntimeError
+    pattern: instead of a ratio, N:M, N of every M consecutive inputs stay; progress: where finished blocks are kept.
+    The sparse weights save disk (a bitmask), not time. Raises ValueError for an option out of range and RuntimeError
     when the sparsity reached misses the request.
     """
-    check_ratio(ratio)
+    sparsity = wanted(model, ratio, pattern)
     student = model if in_place else fork(model)
-    stream = [run(student, b, stop=0) for b in batches]
-    for block in track(range(model.config.num_hidden_layers), "Wanda"):
-        linears = dict(block_linears(student, block))
-        squares = {p: torch.zeros(linear.in_features, dtype=torch.float64) for p, linear in linears.items()}
-        for batch, hidden in zip(batches, stream):
-            with inputs(student, list(linears)) as seen:
-                run(student, batch, block, block + 1, hidden)
-            for path, features in seen.items():
-                squares[path] += real(batch, features).double().square().sum(0)
-        for path, linear in linears.items():
-            scores = linear.weight.abs() * squares[path].sqrt().to(linear.weight.dtype)
-            place(student, f"{path}.weight", smallest_zero(linear.weight, scores, ratio))
-        stream = [run(student, b, block, block + 1, h) for b, h in zip(batches, stream)]
+    for shared in blocks(student, batches, squares, "Wanda", progress):
+        for paths, square in shared:
+            for path in paths:
+                weight = student.get_submodule(path).weight
+                scores = weight.float().abs() * square.sqrt().float()
+                place(student, f"{path}.weight", sparsity.zero(weight, scores))
     return own(student, model)

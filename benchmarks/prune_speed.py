@@ -1,0 +1,209 @@
+"""Time of pruning beside other implementations, and what the pruned models are worth.
+
+    python benchmarks/prune_speed.py --part llmcompressor --train WIKITEXT_A --held-out WIKITEXT_B --venv V --work W
+
+Part llmcompressor: SparseGPT at 50 % and Wanda 2:4 of a Llama of 4 layers, width 256, trained here on the text of
+--train, calibrated on 32 x 128 of its tokens; llmcompressor runs in its own environment V, made where it is not there.
+Both sides: a fresh process, the same threads, models in memory, no import and no file counted. `first` is the first
+call of the process, which a single run pays; `median` that of the others. Perplexity on --held-out. Every part writes
+its own key of the results.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import click
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from compress import evaluate
+from compress.methods import sparsegpt, wanda
+from compress.structure import block_linears
+from compress.texts import batches, cut, read_texts
+
+HERE = Path(__file__).resolve().parent
+SAMPLES, TOKENS = 32, 128
+CASES = {
+    "sparsegpt ratio=0.5": lambda model, data: sparsegpt.compress(model, data, ratio=0.5),
+    "wanda pattern=2:4": lambda model, data: wanda.compress(model, data, pattern="2:4"),
+}
+
+
+@dataclass(frozen=True)
+class Given:
+    """The options of the command."""
+
+    train: Path
+    held_out: Path
+    venv: Path
+    work: Path
+    threads: int
+    steps: int
+    repeats: int
+
+
+def train(given: Given) -> None:
+    """Write a trained Llama to WORK/dense and the calibration tokens beside it, where they are not there."""
+    if (given.work / "calibration.safetensors").exists():
+        return
+    tokenizer = AutoTokenizer.from_pretrained(HERE.parent / "data/mixlm")
+    sequences = [s for s in cut(tokenizer, read_texts(given.train), sys.maxsize, TOKENS) if len(s) == TOKENS]
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=256,
+        intermediate_size=688,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        max_position_embeddings=256,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        tie_word_embeddings=True,
+    )
+    model = LlamaForCausalLM(config).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=given.steps)
+    for _ in range(given.steps):
+        ids = torch.tensor([sequences[i] for i in torch.randint(len(sequences), (16,)).tolist()])
+        loss = model(input_ids=ids, labels=ids).loss
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+    click.echo(f"trained, last loss {loss.item():.3f}")
+    model.save_pretrained(given.work / "dense")
+    tokenizer.save_pretrained(given.work / "dense")
+    drawn = [sequences[i] for i in torch.randperm(len(sequences))[:SAMPLES].tolist()]
+    save_file({"input_ids": torch.tensor(drawn)}, given.work / "calibration.safetensors")
+
+
+def dense(work: Path) -> LlamaForCausalLM:
+    """The trained model."""
+    return LlamaForCausalLM.from_pretrained(work / "dense", dtype=torch.float32).eval()
+
+
+def ours(given: Given) -> dict[str, list[dict[str, float]]]:
+    """Wall and processor seconds of every run of every case; the pruned models go to WORK."""
+    torch.set_num_threads(given.threads)
+    tokenizer, model = AutoTokenizer.from_pretrained(given.work / "dense"), dense(given.work)
+    data = batches(tokenizer, load_file(given.work / "calibration.safetensors")["input_ids"].tolist(), SAMPLES)
+    runs: dict[str, list[dict[str, float]]] = {}
+    for name, compress in CASES.items():
+        for _ in range(given.repeats + 1):
+            begin, cpu = time.perf_counter(), time.process_time()
+            small = compress(model, data)
+            seconds = {"seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time() - cpu}
+            runs.setdefault(name, []).append(seconds)
+        weights = {k: v.detach().clone().contiguous() for k, v in small.state_dict().items()}
+        save_file(weights, given.work / f"ours {name}.safetensors")
+    return runs
+
+
+def theirs(given: Given) -> dict:
+    """What peer_llmcompressor.py measured in its environment, which is made first where it is not there."""
+    python = given.venv / "bin/python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", given.venv], check=True)
+        torch_version = f"torch=={torch.__version__.partition('+')[0]}"
+        for packages in ([torch_version], [torch_version, "llmcompressor"]):
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+    command = [python.absolute(), HERE / "peer_llmcompressor.py", given.work.absolute(), str(given.threads)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(given.threads)}
+    with (given.work / "peer.log").open("w") as log:
+        subprocess.run(command, check=True, cwd=given.work, env=environment, stdout=log, stderr=log)
+    return json.loads((given.work / "timings.json").read_text())
+
+
+def llmcompressor(given: Given) -> dict:
+    """Our runs before and after theirs, so that a busy machine slows both sides; then the worth of all models."""
+    train(given)
+    process = ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1)
+    with process as pool:
+        first = pool.submit(ours, given).result()
+        peer = theirs(given)
+        second = pool.submit(ours, given).result()
+    tokenizer, texts = AutoTokenizer.from_pretrained(given.work / "dense"), read_texts(given.held_out)
+
+    def losses(net: nn.Module) -> torch.Tensor:
+        return evaluate.window_losses(net, tokenizer, texts, 50_000)
+
+    model, rows = dense(given.work), []
+    for name in CASES:
+        nets = {side: dense(given.work) for side in ("ours", "llmcompressor")}
+        for side, net in nets.items():
+            net.load_state_dict(load_file(given.work / f"{side} {name}.safetensors"))
+        lost = {side: losses(net) for side, net in nets.items()}
+        warm = statistics.median(r["seconds"] for runs in (first, second) for r in runs[name][1:])
+        warm_cpu = statistics.median(r["cpu_seconds"] for runs in (first, second) for r in runs[name][1:])
+        row = {
+            "case": name,
+            "ours": {"first": first[name][0], "median": {"seconds": warm, "cpu_seconds": warm_cpu}},
+            "llmcompressor": [r for r in peer["runs"] if r["case"] == name],
+            "perplexity": {side: evaluate.perplexity(found) for side, found in lost.items()},
+            "loss_change_nats": evaluate.loss_change(lost["ours"], lost["llmcompressor"]),
+            "zeros": {side: zeros(net) for side, net in nets.items()},
+        }
+        for size in sorted({r["batch_size"] for r in row["llmcompressor"]}):
+            runs = [r for r in row["llmcompressor"] if r["batch_size"] == size]
+            median = row["ours"]["median"]
+            row[f"ratio, batch_size={size}"] = {k: min(r[k] for r in runs) / median[k] for k in median}
+        rows.append(row)
+        click.echo(json.dumps(row, indent=1))
+    about = {"threads": given.threads, "samples": SAMPLES, "tokens": TOKENS, "steps of training": given.steps}
+    versions = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    return about | {
+        "versions": {"ours": versions, "llmcompressor": peer["versions"]},
+        "dense perplexity": evaluate.perplexity(losses(model)),
+        "rows": rows,
+    }
+
+
+def zeros(model: nn.Module) -> float:
+    """Share of zeros in the linear layers of the blocks."""
+    found = [m.weight == 0 for block in range(model.config.num_hidden_layers) for _, m in block_linears(model, block)]
+    return sum(int(z.sum()) for z in found) / sum(z.numel() for z in found)
+
+
+PARTS = {"llmcompressor": llmcompressor}
+
+
+@click.command()
+@click.option("--part", "parts", multiple=True, required=True, type=click.Choice(list(PARTS)))
+@click.option("--train", required=True, type=click.Path(exists=True, path_type=Path), help="Text to train on.")
+@click.option("--held-out", required=True, type=click.Path(exists=True, path_type=Path), help="Text for perplexity.")
+@click.option("--venv", required=True, type=click.Path(path_type=Path), help="Environment of the other side.")
+@click.option("--work", required=True, type=click.Path(path_type=Path), help="Folder for models.")
+@click.option("--threads", default=2, show_default=True)
+@click.option("--steps", default=300, show_default=True, help="Of training.")
+@click.option("--repeats", default=5, show_default=True, help="Of ours, before the others and again after them.")
+@click.option("--out", default="benchmarks/results/prune_speed.json", type=click.Path(path_type=Path))
+def main(parts: tuple[str, ...], out: Path, **given: object) -> None:
+    """Measure some parts and put them into the results."""
+    options = Given(**given)
+    options.work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(options.threads)
+    for part in parts:
+        found = PARTS[part](options)
+        known = json.loads(out.read_text()) if out.exists() else {}
+        out.write_text(json.dumps(known | {part: found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

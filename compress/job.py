@@ -1,0 +1,126 @@
+"""One compression from a model folder to a model folder: steps in order, each on the same data, resumable."""
+
+import hashlib
+import inspect
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import accelerate
+import torch
+
+from compress import calibration, models, sparsity
+from compress.budget import Limits
+from compress.methods import methods
+from compress.progress import Progress
+from compress.texts import batches, read_texts
+from compress.walk import Batch
+
+SHARED = ("in_place", "progress", "seed")  # arguments of a method that are not options of one step
+
+
+@dataclass(frozen=True)
+class Step:
+    """A method and its options."""
+
+    method: str
+    options: Mapping[str, object]
+
+
+def run(
+    model: str,
+    steps: Sequence[Step],
+    texts: Path,
+    out: Path,
+    *,
+    tokens: int = 20_000,
+    seed: int = 0,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    resume: bool = False,
+) -> dict[str, object]:
+    """Compress `model` and write the folder `out`; returns the card that lies in it as compression.json.
+
+    texts: calibration texts, or a folder that calibration.save wrote; tokens: drawn from texts that have no budget of
+    their own. Finished steps lie beside `out` until it is complete; resume goes on from them. Raises ValueError for
+    what is not to be read or written, or when an unfinished run was another one.
+    """
+    models.check_output(out)
+    for step in steps:
+        Limits(**{f.name: step.options[f.name] for f in fields(Limits) if f.name in step.options})
+        sparsity.parse(step.options.get("ratio"), step.options.get("pattern"))
+    work = out.absolute().parent / f".{out.name}.unfinished"
+    if work.exists() and not resume:
+        raise ValueError(f"{work} holds an unfinished run: add --resume to go on with it, or remove it")
+    pool = read_texts(texts)
+    net, tokenizer = models.load(model, device=device, dtype=dtype)
+    sequences, used = calibration.draw(texts, pool, net, tokenizer, tokens, seed)
+    _check(work, _fingerprint(model, sequences, steps, seed, device, dtype))
+    data = [{k: v.to(net.device) for k, v in b.items()} for b in batches(tokenizer, sequences)]
+    done = []
+    try:
+        for index, step in enumerate(steps):
+            start = time.perf_counter()
+            net = _apply(net, data, step, seed, work / f"{index}-{step.method}")
+            done.append({**asdict(step), "seconds": time.perf_counter() - start})
+    except BaseException:
+        if not any(work.rglob("*.safetensors")):  # nothing is finished that could be gone on with
+            shutil.rmtree(work)
+        raise
+    card = {
+        "base_model": model,
+        "steps": done,
+        "calibration": used,
+        "device": device,
+        "dtype": str(dtype).removeprefix("torch."),
+    }
+    if device == "auto":
+        accelerate.hooks.remove_hook_from_submodules(net)
+    models.save(net.to("cpu"), tokenizer, out, card)
+    shutil.rmtree(work)
+    return card
+
+
+def _apply(net: torch.nn.Module, data: Sequence[Batch], step: Step, seed: int, folder: Path) -> torch.nn.Module:
+    function = methods()[step.method]
+    taken = inspect.signature(function).parameters
+    given = {"seed": seed} if "seed" in taken else {}
+    if "progress" in taken:
+        given["progress"] = Progress(folder)
+    return function(net, data, in_place=True, **given | step.options)
+
+
+def _fingerprint(
+    model: str, sequences: Sequence[Sequence[int]], steps: Sequence[Step], seed: int, device: str, dtype: torch.dtype
+) -> dict[str, object]:
+    """What a resumed run must have in common with the one that it goes on with."""
+    return {
+        "model": models.hash_of(model),
+        "texts": hashlib.sha256(json.dumps(sequences).encode()).hexdigest(),
+        "steps": json.loads(json.dumps([asdict(s) for s in steps])),
+        "seed": seed,
+        "device": device,
+        "dtype": str(dtype),
+    }
+
+
+def _check(work: Path, fingerprint: Mapping[str, object]) -> None:
+    """Raise ValueError if `work` was begun with another fingerprint; else begin it."""
+    file = work / "fingerprint.json"
+    if file.exists():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        for name, value in fingerprint.items():
+            if before.get(name) != value:
+                was, now = (
+                    f" ({before.get(name)}, now {value})" if name not in ("model", "texts") else "" for _ in "12"
+                )
+                raise ValueError(f"{work} was begun with other {name}{was}: give the same, or remove it")
+        return
+    work.mkdir(exist_ok=True)
+    partial = work / "fingerprint.partial"
+    partial.write_text(json.dumps(fingerprint), encoding="utf-8")
+    os.replace(partial, file)

@@ -1,0 +1,164 @@
+"""Dynamic sparse training: while a pruned model recovers, useless connections are exchanged for better ones.
+
+Evci et al., "Rigging the Lottery: Making All Tickets Winners" (RigL), ICML 2020, arXiv 1911.11134; the exchange goes
+back to Mocanu et al. (SET), arXiv 1707.04780. From the zeros of another method, the weights that are left learn the
+teacher's logits; now and then every layer drops some of them and regrows as many others. The share exchanged falls
+like a cosine and ends at 3/4 of the steps.
+
+RigL drops the smallest |w|, regrows the largest dense gradient |g|, at zero. There a network starts from chance, here
+from a trained one W0, and the exchange cost more than it brought. So what goes is smallest in |w| times the root mean
+square of its gradient, what comes is largest in |g W0|, and it comes back with the value W0.
+
+recovery=lora trains low-rank updates W0 + BA under the mask (compress.lora) and keeps what is largest in |W0 + BA|:
+the optimizer's state is small.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from compress import training
+from compress.budget import check_ratio
+from compress.methods import magnitude, wanda
+from compress.progress import Progress
+from compress.structure import block_linears, blocks_path, fork, own
+from compress.training import Settings, Step
+from compress.walk import Batch
+
+Train = Callable[[Mapping[str, nn.Parameter]], Iterator[Step]]  # of the parameters named
+END = 0.75  # share of the steps after which no connection is exchanged
+
+
+def compress(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    *,
+    ratio: float = 0.5,
+    start: Literal["wanda", "magnitude"] = "wanda",
+    recovery: Literal["full", "lora"] = "full",
+    steps: int = 150,
+    rate: float = 2e-3,
+    every: int = 15,
+    share: float = 0.1,
+    rank: int = 16,
+    temperature: float = 1.0,
+    hidden: float = 0.0,
+    rows: int = 8,
+    seed: int = 0,
+    in_place: bool = False,
+    progress: Progress | None = None,
+) -> nn.Module:
+    """Set the share `ratio` of the weights of every linear layer in the blocks to zero, and train the others.
+
+    start: where the first zeros come from; recovery: full trains all weights of the blocks that are not zero, lora
+    updates of `rank`; steps, rate, temperature, hidden, rows, seed: of compress.training; every: steps between two
+    exchanges of connections, of which the first exchanges the share `share`; progress: where the state of the training
+    is kept. Raises ValueError for an option out of range, or where recovery=lora misses peft, and RuntimeError when
+    the loss is not finite or the sparsity reached misses the request.
+    """
+    check_ratio(ratio)
+    settings = Settings(steps, rate, temperature, hidden, rows, seed)
+    if start not in ("wanda", "magnitude") or recovery not in ("full", "lora"):
+        raise ValueError(f"start '{start}', recovery '{recovery}': give wanda or magnitude, full or lora")
+    if every < 1 or rank < 1 or not 0 <= share <= 1:
+        raise ValueError(f"every {every}, rank {rank}, share {share}: give 1 or more, 1 or more, and 0 to 1")
+    if recovery == "lora":
+        _require_peft()
+    teacher = fork(model)
+    student = model if in_place else fork(model)
+    if start == "wanda":
+        wanda.compress(student, batches, ratio=ratio, in_place=True)
+    else:
+        magnitude.compress(student, batches, ratio=ratio, unit="weights", in_place=True)
+    if ratio == 0 or steps == 0:
+        return own(student, model)
+    blocks = range(model.config.num_hidden_layers)
+    masks = {path: linear.weight != 0 for block in blocks for path, linear in block_linears(student, block)}
+    zeros = {path: int((~mask).sum()) for path, mask in masks.items()}
+    shares = [_share(step, every, share, END * steps) for step in range(steps)]
+    train = partial(training.steps, student, teacher, batches, settings, also=masks, progress=progress)
+    dense = {path: teacher.get_submodule(path).weight for path in masks}
+    if recovery == "full":
+        _full(own(student, teacher), masks, dense, shares, train)
+    else:
+        _lora(student, masks, dense, shares, train, rank, seed)
+    for path, wanted in zeros.items():
+        found = int((student.get_submodule(path).weight == 0).sum())
+        if found < wanted:
+            raise RuntimeError(f"zeros of {path}: {found} reached, {wanted} requested")
+    return own(student, model)
+
+
+def _require_peft() -> None:
+    try:
+        import peft  # noqa: F401
+    except ImportError:
+        raise ValueError("recovery=lora needs the peft library: pip install peft, or give recovery=full") from None
+
+
+def _share(step: int, every: int, share: float, end: float) -> float:
+    """Share of the connections that `step` exchanges: falls like a cosine from `share` to 0 at `end`."""
+    if step == 0 or step % every or step >= end:
+        return 0.0
+    return share / 2 * (1 + math.cos(math.pi * step / end))
+
+
+def exchange(mask: Tensor, kept: Tensor, grown: Tensor, share: float) -> Tensor:
+    """`mask` with a `share` of its ones dropped, those lowest in `kept`, and as many set where `grown` is largest.
+
+    All of one shape; mask bool. What was just dropped may regrow, as in RigL.
+    """
+    flat = mask.flatten()
+    count = min(round(share * int(flat.sum())), int((~flat).sum()))
+    lowest = kept.flatten().masked_fill(~flat, math.inf).argsort(stable=True)[:count]
+    rest = flat.index_fill(0, lowest, False)
+    best = grown.flatten().masked_fill(rest, -math.inf).argsort(descending=True, stable=True)[:count]
+    return rest.index_fill(0, best, True).view_as(mask)
+
+
+def _full(
+    student: nn.Module, masks: dict[str, Tensor], dense: dict[str, Tensor], shares: Sequence[float], train: Train
+) -> None:
+    """Train all weights of the blocks; gradients are masked, so that zeros stay zeros between two exchanges."""
+    blocks = blocks_path(student) + "."
+    weights = {path: student.get_submodule(path).weight for path in masks}
+    for step in train({name: p for name, p in student.named_parameters() if name.startswith(blocks)}):
+        with torch.no_grad():
+            for path, weight in weights.items():
+                mask = masks[path]
+                if share := shares[step.number]:
+                    state = step.optimizer.state[weight]
+                    squares = state["exp_avg_sq"]  # of the gradients, their running mean
+                    new = exchange(mask, weight.abs() * squares.sqrt(), (weight.grad * dense[path]).abs(), share)
+                    weight.copy_(torch.where(mask, weight, dense[path]) * new)
+                    for moment in (state["exp_avg"], squares):
+                        moment.mul_(new & mask)
+                    mask.copy_(new)
+                weight.grad.mul_(mask)
+
+
+def _lora(
+    student: nn.Module,
+    masks: dict[str, Tensor],
+    dense: dict[str, nn.Parameter],
+    shares: Sequence[float],
+    train: Train,
+    rank: int,
+    seed: int,
+) -> None:
+    """Train low-rank updates of the dense weights under the masks, and merge them."""
+    from compress import lora
+
+    for path, weight in dense.items():  # shared with the teacher: nothing changes it
+        student.get_submodule(path).weight = weight
+    adapters = lora.adapt(student, masks, rank, seed)
+    for step in train({name: p for name, p in student.named_parameters() if ".lora_" in name}):
+        if share := shares[step.number]:
+            for path, adapter in adapters.items():
+                size = adapter.dense().detach().abs()
+                masks[path].copy_(exchange(masks[path], size, size, share))
+    lora.merge(student, adapters)
