@@ -118,7 +118,7 @@ def context(model: nn.Module, wanted: int) -> int:
     """`wanted` tokens, or fewer where the model has not that many positions."""
     # RoBERTa counts its positions from behind the padding index
     lost = model.config.pad_token_id + 1 if model.config.model_type.endswith("roberta") else 0
-    return min(wanted, model.config.max_position_embeddings - lost)
+    return min(wanted, getattr(model.config, "max_position_embeddings", wanted) - lost)
 
 
 def blocks_path(model: nn.Module) -> str:

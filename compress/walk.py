@@ -5,6 +5,7 @@ of hidden states (one (batch, tokens, width) a batch) replaces a cache of every 
 """
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -198,6 +199,14 @@ def mean_length(batches: Sequence[Batch]) -> float:
     """Mean number of real tokens a sequence."""
     lengths = torch.cat([b["attention_mask"].sum(1) for b in batches])
     return float(lengths.double().mean())
+
+
+def warn_of_few_tokens(batches: Sequence[Batch], features: int) -> None:
+    """Warn where a least-squares fit of as many weights an output as `features` has fewer real tokens than that."""
+    tokens = sum(int(b["attention_mask"].sum()) for b in batches)
+    if tokens < features:
+        why = f"fewer than the {features} features of the widest layer: the fit leans on the ridge"
+        warnings.warn(f"{tokens} calibration tokens are {why}; give at least {features}", stacklevel=3)
 
 
 def track(steps: Iterable[T], what: str) -> Iterable[T]:

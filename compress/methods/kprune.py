@@ -24,7 +24,18 @@ from compress.progress import Progress
 from compress.solve import Pair, fit
 from compress.structure import Sublayer, fork, own, place, remove, sublayers
 from compress.training import divergence
-from compress.walk import Batch, frozen, inputs, masked, mean_length, row_weights, run, sums_of_squares, track
+from compress.walk import (
+    Batch,
+    frozen,
+    inputs,
+    masked,
+    mean_length,
+    row_weights,
+    run,
+    sums_of_squares,
+    track,
+    warn_of_few_tokens,
+)
 
 NEEDS = Needs(models=2, streams=3, gradients=True, matrices=3, copies=2, removes=True)
 
@@ -67,6 +78,8 @@ def compress(
     limit = budget(model, mean_length(batches), limits, progress=progress)
     if limit.allowed >= limit.dense:
         return own(student, model)
+    if tune:
+        warn_of_few_tokens(batches, max(s.units * s.columns for s in limit.found))
     end = model.config.num_hidden_layers - 1
     with torch.no_grad():
         last = [run(teacher, b, stop=end) if knowledge == "gradient" else None for b in batches]
