@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from compress import models, structure
-from compress.budget import flops
+from compress.budget import Limits, budget, flops
 from compress.methods import methods
 from compress.methods.kprune import curvature_probe, divergence
 from compress.solve import least_squares
@@ -17,6 +17,7 @@ from compress.walk import mean_length
 # every way of each method that has its own storage; a new method is tested with its defaults without being named here
 WAYS = [(name, {}) for name in methods()] + [("magnitude", {"unit": "weights"}), ("kprune", {"knowledge": "gradient"})]
 every_way = pytest.mark.parametrize("name, options", WAYS, ids=[f"{n} {o}" if o else n for n, o in WAYS])
+PIECES = {"depth": "block", "sublayer": "sublayer"}  # what goes at once, where that is more than a unit
 both_models = pytest.mark.parametrize("kind", ["encoder", "decoder"])
 
 
@@ -63,17 +64,18 @@ def test_result_is_new_finite_and_smaller_on_disk(name, options, kind, model, ca
 @both_models
 @every_way
 def test_the_request_is_reached(name, options, kind, model, calibration):
-    small = compress(name, model, calibration, ratio=0.6, **options)
+    small = compress(name, model, calibration, ratio=0.5, **options)
     length = mean_length(calibration)
-    if name == "kprune" or (name == "magnitude" and not options):
+    if "parameters" in inspect.signature(methods()[name]).parameters and options.get("unit") != "weights":
         reached = 1 - flops(small, length) / flops(model, length)
-        assert abs(reached - 0.6) <= (0.005 if kind == "decoder" else 0.02)
+        limit = budget(model, length, Limits(0.5), PIECES.get(name, "unit"))
+        assert 0.495 <= reached <= 0.505 + limit.step / limit.dense
         smaller = sum(p.numel() for p in small.parameters())
         assert smaller < sum(p.numel() for p in model.parameters())
     else:
         for block in range(model.config.num_hidden_layers):
             for _, linear in structure.block_linears(small, block):
-                assert abs(float((linear.weight == 0).float().mean()) - 0.6) < 0.02
+                assert abs(float((linear.weight == 0).float().mean()) - 0.5) < 0.02
 
 
 @both_models
@@ -88,6 +90,8 @@ def test_nothing_removed_is_the_identity(name, options, kind, model, calibration
 def test_order_and_padding_of_batches_do_not_matter(name, options, encoder, tokenizer, texts):
     sequences = cut(tokenizer, texts, 400, 40, seed=0)
     one, other = batches(tokenizer, sequences, size=16), batches(tokenizer, sequences, size=3)[::-1]
+    for batch in [*one, *other]:  # so that no method draws any
+        batch["labels"] = (batch["input_ids"] * batch["attention_mask"]).sum(1) % 3
     if name == "kprune" and options.get("knowledge") != "gradient":
         options = {**options, "predictive": 0.0}  # curvature draws a label a sequence, in order
     a, b = (compress(name, encoder, data, ratio=0.4, **options) for data in (one, other))
