@@ -4,11 +4,13 @@ import json
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
 
 from transmeter.options import (
+    BYTES,
     SECONDS,
     Group,
     Ordered,
@@ -219,8 +221,12 @@ def calibrate(model, target, candidates, tokens, mix, seed, out) -> None:
 @click.option("--resume", is_flag=True, help="Go on with a run of the same options that was stopped.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, or auto: all GPUs and the memory.")
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]))
+@click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Sequences run at once.")
+@click.option("--memory", type=BYTES, help="What may be used, such as 2GB; beyond it the model streams. Default: all.")
 @click.pass_context
-def compress(ctx, model, methods, settings, calibration, tokens, seed, out, resume, device, dtype) -> None:
+def compress(
+    ctx, model, methods, settings, calibration, tokens, seed, out, resume, device, dtype, batch_size, memory
+) -> None:
     """Make MODEL smaller and write a folder that reloads exactly.
 
     Example: transmeter compress MODEL --method kprune --set ratio=0.5 --calibration DIR --out small
@@ -237,7 +243,20 @@ def compress(ctx, model, methods, settings, calibration, tokens, seed, out, resu
     ]
     kind = getattr(torch, dtype)
     try:
-        job.run(model, steps, calibration, out, tokens=tokens, seed=seed, device=device, dtype=kind, resume=resume)
+        job.run(
+            model,
+            steps,
+            calibration,
+            out,
+            tokens=tokens,
+            seed=seed,
+            device=device,
+            dtype=kind,
+            resume=resume,
+            batch_size=batch_size,
+            memory_limit=memory,
+            tell=partial(click.echo, err=True),
+        )
     except KeyboardInterrupt:
         click.echo("stopped: the same command with --resume goes on from the last finished step", err=True)
         sys.exit(130)
@@ -262,8 +281,8 @@ def _steps(order: list[tuple[str, str]], known: dict[str, Callable]) -> list[tup
 @main.command()
 @click.argument("model")
 @click.option("--baseline", help="Another model, measured on the same data; changes are paired.")
-@click.option("--data", "file", required=True, type=click.Path(path_type=Path), help="TEXTS; accuracy needs labels.")
-@click.option("--metric", type=click.Choice(["accuracy", "perplexity"]), help="Default: what the model is for.")
+@click.option("--data", "file", required=True, type=click.Path(path_type=Path), help="TEXTS, or a labelled table.")
+@click.option("--metric", help="See above. Default: the first for what the model is for.")
 @click.option(
     "--tokens",
     default=100_000,
@@ -273,7 +292,12 @@ def _steps(order: list[tuple[str, str]], known: dict[str, Callable]) -> list[tup
 )
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write result.json.")
 def evaluate(model, baseline, file, metric, tokens, out) -> None:
-    """Accuracy or perplexity with a 95 % interval, size, FLOPs, latency and peak memory, as JSON."""
+    """A metric with its 95 % interval, size, FLOPs, latency and peak memory, as JSON.
+
+    Metrics by what MODEL is for: perplexity (next tokens); accuracy, f1, macro_f1 (classes); spearman, pearson (one
+    value); f1, macro_f1 of the words not labelled O, accuracy (labels of tokens); f1, exact_match (answers).
+    Columns: text, perhaps text_pair, and label; tokens and labels (lists); or question, context, answers.
+    """
     from compress import evaluate as measure
 
     quiet()

@@ -4,6 +4,8 @@ This file is copied as `modeling_compressed.py` into every folder that needs it,
 reload the model (`trust_remote_code=True`); it imports nothing but torch and transformers.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -41,8 +43,9 @@ class BitmaskLinear(nn.Module):
     def __init__(self, in_features: int, out_features: int, bias: bool, nonzeros: int):
         super().__init__()
         self.in_features, self.out_features, self.weight = in_features, out_features, None
-        self.register_buffer("mask", torch.zeros(-(-out_features * in_features // 8), dtype=torch.uint8))
-        self.register_buffer("values", torch.zeros(nonzeros))
+        # not zeros: memory that nobody wrote to costs nothing, and the weights may be streamed from files
+        self.register_buffer("mask", torch.empty(-(-out_features * in_features // 8), dtype=torch.uint8))
+        self.register_buffer("values", torch.empty(nonzeros))
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
 
     @classmethod
@@ -89,16 +92,18 @@ def linearise(model: nn.Module) -> None:
             model.set_submodule(path, linear)
 
 
+def convolutions(model: nn.Module) -> list[str]:
+    """Paths of the linear layers that the class of `model` has as `Conv1D`."""
+    return [path for path, module in _fresh(model).named_modules() if isinstance(module, Conv1D)]
+
+
 def convolve(model: nn.Module) -> None:
-    """Undo `linearise` where the class of `model` asks for `Conv1D`, in place."""
-    with torch.device("meta"):
-        fresh = base_class(model)(model.config)
-    for path, module in fresh.named_modules():
-        if isinstance(module, Conv1D):
-            linear, conv = model.get_submodule(path), Conv1D(0, 0)
-            conv.nf, conv.nx = linear.weight.shape
-            conv.weight, conv.bias = nn.Parameter(linear.weight.detach().T.contiguous()), linear.bias
-            model.set_submodule(path, conv)
+    """Undo `linearise`, in place."""
+    for path in convolutions(model):
+        linear, conv = model.get_submodule(path), Conv1D(0, 0)
+        conv.nf, conv.nx = linear.weight.shape
+        conv.weight, conv.bias = nn.Parameter(linear.weight.detach().T.contiguous()), linear.bias
+        model.set_submodule(path, conv)
 
 
 def refresh(model: nn.Module, path: str) -> None:
@@ -113,8 +118,7 @@ def changes(model: nn.Module) -> dict[str, dict]:
 
     Returns {"shapes": {path: [out, in]}, "no_attention": {path: [features, bias]}, "bitmask": {path: nonzeros}}.
     """
-    with torch.device("meta"):
-        new = base_class(model)(model.config)
+    new = _fresh(model)
     linearise(new)
     fresh = dict(new.named_modules())
     found: dict[str, dict] = {"shapes": {}, "no_attention": {}, "bitmask": {}}
@@ -147,6 +151,23 @@ def rebuild(model: nn.Module, changed: dict[str, dict]) -> None:
         refresh(model, path)
 
 
+def _fresh(model: nn.Module) -> nn.Module:
+    """What the config of `model` alone would build, without memory for weights."""
+    base = base_class(model)
+    with torch.device("meta"), _plain(model.config, base):
+        return base(model.config)
+
+
+@contextmanager
+def _plain(config, base: type) -> Iterator[None]:
+    """Let a config be of the class that `base` knows: some heads look up the rest of their model by it."""
+    kind, config.__class__ = type(config), base.config_class
+    try:
+        yield
+    finally:
+        config.__class__ = kind
+
+
 @cache
 def compressed_config(base: type) -> type:
     """The config class of the compressed kind of `base`, a transformers config class.
@@ -162,7 +183,8 @@ def compressed_model(base: type) -> type:
     """The model class of the compressed kind of `base`, a transformers model class."""
 
     def build(self, config) -> None:
-        base.__init__(self, config)
+        with _plain(config, base):
+            base.__init__(self, config)
         rebuild(self, config.compressed)
 
     members = {"config_class": compressed_config(base.config_class), "__init__": build}

@@ -9,7 +9,8 @@ import torch
 from compress import models, structure
 from compress.budget import flops
 from compress.methods import methods
-from compress.methods.kprune import curvature_probe, least_squares
+from compress.methods.kprune import curvature_probe
+from compress.solve import least_squares
 from compress.texts import batches, cut
 from compress.training import divergence
 from compress.walk import mean_length

@@ -23,13 +23,16 @@ from torch import Tensor, nn
 
 from compress import training
 from compress.budget import check_ratio
+from compress.memory import Needs
 from compress.methods import magnitude, wanda
+from compress.offload import refuse
 from compress.progress import Progress
 from compress.structure import block_linears, blocks_path, fork, own
 from compress.training import Settings, Step
 from compress.walk import Batch
 
 Train = Callable[[Mapping[str, nn.Parameter]], Iterator[Step]]  # of the parameters named
+NEEDS = Needs(models=6, streams=1, gradients=True, matrices=0, copies=5, streamed=False)
 END = 0.75  # share of the steps after which no connection is exchanged
 
 
@@ -65,6 +68,7 @@ def compress(
         raise ValueError(f"start '{start}', recovery '{recovery}': give wanda or magnitude, full or lora")
     if every < 1 or rank < 1 or not 0 <= share <= 1:
         raise ValueError(f"every {every}, rank {rank}, share {share}: give 1 or more, 1 or more, and 0 to 1")
+    refuse(model, "dynamic_sparse trains all weights at once")
     if recovery == "lora":
         _require_peft()
     teacher = fork(model)
