@@ -4,11 +4,13 @@ import json
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
 
 from transmeter.options import (
+    BYTES,
     SECONDS,
     Group,
     Ordered,
@@ -219,8 +221,12 @@ def calibrate(model, target, candidates, tokens, mix, seed, out) -> None:
 @click.option("--resume", is_flag=True, help="Go on with a run of the same options that was stopped.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, or auto: all GPUs and the memory.")
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]))
+@click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Sequences run at once.")
+@click.option("--memory", type=BYTES, help="What may be used, such as 2GB; beyond it the model streams. Default: all.")
 @click.pass_context
-def compress(ctx, model, methods, settings, calibration, tokens, seed, out, resume, device, dtype) -> None:
+def compress(
+    ctx, model, methods, settings, calibration, tokens, seed, out, resume, device, dtype, batch_size, memory
+) -> None:
     """Make MODEL smaller and write a folder that reloads exactly.
 
     Example: transmeter compress MODEL --method kprune --set ratio=0.5 --calibration DIR --out small
@@ -237,7 +243,20 @@ def compress(ctx, model, methods, settings, calibration, tokens, seed, out, resu
     ]
     kind = getattr(torch, dtype)
     try:
-        job.run(model, steps, calibration, out, tokens=tokens, seed=seed, device=device, dtype=kind, resume=resume)
+        job.run(
+            model,
+            steps,
+            calibration,
+            out,
+            tokens=tokens,
+            seed=seed,
+            device=device,
+            dtype=kind,
+            resume=resume,
+            batch_size=batch_size,
+            memory_limit=memory,
+            tell=partial(click.echo, err=True),
+        )
     except KeyboardInterrupt:
         click.echo("stopped: the same command with --resume goes on from the last finished step", err=True)
         sys.exit(130)

@@ -6,16 +6,17 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import accelerate
 import torch
 
-from compress import calibration, models, sparsity
+from compress import calibration, memory, models, sparsity
 from compress.budget import Limits
 from compress.methods import methods
+from compress.offload import move
 from compress.progress import Progress
 from compress.texts import batches, read_texts
 from compress.walk import Batch
@@ -42,12 +43,17 @@ def run(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
     resume: bool = False,
+    batch_size: int = 32,
+    memory_limit: int | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> dict[str, object]:
     """Compress `model` and write the folder `out`; returns the card that lies in it as compression.json.
 
     texts: calibration texts, or a folder that calibration.save wrote; tokens: drawn from texts that have no budget of
-    their own. Finished steps lie beside `out` until it is complete; resume goes on from them. Raises ValueError for
-    what is not to be read or written, or when an unfinished run was another one.
+    their own. Finished steps lie beside `out` until it is complete; resume goes on from them. batch_size: sequences
+    run at once; memory_limit: bytes that may be used, None: what is free; beyond it the model streams from its files;
+    tell: is given a line on that before the work. Raises ValueError for what is not to be read or written or does not
+    fit, or when an unfinished run was another one.
     """
     models.check_output(out)
     for step in steps:
@@ -57,10 +63,23 @@ def run(
     if work.exists() and not resume:
         raise ValueError(f"{work} holds an unfinished run: add --resume to go on with it, or remove it")
     pool = read_texts(texts)
-    net, tokenizer = models.load(model, device=device, dtype=dtype)
-    sequences, used = calibration.draw(texts, pool, net, tokenizer, tokens, seed)
-    _check(work, _fingerprint(model, sequences, steps, seed, device, dtype))
-    data = [{k: v.to(net.device) for k, v in b.items()} for b in batches(tokenizer, sequences)]
+    models.check_device(device)
+    sizes, tokenizer = models.skeleton(model)
+    sequences, used = calibration.draw(texts, pool, sizes, tokenizer, tokens, seed)
+    cpu = batches(tokenizer, sequences, batch_size)
+    stream = False
+    if device != "auto":  # which spreads the model over what there is
+        memory.give_back()
+        most = memory.available(device) if memory_limit is None else memory_limit
+        stream, why = memory.plan(sizes, cpu, [(methods()[s.method], s.options) for s in steps], dtype, most)
+        if tell:
+            tell(why)
+    scratch = work / "scratch"
+    net, _ = models.load(model, device, dtype, stream=stream, scratch=scratch)
+    _check(work, _fingerprint(model, sequences, steps, seed, device, dtype, batch_size))
+    shutil.rmtree(scratch, ignore_errors=True)  # of a killed run
+    scratch.mkdir()
+    data = [{k: v.to(net.device) for k, v in b.items()} for b in cpu]
     done = []
     try:
         for index, step in enumerate(steps):
@@ -68,7 +87,7 @@ def run(
             net = _apply(net, data, step, seed, work / f"{index}-{step.method}")
             done.append({**asdict(step), "seconds": time.perf_counter() - start})
     except BaseException:
-        if not any(work.rglob("*.safetensors")):  # nothing is finished that could be gone on with
+        if not any(work.glob("[0-9]*/*.safetensors")):  # nothing is finished that could be gone on with
             shutil.rmtree(work)
         raise
     card = {
@@ -80,7 +99,7 @@ def run(
     }
     if device == "auto":
         accelerate.hooks.remove_hook_from_submodules(net)
-    models.save(net.to("cpu"), tokenizer, out, card)
+    models.save(move(net, "cpu"), tokenizer, out, card)
     shutil.rmtree(work)
     return card
 
@@ -95,7 +114,13 @@ def _apply(net: torch.nn.Module, data: Sequence[Batch], step: Step, seed: int, f
 
 
 def _fingerprint(
-    model: str, sequences: Sequence[Sequence[int]], steps: Sequence[Step], seed: int, device: str, dtype: torch.dtype
+    model: str,
+    sequences: Sequence[Sequence[int]],
+    steps: Sequence[Step],
+    seed: int,
+    device: str,
+    dtype: torch.dtype,
+    batch_size: int,
 ) -> dict[str, object]:
     """What a resumed run must have in common with the one that it goes on with."""
     return {
@@ -105,6 +130,7 @@ def _fingerprint(
         "seed": seed,
         "device": device,
         "dtype": str(dtype),
+        "batch_size": batch_size,
     }
 
 

@@ -43,8 +43,9 @@ class BitmaskLinear(nn.Module):
     def __init__(self, in_features: int, out_features: int, bias: bool, nonzeros: int):
         super().__init__()
         self.in_features, self.out_features, self.weight = in_features, out_features, None
-        self.register_buffer("mask", torch.zeros(-(-out_features * in_features // 8), dtype=torch.uint8))
-        self.register_buffer("values", torch.zeros(nonzeros))
+        # not zeros: memory that nobody wrote to costs nothing, and the weights may be streamed from files
+        self.register_buffer("mask", torch.empty(-(-out_features * in_features // 8), dtype=torch.uint8))
+        self.register_buffer("values", torch.empty(nonzeros))
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
 
     @classmethod
@@ -91,14 +92,18 @@ def linearise(model: nn.Module) -> None:
             model.set_submodule(path, linear)
 
 
+def convolutions(model: nn.Module) -> list[str]:
+    """Paths of the linear layers that the class of `model` has as `Conv1D`."""
+    return [path for path, module in _fresh(model).named_modules() if isinstance(module, Conv1D)]
+
+
 def convolve(model: nn.Module) -> None:
-    """Undo `linearise` where the class of `model` asks for `Conv1D`, in place."""
-    for path, module in _fresh(model).named_modules():
-        if isinstance(module, Conv1D):
-            linear, conv = model.get_submodule(path), Conv1D(0, 0)
-            conv.nf, conv.nx = linear.weight.shape
-            conv.weight, conv.bias = nn.Parameter(linear.weight.detach().T.contiguous()), linear.bias
-            model.set_submodule(path, conv)
+    """Undo `linearise`, in place."""
+    for path in convolutions(model):
+        linear, conv = model.get_submodule(path), Conv1D(0, 0)
+        conv.nf, conv.nx = linear.weight.shape
+        conv.weight, conv.bias = nn.Parameter(linear.weight.detach().T.contiguous()), linear.bias
+        model.set_submodule(path, conv)
 
 
 def refresh(model: nn.Module, path: str) -> None:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from compress import layers, walk
+from compress import layers, offload, walk
 
 AUTO_CLASSES = (
     "AutoModelForCausalLM",
@@ -35,22 +35,30 @@ MODELING_FILE = "modeling_compressed"
 
 
 def load(
-    source: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32
+    source: str | Path,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    stream: bool = False,
+    scratch: Path | None = None,
 ) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     """A model in `dtype` on `device`, ready for inference, and its tokenizer, from a folder or a hub name.
 
-    device: of torch, or "auto" to spread the blocks over all GPUs and the memory (accelerate). No code of a folder is
+    device: of torch, or "auto" to spread the blocks over all GPUs and the memory (accelerate); stream: leave the
+    blocks in their files and put what is changed into the folder `scratch` (compress.offload). No code of a folder is
     run, also not for what `save` wrote. The type that the weights are stored in stays in `config.dtype`. Raises
     ValueError for an architecture without one of the `HEADS`, a device that is not here, a tokenizer that is missing,
     slow or larger than the model's vocabulary, and for weights that are NaN or infinite.
     """
     check_device(device)
     config = config_of(source)
-    base = base_of(source, config)
-    cls = layers.compressed_model(base) if "compressed" in config else base
+    cls = _class_of(source, config)
     try:
         stored = getattr(torch, str(config.get("dtype", config.get("torch_dtype", "float32"))).split(".")[-1])
-        model = cls.from_pretrained(source, dtype=dtype, device_map=device if device != "cpu" else None)
+        if stream:
+            model = offload.load(cls, source, dtype, device, scratch)
+        else:
+            model = cls.from_pretrained(source, dtype=dtype, device_map=device if device != "cpu" else None)
         tokenizer = AutoTokenizer.from_pretrained(source, config=model.config)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
@@ -61,6 +69,25 @@ def load(
     _check(source, model, tokenizer)
     _agree(model, tokenizer)
     return model.eval(), tokenizer
+
+
+def skeleton(source: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    """The model with its weights on the meta device, which costs nothing, and its tokenizer. Raises ValueError."""
+    config = config_of(source)
+    cls = _class_of(source, config)
+    try:
+        model = offload.skeleton(cls, source)
+        tokenizer = AutoTokenizer.from_pretrained(source, config=model.config)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+    _check(source, model, tokenizer)
+    _agree(model, tokenizer)
+    return model, tokenizer
+
+
+def _class_of(source: str | Path, config: Mapping[str, object]) -> type:
+    base = base_of(source, config)
+    return layers.compressed_model(base) if "compressed" in config else base
 
 
 def _align(model: nn.Module) -> None:
@@ -200,16 +227,15 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, out: str | Path, 
     reference = _probe(stored)
     _cast(stored, dtype)
     try:
-        if any(changed.values()):
-            _mark(stored, changed)
-        else:
-            layers.convolve(stored)
-        stored.save_pretrained(partial)
+        _write(stored, changed, partial)
         tokenizer.save_pretrained(partial)
         if any(changed.values()):
             shutil.copy(layers.__file__, partial / f"{MODELING_FILE}.py")
-        (partial / "compression.json").write_text(json.dumps(dict(card), indent=1), encoding="utf-8")
-        _compare(partial, reference)
+        streams = offload.store_of(stored) is not None
+        note = {"reloaded": "block by block, not by transformers alone"} if streams else {}
+        (partial / "compression.json").write_text(json.dumps(dict(card) | note, indent=1), encoding="utf-8")
+        del stored
+        _compare(partial, reference, streams)
         if out.exists():
             out.rmdir()
         partial.rename(out)
@@ -223,13 +249,28 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, out: str | Path, 
 def _cast(model: nn.Module, dtype: torch.dtype) -> None:
     for parameter in model.parameters():  # buffers stay: rotary frequencies are recomputed in float32 at reload
         parameter.data = parameter.data.to(dtype)
+    if offload.store_of(model):
+        offload.cast(model, dtype)
+
+
+def _write(stored: nn.Module, changed: Mapping[str, dict], folder: Path) -> None:
+    """Write weights and config; changes `stored`."""
+    plain = not any(changed.values())
+    if not plain:
+        _mark(stored, changed)
+    if offload.store_of(stored):
+        offload.write(stored, changed["bitmask"], layers.convolutions(stored) if plain else (), folder)
+        return
+    for path in changed["bitmask"]:
+        stored.set_submodule(path, layers.BitmaskLinear.pack(stored.get_submodule(path)))
+    if plain:
+        layers.convolve(stored)
+    stored.save_pretrained(folder)
 
 
 def _mark(model: nn.Module, changed: Mapping[str, dict]) -> None:
-    """Make `model` of the compressed class, its sparse layers packed and its changes in the config, in place."""
+    """Make `model` of the compressed class, with its changes in the config, in place."""
     base = layers.base_class(model)
-    for path in changed["bitmask"]:
-        model.set_submodule(path, layers.BitmaskLinear.pack(model.get_submodule(path)))
     model.__class__ = layers.compressed_model(base)
     model.config = layers.compressed_config(base.config_class)(**model.config.to_dict() | {"compressed": changed})
     model.config.auto_map = {"AutoConfig": f"{MODELING_FILE}.{type(model.config).__name__}"}
@@ -241,16 +282,21 @@ def _auto_classes(base: type) -> list[str]:
     return [a for a, m in mappings.items() if base.config_class in m and m[base.config_class] is base]
 
 
-def _compare(folder: Path, reference: Tensor) -> None:
-    """Raise RuntimeError unless `folder` reloads to the reference logits, by `load` and by transformers alone."""
-    reloaded = [load(folder)[0]]
+def _compare(folder: Path, reference: Tensor, stream: bool) -> None:
+    """Raise RuntimeError unless `folder` reloads to the reference logits, by `load` and by transformers alone.
+
+    stream: only by `load`, as it was written: block by block.
+    """
     auto_map = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("auto_map", {})
-    for auto in set(auto_map) - {"AutoConfig"}:
-        cls = getattr(transformers, auto)
-        reloaded.append(cls.from_pretrained(folder, dtype=torch.float32, trust_remote_code=True).eval())
-    for model in reloaded:
+    for auto in (None, *(set(auto_map) - {"AutoConfig"} if not stream else ())):
+        if auto is None:
+            model = load(folder, stream=stream)[0]
+        else:
+            cls = getattr(transformers, auto)
+            model = cls.from_pretrained(folder, dtype=torch.float32, trust_remote_code=True).eval()
         _align(model)
         difference = float((_probe(model) - reference).abs().max())
+        del model  # one at a time in memory
         if difference:
             raise RuntimeError(f"the saved model differs after reloading (largest logit difference {difference:.3g})")
 

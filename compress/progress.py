@@ -54,8 +54,8 @@ def write(model: nn.Module, blocks: Sequence[int], file: Path) -> None:
         for name, module in model.get_submodule(path).named_modules(prefix=path):
             if isinstance(module, NoAttention):
                 empty[name] = [module.features, module.bias is not None, module.layer_idx]
-        for name, parameter in model.get_submodule(path).named_parameters(prefix=path):
-            tensors[name] = parameter.detach().contiguous()
+        for name, _ in model.get_submodule(path).named_parameters(prefix=path):
+            tensors[name] = model.get_parameter(name).detach().contiguous()
     partial = file.with_suffix(".partial")
     save_file(tensors, partial, metadata={"no_attention": json.dumps(empty)})
     os.replace(partial, file)

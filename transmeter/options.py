@@ -25,7 +25,21 @@ class Seconds(click.ParamType):
         return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
+class Bytes(click.ParamType):
+    """A size such as 800MB, 2GB or 1.5g, in bytes."""
+
+    name = "SIZE"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes of the text."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", str(value).strip().lower())
+        if not found or not float(found[1]):
+            self.fail(f"'{value}' is no size: give bytes, or a number with MB or GB, such as 2GB", param, ctx)
+        return round(float(found[1]) * 1000 ** " kmgt".index(found[2] or " "))
+
+
 SECONDS = Seconds()
+BYTES = Bytes()
 
 
 class Group(click.Group):

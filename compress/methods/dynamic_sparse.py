@@ -23,13 +23,16 @@ from torch import Tensor, nn
 
 from compress import training
 from compress.budget import check_ratio
+from compress.memory import Needs
 from compress.methods import magnitude, wanda
+from compress.offload import refuse
 from compress.progress import Progress
 from compress.structure import block_linears, blocks_path, fork, own
 from compress.training import Settings, Step
 from compress.walk import Batch
 
 Train = Callable[[Mapping[str, nn.Parameter]], Iterator[Step]]  # of the parameters named
+NEEDS = Needs(models=6, streams=1, gradients=True, matrices=0, copies=5, streamed=False)
 END = 0.75  # share of the steps after which no connection is exchanged
 
 
@@ -46,7 +49,6 @@ def compress(
     share: float = 0.1,
     rank: int = 16,
     temperature: float = 1.0,
-    hidden: float = 0.0,
     rows: int = 8,
     seed: int = 0,
     in_place: bool = False,
@@ -55,17 +57,18 @@ def compress(
     """Set the share `ratio` of the weights of every linear layer in the blocks to zero, and train the others.
 
     start: where the first zeros come from; recovery: full trains all weights of the blocks that are not zero, lora
-    updates of `rank`; steps, rate, temperature, hidden, rows, seed: of compress.training; every: steps between two
+    updates of `rank`; steps, rate, temperature, rows, seed: of compress.training; every: steps between two
     exchanges of connections, of which the first exchanges the share `share`; progress: where the state of the training
     is kept. Raises ValueError for an option out of range, or where recovery=lora misses peft, and RuntimeError when
     the loss is not finite or the sparsity reached misses the request.
     """
     check_ratio(ratio)
-    settings = Settings(steps, rate, temperature, hidden, rows, seed)
+    settings = Settings(steps, rate, temperature, rows=rows, seed=seed)
     if start not in ("wanda", "magnitude") or recovery not in ("full", "lora"):
         raise ValueError(f"start '{start}', recovery '{recovery}': give wanda or magnitude, full or lora")
     if every < 1 or rank < 1 or not 0 <= share <= 1:
         raise ValueError(f"every {every}, rank {rank}, share {share}: give 1 or more, 1 or more, and 0 to 1")
+    refuse(model, "dynamic_sparse trains all weights at once")
     if recovery == "lora":
         _require_peft()
     teacher = fork(model)

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from compress.budget import Limits, budget, select
+from compress.memory import Needs
 from compress.sparsity import wanted
 from compress.structure import Sublayer, block_linears, fork, own, place, remove
 from compress.walk import Batch, mean_length
+
+NEEDS = Needs(models=1, streams=0, gradients=False, matrices=0, copies=5)
 
 
 @torch.no_grad()

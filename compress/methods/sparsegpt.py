@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from compress.hessian import blocks, gram, inverse_factor
+from compress.memory import Needs
 from compress.progress import Progress
 from compress.sparsity import Sparsity, lowest, wanted
 from compress.structure import fork, own, place
 from compress.walk import Batch
 
+NEEDS = Needs(models=1, streams=1, gradients=False, matrices=6, copies=5)
 STEP = 16  # columns between two matrix products inside a block
 
 

@@ -10,10 +10,13 @@ import torch
 from torch import nn
 
 from compress.hessian import blocks, squares
+from compress.memory import Needs
 from compress.progress import Progress
 from compress.sparsity import wanted
 from compress.structure import fork, own, place
 from compress.walk import Batch
+
+NEEDS = Needs(models=1, streams=1, gradients=False, matrices=0, copies=5)
 
 
 @torch.no_grad()

@@ -1,0 +1,223 @@
+"""Models whose blocks stay in files: the same results, few blocks in memory, and a clear word where it cannot be."""
+
+import copy
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import DATA
+from safetensors.torch import load_file, save_file
+from test_structure import build, every_model, logits
+from torch.multiprocessing.reductions import StorageWeakRef
+from transformers import AutoModelForCausalLM
+
+from compress import job, memory, models, offload, structure
+from compress.methods import methods
+from compress.progress import Progress
+
+WAYS = [("magnitude", {}), ("magnitude", {"unit": "weights"}), ("wanda", {}), ("kprune", {}), ("sparsegpt", {})]
+every_way = pytest.mark.parametrize("name, options", WAYS, ids=[f"{n} {o}" if o else n for n, o in WAYS])
+
+
+def same(one, other):
+    """Whether all weights are equal bit for bit."""
+    names = [n for n, _ in one.named_parameters()]
+    assert names == [n for n, _ in other.named_parameters()]
+    return all(torch.equal(one.get_parameter(n), other.get_parameter(n)) for n in names)
+
+
+@pytest.fixture
+def folder(request, kind, encoder, tokenizer, tmp_path):
+    """A model folder: the real small Llama, or the random BERT."""
+    return DATA / "mixlm" if kind == "decoder" else models.save(encoder, tokenizer, tmp_path / "bert", {})
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+@every_way
+def test_streamed_equals_in_memory_also_when_saved(name, options, kind, folder, calibration, tokenizer, tmp_path):
+    whole, streamed = models.load(folder)[0], models.load(folder, stream=True)[0]
+    teacher = copy.deepcopy(streamed)
+    expected = methods()[name](whole, calibration, ratio=0.5, **options)
+    found = methods()[name](streamed, calibration, ratio=0.5, **options)
+    assert same(found, expected) and same(streamed, teacher) and same(streamed, whole)
+    one = models.save(expected, tokenizer, tmp_path / "one", {})
+    other = models.save(found, tokenizer, tmp_path / "other", {})
+    assert json.loads((one / "config.json").read_text()) == json.loads((other / "config.json").read_text())
+    assert same(models.load(other)[0], models.load(one)[0])
+    assert same(models.load(other, stream=True)[0], models.load(one, stream=True)[0])
+    whole = {k: v for f in one.glob("*.safetensors") for k, v in load_file(f).items()}
+    parts = {k: v for f in other.glob("*.safetensors") for k, v in load_file(f).items()}
+    index = json.loads((other / "model.safetensors.index.json").read_text())
+    assert whole.keys() == parts.keys() == index["weight_map"].keys()
+    assert all(torch.equal(v, parts[k]) and v.dtype == parts[k].dtype for k, v in whole.items())
+    if kind == "decoder":
+        alone = AutoModelForCausalLM.from_pretrained(other, dtype=torch.float32, trust_remote_code=True).eval()
+        with torch.no_grad():
+            assert torch.equal(alone(**calibration[0]).logits, models.load(other)[0](**calibration[0]).logits)
+
+
+@every_model
+def test_every_architecture_streams_from_its_folder(name, tokenizer, tmp_path):
+    model = build(name)
+    streamed = models.load(models.save(model, tokenizer, tmp_path / "m", {}), stream=True)[0]
+    assert torch.equal(logits(streamed), logits(model))
+    again = models.load(models.save(streamed, tokenizer, tmp_path / "again", {}))[0]
+    assert same(again, model) and not (tmp_path / "again/modeling_compressed.py").exists()
+    for sub in structure.sublayers(model):
+        keep = torch.arange(sub.units) % 2 == 0
+        structure.remove(model, sub, keep)
+        structure.remove(streamed, sub, keep)
+    assert torch.equal(logits(streamed), logits(model))
+    smaller = models.load(models.save(streamed, tokenizer, tmp_path / "small", {}), stream=True)[0]
+    assert same(smaller, model)
+
+
+@pytest.fixture
+def alive(monkeypatch):
+    """Counts the blocks whose weights are in memory, whoever holds them, and keeps the largest number."""
+    seen, get, most = [], offload.Store.get, {"blocks": 0}
+
+    def watch(self, block, name, like):
+        value = get(self, block, name, like)
+        seen[:] = [(b, ref) for b, ref in seen if not ref.expired()]
+        seen.append(((id(self), block), StorageWeakRef(value.untyped_storage())))
+        most["blocks"] = max(most["blocks"], len({b for b, _ in seen}))
+        return value
+
+    monkeypatch.setattr(offload.Store, "get", watch)
+    return most
+
+
+# a block and what a loop still holds of the one before; teacher and student in K-prune
+@pytest.mark.parametrize("name, options, blocks", [(*w, b) for w, b in zip(WAYS, (2, 2, 2, 3, 2))])
+def test_few_blocks_are_in_memory(name, options, blocks, calibration, tokenizer, tmp_path, alive):
+    model = models.load(DATA / "mixlm", stream=True)[0]
+    small = methods()[name](model, calibration, ratio=0.5, **options)
+    models.save(small, tokenizer, tmp_path / "m", {})
+    assert 1 <= alive["blocks"] <= blocks
+
+
+def test_scratch_files_live_as_long_as_a_model_needs_them(tmp_path):
+    (tmp_path / "s").mkdir()
+    model = models.load(DATA / "mixlm", stream=True, scratch=tmp_path / "s")[0]
+    student = structure.fork(model)
+    name = "model.layers.0.mlp.up_proj.weight"
+    for value in (1.0, 2.0):
+        other = None
+        structure.place(student, name, torch.full_like(student.get_parameter(name), value))
+        other = structure.fork(student)
+        assert len(list((tmp_path / "s").iterdir())) == 1  # the one before is not needed any more
+    structure.own(student, model)
+    del student
+    assert (other.get_parameter(name) == 2).all() and not (model.get_parameter(name) == 2).any()
+    del other
+    assert not list((tmp_path / "s").iterdir())
+
+
+def test_finished_steps_are_restored(calibration, tmp_path):
+    expected = methods()["kprune"](models.load(DATA / "mixlm")[0], calibration, ratio=0.5)
+    runs = [models.load(DATA / "mixlm", stream=True)[0] for _ in range(2)]
+    methods()["kprune"](runs[0], calibration, ratio=0.5, progress=Progress(tmp_path / "p"))
+    for file in sorted((tmp_path / "p").iterdir())[5:]:
+        file.unlink()
+    assert same(methods()["kprune"](runs[1], calibration, ratio=0.5, progress=Progress(tmp_path / "p")), expected)
+
+
+def test_what_needs_the_model_in_memory_is_refused(calibration):
+    model = models.load(DATA / "mixlm", stream=True)[0]
+    with pytest.raises(ValueError, match="latency .* streams from files does not allow: give more memory"):
+        methods()["magnitude"](model, calibration, latency=0.1)
+
+
+def rewritten(tmp_path, change):
+    """A copy of the small Llama whose weights `change` has changed."""
+    folder = tmp_path / "changed"
+    shutil.copytree(DATA / "mixlm", folder)
+    save_file(change(load_file(folder / "model.safetensors")), folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def test_keys_without_the_base_model_prefix_are_found(decoder, tmp_path):
+    folder = rewritten(tmp_path, lambda t: {k.removeprefix("model."): v for k, v in t.items()})
+    assert same(models.load(folder, stream=True)[0], decoder[0])
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda t: {k.replace("up_proj", "w3"): v for k, v in t.items()}, "holds 'model.layers.0.mlp.up_proj.weight'"),
+        (lambda t: {k: v for k, v in t.items() if "embed" not in k}, "holds 'model.embed_tokens.weight' under"),
+        (lambda t: {k: v.to(torch.int8) for k, v in t.items()}, "of I8 in its file"),
+        (lambda t: {k: v[..., :5].contiguous() for k, v in t.items()}, "5\\) of F16 in its file"),
+    ],
+)
+def test_files_that_cannot_be_streamed_are_refused(change, message, tmp_path):
+    with pytest.raises(ValueError, match=f"cannot be loaded: .*{message}.* cannot be streamed"):
+        models.load(rewritten(tmp_path, change), stream=True)
+
+
+NAMES = ("kprune", "wanda")
+
+
+def steps(**options):
+    """What memory.plan takes, for two methods."""
+    return [(methods()[name], options) for name in NAMES]
+
+
+def test_the_plan_prefers_memory_then_streams_then_refuses(decoder, calibration):
+    sizes = models.skeleton(DATA / "mixlm")[0]
+    found = [memory.estimate(sizes, calibration, memory.needs_of(m), {}, torch.float32) for m, _ in steps()]
+    whole, streamed = max(e.whole for e in found), max(e.streamed for e in found)
+    assert streamed < whole
+    real = memory.estimate(decoder[0], calibration, memory.Needs(), {}, torch.float32)
+    assert real == memory.estimate(sizes, calibration, memory.Needs(), {}, torch.float32)
+
+    def plan(limit, **options):
+        return memory.plan(sizes, calibration, steps(**options), torch.float32, limit)
+
+    assert not plan(None)[0] and not plan(whole)[0]
+    assert plan(whole - 1)[0] and "streams" in plan(whole - 1)[1]
+    with pytest.raises(ValueError, match="MB streamed from files, but .* may be used: lower --batch-size or --tokens"):
+        plan(streamed - 1)
+    with pytest.raises(ValueError, match="kprune cannot stream with its options, but"):
+        plan(whole - 1, latency=0.1)
+
+
+def test_more_of_anything_needs_more(calibration):
+    sizes = models.skeleton(DATA / "mixlm")[0]
+
+    def needed(batches=calibration, dtype=torch.float32, **needs):
+        found = memory.estimate(sizes, batches, memory.Needs(**needs), {"ratio": 0.5}, dtype)
+        return found.whole, found.streamed
+
+    usual = needed()
+    for more in (needed(calibration * 40), needed(streams=90), needed(matrices=30), needed(models=3)):
+        assert all(a > b for a, b in zip(more, usual))
+    assert all(a < b for a, b in zip(needed(dtype=torch.bfloat16), usual))
+    assert needed(streamed=False) == (usual[0], None)
+
+
+def test_training_refuses_to_stream(calibration):
+    with pytest.raises(ValueError, match="trains all weights at once, which a model that streams"):
+        methods()["dynamic_sparse"](models.load(DATA / "mixlm", stream=True)[0], calibration)
+
+
+def test_a_job_streams_where_memory_asks_for_it(tmp_path):
+    told = []
+
+    def run(name, limit):
+        texts, step = DATA / "text/math_sample.txt", [job.Step("wanda", {"ratio": 0.5})]
+        return job.run(
+            str(DATA / "mixlm"), step, texts, tmp_path / name, tokens=400, memory_limit=limit, tell=told.append
+        )
+
+    run("one", 10**9)
+    run("other", 35 * 10**6)
+    assert "streams" not in told[0] and told[1].endswith("35 MB may be used: the model streams")
+    assert same(models.load(tmp_path / "other")[0], models.load(tmp_path / "one")[0])
+    assert "block by block" in json.loads((tmp_path / "other/compression.json").read_text())["reloaded"]
+    assert {p.name for p in tmp_path.iterdir()} == {"one", "other"}
+    with pytest.raises(ValueError, match="memory: about .* but 1 MB may be used"):
+        run("third", 10**6)
+    assert {p.name for p in tmp_path.iterdir()} == {"one", "other"}
