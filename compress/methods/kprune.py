@@ -26,7 +26,7 @@ from compress.structure import Sublayer, fork, own, place, remove, sublayers
 from compress.training import divergence
 from compress.walk import Batch, entered, frozen, mean_length, real, row_weights, run, track
 
-NEEDS = Needs(models=2, streams=3, gradients=True, matrices=3, copies=2, removes=True)
+NEEDS = Needs(models=2, streams=3, gradients=True, matrices=4, copies=2, removes=True)
 
 
 @dataclass
