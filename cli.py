@@ -281,8 +281,8 @@ def _steps(order: list[tuple[str, str]], known: dict[str, Callable]) -> list[tup
 @main.command()
 @click.argument("model")
 @click.option("--baseline", help="Another model, measured on the same data; changes are paired.")
-@click.option("--data", "file", required=True, type=click.Path(path_type=Path), help="TEXTS; accuracy needs labels.")
-@click.option("--metric", type=click.Choice(["accuracy", "perplexity"]), help="Default: what the model is for.")
+@click.option("--data", "file", required=True, type=click.Path(path_type=Path), help="TEXTS, or a labelled table.")
+@click.option("--metric", help="See above. Default: the first for what the model is for.")
 @click.option(
     "--tokens",
     default=100_000,
@@ -292,7 +292,12 @@ def _steps(order: list[tuple[str, str]], known: dict[str, Callable]) -> list[tup
 )
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write result.json.")
 def evaluate(model, baseline, file, metric, tokens, out) -> None:
-    """Accuracy or perplexity with a 95 % interval, size, FLOPs, latency and peak memory, as JSON."""
+    """A metric with its 95 % interval, size, FLOPs, latency and peak memory, as JSON.
+
+    Metrics by what MODEL is for: perplexity (next tokens); accuracy, f1, macro_f1 (classes); spearman, pearson (one
+    value); f1, macro_f1 of the words not labelled O, accuracy (labels of tokens); f1, exact_match (answers).
+    Columns: text, perhaps text_pair, and label; tokens and labels (lists); or question, context, answers.
+    """
     from compress import evaluate as measure
 
     quiet()

@@ -15,9 +15,10 @@ import click
 import numpy as np
 from scipy import stats
 
-from compress import calibration, evaluate, models
+from compress import calibration, metrics, models, predict
+from compress.examples import read_examples
 from compress.methods import kprune
-from compress.texts import batches, cut, read_examples, read_texts
+from compress.texts import batches, cut, read_texts
 from transmeter import data, ranking
 
 TEXTS = (
@@ -50,7 +51,7 @@ def main(model: str, datasets: Path, task: str, ratio: float, tokens: int, seeds
     """Prune with every candidate and seed, correlate with the score and with each of its terms alone."""
     dense, tokenizer = models.load(model)
     texts, labels = read_examples(datasets / "text" / task / "test.csv.gz")
-    texts, labels = texts[:rows], evaluate.class_ids(dense, labels[:rows])
+    texts, labels = texts[:rows], predict.class_ids(dense, labels[:rows])
     own = read_texts(datasets / "text" / task / "train.csv.gz")
     pools = {name: read_texts(datasets / "text" / name / "train.csv.gz") for name in TEXTS if name != task}
     pools |= {name: read_texts(datasets / "lm" / f"{name}.txt") for name in LM}
@@ -61,8 +62,8 @@ def main(model: str, datasets: Path, task: str, ratio: float, tokens: int, seeds
         accuracy = []
         for seed in range(seeds):
             net = kprune.compress(dense, batches(tokenizer, cut(tokenizer, pool, tokens, 64, seed)), ratio=ratio)
-            accuracy.append(float((evaluate.predict(net, tokenizer, texts) == labels).float().mean()))
-        length = float(np.mean([len(t.split()) for t in pool[:2000]]))
+            accuracy.append(float((predict.classes(net, tokenizer, texts) == labels).mean()))
+        length = float(np.mean([len((t if isinstance(t, str) else " ".join(t)).split()) for t in pool[:2000]]))
         runs.append({"candidate": name, "accuracy": accuracy, "words": length, **scores.get(name, {})})
         click.echo(json.dumps(runs[-1]))
     truth = np.array([np.mean(r["accuracy"]) for r in runs[1:]])
@@ -76,7 +77,7 @@ def main(model: str, datasets: Path, task: str, ratio: float, tokens: int, seeds
     reached = float(truth[[r["candidate"] for r in runs[1:]].index(best)])
     gains = {"picked": best, "picked accuracy": reached, "mean of candidates": float(truth.mean())}
     gains |= {"best of candidates": float(truth.max()), "worst of candidates": float(truth.min())}
-    dense_accuracy = evaluate.accuracy(evaluate.predict(dense, tokenizer, texts) == labels)
+    dense_accuracy = metrics.share(predict.classes(dense, tokenizer, texts) == labels)
     result = {"task": task, "ratio": ratio, "tokens": tokens, "seeds": seeds, "dense": dense_accuracy}
     out.write_text(json.dumps(result | {"spearman": summary, "choice": gains, "runs": runs}, indent=1))
     click.echo(json.dumps(summary | gains))

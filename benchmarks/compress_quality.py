@@ -13,10 +13,11 @@ from pathlib import Path
 import click
 from torch import nn
 
-from compress import evaluate, models
+from compress import metrics, models, predict
 from compress.budget import flops
+from compress.examples import read_examples
 from compress.methods import kprune, magnitude
-from compress.texts import batches, cut, read_examples, read_texts
+from compress.texts import batches, cut, read_texts
 from compress.walk import mean_length
 
 METHODS = {
@@ -37,11 +38,11 @@ def main(model: str, task: Path, tokens: int, seeds: int, rows: int, out: Path) 
     """Compress at 40, 60 and 80 % with every method and seed; write every run to JSON."""
     dense, tokenizer = models.load(model)
     texts, labels = read_examples(task / "test.csv.gz")
-    texts, labels = texts[:rows], evaluate.class_ids(dense, labels[:rows])
+    texts, labels = texts[:rows], predict.class_ids(dense, labels[:rows])
     pool = read_texts(task / "train.csv.gz")
 
     def measured(net: nn.Module) -> dict:
-        return evaluate.accuracy(evaluate.predict(net, tokenizer, texts) == labels)
+        return metrics.share(predict.classes(net, tokenizer, texts) == labels)
 
     runs = [{"method": "dense", "ratio": 0.0, "seed": None, **measured(dense)}]
     for seed in range(seeds):

@@ -70,16 +70,27 @@ Compress = Callable[..., nn.Module]
 @click.argument("datasets", type=click.Path(exists=True, path_type=Path))
 @click.argument("dense", type=click.Path(exists=True, path_type=Path))
 @click.option("--decoder", default="data/mixlm", show_default=True)
-@click.option("--tokens", default=10_000, show_default=True, help="Of calibration.")
+@click.option("--task", "tasks", multiple=True, default=(*TASKS, "decoder"), help="May repeat. Default: all.")
+@click.option("--tokens", default=8000, show_default=True, help="Of calibration; the decoder gets twice as many.")
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--rows", default=1000, show_default=True, help="Test sentences, the first of the file.")
 @click.option("--jobs", default=2, show_default=True, help="Cells at a time, one thread each.")
 @click.option("--out", default="benchmarks/results/prune_quality.json", type=click.Path(path_type=Path))
-def main(datasets: Path, dense: Path, decoder: str, tokens: int, seeds: int, rows: int, jobs: int, out: Path) -> None:
+def main(
+    datasets: Path,
+    dense: Path,
+    decoder: str,
+    tasks: Sequence[str],
+    tokens: int,
+    seeds: int,
+    rows: int,
+    jobs: int,
+    out: Path,
+) -> None:
     """Prune with every method, ratio and seed; write every run, and the summary, to JSON."""
     done = json.loads(out.read_text())["runs"] if out.exists() else []
     have = {(r["task"], r["seed"]) for r in done}
-    cells = [(t, s) for s in range(seeds) for t in (*TASKS, "decoder") if (t, s) not in have]
+    cells = [(t, s) for s in range(seeds) for t in tasks if (t, s) not in have]
 
     def cell(task: str, seed: int) -> list[dict]:
         torch.set_num_threads(1)
@@ -114,9 +125,9 @@ def encoder_runs(folder: str, task: Path, tokens: int, rows: int, seed: int) -> 
 
     found = [run("dense", 0.0, dense)]
     wanted: dict[str, Compress] = {**STRUCTURED, **({"magnitude": magnitude.compress} if seed == 0 else {})}
-    wanted |= ABLATION if task.name in ABLATED else {}
     for ratio in RATIOS:
-        for name, compress in wanted.items():
+        ablation = ABLATION if task.name in ABLATED and ratio == max(RATIOS) else {}
+        for name, compress in {**wanted, **ablation}.items():
             found.append(run(name, ratio, compress(dense, data if "true labels" in name else plain, ratio=ratio)))
     return found
 

@@ -49,7 +49,8 @@ class Budget:
     """What the units of each sublayer cost and what all that stay may cost together, in one currency.
 
     unit: "FLOPs", "parameters", "bytes" or "seconds"; costs: of one unit, one a sublayer; allowed: for all units
-    together; dense: the cost of all units now; multiples: of units, one a sublayer.
+    together; dense: the cost of all units now; multiples: of units, one a sublayer; piece: what goes at once, a unit
+    (or a multiple of them), a sublayer or a block; clock: what seconds are measured by.
     """
 
     unit: str
@@ -58,27 +59,49 @@ class Budget:
     allowed: float
     dense: float
     multiples: list[int]
+    piece: latency.Piece
+    clock: latency.Clock | None = None
 
-    def require(self, model: nn.Module) -> None:
+    @property
+    def step(self) -> float:
+        """The cost of the largest piece."""
+        if self.piece == "unit":
+            return max(c * m for c, m in zip(self.costs, self.multiples))
+        pieces: dict[object, float] = {}
+        for s, c in zip(self.found, self.costs):
+            key = s.block if self.piece == "block" else s.output
+            pieces[key] = pieces.get(key, 0.0) + s.units * c
+        return max(pieces.values())
+
+    def left(self, model: nn.Module) -> float:
+        """The cost of the units that `model` has left, all its blocks still being there."""
+        costs = {s.output: c for s, c in zip(self.found, self.costs)}
+        return sum(s.units * costs[s.output] for s in sublayers(model))
+
+    def require(self, model: nn.Module, left: float | None = None) -> None:
         """Raise RuntimeError unless what is left of `model` fits, and no more is gone than asked for.
 
-        Within 0.5 % of what there was, or within the largest step that is possible where that is more.
+        Within 0.5 % of what there was, or within the largest piece where that is more. left: the cost of what is left,
+        where blocks are gone. Seconds are measured once more: warns where they are a tenth over the request.
         """
-        costs = {s.output: c for s, c in zip(self.found, self.costs)}
-        left = sum(s.units * costs[s.output] for s in sublayers(model))
-        step = max(c * m for c, m in zip(self.costs, self.multiples))
-        if not self.allowed - max(0.005 * self.dense, step) <= left <= self.allowed + 0.005 * self.dense:
+        left = self.left(model) if left is None else left
+        if not self.allowed - max(0.005 * self.dense, self.step) <= left <= self.allowed + 0.005 * self.dense:
             raise RuntimeError(f"{self.unit} left: {left:.6g} reached, {self.allowed:.6g} requested")
+        if self.clock:
+            self.clock.check(model)
 
 
-def budget(model: nn.Module, tokens: float, limits: Limits, progress: Progress | None = None) -> Budget:
-    """The budget that a structured method has to keep, sequences having `tokens` tokens.
+def budget(
+    model: nn.Module, tokens: float, limits: Limits, piece: latency.Piece = "unit", progress: Progress | None = None
+) -> Budget:
+    """The budget that a structured method has to keep, sequences having `tokens` tokens; piece: what goes at once.
 
     progress: where a resumed run finds the latencies that it was planned with. Raises ValueError for a limit that
     cannot be reached by removing heads and neurons.
     """
     found = sublayers(model)
     multiples = [min(limits.multiple, s.units) if s.kind == "ffn" else 1 for s in found]
+    clock = None
     rest = 0.0  # what is no unit's: embeddings, norms, head
     if limits.parameters or limits.bytes:
         size = 1 if limits.parameters else (model.config.dtype or torch.float32).itemsize
@@ -87,7 +110,8 @@ def budget(model: nn.Module, tokens: float, limits: Limits, progress: Progress |
         rest = size * sum(p.numel() for p in model.parameters()) - sum(s.units * c for s, c in zip(found, costs))
     elif limits.latency:
         unit, limit = "seconds", limits.latency
-        measure = partial(latency.table, model, found, round(tokens))
+        clock = latency.Clock(model, round(tokens), limit)
+        measure = partial(latency.table, clock, found, piece)
         rest, costs = progress.once("latency", measure) if progress else measure()
     else:
         unit, limit = "FLOPs", None
@@ -98,7 +122,7 @@ def budget(model: nn.Module, tokens: float, limits: Limits, progress: Progress |
         raise ValueError(
             f"{unit} {limit:.6g} cannot be reached by removing heads and neurons: give more than {rest:.6g}"
         )
-    return Budget(unit, found, costs, min(allowed, dense), dense, multiples)
+    return Budget(unit, found, costs, min(allowed, dense), dense, multiples, piece, clock)
 
 
 def check_ratio(ratio: float) -> None:

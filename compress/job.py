@@ -5,7 +5,6 @@ import inspect
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -19,8 +18,7 @@ from compress.budget import Limits
 from compress.methods import methods
 from compress.offload import move
 from compress.progress import Progress
-from compress.structure import context
-from compress.texts import batches, cut, read_texts
+from compress.texts import batches, read_texts
 from compress.walk import Batch
 
 SHARED = ("in_place", "progress", "seed")  # arguments of a method that are not options of one step
@@ -64,14 +62,10 @@ def run(
     work = out.absolute().parent / f".{out.name}.unfinished"
     if work.exists() and not resume:
         raise ValueError(f"{work} holds an unfinished run: add --resume to go on with it, or remove it")
-    pool, used = read_texts(texts), calibration.describe(texts)
+    pool = read_texts(texts)
     models.check_device(device)
     sizes, tokenizer = models.skeleton(model)
-    # a set that calibrate wrote has its budget already
-    limit, draw = (sys.maxsize, None) if "provenance" in used else (tokens, seed)
-    sequences = cut(tokenizer, pool, limit, context(sizes, calibration.MAX_LENGTH), draw)
-    if not sequences:
-        raise ValueError(f"{texts} gives no sequence of {tokens} tokens: raise --tokens")
+    sequences, used = calibration.draw(texts, pool, sizes, tokenizer, tokens, seed)
     cpu = batches(tokenizer, sequences, batch_size)
     stream = False
     if device != "auto":  # which spreads the model over what there is
@@ -93,13 +87,13 @@ def run(
             net = _apply(net, data, step, seed, work / f"{index}-{step.method}")
             done.append({**asdict(step), "seconds": time.perf_counter() - start})
     except BaseException:
-        if not any(work.rglob("*.safetensors")):  # nothing is finished that could be gone on with
+        if not any(work.glob("[0-9]*/*.safetensors")):  # nothing is finished that could be gone on with
             shutil.rmtree(work)
         raise
     card = {
         "base_model": model,
         "steps": done,
-        "calibration": {"texts": str(texts), "tokens": sum(map(len, sequences)), "seed": seed, **used},
+        "calibration": used,
         "device": device,
         "dtype": str(dtype).removeprefix("torch."),
     }

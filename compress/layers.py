@@ -4,6 +4,8 @@ This file is copied as `modeling_compressed.py` into every folder that needs it,
 reload the model (`trust_remote_code=True`); it imports nothing but torch and transformers.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -92,9 +94,7 @@ def linearise(model: nn.Module) -> None:
 
 def convolutions(model: nn.Module) -> list[str]:
     """Paths of the linear layers that the class of `model` has as `Conv1D`."""
-    with torch.device("meta"):
-        fresh = base_class(model)(model.config)
-    return [path for path, module in fresh.named_modules() if isinstance(module, Conv1D)]
+    return [path for path, module in _fresh(model).named_modules() if isinstance(module, Conv1D)]
 
 
 def convolve(model: nn.Module) -> None:
@@ -118,8 +118,7 @@ def changes(model: nn.Module) -> dict[str, dict]:
 
     Returns {"shapes": {path: [out, in]}, "no_attention": {path: [features, bias]}, "bitmask": {path: nonzeros}}.
     """
-    with torch.device("meta"):
-        new = base_class(model)(model.config)
+    new = _fresh(model)
     linearise(new)
     fresh = dict(new.named_modules())
     found: dict[str, dict] = {"shapes": {}, "no_attention": {}, "bitmask": {}}
@@ -152,6 +151,23 @@ def rebuild(model: nn.Module, changed: dict[str, dict]) -> None:
         refresh(model, path)
 
 
+def _fresh(model: nn.Module) -> nn.Module:
+    """What the config of `model` alone would build, without memory for weights."""
+    base = base_class(model)
+    with torch.device("meta"), _plain(model.config, base):
+        return base(model.config)
+
+
+@contextmanager
+def _plain(config, base: type) -> Iterator[None]:
+    """Let a config be of the class that `base` knows: some heads look up the rest of their model by it."""
+    kind, config.__class__ = type(config), base.config_class
+    try:
+        yield
+    finally:
+        config.__class__ = kind
+
+
 @cache
 def compressed_config(base: type) -> type:
     """The config class of the compressed kind of `base`, a transformers config class.
@@ -167,7 +183,8 @@ def compressed_model(base: type) -> type:
     """The model class of the compressed kind of `base`, a transformers model class."""
 
     def build(self, config) -> None:
-        base.__init__(self, config)
+        with _plain(config, base):
+            base.__init__(self, config)
         rebuild(self, config.compressed)
 
     members = {"config_class": compressed_config(base.config_class), "__init__": build}

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from compress import layers, offload
+from compress import layers, offload, walk
 
 AUTO_CLASSES = (
     "AutoModelForCausalLM",
@@ -22,6 +23,14 @@ AUTO_CLASSES = (
     "AutoModelForQuestionAnswering",
     "AutoModelForMaskedLM",
 )
+# what a model is for, by the end of its class's name; a classifier of one class gives "values"
+HEADS = {
+    "ForCausalLM": "text",
+    "LMHeadModel": "text",
+    "ForSequenceClassification": "classes",
+    "ForTokenClassification": "labels",
+    "ForQuestionAnswering": "answers",
+}
 MODELING_FILE = "modeling_compressed"
 
 
@@ -38,8 +47,8 @@ def load(
     device: of torch, or "auto" to spread the blocks over all GPUs and the memory (accelerate); stream: leave the
     blocks in their files and put what is changed into the folder `scratch` (compress.offload). No code of a folder is
     run, also not for what `save` wrote. The type that the weights are stored in stays in `config.dtype`. Raises
-    ValueError for what is not a causal language model or a sequence classifier of transformers, or a device that is
-    not here.
+    ValueError for an architecture without one of the `HEADS`, a device that is not here, a tokenizer that is missing,
+    slow or larger than the model's vocabulary, and for weights that are NaN or infinite.
     """
     check_device(device)
     config = config_of(source)
@@ -55,7 +64,10 @@ def load(
         raise ValueError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
     layers.densify(model)
     layers.linearise(model)
+    _align(model)
     model.config.dtype = stored
+    _check(source, model, tokenizer)
+    _agree(model, tokenizer)
     return model.eval(), tokenizer
 
 
@@ -65,14 +77,63 @@ def skeleton(source: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     cls = _class_of(source, config)
     try:
         model = offload.skeleton(cls, source)
-        return model, AutoTokenizer.from_pretrained(source, config=model.config)
+        tokenizer = AutoTokenizer.from_pretrained(source, config=model.config)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+    _check(source, model, tokenizer)
+    _agree(model, tokenizer)
+    return model, tokenizer
 
 
 def _class_of(source: str | Path, config: Mapping[str, object]) -> type:
     base = base_of(source, config)
     return layers.compressed_model(base) if "compressed" in config else base
+
+
+def _align(model: nn.Module) -> None:
+    """Move weights to where torch would put them: on an odd address of a mapped file sums differ in their last bit."""
+    for parameter in model.parameters():
+        if parameter.data_ptr() % 64:
+            parameter.data = parameter.data.clone()
+
+
+def _check(source: str | Path, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise ValueError for weights that are not finite and for a tokenizer that is not the model's."""
+    for name, parameter in model.named_parameters():
+        if not parameter.is_meta and not parameter.isfinite().all():
+            raise ValueError(f"{source}: the weight '{name}' holds NaN or infinity: give a sound copy of the model")
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes up where there is no file
+        raise ValueError(f"{source} has no tokenizer in it: put the files that the model was trained with beside it")
+    if not tokenizer.is_fast:
+        wanted = "offsets and windows need a fast tokenizer: save one as tokenizer.json"
+        raise ValueError(f"{source} has a slow tokenizer ({type(tokenizer).__name__}), but {wanted}")
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        remedy = "give the model's own tokenizer, or resize_token_embeddings and train them"
+        raise ValueError(f"{source}: the tokenizer has {len(tokenizer)} tokens, the model {rows} embeddings: {remedy}")
+
+
+def _agree(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make model and tokenizer mean the same by padding and by token types."""
+    if getattr(model.config, "type_vocab_size", 0) < 2:  # the tokenizer may be of a family that has types
+        tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n != "token_type_ids"]
+    if layers.base_class(model).__name__.endswith("ForSequenceClassification"):
+        pad = model.config.pad_token_id  # a decoder classifies by the last token that is not padding
+        if pad is None or not 0 <= pad < len(tokenizer):
+            known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+            model.config.pad_token_id = next(i for i in known if i is not None)
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.config.pad_token_id)
+
+
+def task_of(source: str | Path) -> str:
+    """What a model is for, from its config: text, classes, values (a regression), labels of tokens, or answers.
+
+    Raises ValueError as `load` for what has no such head.
+    """
+    config = config_of(source)
+    name = base_of(source, config).__name__
+    task = next(task for head, task in HEADS.items() if name.endswith(head))
+    return "values" if task == "classes" and len(config.get("id2label") or "two") == 1 else task
 
 
 def check_device(device: str) -> None:
@@ -100,8 +161,8 @@ def base_of(source: str | Path, config: Mapping[str, object]) -> type:
     """The transformers class of a model, or of which it is the compressed kind. Raises ValueError as `load`."""
     name = (config.get("architectures") or ["(none)"])[0].removeprefix("Compressed")
     base = getattr(transformers, name, None)
-    if base is None or not name.endswith(("ForCausalLM", "LMHeadModel", "ForSequenceClassification")):
-        wanted = "give a ...ForCausalLM or a ...ForSequenceClassification of transformers"
+    if base is None or not name.endswith(tuple(HEADS)):
+        wanted = f"give a class of transformers that ends in {', '.join(HEADS)}"
         raise ValueError(f"{source}: architecture '{name}' has no head to compress for: {wanted}")
     return base
 
@@ -127,12 +188,21 @@ def config_of(source: str | Path) -> dict:
 
 
 def check_output(out: str | Path) -> Path:
-    """`out` as a path that may be written. Raises ValueError if something is there or its parent is missing."""
+    """`out` as a path that may be written. Raises ValueError if something is there or nothing can be written there."""
     out = Path(out)
+    parent = out.absolute().parent
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists already: give a new folder or remove it first")
-    if not out.absolute().parent.is_dir():
-        raise ValueError(f"{out.absolute().parent} does not exist: create it first")
+    file = next((p for p in (parent, *parent.parents) if p.is_file()), None)
+    if file:
+        raise ValueError(f"{out} would be inside {file}, which is a file: give a new folder elsewhere")
+    if not parent.is_dir():
+        raise ValueError(f"{parent} does not exist: create it first")
+    try:
+        with tempfile.TemporaryDirectory(dir=parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"{parent} cannot be written to ({error.strerror}): give a folder elsewhere") from None
     return out
 
 
@@ -142,7 +212,8 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, out: str | Path, 
 
     Weights take the type that they were stored in (`config.dtype`). What changed in the layers goes to config.json and
     is derived from the model itself. card: what was done with which data, written to compression.json.
-    Raises RuntimeError if the reloaded model differs in a single logit.
+    Raises RuntimeError if the reloaded model differs in a single logit, and OSError where it cannot be written (a full
+    disk); in both cases nothing is left.
     """
     out = check_output(out)
     partial = out.absolute().parent / f".{out.name}.partial"
@@ -167,6 +238,8 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, out: str | Path, 
         if out.exists():
             out.rmdir()
         partial.rename(out)
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
+        raise OSError(f"{out} cannot be written: {str(error).splitlines()[0]}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return out
@@ -220,6 +293,7 @@ def _compare(folder: Path, reference: Tensor, stream: bool) -> None:
         else:
             cls = getattr(transformers, auto)
             model = cls.from_pretrained(folder, dtype=torch.float32, trust_remote_code=True).eval()
+        _align(model)
         difference = float((_probe(model) - reference).abs().max())
         del model  # one at a time in memory
         if difference:
@@ -227,9 +301,10 @@ def _compare(folder: Path, reference: Tensor, stream: bool) -> None:
 
 
 def _probe(model: nn.Module) -> Tensor:
-    """Logits of fixed tokens, (2, 16, ...)."""
+    """Logits of fixed tokens, (2, rows, classes)."""
     ids = (torch.arange(32) * 37 % model.config.vocab_size).view(2, 16)
-    return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return walk.outputs(model(**batch), batch)
 
 
 def bytes_of(folder: str | Path) -> int | None:

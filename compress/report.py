@@ -11,6 +11,8 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402  the backend comes first
 
+from compress.metrics import METRICS  # noqa: E402
+
 plt.rcParams |= {"svg.fonttype": "none", "text.parse_math": False}  # names may hold dollar signs
 
 # Okabe & Ito 2008: told apart by colour-blind readers; the marker says the same
@@ -36,7 +38,8 @@ def write(inputs: Sequence[Path], out: Path) -> None:
     Raises ValueError for an input that is none of these.
     """
     found = [part for path in inputs for part in _read(path)]
-    results = {m: [c for kind, c in found if kind == "result" and m in c] for m in ("accuracy", "perplexity")}
+    known = dict.fromkeys(metric for names in METRICS.values() for metric in names)
+    results = {m: [c for kind, c in found if kind == "result" and m in c] for m in known}
     sections = [_ranking(content) for kind, content in found if kind == "ranking"]
     sections += [_results(metric, measured) for metric, measured in results.items() if measured]
     sections += [_provenance(content) for kind, content in found if kind == "provenance"]
@@ -131,13 +134,14 @@ def _results(metric: str, results: list[dict]) -> str:
         sizes = [f"{megabytes:.2f}", f"{r['parameters']:,}", f"{r['flops'] / 1e6:,.0f}" if r["flops"] else "-"]
         cells.append([html.escape(name), html.escape(Path(data).name), interval, *sizes, milliseconds, memory])
     axes.set_xlabel("size of the weights on disk, MB")
-    axes.set_ylabel(metric)
+    title = metric.replace("_", " ").capitalize()
+    axes.set_ylabel(title)
     axes.set_xlim(left=0)
     axes.margins(x=0.2, y=0.2)
     heads = [
         "model",
         "data",
-        f"{metric} (95 %)",
+        f"{title} (95 %)",
         "MB",
         "parameters",
         "MFLOPs",
@@ -149,10 +153,10 @@ def _results(metric: str, results: list[dict]) -> str:
         f" {c['ci_high']:+.4f}, 95 %, paired, n = {c['n']})"
         for r in results
         for key, c in r.items()
-        if key in ("accuracy_change", "loss_change_nats")
+        if key in (f"{metric}_change", "loss_change_nats")
     ]
     note = "".join(f"<p>{line}</p>" for line in changes)
-    return f"<h2>{metric.capitalize()} and size</h2>{_svg(figure)}{_table(heads, cells)}{note}"
+    return f"<h2>{title} and size</h2>{_svg(figure)}{_table(heads, cells)}{note}"
 
 
 def _provenance(found: dict) -> str:

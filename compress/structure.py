@@ -5,7 +5,7 @@ them) and neurons. Every unit owns rows of the projections that produce it and c
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -118,7 +118,7 @@ def context(model: nn.Module, wanted: int) -> int:
     """`wanted` tokens, or fewer where the model has not that many positions."""
     # RoBERTa counts its positions from behind the padding index
     lost = model.config.pad_token_id + 1 if model.config.model_type.endswith("roberta") else 0
-    return min(wanted, model.config.max_position_embeddings - lost)
+    return min(wanted, getattr(model.config, "max_position_embeddings", wanted) - lost)
 
 
 def blocks_path(model: nn.Module) -> str:
@@ -213,3 +213,18 @@ def remove(model: nn.Module, sublayer: Sublayer, keep: Tensor) -> None:
         if nothing.bias is not None:
             nothing.bias = output.bias
         model.set_submodule(attention, nothing)
+
+
+def keep_blocks(model: nn.Module, kept: Sequence[int]) -> None:
+    """Leave only the blocks `kept` in `model`, renumbered, and in its config, so that a plain model is left."""
+    holder, _, name = blocks_path(model).rpartition(".")
+    parent = model.get_submodule(holder)
+    blocks = nn.ModuleList(getattr(parent, name)[i] for i in kept)
+    setattr(parent, name, blocks)
+    for i, block in enumerate(blocks):
+        for module in block.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = i
+    model.config.num_hidden_layers = len(kept)
+    if getattr(model.config, "layer_types", None):
+        model.config.layer_types = [model.config.layer_types[i] for i in kept]

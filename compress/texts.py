@@ -1,4 +1,4 @@
-"""Reading texts and labelled examples from files, and turning texts into batches of tokens."""
+"""Reading texts and pairs of texts from files, and turning them into batches of tokens."""
 
 import re
 from collections.abc import Sequence
@@ -14,38 +14,43 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 FORMATS = ".txt (documents separated by blank lines), .csv, .csv.gz, .tsv, .parquet, .jsonl or a data set folder"
 
 
-def read_texts(path: str | Path) -> list[str]:
+Text = str | tuple[str, str]  # a text, or a pair of texts
+
+
+def read_texts(path: str | Path) -> list[Text]:
     """The texts of a file or a saved Hugging Face data set; empty ones are left out.
 
-    Raises ValueError for what cannot be read: missing file, unknown format, no `text` column, no text in it.
+    A table has the column text, perhaps with text_pair; or question and context, which are pairs too; or tokens, lists
+    of words. Raises ValueError for what cannot be read: missing file, unknown format, no such column, no text in it.
     """
     path = Path(path)
     if path.suffix.lower() == ".txt" and path.is_file():
         texts = [t.strip() for t in re.split(r"\n[ \t]*\n", _decode(path).replace("\r\n", "\n"))]
     else:
-        frame = _frame(path)
-        if "text" not in frame:
-            raise ValueError(f"{path} has no column 'text' (columns: {', '.join(map(str, frame.columns))})")
-        texts = [str(t).strip() for t in frame["text"] if isinstance(t, str)]
+        texts = table_texts(path, read_table(path))
     texts = [t for t in texts if t]
     if not texts:
         raise ValueError(f"{path} has no text in it")
     return texts
 
 
-def read_examples(path: str | Path) -> tuple[list[str], list[str]]:
-    """Texts and labels (as text) of a table with the columns `text` and `label`. Raises ValueError as `read_texts`."""
-    if Path(path).suffix.lower() == ".txt":
-        raise ValueError(f"{path} has no labels: accuracy needs a table with the columns text and label")
-    frame = _frame(Path(path))
-    missing = [c for c in ("text", "label") if c not in frame]
-    if missing:
-        raise ValueError(f"{path} has no column '{missing[0]}': accuracy needs the columns text and label")
-    texts = frame["text"].map(lambda t: isinstance(t, str) and bool(t.strip()))
-    frame = frame[texts & frame["label"].notna() & (frame["label"].astype(str).str.strip() != "")]
-    if frame.empty:
-        raise ValueError(f"{path} has no labelled text in it")
-    return frame["text"].astype(str).tolist(), [str(x).removesuffix(".0") for x in frame["label"]]
+def table_texts(path: Path, frame: pd.DataFrame) -> list[Text]:
+    """The text or pair of every row, "" where there is none. Raises ValueError for a table without a column of text."""
+    if "text" not in frame and "tokens" in frame:
+        return [" ".join(words) for words in word_lists(path, frame["tokens"])]
+    first, second = ("question", "context") if {"question", "context"} <= set(frame) else ("text", "text_pair")
+    if first not in frame:
+        raise ValueError(f"{path} has no column 'text' (columns: {', '.join(map(str, frame.columns))})")
+    columns = [[t.strip() if isinstance(t, str) else "" for t in frame[c]] for c in (first, second) if c in frame]
+    return columns[0] if len(columns) == 1 else [(a, b) if a and b else a or b for a, b in zip(*columns)]
+
+
+def word_lists(path: Path, column: pd.Series) -> list[list[str]]:
+    """The words of every row. Raises ValueError for a row that is no list."""
+    for row, words in enumerate(column, 1):
+        if not isinstance(words, list | np.ndarray):
+            raise ValueError(f"{path}, row {row}: '{column.name}' is no list: give .jsonl or .parquet with lists")
+    return [[str(word) for word in words] for words in column]
 
 
 def _decode(path: Path) -> str:
@@ -55,8 +60,8 @@ def _decode(path: Path) -> str:
         raise ValueError(f"{path} is not UTF-8 text (byte {error.start}): convert it first") from None
 
 
-def _frame(path: Path) -> pd.DataFrame:
-    """The table at `path`, empty cells as empty texts."""
+def read_table(path: Path) -> pd.DataFrame:
+    """The table at `path`, empty cells as empty texts. Raises ValueError for what cannot be read."""
     name = path.name.lower()
     if not path.exists():
         raise ValueError(f"{path} does not exist: give {FORMATS}")
@@ -96,41 +101,83 @@ def _read_jsonl(path: Path) -> pd.DataFrame:
 
 
 def cut(
-    tokenizer: Tokenizer, texts: Sequence[str], tokens: int, max_length: int, seed: int | None = None
+    tokenizer: Tokenizer, texts: Sequence[Text], tokens: int, max_length: int, seed: int | None = None
 ) -> list[list[int]]:
     """Token ids of texts in sequences of at most `max_length`, `tokens` real tokens in all (fewer if texts end).
 
-    Long texts become several sequences, each with the tokenizer's special tokens. seed: draw the texts at random;
-    None: take them in order. The last sequence is cut so that budgets compare exactly.
+    Long texts become several sequences, each with the tokenizer's special tokens; of a pair the second text does, each
+    part behind the first text. seed: draw the texts at random; None: take them in order. The last sequence is cut so
+    that budgets compare exactly. What gives fewer than two tokens, or special ones only, is left out.
     """
     order = np.arange(len(texts)) if seed is None else np.random.default_rng(seed).permutation(len(texts))
     sequences, left = [], tokens
     for i in order:
         # no text needs more than what is left; ten characters a token is far beyond any tokenizer's mean
-        for sequence in _windows(tokenizer, texts[i][: 10 * left + 1000], max_length):
+        parts = [part[: 10 * left + 1000] for part in _parts(texts[i])]
+        least = max(2, tokenizer.num_special_tokens_to_add(pair=len(parts) > 1) + 1)
+        for sequence in _windows(tokenizer, parts, max_length):
             if len(sequence) > left:
-                if left > tokenizer.num_special_tokens_to_add():
-                    sequences.append(_windows(tokenizer, tokenizer.decode(sequence, skip_special_tokens=True), left)[0])
+                if left >= least:
+                    again = _parts(decode(tokenizer, sequence))
+                    sequences.append(tokenizer(*again, truncation=True, max_length=left)["input_ids"])
                 return sequences
-            sequences.append(sequence)
-            left -= len(sequence)
+            if len(sequence) >= least:
+                sequences.append(sequence)
+                left -= len(sequence)
     return sequences
 
 
-def _windows(tokenizer: Tokenizer, text: str, max_length: int) -> list[list[int]]:
-    return tokenizer(text, truncation=True, max_length=max_length, return_overflowing_tokens=True)["input_ids"]
+def _parts(text: Text) -> list[str]:
+    return [text] if isinstance(text, str) else [part for part in text if part] or [""]
+
+
+def _windows(tokenizer: Tokenizer, parts: list[str], max_length: int) -> list[list[int]]:
+    at_most = {"truncation": True, "max_length": max_length}
+    if len(parts) > 1:
+        room = max_length - tokenizer.num_special_tokens_to_add(pair=True)
+        second = len(tokenizer(parts[1], add_special_tokens=False, **at_most)["input_ids"])
+        parts = [shorten(tokenizer, parts[0], max(room // 2, room - second)), parts[1]]
+        at_most["truncation"] = "only_second"
+    return tokenizer(*parts, **at_most, return_overflowing_tokens=True)["input_ids"]
+
+
+def shorten(tokenizer: Tokenizer, text: str, tokens: int) -> str:
+    """The beginning of `text` that has at most `tokens` (at least 1) tokens."""
+    at_most = {"truncation": True, "max_length": tokens}
+    ends = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, **at_most)["offset_mapping"]
+    return text[: ends[-1][1]] if len(ends) == tokens else text
+
+
+def decode(tokenizer: Tokenizer, sequence: Sequence[int]) -> Text:
+    """The text of token ids, or the pair where the tokenizer has put a separator between two."""
+    start = second_start(tokenizer, sequence)
+    parts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in (sequence[:start], sequence[start:])]
+    return (parts[0], parts[1]) if parts[1].strip() else parts[0]
+
+
+def second_start(tokenizer: Tokenizer, sequence: Sequence[int]) -> int:
+    """Where the second text of a pair begins: behind the first separator; the length where there is none."""
+    separator = tokenizer.sep_token_id
+    return sequence.index(separator) + 1 if separator in sequence else len(sequence)
+
+
+def pad(tokenizer: Tokenizer, sequences: Sequence[list[int]]) -> dict[str, Tensor]:
+    """Sequences as one batch, padded on the right: input_ids, attention_mask, (sequences, tokens).
+
+    token_type_ids, 1 for a second text and its separator, are there where the tokenizer has them and one is not 0.
+    """
+    shape = (len(sequences), max(map(len, sequences)))
+    ids, mask = torch.full(shape, tokenizer.pad_token_id or 0), torch.zeros(shape, dtype=torch.long)
+    types = torch.zeros_like(mask)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = torch.tensor(sequence)
+        mask[row, : len(sequence)] = 1
+        types[row, second_start(tokenizer, sequence) : len(sequence)] = 1
+    typed = "token_type_ids" in tokenizer.model_input_names and bool(types.any())
+    return {"input_ids": ids, "attention_mask": mask} | ({"token_type_ids": types} if typed else {})
 
 
 def batches(tokenizer: Tokenizer, sequences: Sequence[list[int]], size: int = 32) -> list[dict[str, Tensor]]:
-    """Padded batches (input_ids and attention_mask, both (batch, tokens)) of token sequences, the longest first."""
+    """Padded batches (as `pad` gives them) of token sequences, the longest first."""
     ordered = sorted(sequences, key=len, reverse=True)
-    found = []
-    for start in range(0, len(ordered), size):
-        part = ordered[start : start + size]
-        ids = torch.full((len(part), len(part[0])), tokenizer.pad_token_id or 0)
-        mask = torch.zeros_like(ids)
-        for row, sequence in enumerate(part):
-            ids[row, : len(sequence)] = torch.tensor(sequence)
-            mask[row, : len(sequence)] = 1
-        found.append({"input_ids": ids, "attention_mask": mask})
-    return found
+    return [pad(tokenizer, ordered[start : start + size]) for start in range(0, len(ordered), size)]

@@ -5,7 +5,8 @@ of hidden states (one (batch, tokens, width) a batch) replaces a cache of every 
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-from compress.structure import blocks_path
+from compress.structure import Sublayer, blocks_path
 
 T = TypeVar("T")
 Batch = dict[str, Tensor]  # input_ids and attention_mask, both (batch, tokens); perhaps token_type_ids, labels
@@ -98,13 +99,18 @@ def row_weights(logits: Tensor, batch: Batch) -> Tensor:
 
 
 @contextmanager
-def inputs(model: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """While the context is open, the dictionary it gives holds what last entered each module of `paths`."""
+def inputs(
+    model: nn.Module, paths: Sequence[str], of: Callable[[Tensor], Tensor] = lambda entered: entered
+) -> Iterator[dict[str, Tensor]]:
+    """While the context is open, the dictionary it gives holds what last entered each module of `paths`, or `of` it.
+
+    To be left after gradients are taken: the backward pass of a model that streams runs its blocks anew.
+    """
     seen: dict[str, Tensor] = {}
 
     def look(path: str):
         def hook(module, args):
-            seen[path] = args[0]
+            seen[path] = of(args[0])
 
         return hook
 
@@ -143,6 +149,29 @@ def entered(model: nn.Module, batch: Batch, block: int, hidden: Tensor, paths: S
 
 
 @contextmanager
+def masked(model: nn.Module, found: Sequence[Sublayer], masks: Sequence[Tensor]) -> Iterator[None]:
+    """While the context is open, what enters each output projection is multiplied by the mask of its units.
+
+    masks: one (batch, units) a sublayer of `found`, so that gradients are those of single samples.
+    """
+
+    def hook(columns: int, mask: Tensor):
+        def multiply(module, args):
+            return args[0] * mask.repeat_interleave(columns, dim=1)[:, None]
+
+        return multiply
+
+    handles = [
+        model.get_submodule(s.output).register_forward_pre_hook(hook(s.columns, m)) for s, m in zip(found, masks)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """While the context is open no weight asks for a gradient, so that autograd keeps nothing for it."""
     asking = [p for p in model.parameters() if p.requires_grad]
@@ -160,10 +189,24 @@ def real(batch: Batch, states: Tensor) -> Tensor:
     return states[batch["attention_mask"].bool()]
 
 
+def sums_of_squares(batch: Batch, states: Tensor) -> Tensor:
+    """Sum over the real tokens of the squares of `states` (batch, tokens, features), (features,)."""
+    tokens = batch["attention_mask"][:, :, None]
+    return torch.linalg.vector_norm(states.detach() * tokens, dim=(0, 1)).square()
+
+
 def mean_length(batches: Sequence[Batch]) -> float:
     """Mean number of real tokens a sequence."""
     lengths = torch.cat([b["attention_mask"].sum(1) for b in batches])
     return float(lengths.double().mean())
+
+
+def warn_of_few_tokens(batches: Sequence[Batch], features: int) -> None:
+    """Warn where a least-squares fit of as many weights an output as `features` has fewer real tokens than that."""
+    tokens = sum(int(b["attention_mask"].sum()) for b in batches)
+    if tokens < features:
+        why = f"fewer than the {features} features of the widest layer: the fit leans on the ridge"
+        warnings.warn(f"{tokens} calibration tokens are {why}; give at least {features}", stacklevel=3)
 
 
 def track(steps: Iterable[T], what: str) -> Iterable[T]:

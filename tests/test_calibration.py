@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from datasets import Dataset, load_from_disk
 
-from compress import calibration, evaluate, report
-from compress.texts import batches, cut, read_examples, read_texts
+from compress import calibration, evaluate, metrics, predict, report
+from compress.examples import read_examples
+from compress.texts import batches, cut, read_texts
 from transmeter import data, ranking
 
 DATA = Path(__file__).resolve().parent.parent / "data"
@@ -95,29 +95,29 @@ def test_the_targets_own_domain_is_found_and_written_with_provenance(decoder, tm
 def test_perplexity_is_that_of_the_model_card(decoder):
     """12.5 on all held-out maths when the model was trained; this is a part of it, in windows of 192 tokens."""
     held_out = [(DATA / "text/math_heldout.txt").read_text(encoding="utf-8")]
-    found = evaluate.perplexity(evaluate.window_losses(*decoder, held_out, 8000))
+    found = metrics.perplexity(predict.losses(*decoder, held_out, 8000))
     assert found["ci_low"] < 12.5 < found["ci_high"] and found["n"] > 7000
 
 
 def test_perplexity_against_the_mean_loss():
-    losses = torch.tensor([[20.0, 10.0], [33.0, 11.0], [5.0, 4.0]])
-    found = evaluate.perplexity(losses)
+    losses = np.array([[20.0, 10.0], [33.0, 11.0], [5.0, 4.0]])
+    found = metrics.perplexity(losses)
     assert found["value"] == pytest.approx(math.exp(58 / 25), rel=1e-6) and found["n"] == 25
     assert found["ci_low"] < found["value"] < found["ci_high"]
 
 
 def test_accuracy_and_paired_change():
-    correct = torch.tensor([True] * 90 + [False] * 10)
-    found = evaluate.accuracy(correct)
+    correct = np.array([True] * 90 + [False] * 10)
+    found = metrics.share(correct)
     assert (found["value"], found["n"]) == (0.9, 100) and 0.82 < found["ci_low"] < 0.9 < found["ci_high"] < 0.95
-    change = evaluate.paired_change(correct, torch.ones(100))
+    change = metrics.paired_change(correct, np.ones(100))
     assert change["value"] == pytest.approx(-0.1) and change["ci_low"] < -0.1 < change["ci_high"] < 0
 
 
 def test_labels_are_ids_or_names(encoder, tmp_path):
-    assert evaluate.class_ids(encoder, ["0", "LABEL_2"]).tolist() == [0, 2]
+    assert predict.class_ids(encoder, ["0", "LABEL_2"]).tolist() == [0, 2]
     with pytest.raises(ValueError, match="label 'good' is no class of the model: its classes are 0, 1, 2, LABEL_0"):
-        evaluate.class_ids(encoder, ["good"])
+        predict.class_ids(encoder, ["good"])
     (tmp_path / "a.csv").write_text("text,label\nx,1.0\ny,\n")
     assert read_examples(tmp_path / "a.csv")[1][0] == "1"
     (tmp_path / "b.csv").write_text("text\nx\n")
@@ -163,11 +163,11 @@ def test_mean_states_do_not_depend_on_padding(encoder, tokenizer, texts):
 
 def test_change_of_the_loss_agrees_with_the_two_perplexities():
     a, b = (
-        torch.tensor([[20.0, 10.0], [33.0, 11.0], [5.0, 4.0]]),
-        torch.tensor([[18.0, 10.0], [30.0, 11.0], [5.5, 4.0]]),
+        np.array([[20.0, 10.0], [33.0, 11.0], [5.0, 4.0]]),
+        np.array([[18.0, 10.0], [30.0, 11.0], [5.5, 4.0]]),
     )
-    change = evaluate.loss_change(a, b)
-    ratio = evaluate.perplexity(a)["value"] / evaluate.perplexity(b)["value"]
+    change = metrics.loss_change(a, b)
+    ratio = metrics.perplexity(a)["value"] / metrics.perplexity(b)["value"]
     assert change["value"] == pytest.approx(math.log(ratio)) and change["ci_low"] < change["value"] < change["ci_high"]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from transformers import AutoTokenizer, OPTConfig, OPTForCausalLM
 
 import cli
 
@@ -140,8 +141,10 @@ CALIBRATE = ("calibrate", str(MODEL), "--out", "OUT", "--target", MATH)
         (("compress", str(MODEL), "--set", "ratio=0.5", *COMPRESS[2:], "kprune"), "stands before any --method"),
         (("compress", "nobody/nothing", *COMPRESS[2:], "kprune"), "neither a model folder nor a hub name"),
         (("compress", str(TEXTS), *COMPRESS[2:], "kprune"), "no config.json"),
+        (("compress", str(MODEL), "--calibration", MATH, "--out", MATH + "/m", "--method", "wanda"), "which is a file"),
+        ((*COMPRESS, "wanda", "--tokens", "1"), "needs at least two tokens: give longer texts or more --tokens"),
         (("evaluate", str(MODEL), "--data", "none.txt"), "none.txt does not exist"),
-        (("evaluate", str(MODEL), "--data", MATH, "--metric", "accuracy"), "math_sample.txt"),
+        (("evaluate", str(MODEL), "--data", MATH, "--metric", "accuracy"), "gives no accuracy: use --metric perp"),
         (("report", "none.json", "--out", "r.html"), "none.json does not exist"),
     ],
 )
@@ -152,6 +155,38 @@ def test_bad_input_is_one_line_and_exit_code_2(args, message, tmp_path, monkeypa
     assert message in found.stderr and "Traceback" not in found.stderr and found.stdout == ""
     assert found.stderr.strip().splitlines()[-1].startswith("Error: ")
     assert [p.name for p in tmp_path.iterdir() if p.name != "app"] == []
+
+
+def test_few_calibration_tokens_are_told(tmp_path):
+    (tmp_path / "a.txt").write_text("Let x be a real number.\n\nProve it.\n")
+    options = ("--calibration", tmp_path / "a.txt", "--method", "kprune", "--out", tmp_path / "m")
+    found = run("compress", MODEL, *options, "--tokens", 5000)
+    assert found.exit_code == 0, found.output
+    assert "a.txt holds 13 tokens, fewer than the 5000 asked for: all are used" in found.stderr
+    assert "13 calibration tokens are fewer than the 512 features of the widest layer" in found.stderr
+
+
+def test_a_full_disk_is_one_line_and_exit_code_1(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", full)
+    options = ("--calibration", MATH, "--tokens", 100, "--method", "magnitude", "--out", tmp_path / "m")
+    found = run("compress", MODEL, *options)
+    assert found.exit_code == 1 and "Traceback" not in found.stderr
+    assert found.stderr.splitlines()[-1].endswith("m cannot be written: [Errno 28] No space left on device")
+    assert not [p for p in tmp_path.iterdir() if p.name != "app"]
+
+
+def test_an_unknown_architecture_is_refused_with_what_is_supported(tmp_path):
+    sizes = {"hidden_size": 16, "ffn_dim": 24, "word_embed_proj_dim": 16, "num_hidden_layers": 1}
+    config = OPTConfig(**sizes, num_attention_heads=2, vocab_size=4096, max_position_embeddings=40)
+    OPTForCausalLM(config).save_pretrained(tmp_path / "opt")
+    AutoTokenizer.from_pretrained(MODEL).save_pretrained(tmp_path / "opt")
+    options = ("--calibration", MATH, "--tokens", 100, "--out", tmp_path / "m")
+    for method in ("kprune", "magnitude", "wanda"):
+        found = run("compress", tmp_path / "opt", *options, "--method", method)
+        assert found.exit_code == 2 and "model type 'opt' cannot be compressed: supported are bert" in found.stderr
 
 
 def test_the_targets_own_file_as_source_is_told(tmp_path):

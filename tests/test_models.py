@@ -1,11 +1,15 @@
 """Saving and loading: exact, atomic, by transformers alone in another process, never silently wrong."""
 
+import copy
 import json
 import subprocess
 import sys
 
 import pytest
 import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import AutoTokenizer
 
 from compress import layers, models, structure
 
@@ -32,8 +36,6 @@ if hasattr(model, "lm_head"):
 
 def thinned(model):
     """A copy that lost half of its units, all heads of the first block, and many single weights."""
-    import copy
-
     model = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(0)
     for sub in structure.sublayers(model):
@@ -106,7 +108,69 @@ def test_outputs_that_cannot_be_written_are_refused_before_work(tmp_path):
         models.check_output(tmp_path / "full")
     with pytest.raises(ValueError, match="does not exist: create it first"):
         models.check_output(tmp_path / "none/m")
-    assert models.check_output(tmp_path / "new") == tmp_path / "new"
+    with pytest.raises(ValueError, match="would be inside .*full/file, which is a file"):
+        models.check_output(tmp_path / "full/file/m")
+    assert models.check_output(tmp_path / "new") == tmp_path / "new" and not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_work(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)  # a test that runs as root may write anywhere
+    with pytest.raises(ValueError, match=r"cannot be written to \(Read-only file system\): give a folder elsewhere"):
+        models.check_output(tmp_path / "new")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left")])
+def test_a_full_disk_is_an_os_error_and_leaves_nothing(error, decoder, tmp_path, monkeypatch):
+    def full(self, folder, *args, **kwargs):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(transformers.PreTrainedModel, "save_pretrained", full)
+    with pytest.raises(OSError, match="m cannot be written: .*No space left") as found:
+        models.save(*decoder, tmp_path / "m", {})
+    assert "\n" not in str(found.value) and list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(encoder, tokenizer, tmp_path):
+    broken = copy.deepcopy(encoder)
+    broken.bert.encoder.layer[1].output.dense.weight.data[3, 5] = float("nan")
+    broken.classifier.bias.data[0] = float("inf")
+    broken.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"'bert.encoder.layer.1.output.dense.weight' holds NaN or infinity"):
+        models.load(tmp_path)
+
+
+def test_tokenizers_that_are_not_the_models_are_refused(encoder, tokenizer, root, tmp_path):
+    copy.deepcopy(encoder).save_pretrained(tmp_path)  # it changes the config
+    with pytest.raises(ValueError, match="has no tokenizer in it"):
+        models.load(tmp_path)
+    larger = AutoTokenizer.from_pretrained(root / "data/mixlm")
+    larger.add_tokens(["<new>"])
+    larger.save_pretrained(tmp_path)
+    n = len(tokenizer)
+    with pytest.raises(
+        ValueError, match=f"the tokenizer has {n + 1} tokens, the model {n} embeddings: give the model's"
+    ):
+        models.load(tmp_path)
+
+
+def test_a_slow_tokenizer_is_refused(encoder, tokenizer, tmp_path, monkeypatch):
+    copy.deepcopy(encoder).save_pretrained(tmp_path)  # it changes the config
+    tokenizer.save_pretrained(tmp_path)
+    monkeypatch.setattr(type(tokenizer), "is_fast", False)
+    with pytest.raises(ValueError, match="has a slow tokenizer .* need a fast tokenizer: save one as tokenizer.json"):
+        models.load(tmp_path)
+
+
+def test_weights_at_odd_addresses_load_to_equal_sums(encoder, tokenizer, tmp_path):
+    """A file may hold a weight at any address; vector instructions then sum in another order."""
+    models.save(encoder, tokenizer, tmp_path / "m", {})
+    assert all(p.data_ptr() % 64 == 0 for p in models.load(tmp_path / "m")[0].parameters())
 
 
 def test_models_that_cannot_be_loaded_are_refused(tmp_path, tokenizer):

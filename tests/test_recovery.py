@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import BertConfig, BertForSequenceClassification
 
 from compress import lora, structure, training
-from compress.methods import dynamic_sparse, wanda
+from compress.methods import dynamic_sparse, kprune, wanda
 from compress.progress import Progress
 from compress.texts import batches, cut
 from compress.training import Settings
@@ -240,6 +240,16 @@ def test_merging_changes_nothing(kind, model, calibration):
         assert type(student.get_submodule(path)) is torch.nn.Linear
         assert torch.linalg.matrix_rank(change) <= 4
     assert not hasattr(student, "peft_config")
+
+
+@both_ways
+def test_what_other_methods_removed_is_no_obstacle(recovery, encoder, calibration):
+    cut = kprune.compress(encoder, calibration, ratio=0.9)
+    small = few(cut, calibration, recovery=recovery)
+    for path, mask in masks(small).items():
+        assert mask.shape == cut.get_submodule(path).weight.shape
+        assert not mask.numel() or mask.float().mean() < 0.5
+    assert run(few(small, calibration, recovery=recovery), calibration[0]).isfinite().all()
 
 
 def test_lora_without_peft_says_what_to_install(encoder, calibration, monkeypatch):

@@ -49,7 +49,6 @@ def compress(
     share: float = 0.1,
     rank: int = 16,
     temperature: float = 1.0,
-    hidden: float = 0.0,
     rows: int = 8,
     seed: int = 0,
     in_place: bool = False,
@@ -58,13 +57,13 @@ def compress(
     """Set the share `ratio` of the weights of every linear layer in the blocks to zero, and train the others.
 
     start: where the first zeros come from; recovery: full trains all weights of the blocks that are not zero, lora
-    updates of `rank`; steps, rate, temperature, hidden, rows, seed: of compress.training; every: steps between two
+    updates of `rank`; steps, rate, temperature, rows, seed: of compress.training; every: steps between two
     exchanges of connections, of which the first exchanges the share `share`; progress: where the state of the training
     is kept. Raises ValueError for an option out of range, or where recovery=lora misses peft, and RuntimeError when
     the loss is not finite or the sparsity reached misses the request.
     """
     check_ratio(ratio)
-    settings = Settings(steps, rate, temperature, hidden, rows, seed)
+    settings = Settings(steps, rate, temperature, rows=rows, seed=seed)
     if start not in ("wanda", "magnitude") or recovery not in ("full", "lora"):
         raise ValueError(f"start '{start}', recovery '{recovery}': give wanda or magnitude, full or lora")
     if every < 1 or rank < 1 or not 0 <= share <= 1:

@@ -10,9 +10,8 @@ predictive knowledge is the curvature of the divergence, not its squared gradien
 student still is the teacher and mostly noise while it is close. knowledge=gradient is the paper's.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -22,31 +21,23 @@ from torch.nn import functional as F
 from compress.budget import Limits, budget, select
 from compress.memory import Needs
 from compress.progress import Progress
+from compress.solve import Pair, fit
 from compress.structure import Sublayer, fork, own, place, remove, sublayers
 from compress.training import divergence
-from compress.walk import Batch, entered, frozen, mean_length, real, row_weights, run, track
+from compress.walk import (
+    Batch,
+    frozen,
+    inputs,
+    masked,
+    mean_length,
+    row_weights,
+    run,
+    sums_of_squares,
+    track,
+    warn_of_few_tokens,
+)
 
 NEEDS = Needs(models=2, streams=3, gradients=True, matrices=4, copies=2, removes=True)
-
-
-@dataclass
-class _Pair:
-    """Teacher and student at the entrance of one block, and what enters it, one tensor a batch; last: what enters the
-    last block of the teacher, where knowledge=gradient needs it."""
-
-    teacher: nn.Module
-    student: nn.Module
-    batches: Sequence[Batch]
-    teacher_in: list[Tensor]
-    student_in: list[Tensor]
-    last: list[Tensor | None]
-
-    @torch.no_grad()
-    def advance(self, block: int, to: int) -> None:
-        """Move from the entrance of `block` to that of `to`."""
-        for model, states in ((self.teacher, self.teacher_in), (self.student, self.student_in)):
-            for i, batch in enumerate(self.batches):  # the old states go one by one
-                states[i] = run(model, batch, block, to, states[i])
 
 
 def compress(
@@ -84,35 +75,34 @@ def compress(
         raise ValueError("temperature must be above 0; predictive, representational and ridge at least 0")
     teacher = fork(model)
     student = model if in_place else fork(model)
-    limit = budget(model, mean_length(batches), limits, progress)
+    limit = budget(model, mean_length(batches), limits, progress=progress)
     if limit.allowed >= limit.dense:
         return own(student, model)
+    if tune:
+        warn_of_few_tokens(batches, max(s.units * s.columns for s in limit.found))
     end = model.config.num_hidden_layers - 1
     with torch.no_grad():
-        first = [run(teacher, b, stop=0) for b in batches]
         last = [run(teacher, b, stop=end) if knowledge == "gradient" else None for b in batches]
-    pair = _Pair(teacher, student, batches, first, list(first), last)
+    pair = Pair(teacher, student, batches)
     done = progress.restore(student) if progress else 0
     units = {s.output: s.units for s in sublayers(student)}
-    allowed, at, changed, scores = limit.allowed, 0, False, []
+    allowed, changed, scores = limit.allowed, False, []
     for index, sub in enumerate(track(limit.found, "K-prune")):
         costs = limit.costs[index:]
         if index < done:
             kept = units.get(sub.output, 0)
             allowed, changed = allowed - kept * costs[0], changed or kept < sub.units
             continue
-        if sub.block != at:
-            pair.advance(at, sub.block)
-            at = sub.block
+        pair.advance(sub.block)
         if iterative or not scores:
             draws = torch.Generator(model.device).manual_seed(seed * 1009 + index) if knowledge == "curvature" else None
             with frozen(student):
-                measured = _knowledge(pair, limit.found[index:], temperature, draws)
+                measured = _knowledge(pair, last, limit.found[index:], temperature, draws)
             scores = [(predictive * p + representational * r) / c for (p, r), c in zip(measured, costs)]
         keep = select(scores, costs, allowed, limit.multiples[index:])[0]
         scores = scores[1:]
         changed = changed or not bool(keep.all())
-        for name, value in (_fit(pair, sub, keep, ridge) if changed and tune else {}).items():
+        for name, value in (fit(pair, sub, keep, ridge) if changed and tune else {}).items():
             place(student, name, value)
         remove(student, sub, keep)
         allowed -= int(keep.sum()) * costs[0]
@@ -123,35 +113,42 @@ def compress(
 
 
 def _knowledge(
-    pair: _Pair, remaining: Sequence[Sublayer], temperature: float, generator: torch.Generator | None
+    pair: Pair,
+    last: Sequence[Tensor | None],
+    remaining: Sequence[Sublayer],
+    temperature: float,
+    generator: torch.Generator | None,
 ) -> list[tuple[Tensor, Tensor]]:
     """(predictive, representational) knowledge, each (units,), of every remaining sublayer.
 
     K_pred = mean over samples of 1/2 (dQ/dm)^2, m the mask of a unit on the input of its output projection; Q is the
-    divergence from the teacher, or with a generator the probe of its curvature. K_rep = mean over real tokens of a^2,
-    times the mean squared weight behind it, summed over the dimensions of a head.
+    divergence from the teacher, or with a generator the probe of its curvature; last: what enters the last block of
+    the teacher, where there is no generator. K_rep = mean over real tokens of a^2, times the mean squared weight behind
+    it, summed over the dimensions of a head.
     """
     outputs = [pair.student.get_submodule(s.output) for s in remaining]
     predictive = [torch.zeros(s.units, dtype=torch.float64) for s in remaining]
     squares: list[Tensor | float] = [0.0 for _ in outputs]
     samples = sum(len(b["input_ids"]) for b in pair.batches)
     tokens = sum(int(b["attention_mask"].sum()) for b in pair.batches)
-    for batch, hidden, last in zip(pair.batches, pair.student_in, pair.last):
-        ones = hidden.new_ones(len(hidden), 1)
-        masks = [ones.expand(-1, s.units).clone().requires_grad_() for s in remaining]
-        with _masked(remaining, outputs, masks, batch["attention_mask"]) as seen:
-            logits = run(pair.student, batch, remaining[0].block, hidden=hidden).float()
-            weights = row_weights(logits, batch)
-            if generator is None:
-                with torch.no_grad():
-                    target = run(pair.teacher, batch, pair.student.config.num_hidden_layers - 1, hidden=last).float()
-                loss = divergence(logits, target, weights, temperature)
-            else:
-                loss = curvature_probe(logits, weights, temperature, generator)
-            gradients = torch.autograd.grad(loss.sum(), masks)
+    for batch, hidden, entered in zip(pair.batches, pair.student_in, last):
+        masks = [hidden.new_ones(len(hidden), s.units).requires_grad_() for s in remaining]
+        squared = partial(sums_of_squares, batch)
+        with inputs(pair.student, [s.output for s in remaining], squared) as seen:
+            with masked(pair.student, remaining, masks):
+                logits = run(pair.student, batch, remaining[0].block, hidden=hidden).float()
+                weights = row_weights(logits, batch)
+                if generator is None:
+                    with torch.no_grad():
+                        end = pair.student.config.num_hidden_layers - 1
+                        target = run(pair.teacher, batch, end, hidden=entered).float()
+                    loss = divergence(logits, target, weights, temperature)
+                else:
+                    loss = curvature_probe(logits, weights, temperature, generator)
+                gradients = torch.autograd.grad(loss.sum(), masks)
         for total, gradient in zip(predictive, gradients):
             total += 0.5 * gradient.double().square().sum(0).cpu()
-        squares = [total + seen[p].double() for total, p in zip(squares, outputs)]
+        squares = [total + seen[sub.output].double() for total, sub in zip(squares, remaining)]
     found = []
     for sub, projection, pred, square in zip(remaining, outputs, predictive, squares):
         rep = square / tokens * projection.weight.detach().double().square().mean(0)
@@ -175,72 +172,3 @@ def curvature_probe(logits: Tensor, weights: Tensor, temperature: float, generat
         drawn = torch.searchsorted(levels, points).clamp(max=logs.shape[-1] - 1)
         each = temperature * logs.gather(-1, drawn).squeeze(-1)
     return (each * weights).sum(1) / weights.sum(1).sqrt()
-
-
-@contextmanager
-def _masked(
-    remaining: Sequence[Sublayer], outputs: Sequence[nn.Linear], masks: Sequence[Tensor], attention_mask: Tensor
-) -> Iterator[dict[nn.Linear, Tensor]]:
-    """Multiply what enters every projection by the mask (batch, units) of its units; gives the sums of its squares.
-
-    To be left after the gradients are taken: the backward pass of a model that streams runs its blocks anew.
-    """
-    real_tokens, seen = attention_mask[:, :, None], {}
-
-    def hook(columns: int, mask: Tensor):
-        def multiply(module, args):
-            seen[module] = torch.linalg.vector_norm(args[0].detach() * real_tokens, dim=(0, 1)).square()
-            return args[0] * mask.repeat_interleave(columns, dim=1)[:, None]
-
-        return multiply
-
-    handles = [p.register_forward_pre_hook(hook(s.columns, m)) for s, p, m in zip(remaining, outputs, masks)]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@torch.no_grad()
-def _fit(pair: _Pair, sub: Sublayer, keep: Tensor, ridge: float) -> dict[str, Tensor]:
-    """The output weights, and the bias where there is one, those of the kept units fitted to the teacher; by name.
-
-    min_W |(X_T + Sub_T(X_T)) - X_S - b - A W^T|^2 over real tokens: the teacher's output with its residual, the
-    student's residual X_S, the features A (tokens, kept). Normal equations and Cholesky in float64.
-    """
-    output, original = pair.student.get_submodule(sub.output), pair.teacher.get_submodule(sub.output)
-    kept = keep.repeat_interleave(sub.columns).nonzero().squeeze(1)
-    fit_bias = output.bias is not None
-    size = len(kept) + fit_bias
-    at = {"dtype": torch.float64, "device": output.weight.device}
-    gram, right = torch.zeros(size, size, **at), torch.zeros(size, sub.width, **at)
-    for batch, teacher_in, student_in in zip(pair.batches, pair.teacher_in, pair.student_in):
-        t = entered(pair.teacher, batch, sub.block, teacher_in, [sub.entry, sub.output])
-        s = entered(pair.student, batch, sub.block, student_in, [sub.entry, sub.output])
-        wanted = real(batch, t[sub.entry] + original(t[sub.output]) - s[sub.entry]).double()
-        features = real(batch, s[sub.output])[:, kept].double()
-        if fit_bias:
-            features = F.pad(features, (0, 1), value=1.0)
-        gram += features.T @ features
-        right += features.T @ wanted
-    old = output.weight[:, kept].T
-    old = (old if output.bias is None else torch.cat([old, output.bias[None]])).double()
-    solution = least_squares(gram, right, old, ridge).to(output.weight.dtype)
-    weight = output.weight.clone()
-    weight[:, kept] = solution[: len(kept)].T
-    return {f"{sub.output}.weight": weight} | ({f"{sub.output}.bias": solution[-1]} if fit_bias else {})
-
-
-def least_squares(gram: Tensor, right: Tensor, old: Tensor, ridge: float) -> Tensor:
-    """Solve min |A W - B|^2 + r |W - old|^2 from gram = A^T A (f, f) and right = A^T B (f, o); r = ridge * mean(diag).
-
-    The pull goes to the old weights, so that directions without data stay as they were.
-    """
-    if not len(gram):
-        return old
-    pull = max(ridge * float(gram.diagonal().mean()), torch.finfo(gram.dtype).tiny)
-    factor = gram.clone()
-    factor.diagonal().add_(pull)
-    factor = torch.linalg.cholesky(factor)
-    return torch.cholesky_solve(right + pull * old, factor)

@@ -1,0 +1,63 @@
+"""Depth pruning: whole blocks go, those that change the hidden states least.
+
+Men et al., "ShortGPT: Layers in Large Language Models are More Redundant Than You Expect", 2024, arXiv 2403.03853:
+block influence 1 - cos(h_in, h_out), the mean over tokens (their equation 1). What is left is a plain model.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compress.budget import Limits, budget
+from compress.structure import fork, keep_blocks, own, sublayers
+from compress.walk import Batch, mean_length, real, run, track
+
+
+@torch.no_grad()
+def compress(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    *,
+    ratio: float | None = None,
+    parameters: int | None = None,
+    bytes: int | None = None,
+    latency: float | None = None,
+    in_place: bool = False,
+) -> nn.Module:
+    """Remove blocks until the rest keeps a budget (compress.budget), so up to one block more than was asked for.
+
+    Raises ValueError for an option out of range or a budget that no single block would keep.
+    """
+    limits = Limits(ratio, parameters, bytes, latency)
+    student = model if in_place else fork(model)
+    limit = budget(model, mean_length(batches), limits, "block")
+    if limit.allowed >= limit.dense:
+        return own(student, model)
+    parts = list(zip(limit.found, limit.costs))
+    kept = list(range(model.config.num_hidden_layers))
+    costs = {i: sum(s.units * c for s, c in parts if s.block == i) for i in kept}
+    least = min(costs.values())
+    if limit.allowed < least:
+        what = f"{limit.allowed:.6g} of {limit.dense:.6g} {limit.unit} are allowed, a block takes {least:.6g}"
+        raise ValueError(f"no block would be left: {what}: allow more, or remove heads and neurons")
+    for block in influence(student, batches).argsort(stable=True).tolist():
+        if sum(costs[i] for i in kept) > limit.allowed * (1 + 1e-9) and len(kept) > 1:
+            kept.remove(block)
+    keep_blocks(student, kept)
+    stayed = [c for s, c in parts if s.block in kept]
+    limit.require(student, sum(s.units * c for s, c in zip(sublayers(student), stayed)))
+    return own(student, model)
+
+
+def influence(model: nn.Module, batches: Sequence[Batch]) -> Tensor:
+    """1 - cos(h_in, h_out) of every block, (blocks,): the mean over real tokens."""
+    stream, found = [run(model, b, stop=0) for b in batches], []
+    tokens = sum(int(b["attention_mask"].sum()) for b in batches)
+    for block in track(range(model.config.num_hidden_layers), "Block influence"):
+        after = [run(model, b, block, block + 1, h) for b, h in zip(batches, stream)]
+        pairs = ((real(b, x).double(), real(b, y).double()) for b, x, y in zip(batches, stream, after))
+        found.append(sum(float((1 - F.cosine_similarity(x, y)).sum()) for x, y in pairs) / tokens)
+        stream = after
+    return torch.tensor(found, dtype=torch.float64)

@@ -1,0 +1,168 @@
+"""Fast post-training pruning: heads and neurons chosen by the Fisher information of their masks, which are then tuned.
+
+Kwon et al., "A Fast Post-Training Pruning Framework for Transformers", NeurIPS 2022, arXiv 2204.09656: mask search by
+the diagonal Fisher (their Algorithm 1), rearrangement within each sublayer by the block Fisher, and least squares for
+the values of the masks left. The baseline that K-prune is measured against.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compress.budget import Budget, Limits, budget, select
+from compress.methods.kprune import curvature_probe
+from compress.solve import Pair, least_squares, normal_equations
+from compress.structure import Sublayer, fork, own, place, remove
+from compress.walk import Batch, frozen, masked, mean_length, row_weights, run, track
+
+LARGEST = 10.0  # of a tuned mask; beyond it least squares has lost its hold, and tuning ends (their section 4.3)
+
+
+def compress(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    *,
+    ratio: float | None = None,
+    parameters: int | None = None,
+    bytes: int | None = None,
+    latency: float | None = None,
+    multiple: int = 1,
+    rearrange: bool = True,
+    tune: bool = True,
+    ridge: float = 1e-3,
+    seed: int = 0,
+    in_place: bool = False,
+) -> nn.Module:
+    """Remove heads and neurons down to a budget (compress.budget).
+
+    rearrange: swap units within a sublayer by the block Fisher; tune: fit the values of the masks; ridge: pull of
+    these towards 1, relative to the mean squared effect of a unit; seed: of the labels drawn from the model where the
+    batches bring none, "labels" (batch,) class ids. Raises ValueError for an option out of range or labels that do not
+    fit, and RuntimeError when what is reached misses the request.
+    """
+    limits = Limits(ratio, parameters, bytes, latency, multiple)
+    if ridge < 0:
+        raise ValueError(f"ridge {ridge} is out of range: give at least 0")
+    teacher = fork(model)
+    student = model if in_place else fork(model)
+    limit = budget(model, mean_length(batches), limits)
+    if limit.allowed >= limit.dense:
+        return own(student, model)
+    gradients = mask_gradients(teacher, batches, limit.found, seed)
+    kept = search([g.double().square().sum(0) for g in gradients], limit)
+    if rearrange:
+        kept = [swapped(g, keep) for g, keep in zip(gradients, kept)]
+    pair = Pair(teacher, student, batches)
+    for sub, keep in zip(track(limit.found, "Kwon et al."), kept):
+        values = None
+        if tune:
+            pair.advance(sub.block)
+            values = tuned(pair, sub, keep, ridge)
+            tune = bool((values.abs() <= LARGEST).all())
+        remove(student, sub, keep)
+        if tune and keep.any():
+            weight = student.get_submodule(sub.output).weight
+            place(student, f"{sub.output}.weight", weight.detach() * values.repeat_interleave(sub.columns).to(weight))
+    limit.require(student)
+    return own(student, model)
+
+
+def mask_gradients(model: nn.Module, batches: Sequence[Batch], found: Sequence[Sublayer], seed: int) -> list[Tensor]:
+    """Gradients of the loss of every sample to the masks of the units, one (samples, units) a sublayer, on the CPU.
+
+    The loss is the cross entropy of the labels, or where a batch has none the probe of the model's own Fisher
+    information (labels that it draws itself).
+    """
+    generator = torch.Generator(model.device).manual_seed(seed)
+    gradients: list[list[Tensor]] = [[] for _ in found]
+    for batch in batches:
+        masks = [torch.ones(len(batch["input_ids"]), s.units, device=model.device).requires_grad_() for s in found]
+        with frozen(model), masked(model, found, masks):
+            logits = run(model, batch).float()
+        if "labels" in batch:
+            loss = _task_loss(logits, batch["labels"])
+        else:
+            loss = curvature_probe(logits, row_weights(logits, batch), 1.0, generator)
+        for rows, gradient in zip(gradients, torch.autograd.grad(loss.sum(), masks)):
+            rows.append(gradient.cpu())
+    return [torch.cat(rows) for rows in gradients]
+
+
+def _task_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy, or squared error where there is one class, of logits (batch, 1, classes): (batch,)."""
+    if labels.shape != logits.shape[:1] or logits.shape[1] != 1:
+        raise ValueError(
+            f"labels of shape {tuple(labels.shape)} for {len(logits)} sequences of {logits.shape[1]} outputs each: "
+            "give one label a sequence to a model that classifies sequences, or leave labels out"
+        )
+    if logits.shape[-1] == 1:
+        return (logits[:, 0, 0] - labels).square()
+    return F.cross_entropy(logits[:, 0], labels.long(), reduction="none")
+
+
+def search(importance: Sequence[Tensor], limit: Budget) -> list[Tensor]:
+    """The units to keep, a boolean (units,) a sublayer, so that the least importance is removed (Algorithm 1).
+
+    importance: one (units,) a sublayer. Tries every number of heads, the most important of all layers first, and fills
+    what each leaves of the budget with neurons.
+    """
+    scores = [i / c for i, c in zip(importance, limit.costs)]
+    heads = [i for i, s in enumerate(limit.found) if s.kind == "attention"]
+    pooled = sorted(((-score, i, u) for i in heads for u, score in enumerate(scores[i].tolist())), reverse=True)
+    forced = [torch.full_like(score, float("inf")) if i in heads else score for i, score in enumerate(scores)]
+    spent = sum(limit.costs[i] * len(scores[i]) for i in heads)
+    least, chosen = float("inf"), []
+    for number in range(len(pooled), -1, -1):  # of heads; those left out, by importance, score lower than any neuron
+        if spent <= limit.allowed:
+            kept = select(forced, limit.costs, limit.allowed, limit.multiples)
+            removed = sum(float(i[~k].sum()) for i, k in zip(importance, kept))
+            if removed < least:
+                least, chosen = removed, kept
+        if number:
+            _, i, u = pooled.pop(0)
+            forced[i][u] = -float("inf")
+            spent -= limit.costs[i]
+    return chosen
+
+
+def swapped(gradients: Tensor, keep: Tensor) -> Tensor:
+    """`keep` (units,) with as many units, swapped one by one while that lowers the loss of the block Fisher.
+
+    gradients (samples, units): the loss of removing the units R is |sum_R g|^2, which unlike the diagonal knows that
+    two units may do the same or the opposite.
+    """
+    g, removed = gradients.double().T, (~keep).nonzero().squeeze(1).tolist()
+    squares = g.square().sum(1)
+    total = g[removed].sum(0)
+    for unit in sorted(keep.nonzero().squeeze(1).tolist(), key=squares.tolist().__getitem__):
+        candidates = torch.tensor([*removed, unit])
+        # |total + g_unit - g_i|^2 without what all i share
+        loss = squares[candidates] - 2 * g[candidates] @ (total + g[unit])
+        back = int(loss.argmin())
+        if removed and loss[back] < loss[-1]:
+            total += g[unit] - g[removed[back]]
+            removed[back] = unit
+    kept = torch.ones_like(keep)
+    kept[removed] = False
+    return kept
+
+
+def tuned(pair: Pair, sub: Sublayer, keep: Tensor, ridge: float) -> Tensor:
+    """Values of the masks of the kept units, (kept,), that bring the student's output nearest to the teacher's.
+
+    min_m |(X_T + Sub_T(X_T)) - X_S - b - sum_u m_u A_u W_u^T|^2 over real tokens, from the normal equations of the
+    output weights: those of m are their products with W, summed over the columns of a head.
+    """
+    output, kept = pair.student.get_submodule(sub.output), keep.repeat_interleave(sub.columns)
+    weight = output.weight.detach()[:, kept].double()  # (width, features)
+    gram, right = normal_equations(pair, sub, keep)
+    gram, ones, right = gram[:-1, :-1], gram[:-1, -1:], right[:-1]
+    if output.bias is not None:
+        right = right - ones * output.bias.detach().double()
+    gram, right = gram * (weight.T @ weight), (right * weight.T).sum(1)
+    units = int(keep.sum())
+    gram = gram.view(units, sub.columns, units, sub.columns).sum((1, 3))
+    right = right.view(units, sub.columns).sum(1, keepdim=True)
+    return least_squares(gram, right, torch.ones_like(right), ridge).squeeze(1)

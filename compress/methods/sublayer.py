@@ -1,0 +1,103 @@
+"""Sublayer pruning: whole attention and feed-forward networks go, those that cost most for what they do.
+
+After Park et al., "Accurate Sublayer Pruning for Large Language Models by Exploiting Latency and Tunability
+Information" (SPRINT), IJCAI 2025, arXiv 2506.03510: one sublayer at a time, that of the least sensitivity by latency
+saved, the sensitivity measured after a neighbour has been fitted to make up for it. Here the neighbour is the next
+sublayer above, fitted to the teacher by least squares, and the sensitivity the divergence of the final output.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from compress.budget import Limits, budget
+from compress.methods.kprune import divergence
+from compress.progress import Progress
+from compress.solve import Pair, fit
+from compress.structure import Sublayer, fork, own, place, remove, sublayers
+from compress.walk import Batch, masked, mean_length, row_weights, run, track
+
+
+@torch.no_grad()
+def compress(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    *,
+    ratio: float | None = None,
+    parameters: int | None = None,
+    bytes: int | None = None,
+    latency: float | None = None,
+    tried: int = 3,
+    ridge: float = 1e-6,
+    in_place: bool = False,
+    progress: Progress | None = None,
+) -> nn.Module:
+    """Remove sublayers until the rest keeps a budget (compress.budget), so up to one more than was asked for.
+
+    tried: candidates, the most promising without it, for which a neighbour is fitted at every removal; 0: none, and
+    no fit; ridge: pull of the fitted weights towards the old ones, relative to the mean squared feature; progress:
+    where finished removals are kept. Raises ValueError for an option out of range.
+    """
+    limits = Limits(ratio, parameters, bytes, latency)
+    if min(tried, ridge) < 0:
+        raise ValueError(f"tried {tried} and ridge {ridge}: give at least 0 for both")
+    teacher = fork(model)
+    student = model if in_place else fork(model)
+    limit = budget(model, mean_length(batches), limits, "sublayer")
+    if limit.allowed >= limit.dense:
+        return own(student, model)
+    costs = {s.output: s.units * c for s, c in zip(limit.found, limit.costs)}
+    step = progress.restore(student) if progress else 0
+    while (over := limit.left(student) - limit.allowed) > 1e-9 * limit.dense:
+        found = sublayers(student)
+        now, *without = sensitivities(teacher, student, found, batches)
+        # saving more than is still needed is worth nothing
+        saved = [min(costs[s.output], over) for s in found]
+        order = sorted(range(len(found)), key=lambda i: (without[i] - now) / saved[i])
+        trials = [(_mended(teacher, student, found[i:], batches, ridge), i) for i in order[:tried]]
+        ((_, fitted), best) = (
+            min(trials, key=lambda t: (t[0][0] - now) / saved[t[1]]) if tried else ((now, {}), order[0])
+        )
+        changed = found[best : best + 2]
+        remove(student, found[best], torch.zeros(found[best].units, dtype=torch.bool))
+        for name, value in fitted.items():
+            place(student, name, value)
+        if progress:
+            progress.keep(step, student, sorted({s.block for s in changed}))
+        step += 1
+    limit.require(student)
+    return own(student, model)
+
+
+def sensitivities(
+    teacher: nn.Module, student: nn.Module, found: Sequence[Sublayer], batches: Sequence[Batch]
+) -> list[float]:
+    """Mean divergence of the student's output from the teacher's: as it is, and without each sublayer of `found`."""
+    totals = [0.0] * (len(found) + 1)
+    for batch in track(batches, "Sensitivity of sublayers"):
+        wanted, at, hidden = run(teacher, batch).float(), 0, run(student, batch, stop=0)
+        weights = row_weights(wanted, batch)
+        totals[0] += float(divergence(run(student, batch, hidden=hidden).float(), wanted, weights, 1.0).sum())
+        for i, sub in enumerate(found):
+            if sub.block != at:
+                at, hidden = sub.block, run(student, batch, at, sub.block, hidden)
+            with masked(student, [sub], [hidden.new_zeros(len(hidden), sub.units)]):
+                logits = run(student, batch, at, hidden=hidden).float()
+            totals[i + 1] += float(divergence(logits, wanted, weights, 1.0).sum())
+    return [total / sum(len(b["input_ids"]) for b in batches) for total in totals]
+
+
+def _mended(
+    teacher: nn.Module, student: nn.Module, found: Sequence[Sublayer], batches: Sequence[Batch], ridge: float
+) -> tuple[float, dict[str, Tensor]]:
+    """Mean divergence without the first sublayer of `found`, the second one fitted to the teacher, and its weights."""
+    trial, fitted = fork(student), {}
+    remove(trial, found[0], torch.zeros(found[0].units, dtype=torch.bool))
+    if len(found) > 1:
+        pair = Pair(teacher, trial, batches)
+        pair.advance(found[1].block)
+        fitted = fit(pair, found[1], torch.ones(found[1].units, dtype=torch.bool), ridge)
+        for name, value in fitted.items():
+            place(trial, name, value)
+    return sensitivities(teacher, trial, [], batches)[0], fitted
