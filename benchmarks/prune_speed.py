@@ -13,6 +13,11 @@ its own key of the results.
 Part memory: peaks of whole jobs (load, prune, save, compare) on a random Llama of 12 layers, width 1024, fp16 in
 shards, in memory and streamed, over what a fresh process took after a small job; beside them the estimates, and
 whether both ways gave the same weights.
+
+    python benchmarks/prune_speed.py --part kprune --part gains --part growth --work W
+
+Parts kprune, gains and growth (prune_cost.py): K-prune at BERT-base shape beside its bound and its public code; latency
+and bytes of pruned models beside their FLOPs; seconds and memory against tokens, layers and width.
 """
 
 import gc
@@ -30,6 +35,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import click
+import prune_cost
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
@@ -60,6 +66,7 @@ class Given:
     threads: int
     steps: int
     repeats: int
+    out: Path
 
 
 def train(given: Given) -> None:
@@ -250,7 +257,18 @@ def peak(name: str, kind: str, source: Path, given: Given) -> dict[str, float]:
     return {"peak": most, "estimate": expected, "ratio": expected / most, "seconds": seconds}
 
 
-PARTS = {"llmcompressor": llmcompressor, "memory": memory}
+def growth(given: Given) -> list[dict[str, object]]:
+    """How cost grows; the picture lies beside the results."""
+    return prune_cost.growth(given.threads, given.out.with_name("prune_growth.svg"))
+
+
+PARTS = {
+    "llmcompressor": llmcompressor,
+    "memory": memory,
+    "kprune": lambda given: prune_cost.speed(given.threads),
+    "gains": lambda given: prune_cost.gains(given.threads, given.work),
+    "growth": growth,
+}
 
 
 @click.command()
@@ -263,11 +281,21 @@ PARTS = {"llmcompressor": llmcompressor, "memory": memory}
 @click.option("--steps", default=300, show_default=True, help="Of training.")
 @click.option("--repeats", default=5, show_default=True, help="Of ours, before the others and again after them.")
 @click.option("--out", default="benchmarks/results/prune_speed.json", type=click.Path(path_type=Path))
-def main(parts: tuple[str, ...], out: Path, **given: object) -> None:
+def main(
+    parts: tuple[str, ...],
+    train: Path | None,
+    held_out: Path | None,
+    venv: Path | None,
+    work: Path,
+    threads: int,
+    steps: int,
+    repeats: int,
+    out: Path,
+) -> None:
     """Measure some parts and put them into the results."""
-    options = Given(**given)
-    options.work.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(options.threads)
+    options = Given(train, held_out, venv, work, threads, steps, repeats, out)
+    work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(threads)
     for part in parts:
         found = PARTS[part](options)
         known = json.loads(out.read_text()) if out.exists() else {}

@@ -44,7 +44,7 @@ def compress(
         raise ValueError(f"tried {tried} and ridge {ridge}: give at least 0 for both")
     teacher = fork(model)
     student = model if in_place else fork(model)
-    limit = budget(model, mean_length(batches), limits, "sublayer")
+    limit = budget(model, mean_length(batches), limits, "sublayer", progress)
     if limit.allowed >= limit.dense:
         return own(student, model)
     costs = {s.output: s.units * c for s, c in zip(limit.found, limit.costs)}

@@ -1,0 +1,173 @@
+"""What K-prune and SparseGPT cost, how that grows, and what pruned models save: parts of prune_speed.py.
+
+Random models in fresh processes: cost depends on shapes, not on what the weights know.
+"""
+
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TypeVar
+
+import matplotlib
+import torch
+import transformers
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from compress import latency, memory, models
+from compress.budget import flops
+from compress.methods import kprune, magnitude, sparsegpt, wanda
+from compress.walk import Batch
+
+matplotlib.use("svg")
+from matplotlib import pyplot as plt  # noqa: E402
+
+T = TypeVar("T")
+METHODS = {"kprune": kprune.compress, "sparsegpt": sparsegpt.compress}
+PUBLIC_SECONDS = 24 * 29.0  # of K-prune's public code: sublayers x the middle ones, 64 samples, BERT-base, two threads
+BATCH = 512  # tokens of a batch
+LENGTH = 128  # tokens of a sequence whose latency is taken
+GROWTH = {"tokens": (1024, 4096, 16384, 102400), "layers": (2, 4, 8, 16), "width": (128, 256, 512, 1024)}
+
+
+def speed(threads: int) -> dict[str, object]:
+    """K-prune at BERT-base shape, 64 samples of 64 tokens, 60 %: seconds, memory, and the bound by its own FLOPs."""
+    shape = {"layers": 12, "width": 768, "tokens": 64 * 64, "ratio": 0.6}
+    found = in_new_process(cost, "kprune", **shape, threads=threads)
+    counted = in_new_process(cost, "kprune", **shape, threads=threads, count=True)
+    bound = counted["flops"] / found["flops_a_second"]
+    times = {"bound_seconds": bound, "times_bound": found["seconds"] / bound}
+    public = {"public_code_seconds": PUBLIC_SECONDS, "times_faster": PUBLIC_SECONDS / found["seconds"]}
+    return {**shape, "threads": threads, **found, "flops": counted["flops"], **times, **public}
+
+
+def in_new_process(function: Callable[..., T], *args: object, **options: object) -> T:
+    """The result of `function` in a process of its own, so that peaks are its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *args, **options).result()
+
+
+def bert(layers: int, width: int) -> nn.Module:
+    """A random BERT classifier in heads of 64, feed-forward networks of 4 widths."""
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        num_hidden_layers=layers,
+        hidden_size=width,
+        num_attention_heads=width // 64,
+        intermediate_size=4 * width,
+        num_labels=2,
+    )
+    return transformers.BertForSequenceClassification(config).eval()
+
+
+def cost(
+    method: str, layers: int, width: int, tokens: int, ratio: float, threads: int, count: bool = False
+) -> dict[str, float]:
+    """Seconds of one pruning, bytes over what the process had before the model, and the rate of matrix products."""
+    torch.set_num_threads(threads)
+    memory.give_back()
+    before = status("VmRSS")
+    model = bert(layers, width)
+    ids = torch.randint(5, model.config.vocab_size, (tokens // 64, 64))
+    data = [{"input_ids": i, "attention_mask": torch.ones_like(i)} for i in ids.split(BATCH // 64)]
+    rates = [product_rate(width)]
+    with FlopCounterMode(display=False) if count else nullcontext() as counter:
+        start = time.perf_counter()
+        METHODS[method](model, data, ratio=ratio, in_place=True)
+        seconds = time.perf_counter() - start
+    rates.append(product_rate(width))
+    found = {"seconds": seconds, "peak_bytes": status("VmHWM") - before, "flops_a_second": statistics.mean(rates)}
+    return found | ({"flops": float(counter.get_total_flops())} if count else {})
+
+
+def product_rate(width: int, repeats: int = 30) -> float:
+    """FLOPs a second of the product of (BATCH, width) and (width, 4 width), by the median time."""
+    a, b = torch.randn(BATCH, width), torch.randn(width, 4 * width)
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - start)
+    return 8 * BATCH * width**2 / statistics.median(times)
+
+
+def status(key: str) -> int:
+    """Bytes of a line of this process's status, such as VmRSS."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+
+def gains(threads: int, work: Path) -> list[dict[str, object]]:
+    """Latency, FLOPs and bytes of pruned models, as what the dense one has over what they have."""
+    torch.set_num_threads(threads)
+    found = []
+    for shape, dense in {"BERT-base": bert(12, 768), "6 layers, width 384": bert(6, 384)}.items():
+        nets = {f"magnitude, {r:.0%} of FLOPs": magnitude.compress(dense, batch(), ratio=r) for r in (0.4, 0.6, 0.8)}
+        nets["wanda, 60% of weights"] = wanda.compress(dense, batch(), ratio=0.6)
+        full = {"flops": flops(dense, LENGTH), "bytes": stored(dense, work), "parameters": parameters(dense)}
+        for size in (1, 32):
+            first, *others = latency.seconds([dense, *nets.values()], LENGTH, batch=size)
+            for (name, net), taken in zip(nets.items(), others):
+                left = {"flops": flops(net, LENGTH), "bytes": stored(net, work), "parameters": parameters(net)}
+                ratios = {f"{key}_ratio": full[key] / left[key] for key in full} | {"latency_ratio": first / taken}
+                share = ratios["latency_ratio"] / ratios["flops_ratio"]
+                about = {"model": shape, "method": name, "batch": size, "threads": threads}
+                found.append(about | ratios | {"share_of_flops_ratio": share})
+    return found
+
+
+def batch() -> list[Batch]:
+    """One sequence of `LENGTH` tokens."""
+    ids = torch.arange(5, 5 + LENGTH)[None]
+    return [{"input_ids": ids, "attention_mask": torch.ones_like(ids)}]
+
+
+def stored(net: nn.Module, work: Path) -> int:
+    """Bytes of the weights when saved."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(Path(__file__).resolve().parent.parent / "data/mixlm")
+    shutil.rmtree(work / "stored", ignore_errors=True)
+    return models.bytes_of(models.save(net, tokenizer, work / "stored", {}))
+
+
+def parameters(net: nn.Module) -> int:
+    """Number of weights, zeros included."""
+    return sum(p.numel() for p in net.parameters())
+
+
+def growth(threads: int, picture: Path) -> list[dict[str, object]]:
+    """Seconds and peak bytes against tokens, layers and width, one varied at a time; draws `picture`."""
+    base = {"layers": 4, "width": 256, "tokens": 4096}
+    found = []
+    for varied, values in GROWTH.items():
+        for value in values:
+            for method in METHODS:
+                shape = base | {varied: value}
+                spent = in_new_process(cost, method, **shape, ratio=0.6, threads=threads)
+                found.append({"varied": varied, "method": method, **shape, **spent})
+    draw(found, picture)
+    return found
+
+
+def draw(found: Sequence[dict], picture: Path) -> None:
+    """Seconds above, peak memory below, both axes logarithmic."""
+    figure, axes = plt.subplots(2, len(GROWTH), figsize=(9, 5), sharey="row", constrained_layout=True)
+    for column, varied in enumerate(GROWTH):
+        for method in METHODS:
+            rows = [r for r in found if r["varied"] == varied and r["method"] == method]
+            for axis, key, unit in zip(axes[:, column], ("seconds", "peak_bytes"), (1, 2**20)):
+                axis.loglog([r[varied] for r in rows], [r[key] / unit for r in rows], "o-", label=method)
+        for axis in axes[:, column]:
+            axis.set_xticks(GROWTH[varied], map(str, GROWTH[varied]))
+            axis.minorticks_off()
+            axis.grid(alpha=0.3)
+        axes[1, column].set_xlabel(varied)
+    axes[0, 0].set_ylabel("seconds")
+    axes[1, 0].set_ylabel("peak memory, MiB")
+    axes[0, 0].legend(frameon=False)
+    figure.suptitle("Cost of pruning a BERT, 4 layers, width 256, 4,096 tokens, one of them varied")
+    figure.savefig(picture)
