@@ -7,11 +7,19 @@ Part llmcompressor: SparseGPT at 50 % and Wanda 2:4 of a Llama of 4 layers, widt
 Both sides: a fresh process, the same threads, models in memory, no import and no file counted. `first` is the first
 call of the process, which a single run pays; `median` that of the others. Perplexity on --held-out. Every part writes
 its own key of the results.
+
+    python benchmarks/prune_speed.py --part memory --work W
+
+Part memory: peaks of whole jobs (load, prune, save, compare) on a random Llama of 12 layers, width 1024, fp16 in
+shards, in memory and streamed, over what a fresh process took after a small job; beside them the estimates, and
+whether both ways gave the same weights.
 """
 
+import gc
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -46,9 +54,9 @@ CASES = {
 class Given:
     """The options of the command."""
 
-    train: Path
-    held_out: Path
-    venv: Path
+    train: Path | None
+    held_out: Path | None
+    venv: Path | None
     work: Path
     threads: int
     steps: int
@@ -188,14 +196,75 @@ def zeros(model: nn.Module) -> float:
     return sum(int(z.sum()) for z in found) / sum(z.numel() for z in found)
 
 
-PARTS = {"llmcompressor": llmcompressor}
+MEMORY_CASES = {
+    "magnitude": {"ratio": 0.5, "unit": "weights"},
+    "wanda": {"ratio": 0.5},
+    "sparsegpt": {"ratio": 0.5},
+    "kprune": {"ratio": 0.5, "iterative": False},
+}
+
+
+def memory(given: Given) -> dict:
+    """Peak and estimated bytes of every case, in memory and streamed, each in a fresh process."""
+    source, rows = given.work / "wide", []
+    if not source.exists():
+        tokenizer = AutoTokenizer.from_pretrained(HERE.parent / "data/mixlm")
+        sizes = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 12, "num_attention_heads": 16}
+        torch.manual_seed(0)
+        config = LlamaConfig(len(tokenizer), **sizes, max_position_embeddings=512, tie_word_embeddings=True)
+        LlamaForCausalLM(config).half().save_pretrained(source, max_shard_size="50MB")
+        tokenizer.save_pretrained(source)
+    for name in MEMORY_CASES:
+        found = {}
+        for kind in ("whole", "streamed"):
+            shutil.rmtree(given.work / kind, ignore_errors=True)
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                found[kind] = pool.submit(peak, name, kind, source, given).result()
+        weights = [
+            {k: v for f in (given.work / kind).glob("*.safetensors") for k, v in load_file(f).items()} for kind in found
+        ]
+        same = weights[0].keys() == weights[1].keys() and all(
+            torch.equal(v, weights[1][k]) for k, v in weights[0].items()
+        )
+        rows.append({"method": name, "options": MEMORY_CASES[name], **found, "equal": same})
+        click.echo(json.dumps(rows[-1], indent=1))
+    return {"parameters": 158_360_576, "threads": given.threads, "tokens": 1024, "batch_size": 4, "rows": rows}
+
+
+def peak(name: str, kind: str, source: Path, given: Given) -> dict[str, float]:
+    """Bytes over what this process takes before, their estimate, and seconds of one job; writes WORK/KIND."""
+    from compress import calibration, job, models
+    from compress import memory as estimates
+    from compress.methods import methods
+    from compress.structure import context
+
+    def status(key: str) -> int:
+        return next(1024 * int(x.split()[1]) for x in open("/proc/self/status") if x.startswith(key))
+
+    torch.set_num_threads(given.threads)
+    step, texts = [job.Step(name, MEMORY_CASES[name])], HERE.parent / "data/text/math.txt"
+    job.run(str(HERE.parent / "data/mixlm"), step, texts, given.work / "warm", tokens=100)
+    shutil.rmtree(given.work / "warm")
+    sizes, tokenizer = models.skeleton(source)
+    data = batches(tokenizer, cut(tokenizer, read_texts(texts), 1024, context(sizes, calibration.MAX_LENGTH), 0), 4)
+    needs = estimates.needs_of(methods()[name])
+    expected = getattr(estimates.estimate(sizes, data, needs, MEMORY_CASES[name], torch.float32), kind)
+    gc.collect()
+    before, begin = status("VmRSS"), time.perf_counter()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is that of now
+    job.run(str(source), step, texts, given.work / kind, tokens=1024, batch_size=4, memory_limit=expected)
+    seconds, most = time.perf_counter() - begin, status("VmHWM") - before
+    return {"peak": most, "estimate": expected, "ratio": expected / most, "seconds": seconds}
+
+
+PARTS = {"llmcompressor": llmcompressor, "memory": memory}
 
 
 @click.command()
 @click.option("--part", "parts", multiple=True, required=True, type=click.Choice(list(PARTS)))
-@click.option("--train", required=True, type=click.Path(exists=True, path_type=Path), help="Text to train on.")
-@click.option("--held-out", required=True, type=click.Path(exists=True, path_type=Path), help="Text for perplexity.")
-@click.option("--venv", required=True, type=click.Path(path_type=Path), help="Environment of the other side.")
+@click.option("--train", type=click.Path(exists=True, path_type=Path), help="Text to train on; llmcompressor.")
+@click.option("--held-out", type=click.Path(exists=True, path_type=Path), help="Text for perplexity; llmcompressor.")
+@click.option("--venv", type=click.Path(path_type=Path), help="Environment of llmcompressor.")
 @click.option("--work", required=True, type=click.Path(path_type=Path), help="Folder for models.")
 @click.option("--threads", default=2, show_default=True)
 @click.option("--steps", default=400, show_default=True, help="Of training.")

@@ -100,7 +100,8 @@ def _align(model: nn.Module) -> None:
 def _check(source: str | Path, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise ValueError for weights that are not finite and for a tokenizer that is not the model's."""
     for name, parameter in model.named_parameters():
-        if not parameter.is_meta and not parameter.isfinite().all():
+        # the sum is ten times as fast, but may overflow
+        if not (parameter.is_meta or parameter.sum().isfinite() or parameter.isfinite().all()):
             raise ValueError(f"{source}: the weight '{name}' holds NaN or infinity: give a sound copy of the model")
     if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes up where there is no file
         raise ValueError(f"{source} has no tokenizer in it: put the files that the model was trained with beside it")

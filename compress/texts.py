@@ -142,10 +142,10 @@ def _windows(tokenizer: Tokenizer, parts: list[str], max_length: int) -> list[li
 
 
 def shorten(tokenizer: Tokenizer, text: str, tokens: int) -> str:
-    """The beginning of `text` that has at most `tokens` (at least 1) tokens."""
-    at_most = {"truncation": True, "max_length": tokens}
-    ends = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, **at_most)["offset_mapping"]
-    return text[: ends[-1][1]] if len(ends) == tokens else text
+    """The beginning of `text` that has at most `tokens` tokens, no character in parts."""
+    one_more = {"truncation": True, "max_length": tokens + 1}
+    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, **one_more)["offset_mapping"]
+    return text[: found[tokens][0]] if len(found) > tokens else text
 
 
 def decode(tokenizer: Tokenizer, sequence: Sequence[int]) -> Text:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from compress import models, structure
-from compress.budget import flops
+from compress.budget import Limits, budget, flops
 from compress.methods import methods
 from compress.methods.kprune import curvature_probe
 from compress.solve import least_squares
@@ -26,6 +26,7 @@ WAYS = [(name, {}) for name in methods() if name != "dynamic_sparse"] + [
 # training at its default length is for real models
 WAYS += [("dynamic_sparse", {"steps": 4, "every": 1, "recovery": recovery}) for recovery in ("full", "lora")]
 every_way = pytest.mark.parametrize("name, options", WAYS, ids=[f"{n} {o}" if o else n for n, o in WAYS])
+PIECES = {"depth": "block", "sublayer": "sublayer"}  # what goes at once, where that is more than a unit
 both_models = pytest.mark.parametrize("kind", ["encoder", "decoder"])
 
 
@@ -74,11 +75,12 @@ def test_result_is_new_finite_and_smaller_on_disk(name, options, kind, model, ca
 @both_models
 @every_way
 def test_the_request_is_reached(name, options, kind, model, calibration):
-    small = compress(name, model, calibration, ratio=0.6, **options)
+    small = compress(name, model, calibration, ratio=0.5, **options)
     length = mean_length(calibration)
-    if name == "kprune" or (name == "magnitude" and not options):
+    if "parameters" in inspect.signature(methods()[name]).parameters and options.get("unit") != "weights":
         reached = 1 - flops(small, length) / flops(model, length)
-        assert abs(reached - 0.6) <= (0.005 if kind == "decoder" else 0.02)
+        limit = budget(model, length, Limits(0.5), PIECES.get(name, "unit"))
+        assert 0.495 <= reached <= 0.505 + limit.step / limit.dense
         smaller = sum(p.numel() for p in small.parameters())
         assert smaller < sum(p.numel() for p in model.parameters())
     else:
@@ -88,7 +90,7 @@ def test_the_request_is_reached(name, options, kind, model, calibration):
                 if "pattern" in options:
                     assert (zeros.view(-1, 4).sum(1) == 2).all()
                 else:
-                    assert abs(float(zeros.float().mean()) - 0.6) < 0.02
+                    assert abs(float(zeros.float().mean()) - 0.5) < 0.02
 
 
 @both_models
@@ -103,6 +105,8 @@ def test_nothing_removed_is_the_identity(name, options, kind, model, calibration
 def test_order_and_padding_of_batches_do_not_matter(name, options, encoder, tokenizer, texts):
     sequences = cut(tokenizer, texts, 400, 40, seed=0)
     one, other = batches(tokenizer, sequences, size=16), batches(tokenizer, sequences, size=3)[::-1]
+    for batch in [*one, *other]:  # so that no method draws any
+        batch["labels"] = (batch["input_ids"] * batch["attention_mask"]).sum(1) % 3
     if name == "kprune" and options.get("knowledge") != "gradient":
         options = {**options, "predictive": 0.0}  # curvature draws a label a sequence, in order
     if name == "dynamic_sparse":

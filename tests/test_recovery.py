@@ -59,7 +59,7 @@ def test_training_brings_the_student_to_the_teacher_and_leaves_all_else_alone(ki
     before, state = copy.deepcopy(model), torch.get_rng_state()
     student = wanda.compress(model, calibration, ratio=0.7)
     asked = [p.requires_grad for p in student.parameters()]
-    settings = Settings(steps=10, rate=2e-3)
+    settings = Settings(steps=10 if kind == "decoder" else 40, rate=2e-3)
 
     def loss():
         with torch.no_grad():
@@ -67,7 +67,7 @@ def test_training_brings_the_student_to_the_teacher_and_leaves_all_else_alone(ki
 
     pruned = loss()
     assert training.train(student, model, calibration, settings) is student
-    assert loss() < 0.9 * pruned
+    assert loss() < 0.8 * pruned
     assert equal(model, before) and torch.equal(torch.get_rng_state(), state)
     assert [p.requires_grad for p in student.parameters()] == asked and not student.training
 

@@ -37,7 +37,7 @@ from compress.walk import (
     warn_of_few_tokens,
 )
 
-NEEDS = Needs(models=2, streams=3, gradients=True, matrices=3, copies=2, removes=True)
+NEEDS = Needs(models=2, streams=3, gradients=True, matrices=4, copies=2, removes=True)
 
 
 def compress(

@@ -17,7 +17,7 @@ from compress.sparsity import Sparsity, lowest, wanted
 from compress.structure import fork, own, place
 from compress.walk import Batch
 
-NEEDS = Needs(models=1, streams=1, gradients=False, matrices=6, copies=5)
+NEEDS = Needs(models=1, streams=1, gradients=False, matrices=5, copies=5)
 STEP = 16  # columns between two matrix products inside a block
 
 

@@ -55,21 +55,20 @@ def compress(
         # saving more than is still needed is worth nothing
         saved = [min(costs[s.output], over) for s in found]
         order = sorted(range(len(found)), key=lambda i: (without[i] - now) / saved[i])
-        trials = [(_mended(teacher, student, found[i:], batches, ridge), i) for i in order[:tried]]
-        ((_, fitted), best) = (
-            min(trials, key=lambda t: (t[0][0] - now) / saved[t[1]]) if tried else ((now, {}), order[0])
-        )
-        changed = found[best : best + 2]
+        trials = {i: _mended(teacher, student, found[i:], batches, ridge) for i in order[:tried]}
+        best = min(trials, key=lambda i: (trials[i][0] - now) / saved[i]) if tried else order[0]
         remove(student, found[best], torch.zeros(found[best].units, dtype=torch.bool))
+        fitted = trials[best][1] if tried else {}
         for name, value in fitted.items():
             place(student, name, value)
         if progress:
-            progress.keep(step, student, sorted({s.block for s in changed}))
+            progress.keep(step, student, sorted({s.block for s in found[best : best + 2]}))
         step += 1
     limit.require(student)
     return own(student, model)
 
 
+@torch.no_grad()
 def sensitivities(
     teacher: nn.Module, student: nn.Module, found: Sequence[Sublayer], batches: Sequence[Batch]
 ) -> list[float]:
