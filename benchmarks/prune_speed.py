@@ -138,6 +138,8 @@ def theirs(given: Given) -> dict:
 
 def llmcompressor(given: Given) -> dict:
     """Our runs before and after theirs, so that a busy machine slows both sides; then the worth of all models."""
+    if None in (given.train, given.held_out, given.venv):
+        raise click.UsageError("part llmcompressor needs --train, --held-out and --venv")
     train(given)
     process = ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1)
     with process as pool:
