@@ -35,6 +35,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import click
+import numpy as np
 import prune_cost
 import torch
 import transformers
@@ -42,7 +43,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from compress import evaluate
+from compress import metrics, predict
 from compress.methods import sparsegpt, wanda
 from compress.structure import block_linears
 from compress.texts import batches, cut, read_texts
@@ -91,7 +92,7 @@ def train(given: Given) -> None:
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=given.steps)
     for _ in range(given.steps):
-        ids = torch.tensor([sequences[i] for i in torch.randint(len(sequences), (16,)).tolist()])
+        ids = torch.tensor([sequences[i] for i in torch.randint(len(sequences), (8,)).tolist()])
         loss = model(input_ids=ids, labels=ids).loss
         optimiser.zero_grad()
         loss.backward()
@@ -144,6 +145,8 @@ def theirs(given: Given) -> dict:
 
 def llmcompressor(given: Given) -> dict:
     """Our runs before and after theirs, so that a busy machine slows both sides; then the worth of all models."""
+    if None in (given.train, given.held_out, given.venv):
+        raise click.UsageError("part llmcompressor needs --train, --held-out and --venv")
     train(given)
     process = ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1)
     with process as pool:
@@ -152,8 +155,8 @@ def llmcompressor(given: Given) -> dict:
         second = pool.submit(ours, given).result()
     tokenizer, texts = AutoTokenizer.from_pretrained(given.work / "dense"), read_texts(given.held_out)
 
-    def losses(net: nn.Module) -> torch.Tensor:
-        return evaluate.window_losses(net, tokenizer, texts, 50_000)
+    def losses(net: nn.Module) -> np.ndarray:
+        return predict.losses(net, tokenizer, texts, 50_000)
 
     model, rows = dense(given.work), []
     for name in CASES:
@@ -167,8 +170,8 @@ def llmcompressor(given: Given) -> dict:
             "case": name,
             "ours": {"first": first[name][0], "median": {"seconds": warm, "cpu_seconds": warm_cpu}},
             "llmcompressor": [r for r in peer["runs"] if r["case"] == name],
-            "perplexity": {side: evaluate.perplexity(found) for side, found in lost.items()},
-            "loss_change_nats": evaluate.loss_change(lost["ours"], lost["llmcompressor"]),
+            "perplexity": {side: metrics.perplexity(found) for side, found in lost.items()},
+            "loss_change_nats": metrics.loss_change(lost["ours"], lost["llmcompressor"]),
             "zeros": {side: zeros(net) for side, net in nets.items()},
         }
         for size in sorted({r["batch_size"] for r in row["llmcompressor"]}):
@@ -177,7 +180,13 @@ def llmcompressor(given: Given) -> dict:
             row[f"ratio, batch_size={size}"] = {k: min(r[k] for r in runs) / median[k] for k in median}
         rows.append(row)
         click.echo(json.dumps(row, indent=1))
-    about = {"threads": given.threads, "samples": SAMPLES, "tokens": TOKENS, "steps of training": given.steps}
+    about = {
+        "threads": given.threads,
+        "load of the machine": os.getloadavg(),
+        "samples": SAMPLES,
+        "tokens": TOKENS,
+        "steps of training": given.steps,
+    }
     versions = {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -185,7 +194,7 @@ def llmcompressor(given: Given) -> dict:
     }
     return about | {
         "versions": {"ours": versions, "llmcompressor": peer["versions"]},
-        "dense perplexity": evaluate.perplexity(losses(model)),
+        "dense perplexity": metrics.perplexity(losses(model)),
         "rows": rows,
     }
 
@@ -278,7 +287,7 @@ PARTS = {
 @click.option("--venv", type=click.Path(path_type=Path), help="Environment of llmcompressor.")
 @click.option("--work", required=True, type=click.Path(path_type=Path), help="Folder for models.")
 @click.option("--threads", default=2, show_default=True)
-@click.option("--steps", default=300, show_default=True, help="Of training.")
+@click.option("--steps", default=400, show_default=True, help="Of training.")
 @click.option("--repeats", default=5, show_default=True, help="Of ours, before the others and again after them.")
 @click.option("--out", default="benchmarks/results/prune_speed.json", type=click.Path(path_type=Path))
 def main(
