@@ -86,20 +86,20 @@ def run(
             start = time.perf_counter()
             net = _apply(net, data, step, seed, work / f"{index}-{step.method}")
             done.append({**asdict(step), "seconds": time.perf_counter() - start})
+        card = {
+            "base_model": model,
+            "steps": done,
+            "calibration": used,
+            "device": device,
+            "dtype": str(dtype).removeprefix("torch."),
+        }
+        if device == "auto":
+            accelerate.hooks.remove_hook_from_submodules(net)
+        models.save(move(net, "cpu"), tokenizer, out, card)
     except BaseException:
         if not any(work.glob("[0-9]*/*.safetensors")):  # nothing is finished that could be gone on with
             shutil.rmtree(work)
         raise
-    card = {
-        "base_model": model,
-        "steps": done,
-        "calibration": used,
-        "device": device,
-        "dtype": str(dtype).removeprefix("torch."),
-    }
-    if device == "auto":
-        accelerate.hooks.remove_hook_from_submodules(net)
-    models.save(move(net, "cpu"), tokenizer, out, card)
     shutil.rmtree(work)
     return card
 

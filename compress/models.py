@@ -64,7 +64,8 @@ def load(
         raise ValueError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
     layers.densify(model)
     layers.linearise(model)
-    _align(model)
+    if not stream:  # what streams is read into memory of torch's own
+        _align(model)
     model.config.dtype = stored
     _check(source, model, tokenizer)
     _agree(model, tokenizer)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertTokenizer
 
 from compress import models
 from compress.texts import batches, cut, read_texts
@@ -44,6 +44,14 @@ def decoder():
 def tokenizer():
     """The tokenizer of the real small Llama, which the random encoder shares."""
     return AutoTokenizer.from_pretrained(DATA / "mixlm")
+
+
+@pytest.fixture(scope="session")
+def letters():
+    """A BERT tokenizer of 45 tokens: letters, at the beginning of words and inside them."""
+    known = [*"etaoinshrdlucmfwypvb"]
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *known, *("##" + x for x in known)]
+    return BertTokenizer(vocab={name: i for i, name in enumerate(names)})
 
 
 @pytest.fixture(scope="session")

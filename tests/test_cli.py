@@ -64,9 +64,9 @@ def test_the_main_job_end_to_end(tmp_path):
     )
     assert small.exit_code == 0, small.output
     card = json.loads((tmp_path / "m/compression.json").read_text())
-    assert card["steps"] == [
-        {"method": "kprune", "options": {"seed": 0, "ratio": 0.3}},
-        {"method": "wanda", "options": {"ratio": 0.5}},
+    assert [(step["method"], step["options"]) for step in card["steps"]] == [
+        ("kprune", {"ratio": 0.3}),
+        ("wanda", {"ratio": 0.5}),
     ]
     assert card["calibration"]["provenance"]["parts"][0]["name"] == "math"
     result = run(
@@ -133,7 +133,7 @@ CALIBRATE = ("calibrate", str(MODEL), "--out", "OUT", "--target", MATH)
         ((*CALIBRATE, "--candidate", "none.txt"), "none.txt does not exist"),
         ((*CALIBRATE, "--candidate", MATH, "--candidate", MATH), "same name"),
         ((*CALIBRATE, "--candidate", MATH, "--mix", "2"), "--mix 2 is out of range: give 1 to 1"),
-        ((*COMPRESS, "kprun"), "method 'kprun' is unknown: give one of kprune, magnitude, "),
+        ((*COMPRESS, "kprun"), "method 'kprun' is unknown: give one of "),
         ((*COMPRESS, "kprune", "--method", "wanda", "--set", "pattern=2-4"), "give N:M, N of every M inputs stay"),
         ((*COMPRESS, "kprune", "--set", "ratio=1.5"), "0 <= ratio < 1"),
         ((*COMPRESS, "kprune", "--set", "ratio=half"), "'half' is not a number"),

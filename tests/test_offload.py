@@ -58,18 +58,18 @@ def test_streamed_equals_in_memory_also_when_saved(name, options, kind, folder, 
 
 
 @every_model
-def test_every_architecture_streams_from_its_folder(name, tokenizer, tmp_path):
+def test_every_architecture_streams_from_its_folder(name, letters, tmp_path):
     model = build(name)
-    streamed = models.load(models.save(model, tokenizer, tmp_path / "m", {}), stream=True)[0]
+    streamed = models.load(models.save(model, letters, tmp_path / "m", {}), stream=True)[0]
     assert torch.equal(logits(streamed), logits(model))
-    again = models.load(models.save(streamed, tokenizer, tmp_path / "again", {}))[0]
+    again = models.load(models.save(streamed, letters, tmp_path / "again", {}))[0]
     assert same(again, model) and not (tmp_path / "again/modeling_compressed.py").exists()
     for sub in structure.sublayers(model):
         keep = torch.arange(sub.units) % 2 == 0
         structure.remove(model, sub, keep)
         structure.remove(streamed, sub, keep)
     assert torch.equal(logits(streamed), logits(model))
-    smaller = models.load(models.save(streamed, tokenizer, tmp_path / "small", {}), stream=True)[0]
+    smaller = models.load(models.save(streamed, letters, tmp_path / "small", {}), stream=True)[0]
     assert same(smaller, model)
 
 

@@ -16,6 +16,7 @@ from compress import calibration, evaluate, models, predict, walk
 from compress.examples import read_examples
 from compress.methods import methods
 from compress.texts import batches, cut, decode, pad, read_texts, shorten
+from compress.training import divergence
 
 NAMES = ("anna", "ben", "carla", "dan")
 TOWNS = ("paris", "oslo", "rome", "lima")
@@ -156,6 +157,22 @@ def test_padding_changes_no_prediction(family, task, folder):
         assert together == alone and all(a in c for a, c in zip(together, table.context))
     else:
         np.testing.assert_allclose(np.stack(together), np.stack(alone), atol=1e-5)
+
+
+@every_task
+@pytest.mark.parametrize("family", ["Bert", "GPT2"])
+def test_padding_changes_no_distance(family, task, folder, file):
+    """What methods minimise is the same for a sequence alone and among longer ones."""
+    model, tokenizer = models.load(folder(family, task))
+    small = methods()["magnitude"](model, [], ratio=0.5, unit="weights")
+    sequences = cut(tokenizer, read_texts(file(task)), 100, 64, seed=0) + [cut(tokenizer, ["anna lives"], 9, 64)[0]]
+
+    def distances(batch):
+        one, other = logits(model, batch), logits(small, batch)
+        return divergence(one, other, walk.row_weights(one, batch), 2.0)
+
+    alone = torch.cat([distances(pad(tokenizer, [s])) for s in sequences])
+    torch.testing.assert_close(distances(pad(tokenizer, sequences)), alone, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

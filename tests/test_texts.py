@@ -3,7 +3,6 @@
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, BertTokenizer
 
 from compress import predict
 from compress.texts import batches, cut, read_texts
@@ -34,11 +33,9 @@ texts = st.lists(st.one_of(odd, st.tuples(odd, odd)), max_size=6)
 
 
 @pytest.fixture(scope="module")
-def tokenizers(root):
+def tokenizers(letters, tokenizer):
     """One of word pieces with separators, one of bytes without."""
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *("##" + x for x in letters)]
-    return BertTokenizer(vocab={w: i for i, w in enumerate(known)}), AutoTokenizer.from_pretrained(root / "data/mixlm")
+    return letters, tokenizer
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
