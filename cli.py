@@ -3,7 +3,6 @@
 import json
 import sys
 import warnings
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +16,9 @@ from transmeter.options import (
     check_parent,
     compared,
     convert,
-    keyword_options,
+    in_order,
+    listing,
+    quiet,
     user_cache,
     warn_of_same_file,
 )
@@ -239,7 +240,7 @@ def compress(
     quiet()
     steps = [
         job.Step(name, convert(function, given, job.SHARED))
-        for name, function, given in _steps(ctx.meta["order"], known())
+        for name, function, given in in_order(ctx.meta["order"], known())
     ]
     kind = getattr(torch, dtype)
     try:
@@ -261,21 +262,6 @@ def compress(
         click.echo("stopped: the same command with --resume goes on from the last finished step", err=True)
         sys.exit(130)
     click.echo(f"{out}: {models.bytes_of(model) or 0:,} -> {models.bytes_of(out):,} bytes, reloaded with equal logits")
-
-
-def _steps(order: list[tuple[str, str]], known: dict[str, Callable]) -> list[tuple[str, Callable, tuple[str, ...]]]:
-    """(method, function, its settings) from --method and --set in the order given."""
-    found: list[tuple[str, Callable, list[str]]] = []
-    for kind, value in order:
-        if kind == "methods" and value not in known:
-            raise ValueError(f"method '{value}' is unknown: give one of {', '.join(known)}")
-        if kind == "methods":
-            found.append((value, known[value], []))
-        elif not found:
-            raise ValueError(f"--set {value} stands before any --method: put it behind the method that it is for")
-        else:
-            found[-1][2].append(value)
-    return [(name, function, tuple(given)) for name, function, given in found]
 
 
 @main.command()
@@ -327,7 +313,7 @@ def list_scorers() -> None:
     from transmeter.ranking import SHARED
     from transmeter.scorers import scorers
 
-    _list(scorers(), SHARED)
+    listing(scorers(), SHARED)
 
 
 @main.command("methods")
@@ -336,28 +322,7 @@ def list_methods() -> None:
     from compress.job import SHARED
     from compress.methods import methods
 
-    _list(methods(), SHARED)
-
-
-def _list(functions: dict[str, Callable], fixed: tuple[str, ...]) -> None:
-    for name, function in functions.items():
-        line = (sys.modules[function.__module__].__doc__ or "").split("\n\n")[0].replace("\n", " ")
-        click.echo(f"{name}: {line}")
-        for option in keyword_options(function):
-            if option.name not in fixed:
-                click.echo(f"    --set {option.name}={option.default}")
-
-
-def quiet() -> None:
-    """Switch off the libraries' progress bars and retry notices: ours say what takes time and what is wrong."""
-    import logging
-
-    import datasets
-    import transformers
-
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    datasets.disable_progress_bars()
-    transformers.utils.logging.disable_progress_bar()
+    listing(methods(), SHARED)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import inspect
 import math
 import re
+import sys
 import types
 import typing
 import warnings
@@ -144,3 +145,40 @@ def check_parent(out: Path | None) -> None:
     if out and (out.is_dir() or not out.absolute().parent.is_dir()):
         what = "is a folder: give a file" if out.is_dir() else "is in a folder that does not exist: create it first"
         raise ValueError(f"{out} {what}")
+
+
+def in_order(order: list[tuple[str, str]], known: dict[str, Callable]) -> list[tuple[str, Callable, tuple[str, ...]]]:
+    """(method, function, its settings) from --method and --set in the order given."""
+    found: list[tuple[str, Callable, list[str]]] = []
+    for kind, value in order:
+        if kind == "methods" and value not in known:
+            raise ValueError(f"method '{value}' is unknown: give one of {', '.join(known)}")
+        if kind == "methods":
+            found.append((value, known[value], []))
+        elif not found:
+            raise ValueError(f"--set {value} stands before any --method: put it behind the method that it is for")
+        else:
+            found[-1][2].append(value)
+    return [(name, function, tuple(given)) for name, function, given in found]
+
+
+def listing(functions: dict[str, Callable], fixed: tuple[str, ...]) -> None:
+    """Print the functions with what they are and their options, but for the `fixed` ones."""
+    for name, function in functions.items():
+        line = (sys.modules[function.__module__].__doc__ or "").split("\n\n")[0].replace("\n", " ")
+        click.echo(f"{name}: {line}")
+        for option in keyword_options(function):
+            if option.name not in fixed:
+                click.echo(f"    --set {option.name}={option.default}")
+
+
+def quiet() -> None:
+    """Switch off the libraries' progress bars and retry notices: ours say what takes time and what is wrong."""
+    import logging
+
+    import datasets
+    import transformers
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
