@@ -3,7 +3,7 @@ r"""What pruning leaves of a model: accuracy of encoders and perplexity of a dec
     for task in sst2 subj trec6 ag_news; do
         python benchmarks/finetune.py MODELS/all-MiniLM-L6-v2-fp16 DATASETS/text/$task --out dense/$task; done
     python benchmarks/finetune.py MODELS/all-MiniLM-L6-v2-fp16 DATASETS/text/banking77 --out dense/banking77 \
-        --rows 10003 --epochs 6
+        --rows 10003 --epochs 3
     python benchmarks/prune_quality.py DATASETS dense --decoder data/mixlm
 
 Calibration is drawn from the task's own training texts, and for the decoder in equal parts from all its domains; seeds
