@@ -24,10 +24,11 @@ from joblib import Parallel, delayed
 from torch import nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from compress import evaluate, models
+from compress import metrics, models, predict
 from compress.budget import flops
+from compress.examples import read_examples
 from compress.methods import dynamic_sparse, kprune, kwon, magnitude, sparsegpt, sublayer, wanda
-from compress.texts import batches, cut, read_examples
+from compress.texts import batches, cut
 from compress.walk import Batch, mean_length, track
 
 TASKS = ("sst2", "subj", "trec6", "ag_news", "banking77")
@@ -113,16 +114,16 @@ def encoder_runs(folder: str, task: Path, tokens: int, rows: int, seed: int) -> 
     """Accuracy after every method and ratio, with calibration drawn by `seed`."""
     dense, tokenizer = models.load(folder)
     texts, labels = read_examples(task / "test.csv.gz")
-    texts, labels = texts[:rows], evaluate.class_ids(dense, labels[:rows])
+    texts, labels = texts[:rows], predict.class_ids(dense, labels[:rows])
     data = labelled(tokenizer, *read_examples(task / "train.csv.gz"), tokens, seed)
     plain = [{k: v for k, v in b.items() if k != "labels"} for b in data]
     length, before = mean_length(data), flops(dense, mean_length(data))
 
     def run(name: str, ratio: float, net: nn.Module) -> dict:
-        correct = evaluate.predict(net, tokenizer, texts) == labels
+        correct = predict.classes(net, tokenizer, texts) == labels
         removed = 1 - flops(net, length) / before
         about = {"task": task.name, "seed": seed, "method": name, "ratio": ratio, "removed": removed}
-        return about | {"accuracy": float(correct.double().mean()), "n": len(texts)}
+        return about | {"accuracy": float(correct.mean()), "n": len(texts)}
 
     found = [run("dense", 0.0, dense)]
     wanted: dict[str, Compress] = STRUCTURED | (ONCE if seed == 0 else {})
@@ -159,10 +160,10 @@ def decoder_runs(folder: str, texts: Path, tokens: int, seed: int) -> list[dict]
     length, before = mean_length(data), flops(dense, mean_length(data))
 
     def run(name: str, ratio: float, net: nn.Module) -> dict:
-        losses = {d: evaluate.window_losses(net, tokenizer, held, 20_000) for d, (_, held) in domains.items()}
+        losses = {d: predict.losses(net, tokenizer, held, 20_000) for d, (_, held) in domains.items()}
         removed = 1 - flops(net, length) / before
         found = {"task": "decoder", "seed": seed, "method": name, "ratio": ratio, "removed": removed}
-        return found | {"perplexity": {d: evaluate.perplexity(each)["value"] for d, each in losses.items()}}
+        return found | {"perplexity": {d: metrics.perplexity(each)["value"] for d, each in losses.items()}}
 
     return [run("dense", 0.0, dense)] + [
         run(name, ratio, compress(dense, data, ratio=ratio))
