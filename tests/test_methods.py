@@ -24,7 +24,9 @@ WAYS = [(name, {}) for name in methods() if name != "dynamic_sparse"] + [
     ("kprune", {"knowledge": "gradient"}),
 ]
 # training at its default length is for real models
-WAYS += [("dynamic_sparse", {"steps": 4, "every": 1, "recovery": recovery}) for recovery in ("full", "lora")]
+WAYS += [
+    ("dynamic_sparse", {"steps": 4, "every": 1, "share": 0.1, "recovery": recovery}) for recovery in ("full", "lora")
+]
 every_way = pytest.mark.parametrize("name, options", WAYS, ids=[f"{n} {o}" if o else n for n, o in WAYS])
 PIECES = {"depth": "block", "sublayer": "sublayer"}  # what goes at once, where that is more than a unit
 both_models = pytest.mark.parametrize("kind", ["encoder", "decoder"])

@@ -17,7 +17,7 @@ from compress.texts import batches, cut
 from compress.training import Settings
 from compress.walk import run
 
-few = partial(dynamic_sparse.compress, ratio=0.6, steps=12, every=3)
+few = partial(dynamic_sparse.compress, ratio=0.6, steps=12, every=3, share=0.3)
 both_models = pytest.mark.parametrize("kind", ["encoder", "decoder", "regression"])
 both_ways = pytest.mark.parametrize("recovery", ["full", "lora"])
 

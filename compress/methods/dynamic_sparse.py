@@ -5,12 +5,13 @@ back to Mocanu et al. (SET), arXiv 1707.04780. From the zeros of another method,
 teacher's logits; now and then every layer drops some of them and regrows as many others. The share exchanged falls
 like a cosine and ends at 3/4 of the steps.
 
-RigL drops the smallest |w|, regrows the largest dense gradient |g|, at zero. There a network starts from chance, here
-from a trained one W0, and the exchange cost more than it brought. So what goes is smallest in |w| times the root mean
-square of its gradient, what comes is largest in |g W0|, and it comes back with the value W0.
+RigL drops the smallest |w| and regrows the largest dense gradient |g|, at zero. Its network starts from chance, here it
+starts from a trained one, W0: what goes is smallest in |w| times the root mean square of its gradient, what comes is
+largest in |g W0|, and it comes back with the value W0. Measured on a small Llama, 70 % zeros, 150 steps, one seed:
+perplexity 16.4 by RigL's rule, 16.1 without exchange, 15.8 by this one; in 60 steps no exchange pays.
 
-recovery=lora trains low-rank updates W0 + BA under the mask (compress.lora) and keeps what is largest in |W0 + BA|:
-the optimizer's state is small.
+recovery=lora trains low-rank updates W0 + BA under the mask (compress.lora): the optimizer's state is small. Its
+exchange keeps what is largest in |W0 + BA|; that costs (17.2 against 16.8 without), so that it is off by default.
 """
 
 import math
@@ -33,6 +34,8 @@ from compress.walk import Batch
 
 Train = Callable[[Mapping[str, nn.Parameter]], Iterator[Step]]  # of the parameters named
 NEEDS = Needs(models=6, streams=1, gradients=True, matrices=0, copies=5, streamed=False)
+RATES = {"full": 2e-3, "lora": 5e-3}  # what gave the lowest perplexity on a small Llama
+SHARES = {"full": 0.1, "lora": 0.0}
 END = 0.75  # share of the steps after which no connection is exchanged
 
 
@@ -44,9 +47,9 @@ def compress(
     start: Literal["wanda", "magnitude"] = "wanda",
     recovery: Literal["full", "lora"] = "full",
     steps: int = 150,
-    rate: float = 2e-3,
+    rate: float | None = None,
     every: int = 15,
-    share: float = 0.1,
+    share: float | None = None,
     rank: int = 16,
     temperature: float = 1.0,
     rows: int = 8,
@@ -57,15 +60,17 @@ def compress(
     """Set the share `ratio` of the weights of every linear layer in the blocks to zero, and train the others.
 
     start: where the first zeros come from; recovery: full trains all weights of the blocks that are not zero, lora
-    updates of `rank`; steps, rate, temperature, rows, seed: of compress.training; every: steps between two
-    exchanges of connections, of which the first exchanges the share `share`; progress: where the state of the training
-    is kept. Raises ValueError for an option out of range, or where recovery=lora misses peft, and RuntimeError when
-    the loss is not finite or the sparsity reached misses the request.
+    updates of `rank`; steps, rate, temperature, rows, seed: of compress.training; every: steps between two exchanges of
+    connections, of which the first exchanges the share `share`; None for rate or share: RATES, SHARES of the recovery;
+    progress: where the state of the training is kept. Raises ValueError for an option out of range, or where
+    recovery=lora misses peft, and RuntimeError when the loss is not finite or the sparsity reached misses the request.
     """
     check_ratio(ratio)
-    settings = Settings(steps, rate, temperature, rows=rows, seed=seed)
     if start not in ("wanda", "magnitude") or recovery not in ("full", "lora"):
         raise ValueError(f"start '{start}', recovery '{recovery}': give wanda or magnitude, full or lora")
+    rate = RATES[recovery] if rate is None else rate
+    share = SHARES[recovery] if share is None else share
+    settings = Settings(steps, rate, temperature, rows=rows, seed=seed)
     if every < 1 or rank < 1 or not 0 <= share <= 1:
         raise ValueError(f"every {every}, rank {rank}, share {share}: give 1 or more, 1 or more, and 0 to 1")
     refuse(model, "dynamic_sparse trains all weights at once")
