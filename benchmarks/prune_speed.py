@@ -220,7 +220,7 @@ def memory(given: Given) -> dict:
         tokenizer = AutoTokenizer.from_pretrained(HERE.parent / "data/mixlm")
         sizes = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 12, "num_attention_heads": 16}
         torch.manual_seed(0)
-        config = LlamaConfig(len(tokenizer), **sizes, max_position_embeddings=512, tie_word_embeddings=True)
+        config = LlamaConfig(vocab_size=len(tokenizer), **sizes, max_position_embeddings=512, tie_word_embeddings=True)
         LlamaForCausalLM(config).half().save_pretrained(source, max_shard_size="50MB")
         tokenizer.save_pretrained(source)
     for name in MEMORY_CASES:

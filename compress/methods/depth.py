@@ -11,8 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.budget import Limits, budget
+from compress.memory import Needs
 from compress.structure import fork, keep_blocks, own, sublayers
 from compress.walk import Batch, mean_length, real, run, track
+
+NEEDS = Needs(models=1, streams=2, gradients=False, matrices=0, copies=0, removes=True)
 
 
 @torch.no_grad()

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.budget import Budget, Limits, budget, select
+from compress.memory import Needs
 from compress.methods.kprune import curvature_probe
 from compress.solve import Pair, least_squares, normal_equations
 from compress.structure import Sublayer, fork, own, place, remove
 from compress.walk import Batch, frozen, masked, mean_length, row_weights, run, track
 
+NEEDS = Needs(models=2, streams=2, gradients=True, matrices=4, copies=2, removes=True)
 LARGEST = 10.0  # of a tuned mask; beyond it least squares has lost its hold, and tuning ends (their section 4.3)
 
 
@@ -79,13 +81,14 @@ def mask_gradients(model: nn.Module, batches: Sequence[Batch], found: Sequence[S
     gradients: list[list[Tensor]] = [[] for _ in found]
     for batch in batches:
         masks = [torch.ones(len(batch["input_ids"]), s.units, device=model.device).requires_grad_() for s in found]
-        with frozen(model), masked(model, found, masks):
+        with frozen(model), masked(model, found, masks):  # also while a model that streams runs its blocks anew
             logits = run(model, batch).float()
-        if "labels" in batch:
-            loss = _task_loss(logits, batch["labels"])
-        else:
-            loss = curvature_probe(logits, row_weights(logits, batch), 1.0, generator)
-        for rows, gradient in zip(gradients, torch.autograd.grad(loss.sum(), masks)):
+            if "labels" in batch:
+                loss = _task_loss(logits, batch["labels"])
+            else:
+                loss = curvature_probe(logits, row_weights(logits, batch), 1.0, generator)
+            taken = torch.autograd.grad(loss.sum(), masks)
+        for rows, gradient in zip(gradients, taken):
             rows.append(gradient.cpu())
     return [torch.cat(rows) for rows in gradients]
 

@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from compress.budget import Limits, budget
+from compress.memory import Needs
 from compress.methods.kprune import divergence
 from compress.progress import Progress
 from compress.solve import Pair, fit
 from compress.structure import Sublayer, fork, own, place, remove, sublayers
 from compress.walk import Batch, masked, mean_length, row_weights, run, track
 
+# the old weights, the new ones, and those of a removal that is tried
+NEEDS = Needs(models=3, streams=2, gradients=True, matrices=4, copies=2, removes=True)
 SCREENED = 8  # sublayers measured anew at every removal after the first
 
 
