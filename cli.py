@@ -242,22 +242,10 @@ def compress(
         job.Step(name, convert(function, given, job.SHARED))
         for name, function, given in in_order(ctx.meta["order"], known())
     ]
-    kind = getattr(torch, dtype)
+    machine = job.Machine(device, getattr(torch, dtype), batch_size, memory)
+    tell = partial(click.echo, err=True)
     try:
-        job.run(
-            model,
-            steps,
-            calibration,
-            out,
-            tokens=tokens,
-            seed=seed,
-            device=device,
-            dtype=kind,
-            resume=resume,
-            batch_size=batch_size,
-            memory_limit=memory,
-            tell=partial(click.echo, err=True),
-        )
+        job.run(model, steps, calibration, out, tokens=tokens, seed=seed, machine=machine, resume=resume, tell=tell)
     except KeyboardInterrupt:
         click.echo("stopped: the same command with --resume goes on from the last finished step", err=True)
         sys.exit(130)

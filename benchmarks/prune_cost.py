@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
@@ -38,18 +39,18 @@ GROWTH = {"tokens": (1024, 4096, 16384, 102400), "layers": (2, 4, 8, 16), "width
 def speed(threads: int) -> dict[str, object]:
     """K-prune at BERT-base shape, 64 samples of 64 tokens, 60 %: seconds, memory, and the bound by its own FLOPs."""
     shape = {"layers": 12, "width": 768, "tokens": 64 * 64, "ratio": 0.6}
-    found = in_new_process(cost, "kprune", **shape, threads=threads)
-    counted = in_new_process(cost, "kprune", **shape, threads=threads, count=True)
+    found = in_new_process(partial(cost, "kprune", **shape, threads=threads))
+    counted = in_new_process(partial(cost, "kprune", **shape, threads=threads, count=True))
     bound = counted["flops"] / found["flops_a_second"]
     times = {"bound_seconds": bound, "times_bound": found["seconds"] / bound}
     public = {"public_code_seconds": PUBLIC_SECONDS, "times_faster": PUBLIC_SECONDS / found["seconds"]}
     return {**shape, "threads": threads, **found, "flops": counted["flops"], **times, **public}
 
 
-def in_new_process(function: Callable[..., T], *args: object, **options: object) -> T:
+def in_new_process(function: Callable[[], T]) -> T:
     """The result of `function` in a process of its own, so that peaks are its own."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *args, **options).result()
+        return pool.submit(function).result()
 
 
 def bert(layers: int, width: int) -> nn.Module:
@@ -147,7 +148,7 @@ def growth(threads: int, picture: Path) -> list[dict[str, object]]:
         for value in values:
             for method in METHODS:
                 shape = base | {varied: value}
-                spent = in_new_process(cost, method, **shape, ratio=0.6, threads=threads)
+                spent = in_new_process(partial(cost, method, **shape, ratio=0.6, threads=threads))
                 found.append({"varied": varied, "method": method, **shape, **spent})
     draw(found, picture)
     return found

@@ -261,7 +261,8 @@ def peak(name: str, kind: str, source: Path, given: Given) -> dict[str, float]:
     gc.collect()
     before, begin = status("VmRSS"), time.perf_counter()
     Path("/proc/self/clear_refs").write_text("5")  # the peak is that of now
-    job.run(str(source), step, texts, given.work / kind, tokens=1024, batch_size=4, memory_limit=expected)
+    machine = job.Machine(batch_size=4, memory=expected)
+    job.run(str(source), step, texts, given.work / kind, tokens=1024, machine=machine)
     seconds, most = time.perf_counter() - begin, status("VmHWM") - before
     return {"peak": most, "estimate": expected, "ratio": expected / most, "seconds": seconds}
 

@@ -32,6 +32,17 @@ class Step:
     options: Mapping[str, object]
 
 
+@dataclass(frozen=True)
+class Machine:
+    """What a job runs on. device: as of models.load; dtype: that it computes in; batch_size: sequences run at once;
+    memory: bytes that may be used, beyond which the model streams from its files; None: what is free."""
+
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+    batch_size: int = 32
+    memory: int | None = None
+
+
 def run(
     model: str,
     steps: Sequence[Step],
@@ -40,20 +51,16 @@ def run(
     *,
     tokens: int = 20_000,
     seed: int = 0,
-    device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    machine: Machine = Machine(),  # noqa: B008, it is frozen
     resume: bool = False,
-    batch_size: int = 32,
-    memory_limit: int | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> dict[str, object]:
     """Compress `model` and write the folder `out`; returns the card that lies in it as compression.json.
 
     texts: calibration texts, or a folder that calibration.save wrote; tokens: drawn from texts that have no budget of
-    their own. Finished steps lie beside `out` until it is complete; resume goes on from them. batch_size: sequences
-    run at once; memory_limit: bytes that may be used, None: what is free; beyond it the model streams from its files;
-    tell: is given a line on that before the work. Raises ValueError for what is not to be read or written or does not
-    fit, or when an unfinished run was another one.
+    their own. Finished steps lie beside `out` until it is complete; resume goes on from them. tell: is given a line on
+    the memory that it takes before the work. Raises ValueError for what is not to be read or written or does not fit,
+    or when an unfinished run was another one.
     """
     models.check_output(out)
     for step in steps:
@@ -63,20 +70,18 @@ def run(
     if work.exists() and not resume:
         raise ValueError(f"{work} holds an unfinished run: add --resume to go on with it, or remove it")
     pool = read_texts(texts)
-    models.check_device(device)
+    models.check_device(machine.device)
     sizes, tokenizer = models.skeleton(model)
     sequences, used = calibration.draw(texts, pool, sizes, tokenizer, tokens, seed)
-    cpu = batches(tokenizer, sequences, batch_size)
+    cpu = batches(tokenizer, sequences, machine.batch_size)
     stream = False
-    if device != "auto":  # which spreads the model over what there is
-        memory.give_back()
-        most = memory.available(device) if memory_limit is None else memory_limit
-        stream, why = memory.plan(sizes, cpu, [(methods()[s.method], s.options) for s in steps], dtype, most)
+    if machine.device != "auto":  # which spreads the model over what there is
+        stream, why = _plan(sizes, cpu, steps, machine)
         if tell:
             tell(why)
     scratch = work / "scratch"
-    net, _ = models.load(model, device, dtype, stream=stream, scratch=scratch)
-    _check(work, _fingerprint(model, sequences, steps, seed, device, dtype, batch_size))
+    net, _ = models.load(model, machine.device, machine.dtype, stream=stream, scratch=scratch)
+    _check(work, _fingerprint(model, sequences, steps, seed, machine))
     shutil.rmtree(scratch, ignore_errors=True)  # of a killed run
     scratch.mkdir()
     data = [{k: v.to(net.device) for k, v in b.items()} for b in cpu]
@@ -90,10 +95,10 @@ def run(
             "base_model": model,
             "steps": done,
             "calibration": used,
-            "device": device,
-            "dtype": str(dtype).removeprefix("torch."),
+            "device": machine.device,
+            "dtype": str(machine.dtype).removeprefix("torch."),
         }
-        if device == "auto":
+        if machine.device == "auto":
             accelerate.hooks.remove_hook_from_submodules(net)
         models.save(move(net, "cpu"), tokenizer, out, card)
     except BaseException:
@@ -102,6 +107,12 @@ def run(
         raise
     shutil.rmtree(work)
     return card
+
+
+def _plan(sizes: torch.nn.Module, data: Sequence[Batch], steps: Sequence[Step], machine: Machine) -> tuple[bool, str]:
+    memory.give_back()
+    most = memory.available(machine.device) if machine.memory is None else machine.memory
+    return memory.plan(sizes, data, [(methods()[s.method], s.options) for s in steps], machine.dtype, most)
 
 
 def _apply(net: torch.nn.Module, data: Sequence[Batch], step: Step, seed: int, folder: Path) -> torch.nn.Module:
@@ -114,13 +125,7 @@ def _apply(net: torch.nn.Module, data: Sequence[Batch], step: Step, seed: int, f
 
 
 def _fingerprint(
-    model: str,
-    sequences: Sequence[Sequence[int]],
-    steps: Sequence[Step],
-    seed: int,
-    device: str,
-    dtype: torch.dtype,
-    batch_size: int,
+    model: str, sequences: Sequence[Sequence[int]], steps: Sequence[Step], seed: int, machine: Machine
 ) -> dict[str, object]:
     """What a resumed run must have in common with the one that it goes on with."""
     return {
@@ -128,9 +133,9 @@ def _fingerprint(
         "texts": hashlib.sha256(json.dumps(sequences).encode()).hexdigest(),
         "steps": json.loads(json.dumps([asdict(s) for s in steps])),
         "seed": seed,
-        "device": device,
-        "dtype": str(dtype),
-        "batch_size": batch_size,
+        "device": machine.device,
+        "dtype": str(machine.dtype),
+        "batch_size": machine.batch_size,
     }
 
 

@@ -213,7 +213,13 @@ def test_a_job_streams_where_memory_asks_for_it(tmp_path):
     def run(name, limit):
         texts, step = DATA / "text/math_sample.txt", [job.Step("wanda", {"ratio": 0.5})]
         return job.run(
-            str(DATA / "mixlm"), step, texts, tmp_path / name, tokens=400, memory_limit=limit, tell=told.append
+            str(DATA / "mixlm"),
+            step,
+            texts,
+            tmp_path / name,
+            tokens=400,
+            machine=job.Machine(memory=limit),
+            tell=told.append,
         )
 
     run("one", 10**9)
