@@ -20,7 +20,7 @@ import transformers
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from compress import latency, memory, models
+from compress import latency, models
 from compress.budget import flops
 from compress.methods import kprune, magnitude, sparsegpt, wanda
 from compress.walk import Batch
@@ -71,7 +71,6 @@ def cost(
 ) -> dict[str, float]:
     """Seconds of one pruning, bytes over what the process had before the model, and the rate of matrix products."""
     torch.set_num_threads(threads)
-    memory.give_back()
     before = status("VmRSS")
     model = bert(layers, width)
     ids = torch.randint(5, model.config.vocab_size, (tokens // 64, 64))

@@ -79,6 +79,8 @@ def run(
         stream, why = _plan(sizes, cpu, steps, machine)
         if tell:
             tell(why)
+    if stream:
+        memory.give_back()
     scratch = work / "scratch"
     net, _ = models.load(model, machine.device, machine.dtype, stream=stream, scratch=scratch)
     _check(work, _fingerprint(model, sequences, steps, seed, machine))
@@ -110,7 +112,6 @@ def run(
 
 
 def _plan(sizes: torch.nn.Module, data: Sequence[Batch], steps: Sequence[Step], machine: Machine) -> tuple[bool, str]:
-    memory.give_back()
     most = memory.available(machine.device) if machine.memory is None else machine.memory
     return memory.plan(sizes, data, [(methods()[s.method], s.options) for s in steps], machine.dtype, most)
 
