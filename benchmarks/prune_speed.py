@@ -29,10 +29,12 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import click
 import numpy as np
@@ -48,6 +50,7 @@ from compress.methods import sparsegpt, wanda
 from compress.structure import block_linears
 from compress.texts import batches, cut, read_texts
 
+T = TypeVar("T")
 HERE = Path(__file__).resolve().parent
 SAMPLES, TOKENS = 32, 128
 CASES = {
@@ -128,6 +131,12 @@ def ours(given: Given) -> dict[str, list[dict[str, float]]]:
     return runs
 
 
+def fresh(measure: Callable[..., T], *arguments: object) -> T:
+    """What `measure` gives in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(measure, *arguments).result()
+
+
 def theirs(given: Given) -> dict:
     """What peer_llmcompressor.py measured in its environment, which is made first where it is not there."""
     python = given.venv / "bin/python"
@@ -148,11 +157,7 @@ def llmcompressor(given: Given) -> dict:
     if None in (given.train, given.held_out, given.venv):
         raise click.UsageError("part llmcompressor needs --train, --held-out and --venv")
     train(given)
-    process = ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1)
-    with process as pool:
-        first = pool.submit(ours, given).result()
-        peer = theirs(given)
-        second = pool.submit(ours, given).result()
+    first, peer, second = fresh(ours, given), theirs(given), fresh(ours, given)
     tokenizer, texts = AutoTokenizer.from_pretrained(given.work / "dense"), read_texts(given.held_out)
 
     def losses(net: nn.Module) -> np.ndarray:
@@ -227,8 +232,7 @@ def memory(given: Given) -> dict:
         found = {}
         for kind in ("whole", "streamed"):
             shutil.rmtree(given.work / kind, ignore_errors=True)
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                found[kind] = pool.submit(peak, name, kind, source, given).result()
+            found[kind] = fresh(peak, name, kind, source, given)
         weights = [
             {k: v for f in (given.work / kind).glob("*.safetensors") for k, v in load_file(f).items()} for kind in found
         ]
