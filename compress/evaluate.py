@@ -15,8 +15,9 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from compress import metrics, models, predict, structure
 from compress.budget import flops
 from compress.examples import read_examples
-from compress.layers import SPARSE_FROM
+from compress.layers import FORMS
 from compress.metrics import METRICS
+from compress.modeling import SPARSE_FROM
 from compress.texts import read_texts
 from compress.walk import Batch
 
@@ -90,10 +91,14 @@ def _outcome(
 def size(model: nn.Module, source: str) -> dict[str, int | None]:
     """Parameters that are not stored as zeros, bytes of the weight files, and FLOPs at `LENGTH` tokens."""
     parameters = 0
+    packed = [m for m in model.modules() if isinstance(m, FORMS)]
+    inside = {id(p) for form in packed for p in form.parameters()}
+    for form in {id(next(f.parameters())): f for f in packed}.values():  # a tied one once
+        parameters += form.rows * form.columns
     for parameter in model.parameters():
-        zeros = int((parameter == 0).sum())
-        stored = parameter.numel()
-        parameters += stored - zeros if stored and zeros / stored >= SPARSE_FROM else stored
+        if id(parameter) not in inside:
+            zeros, stored = int((parameter == 0).sum()), parameter.numel()
+            parameters += stored - zeros if stored and zeros / stored >= SPARSE_FROM else stored
     known = model.config.model_type.removeprefix("compressed_") in structure.ARCHITECTURES
     cost = round(flops(model, LENGTH)) if known else None
     return {"parameters": parameters, "bytes": models.bytes_of(source), "flops": cost}
