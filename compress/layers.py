@@ -177,7 +177,8 @@ class _Packed(nn.Module):
         self.packed = packed
         self._dense: Tensor | None = None
 
-    def dense(self) -> Tensor:
+    @property
+    def weight(self) -> Tensor:
         """The dense weight (rows, columns), in the type of the packed one's numbers."""
         number = self.packed.scale if isinstance(self.packed, Uniform) else self.packed.values
         if self._dense is None or (self._dense.dtype, self._dense.device) != (number.dtype, number.device):
@@ -214,7 +215,7 @@ class PackedLinear(_Packed):
             x = x / self.smooth
         if self.activations is not None:
             x = rounded(x, self.activations)
-        return nn.functional.linear(x, self.dense(), self.bias)
+        return nn.functional.linear(x, self.weight, self.bias)
 
 
 class PackedEmbedding(_Packed):
@@ -230,7 +231,7 @@ class PackedEmbedding(_Packed):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (...) -> (..., width)."""
-        return nn.functional.embedding(tokens, self.dense())
+        return nn.functional.embedding(tokens, self.weight)
 
 
 CHANGED = (NoAttention, LowRankLinear, PackedLinear, PackedEmbedding)  # what `make` makes, beside nn.Linear

@@ -31,7 +31,7 @@ WAYS += [
 # what makes a model smaller by other means: options that fit the small encoder too, and options that change nothing
 OTHERS = [
     ("gqa", {"heads": 2}, {"heads": 6}),
-    ("round_to_nearest", {"group": 16}, None),
+    ("round_to_nearest", {"group": 8}, None),
 ]
 DECODERS = {"gqa"}  # methods for decoders alone
 every_way = pytest.mark.parametrize("name, options", WAYS, ids=[f"{n} {o}" if o else n for n, o in WAYS])
