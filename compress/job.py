@@ -15,13 +15,14 @@ import torch
 
 from compress import calibration, memory, models, sparsity
 from compress.budget import Limits
-from compress.methods import methods
+from compress.methods import distil, methods
 from compress.offload import move
 from compress.progress import Progress
+from compress.structure import fork
 from compress.texts import batches, read_texts
 from compress.walk import Batch
 
-SHARED = ("in_place", "progress", "seed")  # arguments of a method that are not options of one step
+SHARED = ("in_place", "progress", "seed", "teacher")  # arguments of a method that are not options of one step
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,9 @@ def run(
     pool = read_texts(texts)
     models.check_device(machine.device)
     sizes, tokenizer = models.skeleton(model)
+    for step in steps:
+        if step.options.get("student"):
+            distil.require_student(step.options["student"], tokenizer)
     sequences, used = calibration.draw(texts, pool, sizes, tokenizer, tokens, seed)
     cpu = batches(tokenizer, sequences, machine.batch_size)
     stream = False
@@ -88,10 +92,12 @@ def run(
     scratch.mkdir()
     data = [{k: v.to(net.device) for k, v in b.items()} for b in cpu]
     done = []
+    original = fork(net) if any(_learns(step) for step in steps[1:]) else None  # as the first step changes it
     try:
         for index, step in enumerate(steps):
             start = time.perf_counter()
-            net = _apply(net, data, step, seed, work / f"{index}-{step.method}")
+            folder = work / f"{index}-{step.method}"
+            net = _apply(net, data, step, seed, folder, original if index else None)
             done.append({**asdict(step), "seconds": time.perf_counter() - start})
         card = {
             "base_model": model,
@@ -104,7 +110,7 @@ def run(
             accelerate.hooks.remove_hook_from_submodules(net)
         models.save(move(net, "cpu"), tokenizer, out, card)
     except BaseException:
-        if not any(work.glob("[0-9]*/*.safetensors")):  # nothing is finished that could be gone on with
+        if not any(work.glob("[0-9]*/**/*.safetensors")):  # nothing is finished that could be gone on with
             shutil.rmtree(work)
         raise
     shutil.rmtree(work)
@@ -116,12 +122,25 @@ def _plan(sizes: torch.nn.Module, data: Sequence[Batch], steps: Sequence[Step], 
     return memory.plan(sizes, data, [(methods()[s.method], s.options) for s in steps], machine.dtype, most)
 
 
-def _apply(net: torch.nn.Module, data: Sequence[Batch], step: Step, seed: int, folder: Path) -> torch.nn.Module:
+def _learns(step: Step) -> bool:
+    return "teacher" in inspect.signature(methods()[step.method]).parameters
+
+
+def _apply(
+    net: torch.nn.Module,
+    data: Sequence[Batch],
+    step: Step,
+    seed: int,
+    folder: Path,
+    original: torch.nn.Module | None,
+) -> torch.nn.Module:
     function = methods()[step.method]
     taken = inspect.signature(function).parameters
     given = {"seed": seed} if "seed" in taken else {}
     if "progress" in taken:
         given["progress"] = Progress(folder)
+    if _learns(step):
+        given["teacher"] = original
     return function(net, data, in_place=True, **given | step.options)
 
 

@@ -1,0 +1,135 @@
+"""Distillation: a small student learns what its teacher says, and how it gets there.
+
+Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv 1503.02531; what else counts in the
+loss, and where it comes from, is in compress.lesson. The student is cut from the teacher (blocks at even distances, as
+in Sanh et al., DistilBERT, arXiv 1910.01108; heads and neurons by K-prune), is another model with the same tokens, or
+is what the steps before this one have made of the teacher.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from compress import models, training
+from compress.lesson import Aims, Lesson, showing_maps
+from compress.memory import Needs
+from compress.methods import kprune
+from compress.progress import Progress
+from compress.structure import context, fork, keep_blocks, own
+from compress.training import Settings
+from compress.walk import Batch, run
+
+NEEDS = Needs(models=6, streams=3, gradients=True, matrices=4, copies=5, streamed=False)
+
+
+def compress(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    *,
+    teacher: nn.Module | None = None,
+    student: str | None = None,
+    depth: int | None = None,
+    width: float | None = None,
+    steps: int = 200,
+    rate: float = 1e-3,
+    temperature: float = 1.0,
+    hidden: float = 0.0,
+    attention: float = 0.0,
+    labels: float = 0.0,
+    on_policy: float = 0.0,
+    top_k: int | None = None,
+    checkpointing: bool = False,
+    rows: int = 8,
+    seed: int = 0,
+    in_place: bool = False,
+    progress: Progress | None = None,
+) -> nn.Module:
+    """Train a student of `teacher`, which is `model` itself where none is given.
+
+    student: folder or hub name of a model for the same task with the same tokens, also of other sizes, None: `model`;
+    depth: blocks of it that stay, at even distances; width: share of the FLOPs of its heads and neurons that stays;
+    steps, rate, rows: of compress.training; temperature, hidden, attention, labels, on_policy, top_k: of
+    compress.lesson.Aims; checkpointing: run blocks anew for their gradients, which takes time and saves memory;
+    progress: where the state of the training is kept. A student from a folder is never in place. Raises ValueError for
+    an option out of range, or that model and batches do not allow, and where student and teacher are one and the same;
+    RuntimeError when the loss is not finite.
+    """
+    settings = Settings(steps, rate, temperature, rows=rows, seed=seed)
+    aims = Aims(temperature, hidden, attention, labels, on_policy, top_k)
+    _check(model, batches, aims, depth, width, student)
+    if steps and teacher is None and student is None and depth in (None, model.config.num_hidden_layers):
+        if width in (None, 1) and not labels:
+            raise ValueError("the student would be its own teacher: give depth, width or student, or a step before it")
+    teacher = fork(model) if teacher is None else teacher
+    pupil = _load(student, model, batches) if student else model if in_place else fork(model)
+    if depth is not None and depth < pupil.config.num_hidden_layers:
+        keep_blocks(pupil, _evenly(pupil.config.num_hidden_layers, depth))
+    if width is not None:
+        cut = Progress(progress.folder / "width") if progress else None
+        kprune.compress(pupil, batches, ratio=1 - width, seed=seed, in_place=True, progress=cut)
+    own(own(pupil, teacher), model)
+    lesson = Lesson(pupil, teacher, aims, seed)
+    trained = dict(pupil.named_parameters()) | lesson.parameters
+    with ExitStack() as stack:
+        if attention:
+            stack.enter_context(showing_maps(pupil, teacher))
+        if checkpointing:
+            stack.enter_context(training.checkpointed(pupil))
+        for _ in training.steps(pupil, teacher, batches, settings, trained, progress=progress, loss=lesson.loss):
+            pass
+    return pupil
+
+
+def require_student(student: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise ValueError unless the model `student`, of which only sizes are read, has the tokens of `tokenizer`."""
+    ours, theirs = models.skeleton(student)[1].get_vocab(), tokenizer.get_vocab()
+    if ours != theirs:
+        other = sum(ours.get(token) != i for token, i in theirs.items())
+        what = f"{len(ours)} tokens, the teacher's {len(theirs)}, of which {other} are others"
+        raise ValueError(f"student {student} has another tokenizer ({what}): give a student that reads as its teacher")
+
+
+def _check(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    aims: Aims,
+    depth: int | None,
+    width: float | None,
+    student: str | None,
+) -> None:
+    """Raise ValueError for what the model, or the batches, do not allow."""
+    training.require_trainable(model, "distil")
+    blocks = model.config.num_hidden_layers
+    if depth is not None and (depth < 1 or depth > blocks and student is None):
+        raise ValueError(f"depth {depth} is out of range: give 1 to {blocks}, the number of blocks that stay")
+    if width is not None and not 0 < width <= 1:
+        raise ValueError(f"width {width} is no share of heads and neurons that stays: give more than 0, up to 1")
+    if aims.on_policy and not model.can_generate():
+        raise ValueError(f"on_policy {aims.on_policy} asks a {model.config.model_type} to write: give 0, or a decoder")
+    if aims.labels and not model.can_generate() and any("labels" not in batch for batch in batches):
+        raise ValueError(f"labels {aims.labels} weighs labels, which the batches do not have: give labels=0")
+
+
+def _load(student: str, model: nn.Module, batches: Sequence[Batch]) -> nn.Module:
+    """The model `student` where it can take the place of `model`, else ValueError."""
+    found = models.load(student, str(model.device), model.dtype)[0]
+    training.require_trainable(found, "distil")
+    longest = max(batch["input_ids"].shape[1] for batch in batches)
+    if context(found, longest) < longest:
+        raise ValueError(f"student {student} has {context(found, longest)} positions, the texts {longest} tokens")
+    probe = {k: v[:1] for k, v in batches[0].items()}
+    with torch.no_grad():
+        ours, theirs = (tuple(run(m, probe).shape[1:]) for m in (found, model))
+    if ours != theirs:
+        what = f"outputs (rows, classes) {ours}, the teacher {theirs}"
+        raise ValueError(f"student {student} is for another task: it has {what}")
+    found.config.id2label, found.config.label2id = dict(model.config.id2label), dict(model.config.label2id)
+    return found
+
+
+def _evenly(blocks: int, depth: int) -> list[int]:
+    """`depth` of so many blocks, at even distances, the first among them."""
+    return [i * blocks // depth for i in range(depth)]

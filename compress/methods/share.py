@@ -1,0 +1,117 @@
+"""Parameters shared across depth: every run of neighbouring blocks gets one set of weights, then the model recovers.
+
+Lan et al., "ALBERT: A Lite BERT for Self-supervised Learning of Language Representations", ICLR 2020,
+arXiv 1909.11942, shares from the start of training; here a trained model is merged. For every linear layer of a run the
+single W that best gives what each member W_m gives on its own inputs X_m: min_W sum_m |X_m (W - W_m)|^2, by its normal
+equations (RegMean, Jin et al., ICLR 2023, arXiv 2212.09849, equation 2); norms and biases are averaged. The blocks stay
+modules of their own, with the very same parameters, and learn the teacher's logits, tied.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from compress import training
+from compress.hessian import blocks, gram
+from compress.memory import Needs
+from compress.progress import Progress
+from compress.solve import least_squares
+from compress.structure import blocks_path, fork, own
+from compress.training import Settings
+from compress.walk import Batch
+
+NEEDS = Needs(models=6, streams=1, gradients=True, matrices=4, copies=5, streamed=False)
+RIDGE = 1e-3  # pull of the merged weights towards the mean ones, relative to the mean squared input
+
+
+def compress(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    *,
+    groups: int | None = None,
+    merge: Literal["fit", "mean"] = "fit",
+    steps: int = 200,
+    rate: float = 1e-3,
+    temperature: float = 1.0,
+    rows: int = 8,
+    seed: int = 0,
+    in_place: bool = False,
+    progress: Progress | None = None,
+) -> nn.Module:
+    """Let runs of neighbouring blocks, as even as they can be, share one set of weights each.
+
+    groups: distinct blocks that stay, None: half of them; merge: how the shared weights start, fit by least squares or
+    mean; steps, rate, temperature, rows, seed: of compress.training; progress: where the state of the training is kept.
+    It saves disk and memory, not time: as many blocks run as before. Raises ValueError for an option out of range or
+    blocks of different sizes, and RuntimeError when the loss is not finite.
+    """
+    settings = Settings(steps, rate, temperature, rows=rows, seed=seed)
+    training.require_trainable(model, "share")
+    count = model.config.num_hidden_layers
+    groups = -(-count // 2) if groups is None else groups
+    if not 1 <= groups <= count:
+        raise ValueError(f"groups {groups} is out of range: give 1 to {count}, the number of blocks that stay distinct")
+    if merge not in ("fit", "mean"):
+        raise ValueError(f"merge '{merge}' is unknown: give fit or mean")
+    runs = [range(g * count // groups, (g + 1) * count // groups) for g in range(groups)]
+    for run in runs:
+        _require_alike(model, run)
+    teacher = fork(model)
+    student = model if in_place else fork(model)
+    if groups == count:
+        return own(student, model)
+    merged = _fitted(teacher, batches, runs) if merge == "fit" else {}
+    for run in runs:
+        if len(run) > 1:
+            _tie(student, run, merged)
+    own(own(student, teacher), model)
+    return training.train(student, teacher, batches, settings, progress)
+
+
+def _require_alike(model: nn.Module, run: Sequence[int]) -> None:
+    """Raise ValueError unless the blocks of a run have parameters of the same names and sizes."""
+    shapes = [{n: tuple(p.shape) for n, p in _block(model, i).named_parameters()} for i in run]
+    for i, shape in zip(run, shapes):
+        if shape != shapes[0]:
+            raise ValueError(f"blocks {run[0]} and {i} differ in size, so that they cannot share: share before pruning")
+
+
+def _fitted(model: nn.Module, batches: Sequence[Batch], runs: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """By name in the first block of its run, every linear layer's weight (out, in) that fits all members best."""
+    where = {block: run for run in runs if len(run) > 1 for block in run}
+    found: dict[str, Tensor] = {}
+    sums: dict[str, list[Tensor]] = {}
+    for block, shared in enumerate(blocks(model, batches, gram, "Merging")):
+        if block not in where:
+            continue
+        run, here, first = where[block], f"{blocks_path(model)}.{block}.", f"{blocks_path(model)}.{where[block][0]}."
+        for paths, moment in shared:
+            for path in paths:
+                weight = model.get_submodule(path).weight.double().T  # (in, out)
+                terms = [moment, moment @ weight, weight / len(run)]
+                name = path.replace(here, first, 1)
+                sums[name] = [a + b for a, b in zip(sums[name], terms)] if name in sums else terms
+        if block == run[-1]:
+            found |= {f"{n}.weight": least_squares(*s, ridge=RIDGE).T for n, s in sums.items()}
+            sums = {}
+    return found
+
+
+@torch.no_grad()
+def _tie(model: nn.Module, run: Sequence[int], merged: dict[str, Tensor]) -> None:
+    """Make every parameter of the blocks of a run one and the same: what was `merged`, else the mean of all."""
+    for name, old in list(_block(model, run[0]).named_parameters()):
+        path = f"{blocks_path(model)}.{run[0]}.{name}"
+        value = merged.get(path)
+        if value is None:
+            value = torch.stack([_block(model, i).get_parameter(name).double() for i in run]).mean(0)
+        shared = nn.Parameter(value.to(old.dtype).contiguous(), old.requires_grad)
+        holder, _, kind = name.rpartition(".")
+        for i in run:
+            setattr(_block(model, i).get_submodule(holder), kind, shared)
+
+
+def _block(model: nn.Module, block: int) -> nn.Module:
+    return model.get_submodule(f"{blocks_path(model)}.{block}")
