@@ -30,13 +30,14 @@ def densify(model: nn.Module) -> None:
 def sparsify(model: nn.Module) -> None:
     """Turn every linear layer of `model` with many zeros into one that is stored as a bitmask, in place."""
     for path, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear) and _sparse(module):
+        if isinstance(module, nn.Linear) and is_sparse(module):
             packed = PackedLinear(Bitmask.pack(module.weight), False)
             packed.bias = module.bias
             model.set_submodule(path, packed)
 
 
-def _sparse(linear: nn.Linear) -> bool:
+def is_sparse(linear: nn.Linear) -> bool:
+    """Whether a layer has zeros enough to be stored as a bitmask."""
     size = linear.weight.numel()
     return bool(size) and int((linear.weight == 0).sum()) / size >= SPARSE_FROM
 
@@ -85,7 +86,7 @@ def changes(model: nn.Module) -> dict[str, dict]:
             found[path] = [type(module).__name__, module.spec()]
         elif isinstance(module, nn.Linear):
             out_features, in_features = module.weight.shape
-            if _sparse(module):
+            if is_sparse(module):
                 form = {"form": "Bitmask", "rows": out_features, "columns": in_features}
                 form["nonzeros"] = int((module.weight != 0).sum())
                 found[path] = ["PackedLinear", {"packed": form, "bias": module.bias is not None}]

@@ -219,7 +219,7 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, out: str | Path, 
     out = check_output(out)
     partial = out.absolute().parent / f".{out.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    dtype = model.config.dtype or torch.float32
+    dtype = stored_type(model)
     stored = copy.deepcopy(model)
     _cast(stored, dtype)
     changed = modeling.changes(stored)
@@ -307,6 +307,21 @@ def _probe(model: nn.Module) -> Tensor:
     ids = (torch.arange(32) * 37 % model.config.vocab_size).view(2, 16)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     return walk.outputs(model(**batch), batch)
+
+
+def stored_type(model: nn.Module) -> torch.dtype:
+    """The type that the numbers of `model` take on disk."""
+    return model.config.dtype or torch.float32
+
+
+def stored_bytes(model: nn.Module) -> int:
+    """Bytes that the weights of `model` take on disk, headers left out."""
+    each = stored_type(model).itemsize
+    total = sum(p.numel() * (each if p.is_floating_point() else 1) for p in model.parameters())
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and modeling.is_sparse(module):
+            total += module.weight.numel() // 8 - each * int((module.weight == 0).sum())
+    return total
 
 
 def bytes_of(folder: str | Path) -> int | None:

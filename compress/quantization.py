@@ -97,11 +97,6 @@ def _usable(scale: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(stored > 0, stored, torch.ones_like(stored))
 
 
-def stored_type(model: nn.Module) -> torch.dtype:
-    """The type that the numbers of `model` have on disk."""
-    return model.config.dtype or torch.float32
-
-
 def chosen(model: nn.Module, embeddings: bool, head: bool) -> list[str]:
     """Paths of what is quantized: linear layers of the blocks; all embeddings; linear layers outside the blocks.
 

@@ -121,6 +121,11 @@ def context(model: nn.Module, wanted: int) -> int:
     return min(wanted, getattr(model.config, "max_position_embeddings", wanted) - lost)
 
 
+def head_width(model: nn.Module) -> int:
+    """Features of one attention head."""
+    return getattr(model.config, "head_dim", None) or model.config.hidden_size // model.config.num_attention_heads
+
+
 def blocks_path(model: nn.Module) -> str:
     """Path of the list of transformer blocks inside `model`."""
     base = model.base_model
@@ -135,7 +140,7 @@ def sublayers(model: nn.Module) -> list[Sublayer]:
     """
     n, found = names(model), []
     refuse_changed(model, (layers.PackedLinear, layers.LowRankLinear))
-    head_dim = getattr(model.config, "head_dim", None) or model.config.hidden_size // model.config.num_attention_heads
+    head_dim = head_width(model)
     for i, block in enumerate(model.get_submodule(blocks_path(model))):
         path = f"{blocks_path(model)}.{i}."
         if not any(isinstance(m, layers.NoAttention) for m in block.modules()):

@@ -20,8 +20,8 @@ from compress import job, layers, lesson, models, structure, training
 from compress.lesson import Aims, Lesson
 from compress.methods import distil, kprune
 from compress.progress import Progress
-from compress.training import Settings, divergence
-from compress.walk import row_weights, run
+from compress.training import divergence
+from compress.walk import run
 
 TEXTS = DATA / "text/math_sample.txt"
 both_models = pytest.mark.parametrize("kind", ["encoder", "decoder"])

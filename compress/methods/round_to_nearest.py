@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from compress.memory import Needs
-from compress.quantization import Grid, check_divides, chosen, put, stored_type, weights
+from compress.models import stored_type
+from compress.quantization import Grid, check_divides, chosen, put, weights
 from compress.structure import fork, own
 from compress.walk import Batch, track
 
