@@ -24,8 +24,29 @@ from transmeter.options import (
 )
 
 METRICS = ("balanced_accuracy", "accuracy")
+TOKENS = 100_000  # that perplexity is measured on
 seed_option = click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of every random draw.")
 tokens_option = click.option("--tokens", default=20_000, show_default=True, type=click.IntRange(1))
+
+resume_option = click.option("--resume", is_flag=True, help="Go on with a run of the same options that was stopped.")
+
+
+def machine_options(command):
+    """What a compression runs on."""
+    for option in (
+        click.option(
+            "--memory", type=BYTES, help="What may be used, such as 2GB; beyond it the model streams. Default: all."
+        ),
+        click.option(
+            "--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Sequences run at once."
+        ),
+        click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"])),
+        click.option(
+            "--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, or auto: all GPUs and the memory."
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -215,39 +236,86 @@ def calibrate(model, target, candidates, tokens, mix, seed, out) -> None:
 @click.argument("model")
 @click.option("--method", "methods", multiple=True, required=True, help="May repeat: steps run in order.")
 @click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Option of the --method before it.")
-@click.option("--calibration", required=True, type=click.Path(path_type=Path), help="Folder of calibrate, or TEXTS.")
+@click.option("--calibration", type=click.Path(path_type=Path), help="Folder of calibrate, or TEXTS.")
 @tokens_option
 @seed_option
+@click.option("--data", "file", type=click.Path(path_type=Path), help="Measure the model on it after every step.")
+@click.option("--metric", help="As in evaluate.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the model.")
-@click.option("--resume", is_flag=True, help="Go on with a run of the same options that was stopped.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, or auto: all GPUs and the memory.")
-@click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]))
-@click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Sequences run at once.")
-@click.option("--memory", type=BYTES, help="What may be used, such as 2GB; beyond it the model streams. Default: all.")
+@resume_option
+@machine_options
 @click.pass_context
 def compress(
-    ctx, model, methods, settings, calibration, tokens, seed, out, resume, device, dtype, batch_size, memory
+    ctx,
+    model,
+    methods,
+    settings,
+    calibration,
+    tokens,
+    seed,
+    file,
+    metric,
+    out,
+    resume,
+    device,
+    dtype,
+    batch_size,
+    memory,
 ) -> None:
     """Make MODEL smaller and write a folder that reloads exactly.
 
     Example: transmeter compress MODEL --method kprune --set ratio=0.5 --calibration DIR --out small
     """
-    import torch
-
-    from compress import job, models
     from compress.methods import methods as known
 
+    steps = in_order(ctx.meta["order"], known())
+    machine = (device, dtype, batch_size, memory)
+    _compress(model, steps, calibration, out, tokens, seed, file, metric, machine, resume)
+
+
+@main.command()
+@click.argument("recipe", type=click.Path(dir_okay=False, path_type=Path))
+@resume_option
+@machine_options
+def run(recipe, resume, device, dtype, batch_size, memory) -> None:
+    """Compress as RECIPE says, a YAML file: model, calibration, steps, out; perhaps tokens, seed, data, metric.
+
+    Every step has a method and its options. Paths are relative to the file. Example: examples/small_math.yaml
+    """
+    from compress import recipe as recipes
+    from compress.methods import methods as known
+
+    r = recipes.read(recipe, known())
+    steps = [(step.method, known()[step.method], step.settings) for step in r.steps]
+    machine = (device, dtype, batch_size, memory)
+    _compress(r.model, steps, r.calibration, r.out, r.tokens, r.seed, r.data, r.metric, machine, resume)
+
+
+def _compress(model, steps, calibration, out, tokens, seed, file, metric, machine, resume) -> None:
+    """What compress and run have in common. steps: (method, function, its settings)."""
+    import torch
+
+    from compress import evaluate, job, models
+
     quiet()
-    steps = [
-        job.Step(name, convert(function, given, job.SHARED))
-        for name, function, given in in_order(ctx.meta["order"], known())
-    ]
-    machine = job.Machine(device, getattr(torch, dtype), batch_size, memory)
+    device, dtype, batch_size, memory = machine
+    models.check_output(out)
     tell = partial(click.echo, err=True)
     try:
-        job.run(model, steps, calibration, out, tokens=tokens, seed=seed, machine=machine, resume=resume, tell=tell)
+        job.run(
+            model,
+            [job.Step(name, convert(function, given, job.SHARED)) for name, function, given in steps],
+            calibration,
+            out,
+            tokens=tokens,
+            seed=seed,
+            machine=job.Machine(device, getattr(torch, dtype), batch_size, memory),
+            exam=evaluate.exam(model, file, metric, TOKENS) if file else None,
+            resume=resume,
+            tell=tell,
+        )
     except KeyboardInterrupt:
-        click.echo("stopped: the same command with --resume goes on from the last finished step", err=True)
+        tell("stopped: the same command with --resume goes on from the last finished step")
         sys.exit(130)
     click.echo(f"{out}: {models.bytes_of(model) or 0:,} -> {models.bytes_of(out):,} bytes, reloaded with equal logits")
 
@@ -259,7 +327,7 @@ def compress(
 @click.option("--metric", help="See above. Default: the first for what the model is for.")
 @click.option(
     "--tokens",
-    default=100_000,
+    default=TOKENS,
     show_default=True,
     type=click.IntRange(2),
     help="Tokens that perplexity is measured on.",

@@ -12,9 +12,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from compress import latency
+from compress import latency, layers
 from compress.progress import Progress
-from compress.structure import Sublayer, sublayers
+from compress.structure import Sublayer, blocks_path, names, sublayers
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,15 @@ def check_ratio(ratio: float) -> None:
 
 
 def flops(model: nn.Module, tokens: float) -> float:
-    """FLOPs of all heads and neurons on one sequence of `tokens`; embeddings, norms, biases and head left out."""
-    return sum(s.units * s.unit_flops(tokens) for s in sublayers(model))
+    """FLOPs of the blocks on one sequence of `tokens`; embeddings, norms, biases and head left out.
+
+    2 n a weight of every linear layer, and 4 n^2 an attention input of its output projection.
+    """
+    blocks = model.get_submodule(blocks_path(model))
+    linears = [m for m in blocks.modules() if isinstance(m, nn.Linear | layers.PackedLinear)]
+    heads = [b for b in blocks if not any(isinstance(m, layers.NoAttention) for m in b.modules())]
+    attended = [b.get_submodule(names(model).attention_output).in_features for b in heads]
+    return 2 * tokens * sum(m.in_features * m.out_features for m in linears) + 4 * tokens**2 * sum(attended)
 
 
 def unit_parameters(model: nn.Module, sublayer: Sublayer) -> int:

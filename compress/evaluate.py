@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,55 +16,80 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from compress import metrics, models, predict, structure
 from compress.budget import flops
 from compress.examples import read_examples
-from compress.layers import SPARSE_FROM
+from compress.layers import FORMS
 from compress.metrics import METRICS
+from compress.modeling import SPARSE_FROM
 from compress.texts import read_texts
 from compress.walk import Batch
 
 LENGTH = 128  # tokens of the sequence that FLOPs and latency are given for
 
 
+@dataclass(frozen=True)
+class Exam:
+    """What models are measured on: the content of a file, for a task, by a metric.
+
+    tokens: that perplexity is measured on.
+    """
+
+    file: Path
+    task: str
+    metric: str
+    content: Sequence
+    tokens: int
+
+    def outcome(self, model: nn.Module, tokenizer: Tokenizer) -> metrics.Outcome:
+        """What a model does on every item, as `compress.metrics` takes it."""
+        if self.task == "text":
+            return predict.losses(model, tokenizer, self.content, self.tokens)
+        return _outcome(model, tokenizer, self.task, self.metric, *self.content)
+
+    def value(self, found: metrics.Outcome) -> metrics.Estimate:
+        """The metric with its interval."""
+        return metrics.perplexity(found) if self.task == "text" else metrics.measure(self.metric, found)
+
+    def change(self, found: metrics.Outcome, baseline: metrics.Outcome) -> dict[str, metrics.Estimate]:
+        """The paired change, by its name; empty where the items differ, as windows do where tokenizers do."""
+        if self.task != "text":
+            return {f"{self.metric}_change": metrics.change(self.metric, found, baseline)}
+        same = np.array_equal(found[:, 1], baseline[:, 1])
+        return {"loss_change_nats": metrics.loss_change(found, baseline)} if same else {}
+
+
+def exam(model: str, file: Path, metric: str | None, tokens: int) -> Exam:
+    """What `model` and models like it are measured on.
+
+    metric: one of `compress.metrics.METRICS`; None: the first for what the model is for. Raises ValueError where the
+    model cannot give the metric or the data lack the labels that it needs.
+    """
+    task = models.task_of(model)
+    if metric and metric not in METRICS[task]:
+        raise ValueError(f"{model} gives no {metric}: use --metric {' or '.join(METRICS[task])}")
+    content = read_texts(file) if task == "text" else read_examples(file, task)
+    return Exam(file, task, metric or METRICS[task][0], content, tokens)
+
+
 def report(model: str, baseline: str | None, file: Path, metric: str | None, tokens: int) -> dict[str, object]:
     """Everything about `model` on the data of `file`, with `baseline` beside it and the paired change.
 
-    metric: one of `compress.metrics.METRICS`; None: the first for what the model is for. tokens: that perplexity is
-    measured on. Raises ValueError where a model cannot give the metric or the data lack the labels that it needs.
+    Arguments and errors are those of `exam`.
     """
+    wanted = exam(model, file, metric, tokens)
     names = (model, baseline) if baseline else (model,)
-    task = models.task_of(model)
     for name in names:
-        _check(name, models.task_of(name), task, metric)
-    metric = metric or METRICS[task][0]
-    content = read_texts(file) if task == "text" else read_examples(file, task)
+        if models.task_of(name) != wanted.task:
+            tasks = f"{models.task_of(name)}, {wanted.task}"
+            raise ValueError(f"{name} is for another task than the model ({tasks}): give a baseline for the same")
     found: list[dict[str, object]] = []
     outcomes: list[metrics.Outcome] = []
     for name in names:
         net, tokenizer = models.load(name)
-        if task == "text":
-            outcome = predict.losses(net, tokenizer, content, tokens)
-            value = metrics.perplexity(outcome)
-        else:
-            outcome = _outcome(net, tokenizer, task, metric, *content)
-            value = metrics.measure(metric, outcome)
+        outcomes.append(wanted.outcome(net, tokenizer))
         costs = {"latency_seconds": latency(net), "peak_memory_bytes": peak_memory(name)}
-        found.append({"model": name, metric: value, **size(net, name), **costs})
-        outcomes.append(outcome)
+        value = {wanted.metric: wanted.value(outcomes[-1])}
+        found.append({"model": name, **value, **size(net), "bytes": models.bytes_of(name), **costs})
     result = {**found[0], "data": str(file)}
-    if baseline:
-        result["baseline"] = found[1]
-        if task != "text":
-            result[f"{metric}_change"] = metrics.change(metric, *outcomes)
-        elif np.array_equal(outcomes[0][:, 1], outcomes[1][:, 1]):  # windows differ where tokenizers do
-            result["loss_change_nats"] = metrics.loss_change(*outcomes)
-    return result
-
-
-def _check(name: str, task: str, wanted: str, metric: str | None) -> None:
-    """Raise ValueError where the model `name` is for another task than the first, or cannot give the metric."""
-    if metric and metric not in METRICS[task]:
-        raise ValueError(f"{name} gives no {metric}: use --metric {' or '.join(METRICS[task])}")
-    if task != wanted:
-        raise ValueError(f"{name} is for another task than the model ({task}, {wanted}): give a baseline for the same")
+    return result | {"baseline": found[1], **wanted.change(*outcomes)} if baseline else result
 
 
 def _outcome(
@@ -87,16 +113,20 @@ def _outcome(
     return metrics.outcome(task, metric, *counted)
 
 
-def size(model: nn.Module, source: str) -> dict[str, int | None]:
-    """Parameters that are not stored as zeros, bytes of the weight files, and FLOPs at `LENGTH` tokens."""
+def size(model: nn.Module) -> dict[str, int | None]:
+    """Parameters that are not stored as zeros, and FLOPs at `LENGTH` tokens."""
     parameters = 0
+    packed = [m for m in model.modules() if isinstance(m, FORMS)]
+    inside = {id(p) for form in packed for p in form.parameters()}
+    for form in {id(next(f.parameters())): f for f in packed}.values():  # a tied one once
+        parameters += form.rows * form.columns
     for parameter in model.parameters():
-        zeros = int((parameter == 0).sum())
-        stored = parameter.numel()
-        parameters += stored - zeros if stored and zeros / stored >= SPARSE_FROM else stored
+        if id(parameter) not in inside:
+            zeros, stored = int((parameter == 0).sum()), parameter.numel()
+            parameters += stored - zeros if stored and zeros / stored >= SPARSE_FROM else stored
     known = model.config.model_type.removeprefix("compressed_") in structure.ARCHITECTURES
     cost = round(flops(model, LENGTH)) if known else None
-    return {"parameters": parameters, "bytes": models.bytes_of(source), "flops": cost}
+    return {"parameters": parameters, "flops": cost}
 
 
 @torch.no_grad()

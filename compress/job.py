@@ -3,20 +3,27 @@
 import hashlib
 import inspect
 import json
+import math
 import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import accelerate
 import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from compress import calibration, memory, models, sparsity
+from compress import calibration, evaluate, memory, models, sparsity, structure
 from compress.budget import Limits
+from compress.evaluate import Exam
 from compress.methods import distil, methods
-from compress.offload import move
+from compress.metrics import METRICS
+from compress.offload import move, store_of
 from compress.progress import Progress
 from compress.structure import fork
 from compress.texts import batches, read_texts
@@ -47,65 +54,54 @@ class Machine:
 def run(
     model: str,
     steps: Sequence[Step],
-    texts: Path,
+    texts: Path | None,
     out: Path,
     *,
     tokens: int = 20_000,
     seed: int = 0,
     machine: Machine = Machine(),  # noqa: B008, it is frozen
+    exam: Exam | None = None,
     resume: bool = False,
     tell: Callable[[str], None] | None = None,
 ) -> dict[str, object]:
     """Compress `model` and write the folder `out`; returns the card that lies in it as compression.json.
 
-    texts: calibration texts, or a folder that calibration.save wrote; tokens: drawn from texts that have no budget of
-    their own. Finished steps lie beside `out` until it is complete; resume goes on from them. tell: is given a line on
-    the memory that it takes before the work. Raises ValueError for what is not to be read or written or does not fit,
-    or when an unfinished run was another one.
+    texts: calibration texts, or a folder that calibration.save wrote, None where no step looks at any; tokens: drawn
+    from texts that have no budget of their own; exam: what the model is measured on before the first and after every
+    step. Finished steps lie beside `out` until it is complete; resume goes on from them. tell: is given a line on the
+    memory that it takes before the work, and one a step on what came of it. Raises ValueError for what is not to be
+    read or written or does not fit, or when an unfinished run was another one.
     """
     models.check_output(out)
-    for step in steps:
-        Limits(**{f.name: step.options[f.name] for f in fields(Limits) if f.name in step.options})
-        sparsity.parse(step.options.get("ratio"), step.options.get("pattern"))
+    _check_steps(steps, texts)
     work = out.absolute().parent / f".{out.name}.unfinished"
     if work.exists() and not resume:
         raise ValueError(f"{work} holds an unfinished run: add --resume to go on with it, or remove it")
-    pool = read_texts(texts)
     models.check_device(machine.device)
     sizes, tokenizer = models.skeleton(model)
+    _check_groups(steps, sizes)
     for step in steps:
         if step.options.get("student"):
             distil.require_student(step.options["student"], tokenizer)
-    sequences, used = calibration.draw(texts, pool, sizes, tokenizer, tokens, seed)
+    sequences, used = [], None
+    if texts is not None:
+        sequences, used = calibration.draw(texts, read_texts(texts), sizes, tokenizer, tokens, seed)
     cpu = batches(tokenizer, sequences, machine.batch_size)
     stream = False
-    if machine.device != "auto":  # which spreads the model over what there is
+    if machine.device != "auto" and cpu:  # auto spreads the model over what there is
         stream, why = _plan(sizes, cpu, steps, machine)
         if tell:
             tell(why)
     if stream:
         memory.give_back()
-    scratch = work / "scratch"
-    net, _ = models.load(model, machine.device, machine.dtype, stream=stream, scratch=scratch)
     _check(work, _fingerprint(model, sequences, steps, seed, machine))
+    scratch = work / "scratch"
     shutil.rmtree(scratch, ignore_errors=True)  # of a killed run
     scratch.mkdir()
-    data = [{k: v.to(net.device) for k, v in b.items()} for b in cpu]
-    done = []
-    original = fork(net) if any(_learns(step) for step in steps[1:]) else None  # as the first step changes it
     try:
-        for index, step in enumerate(steps):
-            start = time.perf_counter()
-            folder = work / f"{index}-{step.method}"
-            net = _apply(net, data, step, seed, folder, original if index else None)
-            done.append({**asdict(step), "seconds": time.perf_counter() - start})
-        card = {
-            "base_model": model,
-            "steps": done,
-            "calibration": used,
-            "device": machine.device,
-            "dtype": str(machine.dtype).removeprefix("torch."),
-        }
+        load = partial(models.load, device=machine.device, dtype=machine.dtype, stream=stream, scratch=scratch)
+        net, card = _run(load, model, tokenizer, cpu, steps, seed, work, exam, tell)
+        card |= {"calibration": used, "device": machine.device, "dtype": str(machine.dtype).removeprefix("torch.")}
         if machine.device == "auto":
             accelerate.hooks.remove_hook_from_submodules(net)
         models.save(move(net, "cpu"), tokenizer, out, card)
@@ -117,7 +113,103 @@ def run(
     return card
 
 
-def _plan(sizes: torch.nn.Module, data: Sequence[Batch], steps: Sequence[Step], machine: Machine) -> tuple[bool, str]:
+def _run(
+    load: Callable[[str | Path], tuple[nn.Module, Tokenizer]],
+    model: str,
+    tokenizer: Tokenizer,
+    cpu: Sequence[Batch],
+    steps: Sequence[Step],
+    seed: int,
+    work: Path,
+    exam: Exam | None,
+    tell: Callable[[str], None] | None,
+) -> tuple[nn.Module, dict[str, object]]:
+    """The model after all steps, those that are finished already read from `work`, and the card so far."""
+    folders = [work / f"{index}-{step.method}" for index, step in enumerate(steps)]
+    finished = max((i + 1 for i, folder in enumerate(folders) if (folder / "model").is_dir()), default=0)
+    last = folders[finished - 1] / "model" if finished else None
+    net, _ = load(last or model)
+    if last:
+        card = json.loads((last / "compression.json").read_text(encoding="utf-8"))
+        net.config.dtype = getattr(torch, card.pop("stored"))
+    else:
+        card = {"base_model": model, "before": _measured(net, tokenizer, exam), "steps": []}
+    original = None  # what a later step learns from
+    if any(_learns(step) for step in steps[max(finished, 1) :]):
+        original = load(model)[0] if finished else fork(net)
+    data = [{k: v.to(net.device) for k, v in b.items()} for b in cpu]
+    for index, (step, folder) in enumerate(zip(steps, folders)):
+        if index < finished:
+            continue
+        start = time.perf_counter()
+        net = _apply(net, data, step, seed, folder, original if index else None)
+        seconds = time.perf_counter() - start
+        after = _measured(net, tokenizer, exam)
+        card["steps"].append({**asdict(step), "seconds": seconds, "after": after})
+        if tell:
+            tell(_line(step, seconds, card["before"], after))
+        if index + 1 < len(steps):
+            _keep(net, tokenizer, folder / "model", card)
+    return net, card
+
+
+def _keep(net: nn.Module, tokenizer: Tokenizer, folder: Path, card: Mapping[str, object]) -> None:
+    """Write the model between two steps as it is, not in the type that the result is stored in."""
+    folder.parent.mkdir(exist_ok=True)  # a method that keeps no progress makes none
+    stored, net.config.dtype = models.stored_type(net), net.dtype
+    models.save(net, tokenizer, folder, {**card, "stored": str(stored).removeprefix("torch.")})
+    net.config.dtype = stored
+
+
+def _measured(net: nn.Module, tokenizer: Tokenizer, exam: Exam | None) -> dict[str, object]:
+    """Sizes of a model, and what it reaches in the exam; empty for one that streams from files."""
+    if store_of(net):
+        return {}
+    found = evaluate.size(net) | {"bytes": models.stored_bytes(net)}
+    return found | {exam.metric: exam.value(exam.outcome(net, tokenizer))} if exam else found
+
+
+def _line(step: Step, seconds: float, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """What came of a step."""
+    line = f"{step.method}: {seconds:.0f} s"
+    if after:
+        line += f", {after['bytes']:,} bytes, {before['bytes'] / after['bytes']:.2f} times fewer than at first"
+    for metric in before.keys() & {m for names in METRICS.values() for m in names}:
+        line += f", {metric} {before[metric]['value']:.4g} -> {after[metric]['value']:.4g}"
+    return line
+
+
+def _check_steps(steps: Sequence[Step], texts: Path | None) -> None:
+    """Raise ValueError for options out of range, an order that cannot work, or missing texts."""
+    known = methods()
+    for index, step in enumerate(steps):
+        Limits(**{f.name: step.options[f.name] for f in fields(Limits) if f.name in step.options})
+        sparsity.parse(step.options.get("ratio"), step.options.get("pattern"))
+        earlier = [s.method for s in steps[:index]]
+        grid = next((m for m in earlier if "bits" in inspect.signature(known[m]).parameters), None)
+        if grid:
+            raise ValueError(f"{step.method} cannot follow {grid}: quantized weights do not change, quantize last")
+        if "svd" in earlier and "parameters" in inspect.signature(known[step.method]).parameters:
+            raise ValueError(f"{step.method} cannot follow svd: no heads and neurons are left to remove, prune first")
+        if texts is None and memory.needs_of(known[step.method]).batches:
+            raise ValueError(f"{step.method} looks at calibration texts: give --calibration")
+
+
+def _check_groups(steps: Sequence[Step], sizes: nn.Module) -> None:
+    """Raise ValueError where the group of a quantizer may not divide the widths that pruning before it leaves."""
+    multiple, cutter = 0, None
+    for step in steps:
+        taken = inspect.signature(methods()[step.method]).parameters
+        if "multiple" in taken and "parameters" in taken:  # removes heads and neurons
+            multiple, cutter = math.gcd(multiple, step.options.get("multiple", taken["multiple"].default)), step.method
+        group = step.options.get("group", taken["group"].default) if "group" in taken else None
+        if group and cutter and (multiple % group or structure.head_width(sizes) % group):
+            fits = math.gcd(structure.head_width(sizes), group)
+            fix = f"give {cutter} multiple={fits} and {step.method} group={fits}"
+            raise ValueError(f"group {group} may not divide the widths that {cutter} leaves: {fix}, or group=none")
+
+
+def _plan(sizes: nn.Module, data: Sequence[Batch], steps: Sequence[Step], machine: Machine) -> tuple[bool, str]:
     most = memory.available(machine.device) if machine.memory is None else machine.memory
     return memory.plan(sizes, data, [(methods()[s.method], s.options) for s in steps], machine.dtype, most)
 
@@ -127,13 +219,13 @@ def _learns(step: Step) -> bool:
 
 
 def _apply(
-    net: torch.nn.Module,
+    net: nn.Module,
     data: Sequence[Batch],
     step: Step,
     seed: int,
     folder: Path,
-    original: torch.nn.Module | None,
-) -> torch.nn.Module:
+    original: nn.Module | None,
+) -> nn.Module:
     function = methods()[step.method]
     taken = inspect.signature(function).parameters
     given = {"seed": seed} if "seed" in taken else {}

@@ -1,19 +1,14 @@
-"""Storage and forward of changed layers, and the classes that rebuild a compressed model from its config.
+"""Storage and forward of changed layers.
 
-This file is copied as `modeling_compressed.py` into every folder that needs it, so that transformers alone can
-reload the model (`trust_remote_code=True`); it imports nothing but torch and transformers.
+This file is copied into every folder that needs it, so that transformers alone can reload the model
+(`trust_remote_code=True`); it imports nothing but torch.
+
+A layer that is stored in fewer bits is a `PackedLinear` or a `PackedEmbedding` around a form of storage: `Bitmask`,
+`Uniform` or `Codebook`. It saves disk and download; from its first use on the dense weight is in memory.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
-
 import torch
-import transformers
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
-
-SPARSE_FROM = 0.25  # share of zeros from which a bitmask is worth its bytes (it breaks even at 1/16 in fp16)
 
 
 class NoAttention(nn.Module):
@@ -23,6 +18,10 @@ class NoAttention(nn.Module):
         super().__init__()
         self.features, self.layer_idx = features, layer_idx
         self.bias = nn.Parameter(torch.zeros(features)) if bias else None
+
+    def spec(self) -> dict[str, object]:
+        """Arguments that make such a module."""
+        return {"features": self.features, "bias": self.bias is not None, "layer_idx": self.layer_idx}
 
     def forward(self, hidden_states: Tensor, *_, past_key_values=None, **__) -> tuple[Tensor, None]:
         """hidden_states (batch, tokens, width); architectures pass much else to their attention, not needed here."""
@@ -34,172 +33,238 @@ class NoAttention(nn.Module):
         return (output if self.bias is None else output + self.bias), None
 
 
-class BitmaskLinear(nn.Module):
-    """A linear layer stored as one bit a weight and the values that are not zero; dense from its first forward on.
+class LowRankLinear(nn.Module):
+    """A linear layer whose weight is the product of two, up (out, rank) and down (rank, in)."""
 
-    Saves disk and download, not time or memory. weight (out, in); mask uint8 (ceil(out*in/8),); values (nonzeros,).
-    """
-
-    def __init__(self, in_features: int, out_features: int, bias: bool, nonzeros: int):
+    def __init__(self, in_features: int, out_features: int, rank: int, bias: bool):
         super().__init__()
-        self.in_features, self.out_features, self.weight = in_features, out_features, None
-        # not zeros: memory that nobody wrote to costs nothing, and the weights may be streamed from files
-        self.register_buffer("mask", torch.empty(-(-out_features * in_features // 8), dtype=torch.uint8))
-        self.register_buffer("values", torch.empty(nonzeros))
-        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+        self.in_features, self.out_features = in_features, out_features
+        self.down = nn.utils.skip_init(nn.Linear, in_features, rank, bias=False)
+        self.up = nn.utils.skip_init(nn.Linear, rank, out_features, bias=bias)
 
-    @classmethod
-    def pack(cls, linear: nn.Linear) -> "BitmaskLinear":
-        """The same layer with its zeros left out."""
-        weight = linear.weight.detach()
-        keep = weight.flatten() != 0
-        packed = cls(linear.in_features, linear.out_features, linear.bias is not None, int(keep.sum()))
-        bits = nn.functional.pad(keep, (0, -len(keep) % 8)).view(-1, 8).to(torch.uint8)
-        packed.mask = (bits << torch.arange(8, dtype=torch.uint8, device=bits.device)).sum(1, dtype=torch.uint8)
-        packed.values, packed.bias = weight.flatten()[keep], linear.bias
-        return packed
-
-    def unpack(self) -> Tensor:
-        """The dense weight (out, in)."""
-        bits = self.mask[:, None] >> torch.arange(8, dtype=torch.uint8, device=self.mask.device) & 1
-        keep = bits.flatten()[: self.out_features * self.in_features].bool()
-        weight = self.values.new_zeros(len(keep))
-        weight[keep] = self.values
-        return weight.view(self.out_features, self.in_features)
+    def spec(self) -> dict[str, object]:
+        """Arguments that make such a module; `up` and `down` may be packed and have their own."""
+        sizes = {"in_features": self.in_features, "out_features": self.out_features, "rank": self.down.out_features}
+        return sizes | {"bias": self.up.bias is not None}
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in) -> (..., out)."""
-        if self.weight is None:
-            self.weight = self.unpack()
+        return self.up(self.down(x))
+
+
+def _stored(*size: int, dtype: torch.dtype | None = None) -> nn.Parameter:
+    """A tensor of packed weights; not zeros, since memory that nobody wrote to costs nothing.
+
+    A parameter, codes too: transformers does not tie buffers.
+    """
+    return nn.Parameter(torch.empty(size, dtype=dtype), requires_grad=False)
+
+
+class Bitmask(nn.Module):
+    """A weight (rows, columns) as one bit a number and the values that are not zero."""
+
+    def __init__(self, rows: int, columns: int, nonzeros: int):
+        super().__init__()
+        self.rows, self.columns = rows, columns
+        self.mask = _stored(-(-rows * columns // 8), dtype=torch.uint8)
+        self.values = _stored(nonzeros)
+
+    @classmethod
+    def pack(cls, weight: Tensor) -> "Bitmask":
+        """`weight` with its zeros left out."""
+        keep = weight.flatten() != 0
+        packed = cls(*weight.shape, int(keep.sum()))
+        packed.mask.data, packed.values.data = pack_bits(keep.to(torch.uint8), 1), weight.detach().flatten()[keep]
+        return packed
+
+    def spec(self) -> dict[str, object]:
+        """Arguments that make such a module."""
+        return {"rows": self.rows, "columns": self.columns, "nonzeros": len(self.values)}
+
+    def unpack(self) -> Tensor:
+        """The dense weight (rows, columns)."""
+        keep = unpack_bits(self.mask, 1, self.rows * self.columns).bool()
+        weight = self.values.new_zeros(len(keep))
+        weight[keep] = self.values
+        return weight.view(self.rows, self.columns)
+
+
+class Uniform(nn.Module):
+    """A weight (rows, columns) as scale * (code - zero), a scale and a zero for every `group` columns of a row.
+
+    codes of `bits` bits, packed; scale (rows, columns / group); zero: packed codes too, or 2^(bits - 1) throughout for
+    a symmetric grid.
+    """
+
+    def __init__(self, rows: int, columns: int, bits: int, group: int, symmetric: bool):
+        super().__init__()
+        self.rows, self.columns, self.bits, self.group, self.symmetric = rows, columns, bits, group, symmetric
+        groups = columns // group
+        self.codes = _stored(-(-rows * columns * bits // 8), dtype=torch.uint8)
+        self.scale = _stored(rows, groups)
+        self.zero = None if symmetric else _stored(-(-rows * groups * bits // 8), dtype=torch.uint8)
+
+    @classmethod
+    def pack(cls, codes: Tensor, scale: Tensor, zero: Tensor | None, bits: int) -> "Uniform":
+        """codes (rows, columns) of 0..2^bits - 1; scale, and zero unless symmetric, (rows, groups)."""
+        group = codes.shape[1] // scale.shape[1]
+        packed = cls(*codes.shape, bits, group, zero is None)
+        packed.codes.data, packed.scale.data = pack_bits(codes.flatten(), bits), scale
+        if zero is not None:
+            packed.zero.data = pack_bits(zero.flatten(), bits)
+        return packed
+
+    def spec(self) -> dict[str, object]:
+        """Arguments that make such a module."""
+        return {name: getattr(self, name) for name in ("rows", "columns", "bits", "group", "symmetric")}
+
+    def integers(self) -> tuple[Tensor, Tensor]:
+        """codes (rows, columns) and zeros (rows, groups), uint8."""
+        codes = unpack_bits(self.codes, self.bits, self.rows * self.columns).view(self.rows, self.columns)
+        if self.zero is None:
+            return codes, torch.full(self.scale.shape, 2 ** (self.bits - 1), dtype=torch.uint8, device=codes.device)
+        return codes, unpack_bits(self.zero, self.bits, self.scale.numel()).view(self.scale.shape)
+
+    def unpack(self) -> Tensor:
+        """The dense weight (rows, columns)."""
+        codes, zero = self.integers()
+        steps = codes.view(self.rows, -1, self.group).to(self.scale.dtype) - zero[:, :, None].to(self.scale.dtype)
+        return (steps * self.scale[:, :, None]).view(self.rows, self.columns)
+
+
+class Codebook(nn.Module):
+    """A weight (rows, columns) as codes of `bits` bits, each for `width` columns of a row, and what they stand for.
+
+    values (books, 2^bits, width); book b is that of the rows b * rows / books and after.
+    """
+
+    def __init__(self, rows: int, columns: int, bits: int, width: int, books: int):
+        super().__init__()
+        self.rows, self.columns, self.bits, self.width, self.books = rows, columns, bits, width, books
+        count = rows * columns // width
+        self.codes = _stored(-(-count * bits // 8), dtype=torch.uint8)
+        self.values = _stored(books, 2**bits, width)
+
+    @classmethod
+    def pack(cls, codes: Tensor, values: Tensor) -> "Codebook":
+        """codes (rows, columns / width) of 0..2^bits - 1; values (books, 2^bits, width)."""
+        books, size, width = values.shape
+        bits = size.bit_length() - 1
+        packed = cls(len(codes), codes.shape[1] * width, bits, width, books)
+        packed.codes.data, packed.values.data = pack_bits(codes.flatten(), bits), values
+        return packed
+
+    def spec(self) -> dict[str, object]:
+        """Arguments that make such a module."""
+        return {name: getattr(self, name) for name in ("rows", "columns", "bits", "width", "books")}
+
+    def unpack(self) -> Tensor:
+        """The dense weight (rows, columns)."""
+        codes = unpack_bits(self.codes, self.bits, self.rows * self.columns // self.width).view(self.books, -1).long()
+        each = [values[index] for values, index in zip(self.values, codes)]
+        return torch.stack(each).view(self.rows, self.columns)
+
+
+Form = Bitmask | Uniform | Codebook
+FORMS = (Bitmask, Uniform, Codebook)
+
+
+class _Packed(nn.Module):
+    """What linear layers and embeddings have in common: a packed weight that is dense from its first use on."""
+
+    def __init__(self, packed: Form):
+        super().__init__()
+        self.packed = packed
+        self._dense: Tensor | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """The dense weight (rows, columns), in the type of the packed one's numbers."""
+        number = self.packed.scale if isinstance(self.packed, Uniform) else self.packed.values
+        if self._dense is None or (self._dense.dtype, self._dense.device) != (number.dtype, number.device):
+            self._dense = self.packed.unpack().detach()
+        return self._dense
+
+    def __getstate__(self) -> dict:
+        """A copy unpacks anew."""
+        return self.__dict__ | {"_dense": None}
+
+
+class PackedLinear(_Packed):
+    """A linear layer with a packed weight (out, in).
+
+    smooth: its input is divided by the numbers `smooth` (in,) first; activations: bits to which every token's input is
+    rounded, symmetric, its largest number on the grid; None: not at all.
+    """
+
+    def __init__(self, packed: Form, bias: bool, smooth: bool = False, activations: int | None = None):
+        super().__init__(packed)
+        self.in_features, self.out_features, self.activations = packed.columns, packed.rows, activations
+        self.bias = nn.Parameter(torch.empty(packed.rows)) if bias else None
+        self.smooth = _stored(packed.columns) if smooth else None
+
+    def spec(self) -> dict[str, object]:
+        """Arguments that make such a module, with those of its form."""
+        form = {"form": type(self.packed).__name__, **self.packed.spec()}
+        own = {"bias": self.bias is not None, "smooth": self.smooth is not None, "activations": self.activations}
+        return {"packed": form, **own}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., in) -> (..., out)."""
+        if self.smooth is not None:
+            x = x / self.smooth
+        if self.activations is not None:
+            x = rounded(x, self.activations)
         return nn.functional.linear(x, self.weight, self.bias)
 
 
-def densify(model: nn.Module) -> None:
-    """Turn every `BitmaskLinear` of `model` into a plain linear layer, in place."""
-    for path, module in list(model.named_modules()):
-        if isinstance(module, BitmaskLinear):
-            linear = nn.Linear(module.in_features, module.out_features, bias=False)
-            linear.weight, linear.bias = nn.Parameter(module.unpack()), module.bias
-            model.set_submodule(path, linear)
+class PackedEmbedding(_Packed):
+    """An embedding with a packed weight (tokens, width)."""
+
+    def __init__(self, packed: Form):
+        super().__init__(packed)
+        self.num_embeddings, self.embedding_dim = packed.rows, packed.columns
+
+    def spec(self) -> dict[str, object]:
+        """Arguments that make such a module, with those of its form."""
+        return {"packed": {"form": type(self.packed).__name__, **self.packed.spec()}}
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens (...) -> (..., width)."""
+        return nn.functional.embedding(tokens, self.weight)
 
 
-def linearise(model: nn.Module) -> None:
-    """Turn every `Conv1D` of `model` (GPT-2's linear layer, weight (in, out)) into a linear layer, in place."""
-    for path, module in list(model.named_modules()):
-        if isinstance(module, Conv1D):
-            linear = nn.utils.skip_init(nn.Linear, *module.weight.shape, device=module.weight.device)
-            linear.weight, linear.bias = nn.Parameter(module.weight.detach().T.contiguous()), module.bias
-            model.set_submodule(path, linear)
+CHANGED = (NoAttention, LowRankLinear, PackedLinear, PackedEmbedding)  # what `make` makes, beside nn.Linear
 
 
-def convolutions(model: nn.Module) -> list[str]:
-    """Paths of the linear layers that the class of `model` has as `Conv1D`."""
-    return [path for path, module in _fresh(model).named_modules() if isinstance(module, Conv1D)]
+def rounded(x: Tensor, bits: int) -> Tensor:
+    """x (..., features) on a symmetric grid of `bits` bits, one scale a token."""
+    top = 2 ** (bits - 1) - 1
+    scale = x.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny) / top
+    return (x / scale).round() * scale
 
 
-def convolve(model: nn.Module) -> None:
-    """Undo `linearise`, in place."""
-    for path in convolutions(model):
-        linear, conv = model.get_submodule(path), Conv1D(0, 0)
-        conv.nf, conv.nx = linear.weight.shape
-        conv.weight, conv.bias = nn.Parameter(linear.weight.detach().T.contiguous()), linear.bias
-        model.set_submodule(path, conv)
+def pack_bits(codes: Tensor, bits: int) -> Tensor:
+    """codes (n,) uint8 of 0..2^bits - 1 as a stream of bits, (ceil(n * bits / 8),) uint8, lowest bit first."""
+    places = torch.arange(bits, dtype=torch.uint8, device=codes.device)
+    stream = (codes[:, None] >> places & 1).flatten()
+    stream = nn.functional.pad(stream, (0, -len(stream) % 8)).view(-1, 8)
+    return (stream << torch.arange(8, dtype=torch.uint8, device=codes.device)).sum(1, dtype=torch.uint8)
 
 
-def refresh(model: nn.Module, path: str) -> None:
-    """Tell the module around `path` the new size of a projection that gives queries, keys and values side by side."""
-    parent = model.get_submodule(path.rpartition(".")[0])
-    if hasattr(parent, "split_size") and path.endswith("c_attn"):
-        parent.split_size = model.get_submodule(path).out_features // 3
+def unpack_bits(stream: Tensor, bits: int, count: int) -> Tensor:
+    """The `count` codes that `pack_bits` packed, (count,) uint8."""
+    found = (stream[:, None] >> torch.arange(8, dtype=torch.uint8, device=stream.device) & 1).flatten()
+    places = torch.arange(bits, dtype=torch.uint8, device=stream.device)
+    return (found[: count * bits].view(count, bits) << places).sum(1, dtype=torch.uint8)
 
 
-def changes(model: nn.Module) -> dict[str, dict]:
-    """How the layers of `model` differ from those its config alone would build.
-
-    Returns {"shapes": {path: [out, in]}, "no_attention": {path: [features, bias]}, "bitmask": {path: nonzeros}}.
-    """
-    new = _fresh(model)
-    linearise(new)
-    fresh = dict(new.named_modules())
-    found: dict[str, dict] = {"shapes": {}, "no_attention": {}, "bitmask": {}}
-    for path, module in model.named_modules():
-        if isinstance(module, NoAttention):
-            found["no_attention"][path] = [module.features, module.bias is not None]
-        elif isinstance(module, nn.Linear):
-            if module.weight.shape != fresh[path].weight.shape:
-                found["shapes"][path] = list(module.weight.shape)
-            zeros = int((module.weight == 0).sum())
-            if module.weight.numel() and zeros / module.weight.numel() >= SPARSE_FROM:
-                found["bitmask"][path] = module.weight.numel() - zeros
-    return found
-
-
-def rebuild(model: nn.Module, changed: dict[str, dict]) -> None:
-    """Give a freshly built `model` the layers that `changes` described, in place, weights yet to be loaded."""
-    linearise(model)
-    for path, (features, bias) in changed["no_attention"].items():
-        model.set_submodule(path, NoAttention(features, bias, getattr(model.get_submodule(path), "layer_idx", None)))
-    for path in changed["shapes"] | changed["bitmask"]:
-        linear = model.get_submodule(path)
-        out_features, in_features = changed["shapes"].get(path, (linear.out_features, linear.in_features))
-        bias = linear.bias is not None
-        if path in changed["bitmask"]:
-            layer = BitmaskLinear(in_features, out_features, bias, changed["bitmask"][path])
-        else:
-            layer = nn.utils.skip_init(nn.Linear, in_features, out_features, bias=bias)
-        model.set_submodule(path, layer)
-        refresh(model, path)
-
-
-def _fresh(model: nn.Module) -> nn.Module:
-    """What the config of `model` alone would build, without memory for weights."""
-    base = base_class(model)
-    with torch.device("meta"), _plain(model.config, base):
-        return base(model.config)
-
-
-@contextmanager
-def _plain(config, base: type) -> Iterator[None]:
-    """Let a config be of the class that `base` knows: some heads look up the rest of their model by it."""
-    kind, config.__class__ = type(config), base.config_class
-    try:
-        yield
-    finally:
-        config.__class__ = kind
-
-
-@cache
-def compressed_config(base: type) -> type:
-    """The config class of the compressed kind of `base`, a transformers config class.
-
-    The model type is a new one on purpose: without `trust_remote_code` transformers refuses it, where it would load
-    a folder of type `bert` with removed sublayers, fill them with random weights and only warn.
-    """
-    return type(f"Compressed{base.__name__}", (base,), {"model_type": f"compressed_{base.model_type}"})
-
-
-@cache
-def compressed_model(base: type) -> type:
-    """The model class of the compressed kind of `base`, a transformers model class."""
-
-    def build(self, config) -> None:
-        with _plain(config, base):
-            base.__init__(self, config)
-        rebuild(self, config.compressed)
-
-    members = {"config_class": compressed_config(base.config_class), "__init__": build}
-    return type(f"Compressed{base.__name__}", (base,), members)
-
-
-def base_class(model: nn.Module) -> type:
-    """The transformers class that `model` is, or is the compressed kind of."""
-    cls = type(model)
-    return cls.__base__ if cls.__name__.startswith("Compressed") else cls
-
-
-def __getattr__(name: str) -> type:
-    """CompressedLlamaForCausalLM and the like, made when transformers asks this module for them by name."""
-    base = getattr(transformers, name.removeprefix("Compressed"), None)
-    if not name.startswith("Compressed") or base is None:
-        raise AttributeError(name)
-    return compressed_model(base) if issubclass(base, transformers.PreTrainedModel) else compressed_config(base)
+def make(kind: str, spec: dict[str, object]) -> nn.Module:
+    """The module of that class whose `spec` this is, its weights yet to be loaded."""
+    spec = dict(spec)
+    if kind == "Linear":
+        return nn.utils.skip_init(nn.Linear, **spec)
+    if "packed" in spec:
+        form = dict(spec["packed"])
+        spec["packed"] = {f.__name__: f for f in FORMS}[form.pop("form")](**form)
+    return {c.__name__: c for c in CHANGED}[kind](**spec)

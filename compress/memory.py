@@ -53,6 +53,7 @@ class Needs:
     copies: int = 8
     removes: bool = False
     streamed: bool = True
+    batches: bool = True
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from compress import layers, offload, walk
+from compress import layers, modeling, offload, walk
 
 AUTO_CLASSES = (
     "AutoModelForCausalLM",
@@ -31,7 +31,6 @@ HEADS = {
     "ForTokenClassification": "labels",
     "ForQuestionAnswering": "answers",
 }
-MODELING_FILE = "modeling_compressed"
 
 
 def load(
@@ -62,8 +61,8 @@ def load(
         tokenizer = AutoTokenizer.from_pretrained(source, config=model.config)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
-    layers.densify(model)
-    layers.linearise(model)
+    modeling.densify(model)
+    modeling.linearise(model)
     if not stream:  # what streams is read into memory of torch's own
         _align(model)
     model.config.dtype = stored
@@ -88,7 +87,7 @@ def skeleton(source: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
 
 def _class_of(source: str | Path, config: Mapping[str, object]) -> type:
     base = base_of(source, config)
-    return layers.compressed_model(base) if "compressed" in config else base
+    return modeling.compressed_model(base) if "compressed" in config else base
 
 
 def _align(model: nn.Module) -> None:
@@ -119,7 +118,7 @@ def _agree(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
     """Make model and tokenizer mean the same by padding and by token types."""
     if getattr(model.config, "type_vocab_size", 0) < 2:  # the tokenizer may be of a family that has types
         tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n != "token_type_ids"]
-    if layers.base_class(model).__name__.endswith("ForSequenceClassification"):
+    if modeling.base_class(model).__name__.endswith("ForSequenceClassification"):
         pad = model.config.pad_token_id  # a decoder classifies by the last token that is not padding
         if pad is None or not 0 <= pad < len(tokenizer):
             known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
@@ -220,18 +219,18 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, out: str | Path, 
     out = check_output(out)
     partial = out.absolute().parent / f".{out.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    dtype = model.config.dtype or torch.float32
+    dtype = stored_type(model)
     stored = copy.deepcopy(model)
     _cast(stored, dtype)
-    changed = layers.changes(stored)
+    changed = modeling.changes(stored)
     _cast(stored, torch.float32)
     reference = _probe(stored)
     _cast(stored, dtype)
     try:
         _write(stored, changed, partial)
         tokenizer.save_pretrained(partial)
-        if any(changed.values()):
-            shutil.copy(layers.__file__, partial / f"{MODELING_FILE}.py")
+        for file in (layers.__file__, modeling.__file__) if changed else ():
+            shutil.copy(file, partial)
         streams = offload.store_of(stored) is not None
         note = {"reloaded": "block by block, not by transformers alone"} if streams else {}
         (partial / "compression.json").write_text(json.dumps(dict(card) | note, indent=1), encoding="utf-8")
@@ -249,33 +248,34 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, out: str | Path, 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> None:
     for parameter in model.parameters():  # buffers stay: rotary frequencies are recomputed in float32 at reload
-        parameter.data = parameter.data.to(dtype)
+        if parameter.is_floating_point():  # packed codes stay too
+            parameter.data = parameter.data.to(dtype)
     if offload.store_of(model):
         offload.cast(model, dtype)
 
 
 def _write(stored: nn.Module, changed: Mapping[str, dict], folder: Path) -> None:
     """Write weights and config; changes `stored`."""
-    plain = not any(changed.values())
-    if not plain:
+    if changed:
         _mark(stored, changed)
     if offload.store_of(stored):
-        offload.write(stored, changed["bitmask"], layers.convolutions(stored) if plain else (), folder)
+        offload.write(stored, () if changed else modeling.convolutions(stored), folder)
         return
-    for path in changed["bitmask"]:
-        stored.set_submodule(path, layers.BitmaskLinear.pack(stored.get_submodule(path)))
-    if plain:
-        layers.convolve(stored)
+    if changed:
+        modeling.sparsify(stored)
+    else:
+        modeling.convolve(stored)
     stored.save_pretrained(folder)
 
 
 def _mark(model: nn.Module, changed: Mapping[str, dict]) -> None:
     """Make `model` of the compressed class, with its changes in the config, in place."""
-    base = layers.base_class(model)
-    model.__class__ = layers.compressed_model(base)
-    model.config = layers.compressed_config(base.config_class)(**model.config.to_dict() | {"compressed": changed})
-    model.config.auto_map = {"AutoConfig": f"{MODELING_FILE}.{type(model.config).__name__}"}
-    model.config.auto_map |= {a: f"{MODELING_FILE}.{type(model).__name__}" for a in _auto_classes(base)}
+    base = modeling.base_class(model)
+    model.__class__ = modeling.compressed_model(base)
+    model.config = modeling.compressed_config(base.config_class)(**model.config.to_dict() | {"compressed": changed})
+    model.config.auto_map = {"AutoConfig": f"modeling.{type(model.config).__name__}"}
+    model.config.auto_map |= {a: f"modeling.{type(model).__name__}" for a in _auto_classes(base)}
+    modeling.tie(model)
 
 
 def _auto_classes(base: type) -> list[str]:
@@ -307,6 +307,21 @@ def _probe(model: nn.Module) -> Tensor:
     ids = (torch.arange(32) * 37 % model.config.vocab_size).view(2, 16)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     return walk.outputs(model(**batch), batch)
+
+
+def stored_type(model: nn.Module) -> torch.dtype:
+    """The type that the numbers of `model` take on disk."""
+    return model.config.dtype or torch.float32
+
+
+def stored_bytes(model: nn.Module) -> int:
+    """Bytes that the weights of `model` take on disk, headers left out."""
+    each = stored_type(model).itemsize
+    total = sum(p.numel() * (each if p.is_floating_point() else 1) for p in model.parameters())
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and modeling.is_sparse(module):
+            total += module.weight.numel() // 8 - each * int((module.weight == 0).sum())
+    return total
 
 
 def bytes_of(folder: str | Path) -> int | None:

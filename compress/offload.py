@@ -31,7 +31,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import GenerationConfig
 from transformers.pytorch_utils import Conv1D
 
-from compress import layers
+from compress import layers, modeling
 from compress.structure import blocks_path
 
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -136,9 +136,9 @@ def _read(place: _Place, shape: torch.Size, device: torch.device) -> Tensor:
             value = file.get_tensor(place.key)  # mapped, not copied, on a CPU
             return value if place.form == "plain" else value.T.contiguous()
         path = place.key.removesuffix("weight")
-        values = file.get_tensor(path + "values")
-        packed = layers.BitmaskLinear(shape[1], shape[0], False, len(values))
-        packed.mask, packed.values = file.get_tensor(path + "mask"), values
+        values = file.get_tensor(path + "packed.values")
+        packed = layers.Bitmask(*shape, len(values))
+        packed.mask.data, packed.values.data = file.get_tensor(path + "packed.mask"), values
         return packed.unpack()
 
 
@@ -169,9 +169,9 @@ def _build(cls: type, source: str | Path) -> tuple[nn.Module, dict[str, str]]:
         model = cls(config)
     model.tie_weights()
     forms = {f"{p}.weight": "transposed" for p, m in model.named_modules() if isinstance(m, Conv1D)}
-    layers.linearise(model)
+    modeling.linearise(model)
     for path, module in list(model.named_modules()):
-        if isinstance(module, layers.BitmaskLinear):
+        if isinstance(module, layers.PackedLinear) and isinstance(module.packed, layers.Bitmask):
             forms[f"{path}.weight"] = "bitmask"
             linear = nn.Linear(module.in_features, module.out_features, module.bias is not None, device="meta")
             model.set_submodule(path, linear)
@@ -227,7 +227,7 @@ def _places(model: nn.Module, folder: Path, forms: Mapping[str, str]) -> dict[st
     found = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         form = forms.get(name, "plain")
-        asked = name.removesuffix("weight") + "values" if form == "bitmask" else name
+        asked = name.removesuffix("weight") + "packed.values" if form == "bitmask" else name
         key = asked if asked in kept else asked.removeprefix(model.base_model_prefix + ".")
         if key not in kept:
             continue
@@ -236,7 +236,7 @@ def _places(model: nn.Module, folder: Path, forms: Mapping[str, str]) -> dict[st
         if dtype not in FLOATS or form != "bitmask" and shape != (wanted[::-1] if form == "transposed" else wanted):
             message = f"{key} is {shape} of {dtype} in its file, where the model has {wanted} of {', '.join(FLOATS)}"
             raise ValueError(f"{message}: such a model cannot be streamed")
-        found[name] = _Place(file, key.removesuffix("values") + "weight" if form == "bitmask" else key, form)
+        found[name] = _Place(file, key.removesuffix("packed.values") + "weight" if form == "bitmask" else key, form)
     return found
 
 
@@ -272,11 +272,13 @@ def cast(model: nn.Module, dtype: torch.dtype) -> None:
     store.types.append(dtype)
 
 
-def write(model: nn.Module, packed: Collection[str], transposed: Collection[str], folder: Path) -> None:
+def write(model: nn.Module, transposed: Collection[str], folder: Path) -> None:
     """Save a model that streams as `save_pretrained` does, block by block: one file a block, one for all else.
 
-    packed: linear layers to store as a bitmask, transposed: those to store as Conv1D; by path.
+    transposed: linear layers to store as Conv1D, by path.
     """
+    changed = getattr(model.config, "compressed", {"layers": {}})["layers"]
+    packed = {path for path, (_, spec) in changed.items() if "packed" in spec}
     model.save_pretrained(folder, state_dict={n: t for n, t in model.state_dict().items() if not t.is_meta})
     blocks = model.get_submodule(blocks_path(model))
     files = [folder / f"model-{i + 1:05d}-of-{len(blocks) + 1:05d}.safetensors" for i in range(len(blocks) + 1)]
@@ -288,7 +290,8 @@ def write(model: nn.Module, packed: Collection[str], transposed: Collection[str]
                 continue  # in memory, so that it is in the first file
             held = {n: getattr(module, n).detach() for n, shape in module._parameters.items() if shape is not None}
             if path in packed:
-                held = layers.BitmaskLinear.pack(module).state_dict()
+                kept = layers.Bitmask.pack(held.pop("weight")).state_dict(prefix="packed.")
+                held |= kept
             elif path in transposed:
                 held["weight"] = held["weight"].T
             tensors |= {f"{path}.{n}": t.contiguous() for n, t in held.items()}

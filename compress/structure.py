@@ -12,7 +12,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from compress import layers
+from compress import layers, modeling
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,11 @@ def context(model: nn.Module, wanted: int) -> int:
     return min(wanted, getattr(model.config, "max_position_embeddings", wanted) - lost)
 
 
+def head_width(model: nn.Module) -> int:
+    """Features of one attention head."""
+    return getattr(model.config, "head_dim", None) or model.config.hidden_size // model.config.num_attention_heads
+
+
 def blocks_path(model: nn.Module) -> str:
     """Path of the list of transformer blocks inside `model`."""
     base = model.base_model
@@ -129,9 +134,13 @@ def blocks_path(model: nn.Module) -> str:
 
 
 def sublayers(model: nn.Module) -> list[Sublayer]:
-    """Every sublayer that has units left, bottom to top, attention before feed-forward."""
+    """Every sublayer that has units left, bottom to top, attention before feed-forward.
+
+    Raises ValueError for a model whose units cannot be cut any more, as its layers are quantized or of low rank.
+    """
     n, found = names(model), []
-    head_dim = getattr(model.config, "head_dim", None) or model.config.hidden_size // model.config.num_attention_heads
+    refuse_changed(model, (layers.PackedLinear, layers.LowRankLinear))
+    head_dim = head_width(model)
     for i, block in enumerate(model.get_submodule(blocks_path(model))):
         path = f"{blocks_path(model)}.{i}."
         if not any(isinstance(m, layers.NoAttention) for m in block.modules()):
@@ -154,9 +163,19 @@ def _sublayer(
     return Sublayer(kind, block, rows, output, entry, columns, units, projection.out_features, parts)
 
 
+def refuse_changed(model: nn.Module, kinds: tuple[type, ...]) -> None:
+    """Raise ValueError for a model, or a part of one, with layers of these kinds."""
+    for path, module in model.named_modules():
+        if isinstance(module, kinds):
+            what = "of low rank" if isinstance(module, layers.LowRankLinear) else "quantized"
+            order = "prune, then distil or factorise, and quantize last"
+            raise ValueError(f"{path} is {what} already, which this method cannot change: {order}")
+
+
 def block_linears(model: nn.Module, block: int) -> Iterator[tuple[str, nn.Linear]]:
-    """Path and module of every linear layer of one block."""
+    """Path and module of every linear layer of one block. Raises ValueError where they are quantized."""
     path = f"{blocks_path(model)}.{block}"
+    refuse_changed(model.get_submodule(path), (layers.PackedLinear,))
     for name, module in model.get_submodule(path).named_modules(prefix=path):
         if isinstance(module, nn.Linear):
             yield name, module
@@ -187,7 +206,7 @@ def place(model: nn.Module, name: str, value: Tensor) -> None:
     setattr(module, kind, nn.Parameter(value, getattr(module, kind).requires_grad))
     if kind == "weight" and isinstance(module, nn.Linear):
         module.out_features, module.in_features = value.shape
-        layers.refresh(model, path)
+        modeling.refresh(model, path)
 
 
 @torch.no_grad()

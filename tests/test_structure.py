@@ -6,7 +6,7 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress import layers, structure, walk
+from compress import modeling, structure, walk
 from compress.budget import flops, select
 
 SMALL = {
@@ -54,7 +54,7 @@ def build(name):
         model = cls(config(**settings)).eval()
         for parameter in model.parameters():
             parameter.data += 0.1 * torch.randn_like(parameter)
-    layers.linearise(model)
+    modeling.linearise(model)
     return model
 
 

@@ -11,8 +11,8 @@ from test_structure import BATCH, MODELS, build, every_model, logits
 
 from compress import latency, models, structure, walk
 from compress.budget import Budget, Limits, budget, flops, select
-from compress.layers import changes
 from compress.methods import depth, kwon, methods, sublayer
+from compress.modeling import changes
 from compress.progress import Progress
 from compress.solve import Pair
 from compress.structure import Sublayer, place, sublayers
@@ -209,7 +209,7 @@ def test_a_model_without_a_block_is_a_plain_one(name, tmp_path):
         hidden = walk.run(model, BATCH, stop=0)
         torch.testing.assert_close(logits(small), walk.run(model, BATCH, 1, hidden=hidden))
     assert not any(changes(small).values()) and small.config.num_hidden_layers == 1
-    structure.layers.convolve(small)
+    structure.modeling.convolve(small)
     small.save_pretrained(tmp_path)
     again = MODELS[name][1].from_pretrained(tmp_path).eval()
     assert torch.equal(logits(again), logits(small))

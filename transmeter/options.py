@@ -110,6 +110,8 @@ def _value(setting: str, text: str, kind: object) -> object:
             raise ValueError(f"--set {setting}: give one of {', '.join(typing.get_args(kind))}")
         return text
     if typing.get_origin(kind) is types.UnionType:
+        if text.lower() == "none":
+            return None
         kind = next(k for k in typing.get_args(kind) if k is not type(None))
     if kind is bool:
         if text.lower() not in ("true", "false"):
@@ -179,6 +181,7 @@ def quiet() -> None:
     import datasets
     import transformers
 
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    for name in ("huggingface_hub", "torchao", "torch.utils._pytree"):  # torchao: what a GPU would need
+        logging.getLogger(name).setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()

@@ -1,0 +1,46 @@
+"""Round to nearest: every weight goes to the nearest of 2^bits evenly spaced levels of its group.
+
+The baseline of all quantizers. A group's range shrinks to where its squared error is smallest, as in Banner et al.,
+"Post training 4-bit quantization of convolutional networks", NeurIPS 2019, arXiv 1810.05723.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from compress.memory import Needs
+from compress.models import stored_type
+from compress.quantization import Grid, check_divides, chosen, put, weights
+from compress.structure import fork, own
+from compress.walk import Batch, track
+
+NEEDS = Needs(models=1, streams=0, gradients=False, matrices=0, copies=5, streamed=False, batches=False)
+
+
+@torch.no_grad()
+def compress(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    *,
+    bits: int = 4,
+    group: int | None = 64,
+    symmetric: bool = False,
+    clip: bool = True,
+    embeddings: bool = False,
+    head: bool = False,
+    in_place: bool = False,
+) -> nn.Module:
+    """Store the weights of every linear layer in the blocks in `bits` bits; batches are not looked at.
+
+    group: inputs of an output that share a scale, None: all; symmetric: zero is the middle level; clip: shrink ranges;
+    embeddings, head: quantize them too. Saves disk, not time. Raises ValueError for an option out of range and
+    RuntimeError when more bits are stored than requested.
+    """
+    grid, paths = Grid(bits, group, symmetric), chosen(model, embeddings, head)
+    check_divides(model, paths, group)
+    student = model if in_place else fork(model)
+    for path, weight in track(list(weights(model, paths)), "Rounding"):
+        importance = weight.new_ones(weight.shape[1]) if clip else None
+        put(student, path, grid.nearest(weight, stored_type(model), importance))
+    return own(student, model)

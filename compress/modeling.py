@@ -1,0 +1,182 @@
+"""The classes that rebuild a compressed model from its config.
+
+This file is copied into every folder that needs it, beside layers.py, so that transformers alone can reload the model
+(`trust_remote_code=True`); it imports nothing else but torch and transformers.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+import transformers
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from .layers import CHANGED, Bitmask, PackedLinear, make
+
+SPARSE_FROM = 0.25  # share of zeros from which a bitmask is worth its bytes (it breaks even at 1/16 in fp16)
+
+
+def densify(model: nn.Module) -> None:
+    """Turn every linear layer of `model` that is stored as a bitmask into a plain one, in place."""
+    for path, module in list(model.named_modules()):
+        if isinstance(module, PackedLinear) and isinstance(module.packed, Bitmask):
+            linear = nn.utils.skip_init(nn.Linear, module.in_features, module.out_features, bias=False)
+            linear.weight, linear.bias = nn.Parameter(module.packed.unpack().detach()), module.bias
+            model.set_submodule(path, linear)
+
+
+def sparsify(model: nn.Module) -> None:
+    """Turn every linear layer of `model` with many zeros into one that is stored as a bitmask, in place."""
+    for path, module in list(model.named_modules()):
+        if isinstance(module, nn.Linear) and is_sparse(module):
+            packed = PackedLinear(Bitmask.pack(module.weight), False)
+            packed.bias = module.bias
+            model.set_submodule(path, packed)
+
+
+def is_sparse(linear: nn.Linear) -> bool:
+    """Whether a layer has zeros enough to be stored as a bitmask."""
+    size = linear.weight.numel()
+    return bool(size) and int((linear.weight == 0).sum()) / size >= SPARSE_FROM
+
+
+def linearise(model: nn.Module) -> None:
+    """Turn every `Conv1D` of `model` (GPT-2's linear layer, weight (in, out)) into a linear layer, in place."""
+    for path, module in list(model.named_modules()):
+        if isinstance(module, Conv1D):
+            linear = nn.utils.skip_init(nn.Linear, *module.weight.shape, device=module.weight.device)
+            linear.weight, linear.bias = nn.Parameter(module.weight.detach().T.contiguous()), module.bias
+            model.set_submodule(path, linear)
+
+
+def convolutions(model: nn.Module) -> list[str]:
+    """Paths of the linear layers that the class of `model` has as `Conv1D`."""
+    return [path for path, module in _fresh(model).named_modules() if isinstance(module, Conv1D)]
+
+
+def convolve(model: nn.Module) -> None:
+    """Undo `linearise`, in place."""
+    for path in convolutions(model):
+        linear, conv = model.get_submodule(path), Conv1D(0, 0)
+        conv.nf, conv.nx = linear.weight.shape
+        conv.weight, conv.bias = nn.Parameter(linear.weight.detach().T.contiguous()), linear.bias
+        model.set_submodule(path, conv)
+
+
+def refresh(model: nn.Module, path: str) -> None:
+    """Tell the module around `path` the new size of a projection that gives queries, keys and values side by side."""
+    parent = model.get_submodule(path.rpartition(".")[0])
+    if hasattr(parent, "split_size") and path.endswith("c_attn"):
+        parent.split_size = model.get_submodule(path).out_features // 3
+
+
+def changes(model: nn.Module) -> dict[str, dict]:
+    """How `model` differs from what its config alone would build; empty for one that does not.
+
+    Returns {"layers": {path: [class, its arguments]}, "tied": {name: the name of the same tensor before it}}.
+    """
+    new = _fresh(model)
+    linearise(new)
+    fresh = dict(new.named_modules())
+    found: dict[str, list] = {}
+    for path, module in model.named_modules():
+        if isinstance(module, CHANGED):
+            found[path] = [type(module).__name__, module.spec()]
+        elif isinstance(module, nn.Linear):
+            out_features, in_features = module.weight.shape
+            if is_sparse(module):
+                form = {"form": "Bitmask", "rows": out_features, "columns": in_features}
+                form["nonzeros"] = int((module.weight != 0).sum())
+                found[path] = ["PackedLinear", {"packed": form, "bias": module.bias is not None}]
+            elif path in fresh and module.weight.shape != fresh[path].weight.shape:  # else its parent makes it
+                sizes = {"in_features": in_features, "out_features": out_features}
+                found[path] = ["Linear", sizes | {"bias": module.bias is not None}]
+    same = tied(model)
+    return {"layers": found, "tied": same} if found or same != tied(new) else {}
+
+
+def tied(model: nn.Module) -> dict[str, str]:
+    """Names of stored tensors that are the same as an earlier one, and that one's name."""
+    first: dict[int, str] = {}
+    stored = model.state_dict(keep_vars=True)
+    return {name: first[id(t)] for name, t in stored.items() if first.setdefault(id(t), name) != name}
+
+
+def rebuild(model: nn.Module, changed: dict[str, dict]) -> None:
+    """Give a freshly built `model` the layers that `changes` described, in place, weights yet to be loaded."""
+    linearise(model)
+    for path, (kind, spec) in changed["layers"].items():
+        model.set_submodule(path, make(kind, spec))
+        refresh(model, path)
+
+
+def _fresh(model: nn.Module) -> nn.Module:
+    """What the config of `model` alone would build, without memory for weights."""
+    base = base_class(model)
+    with torch.device("meta"), _plain(model.config, base):
+        new = base(model.config)
+    new.tie_weights()
+    return new
+
+
+@contextmanager
+def _plain(config, base: type) -> Iterator[None]:
+    """Let a config be of the class that `base` knows: some heads look up the rest of their model by it."""
+    kind, config.__class__ = type(config), base.config_class
+    try:
+        yield
+    finally:
+        config.__class__ = kind
+
+
+@cache
+def compressed_config(base: type) -> type:
+    """The config class of the compressed kind of `base`, a transformers config class.
+
+    The model type is a new one on purpose: without `trust_remote_code` transformers refuses it, where it would load
+    a folder of type `bert` with removed sublayers, fill them with random weights and only warn.
+    """
+    return type(f"Compressed{base.__name__}", (base,), {"model_type": f"compressed_{base.model_type}"})
+
+
+@cache
+def compressed_model(base: type) -> type:
+    """The model class of the compressed kind of `base`, a transformers model class."""
+
+    def build(self, config) -> None:
+        self._rebuilt = False
+        with _plain(config, base):
+            base.__init__(self, config)
+        rebuild(self, config.compressed)
+        tie(self)
+
+    def names(self, all_submodels: bool = False) -> dict[str, str]:
+        """What transformers ties: before the changed layers are in their place, nothing."""
+        return dict(self.config.compressed["tied"]) if self._rebuilt else {}
+
+    members = {"config_class": compressed_config(base.config_class), "__init__": build}
+    members["get_expanded_tied_weights_keys"] = names
+    return type(f"Compressed{base.__name__}", (base,), members)
+
+
+def tie(model: nn.Module) -> None:
+    """Make what the config of a compressed `model` says to be the same tensor the same, in place."""
+    model._rebuilt = True
+    model._tied_weights_keys = model.all_tied_weights_keys = dict(model.config.compressed["tied"])
+    model.tie_weights()
+
+
+def base_class(model: nn.Module) -> type:
+    """The transformers class that `model` is, or is the compressed kind of."""
+    cls = type(model)
+    return cls.__base__ if cls.__name__.startswith("Compressed") else cls
+
+
+def __getattr__(name: str) -> type:
+    """CompressedLlamaForCausalLM and the like, made when transformers asks this module for them by name."""
+    base = getattr(transformers, name.removeprefix("Compressed"), None)
+    if not name.startswith("Compressed") or base is None:
+        raise AttributeError(name)
+    return compressed_model(base) if issubclass(base, transformers.PreTrainedModel) else compressed_config(base)

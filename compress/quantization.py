@@ -1,0 +1,169 @@
+"""What quantizers share: the uniform grid, which layers are quantized, and putting packed weights in their place."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compress import layers
+from compress.structure import blocks_path, refuse_changed
+
+BITS = range(2, 9)
+SHRINKS = torch.linspace(1.0, 0.4, 31)  # of a group's range, tried by `Grid.fit`
+SLACK = 1.05  # what is stored may take so much more than codes, scales and zeros need
+
+
+@dataclass(frozen=True)
+class Grid:
+    """2^bits levels, evenly spaced, for every `group` columns of a row (None: the whole row).
+
+    symmetric: zero is the middle level; otherwise the levels span a group's smallest to its largest number. Raises
+    ValueError for what is out of range.
+    """
+
+    bits: int
+    group: int | None
+    symmetric: bool
+
+    def __post_init__(self):
+        if self.bits not in BITS:
+            raise ValueError(f"bits {self.bits}: give {BITS[0]} to {BITS[-1]}")
+        if self.group is not None and self.group < 1:
+            raise ValueError(f"group {self.group}: give 1 or more inputs, for example 64, or 'none' for a whole row")
+
+    def split(self, weight: Tensor) -> Tensor:
+        """weight (rows, columns) as (rows, groups, columns of a group)."""
+        return weight.reshape(len(weight), -1, self.group or weight.shape[1])
+
+    def fit(self, weight: Tensor, dtype: torch.dtype, importance: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Scale (rows, groups), exact in `dtype`, and zero (rows, groups) uint8 or None, for weight (rows, columns).
+
+        importance (columns,): the range of every group shrinks to where the sum of the errors' squares, weighted by it,
+        is smallest; None: the levels span the whole range.
+        """
+        if importance is None:
+            return self._span(weight, 1.0, dtype)
+        least, best = None, None
+        for shrink in SHRINKS.tolist():
+            scale, zero = self._span(weight, shrink, dtype)
+            error = (self.values(self.codes(weight, scale, zero), scale, zero) - weight).square() * importance
+            error = self.split(error).sum(-1)
+            if least is None:
+                least, best = error, (scale, zero)
+                continue
+            better = error < least
+            least = torch.where(better, error, least)
+            best = tuple(
+                None if new is None else torch.where(better, new, old) for new, old in zip((scale, zero), best)
+            )
+        return best
+
+    def _span(self, weight: Tensor, shrink: float, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        groups, top = self.split(weight), 2**self.bits - 1
+        if self.symmetric:
+            scale = groups.abs().amax(-1) * shrink * 2 / top
+            return _usable(scale, dtype), None
+        low, high = groups.amin(-1).clamp(max=0) * shrink, groups.amax(-1).clamp(min=0) * shrink
+        scale = _usable((high - low) / top, dtype)
+        return scale, (-low / scale).round().clamp(0, top).to(torch.uint8)
+
+    def codes(self, weight: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
+        """The nearest levels, (rows, columns) uint8, of weight (rows, columns)."""
+        middle = 2 ** (self.bits - 1) if zero is None else zero[:, :, None]
+        found = (self.split(weight) / scale[:, :, None]).round() + middle
+        return found.clamp(0, 2**self.bits - 1).to(torch.uint8).view_as(weight)
+
+    def values(self, codes: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
+        """What codes (rows, columns) stand for, (rows, columns)."""
+        middle = 2 ** (self.bits - 1) if zero is None else zero[:, :, None].to(scale.dtype)
+        return ((self.split(codes).to(scale.dtype) - middle) * scale[:, :, None]).view(codes.shape)
+
+    def pack(self, codes: Tensor, scale: Tensor, zero: Tensor | None) -> layers.Uniform:
+        """What is stored. Raises RuntimeError where it takes more than the bits that were asked for."""
+        packed = layers.Uniform.pack(codes, scale, zero, self.bits)
+        require(packed, self.bits + (0 if zero is None else self.bits) / packed.group)
+        return packed
+
+    def nearest(self, weight: Tensor, dtype: torch.dtype, importance: Tensor | None = None) -> layers.Uniform:
+        """weight (rows, columns) with every number at its nearest level."""
+        scale, zero = self.fit(weight, dtype, importance)
+        return self.pack(self.codes(weight, scale, zero), scale, zero)
+
+
+def _usable(scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """`scale` as it will be stored, 1 where it would be 0."""
+    stored = scale.to(dtype).to(scale.dtype)
+    return torch.where(stored > 0, stored, torch.ones_like(stored))
+
+
+def chosen(model: nn.Module, embeddings: bool, head: bool) -> list[str]:
+    """Paths of what is quantized: linear layers of the blocks; all embeddings; linear layers outside the blocks.
+
+    Raises ValueError for a model that is quantized already, and where an embedding is its head but only one is wanted.
+    """
+    refuse_changed(model, (layers.PackedLinear, layers.PackedEmbedding))
+    inner, found = blocks_path(model) + ".", []
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Linear) and (path.startswith(inner) or head):
+            found.append(path)
+        elif type(module) is nn.Embedding and embeddings:
+            found.append(path)
+    if embeddings != head and tied_head(model):
+        raise ValueError("the head of this model is its embedding: give embeddings and head both true, or neither")
+    return found
+
+
+def tied_head(model: nn.Module) -> str | None:
+    """Path of the linear layer whose weight is the embedding's, if there is one."""
+    shared = model.get_input_embeddings().weight
+    return next((p for p, m in model.named_modules() if isinstance(m, nn.Linear) and m.weight is shared), None)
+
+
+def check_divides(model: nn.Module, paths: Sequence[str], size: int | None, what: str = "group") -> None:
+    """Raise ValueError unless `size` divides the inputs of every layer of `paths`, naming the nearest that does."""
+    widths = {path: model.get_submodule(path).weight.shape[1] for path in paths}
+    for path, width in widths.items():
+        if size and width % size:
+            fits = [n for n in range(1, min(widths.values()) + 1) if all(w % n == 0 for w in widths.values())]
+            near = min(fits, key=lambda n: abs(n - size))
+            raise ValueError(f"{what} {size} does not divide the {width} inputs of {path}: the nearest is {near}")
+
+
+def put(
+    model: nn.Module, path: str, packed: layers.Form, smooth: Tensor | None = None, activations: int | None = None
+) -> None:
+    """Put a packed weight in the place of the linear layer or embedding at `path`, in place.
+
+    smooth (in,), activations: of layers.PackedLinear. A head that is the embedding gets the same packed weight.
+    """
+    old = model.get_submodule(path)
+    if isinstance(old, nn.Linear):
+        new = layers.PackedLinear(packed, False, smooth is not None, activations)
+        new.bias = old.bias
+        if smooth is not None:
+            new.smooth.data = smooth
+        model.set_submodule(path, new)
+        return
+    head = tied_head(model) if old is model.get_input_embeddings() else None
+    model.set_submodule(path, layers.PackedEmbedding(packed))
+    if head:
+        put(model, head, packed)
+
+
+def weights(model: nn.Module, paths: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+    """Path and weight in float32 of every layer of `paths`, a tied one once."""
+    seen: set[int] = set()
+    for path in paths:
+        module = model.get_submodule(path)
+        if isinstance(module, nn.Linear | nn.Embedding) and id(module.weight) not in seen:
+            seen.add(id(module.weight))
+            yield path, module.weight.detach().float()
+
+
+def require(packed: layers.Form, bits: float) -> None:
+    """Raise RuntimeError where the codes of `packed` take more than `bits` a weight and `SLACK`."""
+    codes = sum(p.nbytes for p in packed.parameters() if not p.is_floating_point())
+    reached = 8 * codes / (packed.rows * packed.columns)
+    if reached > bits * SLACK + 8 / (packed.rows * packed.columns):
+        raise RuntimeError(f"bits: {reached:.3f} a weight reached, {bits:.3f} requested")
