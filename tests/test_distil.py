@@ -131,6 +131,8 @@ def test_a_student_that_does_not_fit_is_refused(encoder, tokenizer, letters, cal
     step = job.Step("distil", {"student": str(tmp_path / "letters")})
     with pytest.raises(ValueError, match="another tokenizer"):
         job.run(str(DATA / "mixlm"), [step], TEXTS, tmp_path / "out", tokens=300)
+    with pytest.raises(ValueError, match="would take the place of what the steps before it make: put distil first"):
+        job.run(str(DATA / "mixlm"), [job.Step("magnitude", {}), step], TEXTS, tmp_path / "out", tokens=300)
     assert not (tmp_path / "out").exists()
 
 
