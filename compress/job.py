@@ -80,9 +80,9 @@ def run(
     models.check_device(machine.device)
     sizes, tokenizer = models.skeleton(model)
     _check_groups(steps, sizes)
-    for step in steps:
+    for index, step in enumerate(steps):
         if step.options.get("student"):
-            distil.require_student(step.options["student"], tokenizer)
+            distil.require_student(step.options["student"], tokenizer, index == 0)
     sequences, used = [], None
     if texts is not None:
         sequences, used = calibration.draw(texts, read_texts(texts), sizes, tokenizer, tokens, seed)

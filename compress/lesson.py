@@ -50,7 +50,7 @@ class Aims:
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k {self.top_k} is out of range: give at least 1")
         if self.top_k is not None and self.hidden + self.attention:
-            raise ValueError("top_k keeps only logits: leave out hidden and attention, which run the teacher")
+            raise ValueError("top_k keeps only logits: give hidden=0 and attention=0 with it, as they run the teacher")
 
 
 class Lesson:

@@ -2,11 +2,15 @@
 
 import copy
 import inspect
+import os
+import socket
+import subprocess
+import sys
 
 import pytest
 import torch
-import torch.multiprocessing
 from conftest import DATA
+from safetensors.torch import load_file
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -18,7 +22,7 @@ from transformers import (
 
 from compress import job, layers, lesson, models, structure, training
 from compress.lesson import Aims, Lesson
-from compress.methods import distil, kprune
+from compress.methods import distil, magnitude
 from compress.progress import Progress
 from compress.training import divergence
 from compress.walk import run
@@ -60,15 +64,13 @@ def other(seed=0, cls=BertForSequenceClassification, config=BertConfig, **sizes)
 def small(seed=0, **sizes):
     """A random BERT of width 16."""
     wanted = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24, "num_hidden_layers": 1}
-    return other(seed, max_position_embeddings=64, **wanted | sizes)
+    return other(seed, **wanted | {"max_position_embeddings": 64} | sizes)
 
 
 @both_models
-@pytest.mark.parametrize(
-    "aim", [{}, {"hidden": 1.0}, {"attention": 1.0}, {"top_k": 3}, {"hidden": 1.0, "attention": 1.0}]
-)
+@pytest.mark.parametrize("aim", [{}, {"hidden": 0.0}, {"hidden": 0.0, "top_k": 3}, {"attention": 1.0}])
 def test_a_student_cut_from_its_teacher_comes_closer_to_it(kind, model, aim, calibration):
-    before, state = copy.deepcopy(model), torch.get_rng_state()
+    before, state, calibration = copy.deepcopy(model), torch.get_rng_state(), calibration[:2]
     depth = model.config.num_hidden_layers // 2
     cut = distil.compress(model, calibration, depth=depth, steps=0)
     found = distil.compress(model, calibration, depth=depth, steps=10, rate=1e-3, **aim)
@@ -97,7 +99,8 @@ def test_in_place_and_width(encoder, calibration):
 
 @both_models
 def test_what_a_step_before_has_made_of_the_teacher_learns_from_it(kind, model, calibration):
-    pruned = kprune.compress(model, calibration, ratio=0.6)
+    calibration = calibration[:2]
+    pruned = magnitude.compress(model, calibration, ratio=0.6)
     before, original = copy.deepcopy(pruned), copy.deepcopy(model)
     found = distil.compress(pruned, calibration, teacher=model, steps=10, attention=1.0, hidden=1.0)
     assert apart(found, model, calibration) < 0.9 * apart(pruned, model, calibration)
@@ -128,6 +131,8 @@ def test_a_student_that_does_not_fit_is_refused(encoder, tokenizer, letters, cal
     step = job.Step("distil", {"student": str(tmp_path / "letters")})
     with pytest.raises(ValueError, match="another tokenizer"):
         job.run(str(DATA / "mixlm"), [step], TEXTS, tmp_path / "out", tokens=300)
+    with pytest.raises(ValueError, match="would take the place of what the steps before it make: put distil first"):
+        job.run(str(DATA / "mixlm"), [job.Step("magnitude", {}), step], TEXTS, tmp_path / "out", tokens=300)
     assert not (tmp_path / "out").exists()
 
 
@@ -181,7 +186,7 @@ def test_bins_keep_the_mass_and_with_all_classes_the_divergence(shape, k):
 def test_the_teacher_runs_once_for_every_batch_with_top_k(decoder, calibration, monkeypatch):
     teacher, calls = structure.fork(decoder[0]), []
     monkeypatch.setattr(lesson, "run", lambda m, b: calls.append(m is teacher) or run(m, b))
-    distil.compress(decoder[0], calibration[:1], teacher=teacher, depth=3, steps=6, top_k=5, rows=4)
+    distil.compress(decoder[0], calibration[:1], teacher=teacher, depth=3, steps=6, top_k=5, hidden=0.0, rows=4)
     assert sum(calls) == 2 and len(calls) == 8
     student = distil.compress(decoder[0], calibration[:1], depth=3, steps=0)
     for k in (4096, 5):
@@ -240,15 +245,16 @@ def test_what_a_student_writes_depends_on_the_generator_alone_and_follows_its_od
     ends = text["input_ids"][:, prompt:] == decoder[0].generation_config.eos_token_id
     before = ends.cumsum(1) - ends.long()
     assert torch.equal(text["attention_mask"][:, prompt:] == 1, before == 0)
-    many = {k: v[:1, :4].expand(3000, -1) for k, v in calibration[0].items()}
+    many = {k: v[:1, :4].expand(1000, -1) for k, v in calibration[0].items()}
     text, prompt = lesson.written(decoder[0], many, torch.Generator().manual_seed(0))
     with torch.no_grad():
         odds = run(decoder[0], {k: v[:1, :prompt] for k, v in many.items()})[0, -1].softmax(-1)
-    drawn = torch.bincount(text["input_ids"][:, prompt], minlength=4096) / 3000
-    assert float((drawn - odds).abs().max()) < 0.04
+    drawn = torch.bincount(text["input_ids"][:, prompt], minlength=4096) / 1000
+    assert float((drawn - odds).abs().max()) < 0.06
 
 
 def test_on_policy_is_the_reverse_divergence_on_its_share_of_the_steps(decoder, calibration):
+    calibration = [{k: v[:4, :16] for k, v in calibration[0].items()}]
     student = distil.compress(decoder[0], calibration, depth=3, steps=0)
     taught = Lesson(student, decoder[0], Aims(on_policy=0.25), 7)
     plain = training.distance(student, decoder[0], calibration[0])
@@ -318,13 +324,14 @@ def test_a_killed_run_goes_on_to_the_same_result(way, encoder, decoder, tokenize
     options = {
         "on_policy": {"depth": 2, "on_policy": 0.5},
         "projected": {"student": str(tmp_path / "s"), "hidden": 1.0},
-        "width": {"width": 0.5, "top_k": 2},
+        "width": {"width": 0.5, "top_k": 2, "hidden": 0.0},
     }[way]
     model = decoder[0] if way == "on_policy" else encoder
+    data = [{k: v[:, :16] for k, v in b.items()} for b in calibration[:2]]
 
     def go(folder):
         progress = Progress(tmp_path / folder)
-        return distil.compress(model, calibration[:2], steps=10, progress=progress, **options)
+        return distil.compress(model, data, steps=10, progress=progress, **options)
 
     whole = go("undisturbed")
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -333,6 +340,43 @@ def test_a_killed_run_goes_on_to_the_same_result(way, encoder, decoder, tokenize
     with monkeypatch.context() as patch:
         kill_at(patch, 3)  # never reached: the run goes on behind step 4
         assert equal(go("killed"), whole)
+
+
+def learned(rows):
+    """The weights of a small student after a few steps of so many rows in each process; 13 and 9 rows in all."""
+    g = torch.Generator().manual_seed(0)
+    data = []
+    for count in (13, 9):
+        mask = (torch.arange(10) < torch.randint(3, 11, (count, 1), generator=g)).long()
+        data.append({"input_ids": torch.randint(5, 4096, (count, 10), generator=g), "attention_mask": mask})
+    teacher, student = small(0), small(1)
+    loss = Lesson(student, teacher, Aims(hidden=1.0, attention=1.0), 0).loss
+    settings, trained = training.Settings(steps=6, rows=rows), dict(student.named_parameters())
+    with lesson.showing_maps(student, teacher):
+        losses = [s.loss for s in training.steps(student, teacher, data, settings, trained, loss=loss)]
+    return {n: p.detach() for n, p in trained.items()} | {"losses": torch.tensor(losses)}
+
+
+def test_two_processes_are_one_with_twice_the_rows(tmp_path, root):
+    """As accelerate starts them: what each has in its environment."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "ACCELERATE_USE_CPU": "true"}
+    code = "import sys; from safetensors.torch import save_file; from test_distil import learned"
+    code += "; save_file(learned(4), sys.argv[1])"
+    running = []
+    for rank in "01":
+        given = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "PYTHONPATH": f"{root}:{root / 'tests'}"}
+        command = [sys.executable, "-c", code, str(tmp_path / rank)]
+        running.append(subprocess.Popen(command, env=os.environ | place | given, stderr=subprocess.PIPE, text=True))
+    errors = [process.communicate(timeout=300)[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0], errors
+    one, first, second = learned(8), load_file(tmp_path / "0"), load_file(tmp_path / "1")
+    for name, value in one.items():
+        assert torch.equal(first[name], second[name])
+        if not name.endswith("key.bias"):  # its gradient is 0, and what is left of it rounding
+            torch.testing.assert_close(first[name], value, rtol=1e-4, atol=2e-5)
+    assert not torch.equal(learned(4)["classifier.weight"], one["classifier.weight"])
 
 
 def test_a_job_gives_the_model_as_it_came_to_a_step_that_learns(tmp_path, monkeypatch):

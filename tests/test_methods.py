@@ -30,6 +30,8 @@ WAYS += [
 ]
 # what makes a model smaller by other means: options that fit the small encoder too, and options that change nothing
 OTHERS = [
+    ("distil", {"depth": 1, "steps": 2}, {"depth": None, "steps": 0}),
+    ("share", {"steps": 2}, None),
     ("gqa", {"heads": 2}, {"heads": 6}),
     ("round_to_nearest", {"group": 8}, None),
 ]

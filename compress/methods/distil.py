@@ -34,9 +34,9 @@ def compress(
     depth: int | None = None,
     width: float | None = None,
     steps: int = 200,
-    rate: float = 1e-3,
+    rate: float = 3e-4,
     temperature: float = 1.0,
-    hidden: float = 0.0,
+    hidden: float = 1.0,
     attention: float = 0.0,
     labels: float = 0.0,
     on_policy: float = 0.0,
@@ -83,8 +83,13 @@ def compress(
     return pupil
 
 
-def require_student(student: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise ValueError unless the model `student`, of which only sizes are read, has the tokens of `tokenizer`."""
+def require_student(student: str, tokenizer: PreTrainedTokenizerBase, first: bool = True) -> None:
+    """Raise ValueError unless the model `student`, of which only sizes are read, has the tokens of `tokenizer`.
+
+    first: whether no step comes before; what it made would be lost.
+    """
+    if not first:
+        raise ValueError(f"student {student} would take the place of what the steps before it make: put distil first")
     ours, theirs = models.skeleton(student)[1].get_vocab(), tokenizer.get_vocab()
     if ours != theirs:
         other = sum(ours.get(token) != i for token, i in theirs.items())
