@@ -29,7 +29,10 @@ WAYS += [
     ("dynamic_sparse", {"steps": 4, "every": 1, "share": 0.1, "recovery": recovery}) for recovery in ("full", "lora")
 ]
 # what makes a model smaller by other means: options that fit the small encoder too, and options that change nothing
-OTHERS = [("round_to_nearest", {"group": 16}, None)]
+OTHERS = [
+    ("round_to_nearest", {"group": 16}, None),
+    ("gptq", {"group": 16}, None),
+]
 every_way = pytest.mark.parametrize("name, options", WAYS, ids=[f"{n} {o}" if o else n for n, o in WAYS])
 PIECES = {"depth": "block", "sublayer": "sublayer"}  # what goes at once, where that is more than a unit
 both_models = pytest.mark.parametrize("kind", ["encoder", "decoder"])
