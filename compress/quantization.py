@@ -161,6 +161,12 @@ def weights(model: nn.Module, paths: Sequence[str]) -> Iterator[tuple[str, Tenso
             yield path, module.weight.detach().float()
 
 
+def round_rest(model: nn.Module, paths: Sequence[str], grid: Grid) -> None:
+    """Round to nearest, in place, what of `paths` is not quantized yet; ranges shrink to the least squared error."""
+    for path, weight in weights(model, paths):
+        put(model, path, grid.nearest(weight, stored_type(model), weight.new_ones(weight.shape[1])))
+
+
 def require(packed: layers.Form, bits: float) -> None:
     """Raise RuntimeError where the codes of `packed` take more than `bits` a weight and `SLACK`."""
     codes = sum(p.nbytes for p in packed.parameters() if not p.is_floating_point())

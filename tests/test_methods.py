@@ -32,6 +32,7 @@ WAYS += [
 OTHERS = [
     ("distil", {"depth": 1, "steps": 2}, {"depth": None, "steps": 0}),
     ("share", {"steps": 2}, None),
+    ("gptq", {"group": 8}, None),
     ("gqa", {"heads": 2}, {"heads": 6}),
     ("round_to_nearest", {"group": 8}, None),
     ("svd", {"ratio": 0.5}, {"ratio": 0.0}),
