@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from compress import layers
+from compress.models import stored_type
 from compress.structure import blocks_path, refuse_changed
 
 BITS = range(2, 9)

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from compress import layers
 from compress.hessian import blocks, gram, inverse_factor, side_by_side, sweep
 from compress.memory import Needs
+from compress.models import stored_type
 from compress.progress import Progress
-from compress.quantization import Grid, check_divides, chosen, put, round_rest, stored_type
+from compress.quantization import Grid, check_divides, chosen, put, round_rest
 from compress.structure import fork, own
 from compress.walk import Batch
 
