@@ -109,8 +109,10 @@ def test_other_methods_keep_the_contract(name, options, nothing, kind, model, ca
     one, other = batches(tokenizer, sequences, size=16), batches(tokenizer, sequences, size=3)[::-1]
     # training takes the batches as they are, one a step; svd draws labels in order (tests/test_svd.py)
     if "steps" not in options and name != "svd":
-        a, b = (compress(name, model, data, **options) for data in (one, other))
-        torch.testing.assert_close(logits(a, one[0]), logits(b, one[0]), rtol=1e-3, atol=1e-3)
+        a, b = (logits(compress(name, model, data, **options), one[0]) for data in (one, other))
+        assert (
+            a - b
+        ).square().mean() < 1e-3 * b.square().mean()  # the last bit of a sum may decide where a weight goes
     few = batches(tokenizer, cut(tokenizer, texts, 8, 16, seed=0))
     assert logits(compress(name, model, few, **options), few[0]).isfinite().all()
 
