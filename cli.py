@@ -321,8 +321,52 @@ def _compress(model, steps, calibration, out, tokens, seed, file, metric, machin
     click.echo(f"{out}: {models.bytes_of(model) or 0:,} -> {models.bytes_of(out):,} bytes, reloaded with equal logits")
 
 
-@main.command()
+@main.command(cls=Ordered)
 @click.argument("model")
+@click.option("--method", "methods", multiple=True, required=True, help="May repeat: each is tried by itself.")
+@click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE,VALUE", help="Of the --method before it.")
+@click.option("--calibration", type=click.Path(path_type=Path), help="Folder of calibrate, or TEXTS.")
+@tokens_option
+@seed_option
+@click.option("--data", "file", required=True, type=click.Path(path_type=Path), help="TEXTS, or a labelled table.")
+@click.option("--metric", help="As in evaluate.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder, new or of a stopped sweep.")
+@machine_options
+@click.pass_context
+def sweep(
+    ctx, model, methods, settings, calibration, tokens, seed, file, metric, out, device, dtype, batch_size, memory
+) -> None:
+    """Compress MODEL by every method and value, and draw what is reached at which size.
+
+    Writes a folder a model, sweep.json and front.svg to --out; the same command goes on where it was stopped.
+    Example: transmeter sweep MODEL --method kprune --set ratio=0.2,0.4 --method gptq --set bits=3,4 --calibration DIR
+    --data FILE --out sweep
+    """
+    import torch
+
+    from compress import evaluate, job, show, sweep
+    from compress.methods import methods as known
+
+    quiet()
+    found = sweep.run(
+        model,
+        [
+            job.Step(method, convert(function, chosen, job.SHARED))
+            for method, function, chosen in sweep.cells(in_order(ctx.meta["order"], known()))
+        ],
+        calibration,
+        out,
+        evaluate.exam(model, file, metric, TOKENS),
+        tokens=tokens,
+        seed=seed,
+        machine=job.Machine(device, getattr(torch, dtype), batch_size, memory),
+        tell=partial(click.echo, err=True),
+    )
+    click.echo(show.sweep(found), nl=False)
+
+
+@main.command()
+@click.argument("models", nargs=-1, required=True)
 @click.option("--baseline", help="Another model, measured on the same data; changes are paired.")
 @click.option("--data", "file", required=True, type=click.Path(path_type=Path), help="TEXTS, or a labelled table.")
 @click.option("--metric", help="See above. Default: the first for what the model is for.")
@@ -333,23 +377,26 @@ def _compress(model, steps, calibration, out, tokens, seed, file, metric, machin
     type=click.IntRange(2),
     help="Tokens that perplexity is measured on.",
 )
+@click.option("--energy", is_flag=True, help="Estimate the energy of a forward (codecarbon).")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write result.json.")
-def evaluate(model, baseline, file, metric, tokens, out) -> None:
-    """A metric with its 95 % interval, size, FLOPs, latency and peak memory, as JSON.
+@click.option("--format", "shape", default="table", show_default=True, type=click.Choice(["table", "json"]))
+def evaluate(models, baseline, file, metric, tokens, energy, out, shape) -> None:
+    """A metric with its 95 % interval, size, FLOPs, latency, peak memory and what it took to make MODEL...
 
     Metrics by what MODEL is for: perplexity (next tokens); accuracy, f1, macro_f1 (classes); spearman, pearson (one
     value); f1, macro_f1 of the words not labelled O, accuracy (labels of tokens); f1, exact_match (answers).
     Columns: text, perhaps text_pair, and label; tokens and labels (lists); or question, context, answers.
     """
     from compress import evaluate as measure
+    from compress import show
 
     quiet()
     check_parent(out)
-    found = measure.report(model, baseline, file, metric, tokens)
-    text = json.dumps(found, indent=1)
+    found = measure.report(models, baseline, measure.exam(models[0], file, metric, tokens), energy)
+    text = json.dumps(found if len(found) > 1 else found[0], indent=1)
     if out:
         out.write_text(text + "\n", encoding="utf-8")
-    click.echo(text)
+    click.echo(show.evaluations(found) if shape == "table" else text, nl=shape == "json")
 
 
 @main.command()

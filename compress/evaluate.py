@@ -1,11 +1,13 @@
 """What a model can do and what it costs: a metric of its task, bytes, parameters, FLOPs, latency, peak memory."""
 
+import json
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from compress import metrics, models, predict, structure
+from compress import metrics, modeling, models, predict, structure
 from compress.budget import flops
 from compress.examples import read_examples
-from compress.layers import FORMS
+from compress.layers import FORMS, Bitmask, Uniform
 from compress.metrics import METRICS
 from compress.modeling import SPARSE_FROM
 from compress.texts import read_texts
@@ -69,27 +71,81 @@ def exam(model: str, file: Path, metric: str | None, tokens: int) -> Exam:
     return Exam(file, task, metric or METRICS[task][0], content, tokens)
 
 
-def report(model: str, baseline: str | None, file: Path, metric: str | None, tokens: int) -> dict[str, object]:
-    """Everything about `model` on the data of `file`, with `baseline` beside it and the paired change.
+def report(names: Sequence[str], baseline: str | None, wanted: Exam, energy: bool = False) -> list[dict[str, object]]:
+    """Everything about models on what `wanted` says, each with the baseline and the paired change.
 
-    Arguments and errors are those of `exam`.
+    energy: estimate that of a forward too. Raises ValueError for a model of another task, or where codecarbon is
+    missing.
     """
-    wanted = exam(model, file, metric, tokens)
-    names = (model, baseline) if baseline else (model,)
-    for name in names:
-        if models.task_of(name) != wanted.task:
+    for name in (*names, baseline):
+        if name and models.task_of(name) != wanted.task:
             tasks = f"{models.task_of(name)}, {wanted.task}"
-            raise ValueError(f"{name} is for another task than the model ({tasks}): give a baseline for the same")
-    found: list[dict[str, object]] = []
-    outcomes: list[metrics.Outcome] = []
+            raise ValueError(f"{name} is for another task than the first model ({tasks}): give models for the same")
+    if energy and find_spec("codecarbon") is None:
+        raise ValueError("the energy is estimated by codecarbon: pip install 'transmeter[energy]'")
+    dense, reference = _measured(baseline, wanted, energy) if baseline else (None, None)
+    found = []
     for name in names:
-        net, tokenizer = models.load(name)
-        outcomes.append(wanted.outcome(net, tokenizer))
-        costs = {"latency_seconds": latency(net), "peak_memory_bytes": peak_memory(name)}
-        value = {wanted.metric: wanted.value(outcomes[-1])}
-        found.append({"model": name, **value, **size(net), "bytes": models.bytes_of(name), **costs})
-    result = {**found[0], "data": str(file)}
-    return result | {"baseline": found[1], **wanted.change(*outcomes)} if baseline else result
+        result, outcome = _measured(name, wanted, energy)
+        result["data"] = str(wanted.file)
+        if baseline:
+            result |= {"baseline": dense, **wanted.change(outcome, reference)}
+        found.append(result)
+    return found
+
+
+def _measured(name: str, wanted: Exam, energy: bool) -> tuple[dict[str, object], metrics.Outcome]:
+    """What one model reaches and costs, and its outcome."""
+    net, tokenizer = models.load(name)
+    outcome = wanted.outcome(net, tokenizer)
+    found = {"model": name, wanted.metric: wanted.value(outcome), **size(net), "bytes": models.bytes_of(name)}
+    found |= {"latency_seconds": latency(net), "peak_memory_bytes": peak_memory(name)}
+    found |= {"compression_seconds": _compressed_in(name), "helps": ", ".join(helps(net))}
+    return found | ({"energy_joules_estimate": joules(net)} if energy else {}), outcome
+
+
+def _compressed_in(name: str) -> float | None:
+    """Seconds that all steps took that made the model, by its card."""
+    file = Path(name) / "compression.json"
+    if not file.exists():
+        return None
+    return sum(step["seconds"] for step in json.loads(file.read_text(encoding="utf-8")).get("steps", []))
+
+
+def helps(model: nn.Module) -> list[str]:
+    """What the changes in a model make better, on which hardware."""
+    kinds = [(type(m), getattr(m, "packed", None)) for m in model.modules()]
+    forms = {type(form) for _, form in kinds if form is not None}
+    sparse = any(isinstance(m, nn.Linear) and modeling.is_sparse(m) for m in model.modules())
+    changed = modeling.changes(model)
+    found = []
+    if forms - {Bitmask} or sparse:
+        found.append("disk alone")
+    if Uniform in forms:
+        found.append("GPU time when exported")
+    if any(kind in ("Linear", "NoAttention", "LowRankLinear") for kind, _ in changed.get("layers", {}).values()):
+        found.append("time and memory everywhere")
+    if changed and changed["tied"] != modeling.tied_by_config(model):
+        found.append("disk and memory")
+    return found or ["as it is"]
+
+
+def joules(model: nn.Module, seconds: float = 2.0) -> float:
+    """Energy of one forward of `LENGTH` tokens, as codecarbon estimates it from the machine's power."""
+    from codecarbon import OfflineEmissionsTracker
+
+    tracker = OfflineEmissionsTracker(
+        country_iso_code="USA", save_to_file=False, log_level="critical", allow_multiple_runs=True
+    )
+    batch, count = example(model), 0
+    tracker.start()
+    end = time.perf_counter() + seconds
+    with torch.no_grad():
+        while time.perf_counter() < end:
+            model(**batch)
+            count += 1
+    tracker.stop()
+    return 3.6e6 * tracker.final_emissions_data.energy_consumed / count  # from kWh
 
 
 def _outcome(

@@ -94,7 +94,7 @@ def changes(model: nn.Module) -> dict[str, dict]:
                 sizes = {"in_features": in_features, "out_features": out_features}
                 found[path] = ["Linear", sizes | {"bias": module.bias is not None}]
     same = tied(model)
-    return {"layers": found, "tied": same} if found or same != tied(new) else {}
+    return {"layers": found, "tied": same} if found or same != tied_by_config(model) else {}
 
 
 def tied(model: nn.Module) -> dict[str, str]:
@@ -102,6 +102,11 @@ def tied(model: nn.Module) -> dict[str, str]:
     first: dict[int, str] = {}
     stored = model.state_dict(keep_vars=True)
     return {name: first[id(t)] for name, t in stored.items() if first.setdefault(id(t), name) != name}
+
+
+def tied_by_config(model: nn.Module) -> dict[str, str]:
+    """`tied` of what the config of `model` alone would build."""
+    return tied(_fresh(model))
 
 
 def rebuild(model: nn.Module, changed: dict[str, dict]) -> None:

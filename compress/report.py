@@ -58,19 +58,20 @@ def _read(path: Path) -> list[tuple[str, dict]]:
         found = [(kind, _json(path / name)) for name, kind in names.items() if (path / name).is_file()]
     else:
         content = _json(path)
-        kind = next((k for k, keys in KEYS.items() if keys <= set(content)), None)
-        found = [(kind, content)] if kind else []
+        parts = content if isinstance(content, list) else [content]
+        kinds = [next((k for k, keys in KEYS.items() if isinstance(p, dict) and keys <= set(p)), None) for p in parts]
+        found = [(kind, part) for kind, part in zip(kinds, parts) if kind]
     if not found:
         raise ValueError(f"{path} is nothing to report: give ranking.json, result.json or a folder of a command")
     return found
 
 
-def _json(path: Path) -> dict:
+def _json(path: Path) -> dict | list:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as JSON: {str(error).splitlines()[0]}") from None
-    return content if isinstance(content, dict) else {}
+    return content if isinstance(content, dict | list) else {}
 
 
 def _ranking(ranking: dict) -> str:

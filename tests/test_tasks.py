@@ -205,7 +205,8 @@ def test_the_command_line_compresses_evaluates_and_reports(task, metric, table, 
     options = ("--calibration", data, "--tokens", 200, "--out", tmp_path / "small")
     run("compress", dense, "--method", "kprune", "--method", "wanda", *options)
     options = ("--baseline", dense, "--data", data, "--out", tmp_path / "r.json")
-    found = json.loads(run("evaluate", tmp_path / "small", *options, *(("--metric", metric) if metric else ())).stdout)
+    options = (*options, "--format", "json", *(("--metric", metric) if metric else ()))
+    found = json.loads(run("evaluate", tmp_path / "small", *options).stdout)
     name = metric or {"classes": "accuracy", "values": "spearman", "labels": "f1", "answers": "f1"}[task]
     assert found[name]["ci_low"] <= found[name]["value"] <= found[name]["ci_high"] and found[name]["n"] == 16
     change = found[f"{name}_change"]
@@ -345,4 +346,5 @@ def test_metrics_that_a_model_cannot_give_are_refused(folder, file, root):
         ((bert, None, file("answers"), None, 9), "has no column 'tokens'"),
     ):
         with pytest.raises(ValueError, match=message):
-            evaluate.report(*args)
+            model, baseline, *wanted = args
+            evaluate.report([model], baseline, evaluate.exam(model, *wanted))
