@@ -24,6 +24,7 @@ from transmeter.options import (
 )
 
 METRICS = ("balanced_accuracy", "accuracy")
+EXPORTS = ("compressed-tensors", "torchao", "torchao-dynamic", "onnx")
 TOKENS = 100_000  # that perplexity is measured on
 seed_option = click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of every random draw.")
 tokens_option = click.option("--tokens", default=20_000, show_default=True, type=click.IntRange(1))
@@ -349,6 +350,25 @@ def evaluate(model, baseline, file, metric, tokens, out) -> None:
     if out:
         out.write_text(text + "\n", encoding="utf-8")
     click.echo(text)
+
+
+@main.command()
+@click.argument("model")
+@click.option("--format", "shape", required=True, type=click.Choice(EXPORTS))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder.")
+def export(model, shape, out) -> None:
+    """Write MODEL in a format that other tools read, and compare what a new process reads there.
+
+    compressed-tensors: quantized models, for plain transformers and vLLM. torchao, torchao-dynamic: 8 bits that are
+    faster on a CPU too; dynamic rounds activations as well. onnx: encoders, for onnxruntime.
+    """
+    from compress import export as exports
+    from compress import models
+
+    quiet()
+    exports.export(model, shape, out)
+    size = sum(f.stat().st_size for f in out.iterdir() if f.name.startswith("model"))
+    click.echo(f"{out}: {models.bytes_of(model) or 0:,} -> {size:,} bytes as {shape}, reread in a new process")
 
 
 @main.command()

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from compress.layers import NoAttention
+from compress.layers import CHANGED, make
 from compress.structure import blocks_path, place
 
 T = TypeVar("T")
@@ -48,24 +48,33 @@ class Progress:
 def write(model: nn.Module, blocks: Sequence[int], file: Path) -> None:
     """Write all weights of some blocks, under their full names; the file gets its name when it is complete."""
     tensors: dict[str, Tensor] = {}
-    empty: dict[str, list] = {}  # where every head was removed
+    changed: dict[str, list] = {}  # modules that the blocks did not begin with, and what makes them
+    first: dict[int, str] = {}  # of a parameter that several modules of a block share, its first name
+    same: dict[str, str] = {}  # its other names
     for block in blocks:
         path = f"{blocks_path(model)}.{block}"
         for name, module in model.get_submodule(path).named_modules(prefix=path):
-            if isinstance(module, NoAttention):
-                empty[name] = [module.features, module.bias is not None, module.layer_idx]
-        for name, _ in model.get_submodule(path).named_parameters(prefix=path):
-            tensors[name] = model.get_parameter(name).detach().contiguous()
+            if isinstance(module, CHANGED):
+                changed[name] = [type(module).__name__, module.spec()]
+        for name, known in model.get_submodule(path).named_parameters(prefix=path, remove_duplicate=False):
+            if first.setdefault(id(known), name) == name:
+                tensors[name] = model.get_parameter(name).detach().contiguous()
+            else:
+                same[name] = first[id(known)]
     partial = file.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"no_attention": json.dumps(empty)})
+    save_file(tensors, partial, metadata={"changed": json.dumps(changed), "same": json.dumps(same)})
     os.replace(partial, file)
 
 
 @torch.no_grad()
 def read(model: nn.Module, file: Path) -> None:
-    """Give `model` the weights that `write` wrote; layers take the sizes of their weights."""
+    """Give `model` the weights that `write` wrote; layers are of their class and size."""
     with safe_open(file, "pt", device=str(model.device)) as stored:
-        for path, (features, bias, layer_idx) in json.loads(stored.metadata()["no_attention"]).items():
-            model.set_submodule(path, NoAttention(features, bias, layer_idx))
+        about = {name: json.loads(text) for name, text in stored.metadata().items()}
+        for path, (kind, spec) in about["changed"].items():
+            model.set_submodule(path, make(kind, spec))
         for name in stored.keys():
             place(model, name, stored.get_tensor(name))
+        for name, known in about["same"].items():
+            path, _, kind = name.rpartition(".")
+            setattr(model.get_submodule(path), kind, model.get_parameter(known))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from compress import layers
+from compress.models import stored_type
 from compress.structure import blocks_path, refuse_changed
 
 BITS = range(2, 9)
@@ -159,6 +160,12 @@ def weights(model: nn.Module, paths: Sequence[str]) -> Iterator[tuple[str, Tenso
         if isinstance(module, nn.Linear | nn.Embedding) and id(module.weight) not in seen:
             seen.add(id(module.weight))
             yield path, module.weight.detach().float()
+
+
+def round_rest(model: nn.Module, paths: Sequence[str], grid: Grid) -> None:
+    """Round to nearest, in place, what of `paths` is not quantized yet; ranges shrink to the least squared error."""
+    for path, weight in weights(model, paths):
+        put(model, path, grid.nearest(weight, stored_type(model), weight.new_ones(weight.shape[1])))
 
 
 def require(packed: layers.Form, bits: float) -> None:

@@ -16,7 +16,7 @@ from compress.training import divergence
 from compress.walk import mean_length
 
 # every way of each method that has its own storage; a new method is tested with its defaults without being named here
-PRUNING = [name for name in methods() if "ratio" in inspect.signature(methods()[name]).parameters]
+PRUNING = [n for n in methods() if "ratio" in inspect.signature(methods()[n]).parameters and n != "svd"]
 WAYS = [(name, {}) for name in PRUNING if name != "dynamic_sparse"] + [
     ("magnitude", {"unit": "weights"}),
     ("magnitude", {"unit": "weights", "pattern": "2:4"}),
@@ -32,8 +32,10 @@ WAYS += [
 OTHERS = [
     ("distil", {"depth": 1, "steps": 2}, {"depth": None, "steps": 0}),
     ("share", {"steps": 2}, None),
+    ("gptq", {"group": 8}, None),
     ("gqa", {"heads": 2}, {"heads": 6}),
     ("round_to_nearest", {"group": 8}, None),
+    ("svd", {"ratio": 0.5}, {"ratio": 0.0}),
 ]
 DECODERS = {"gqa"}  # methods for decoders alone
 every_way = pytest.mark.parametrize("name, options", WAYS, ids=[f"{n} {o}" if o else n for n, o in WAYS])
@@ -105,9 +107,12 @@ def test_other_methods_keep_the_contract(name, options, nothing, kind, model, ca
         assert torch.equal(logits(same, calibration[0]), logits(model, calibration[0]))
     sequences = cut(tokenizer, texts, 400, 40, seed=0)
     one, other = batches(tokenizer, sequences, size=16), batches(tokenizer, sequences, size=3)[::-1]
-    if "steps" not in options:  # training takes the batches as they are, one a step
-        a, b = (compress(name, model, data, **options) for data in (one, other))
-        torch.testing.assert_close(logits(a, one[0]), logits(b, one[0]), rtol=1e-3, atol=1e-3)
+    # training takes the batches as they are, one a step; svd draws labels in order (tests/test_svd.py)
+    if "steps" not in options and name != "svd":
+        a, b = (logits(compress(name, model, data, **options), one[0]) for data in (one, other))
+        assert (
+            a - b
+        ).square().mean() < 1e-3 * b.square().mean()  # the last bit of a sum may decide where a weight goes
     few = batches(tokenizer, cut(tokenizer, texts, 8, 16, seed=0))
     assert logits(compress(name, model, few, **options), few[0]).isfinite().all()
 
@@ -166,7 +171,7 @@ def test_any_calibration_size_will_do(name, options, tokens, encoder, tokenizer,
     assert logits(compress(name, encoder, data, ratio=0.5, **options), data[0]).isfinite().all()
 
 
-@pytest.mark.parametrize("name", PRUNING)
+@pytest.mark.parametrize("name", [*PRUNING, "svd"])
 @pytest.mark.parametrize("ratio", [-0.1, 1.0, 1.5])
 def test_a_ratio_out_of_range_is_refused(name, ratio, encoder, calibration):
     with pytest.raises(ValueError, match="0 <= ratio < 1"):

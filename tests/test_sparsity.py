@@ -45,8 +45,8 @@ def exact_obs(weight, gram, mask):
 def test_sweep_against_exact_obs(sparsity, block):
     weight, states = layer()
     factor = hessian.inverse_factor(states.T @ states, 0.01)
-    found = sparsegpt.sweep([weight[:3], weight[3:]], factor, sparsity, block)
-    alone = sparsegpt.sweep([weight[:3]], factor, sparsity, block)[0]
+    found = sparsegpt.prune([weight[:3], weight[3:]], factor, sparsity, block)
+    alone = sparsegpt.prune([weight[:3]], factor, sparsity, block)[0]
     torch.testing.assert_close(found[0], alone)  # layers do not meet
     found = torch.cat(found)
     expected = exact_obs(weight, damped(states), found == 0)
@@ -63,9 +63,9 @@ def test_the_first_block_drops_what_costs_least():
         costs.append(weight[:, j] ** 2 / inverse[j, j])
         inverse = inverse - inverse[:, j : j + 1] @ inverse[j : j + 1] / inverse[j, j]
     costs = torch.stack(costs, 1)
-    pruned = sparsegpt.sweep([weight], factor, Sparsity(0.5), 16)[0][:, :16]
+    pruned = sparsegpt.prune([weight], factor, Sparsity(0.5), 16)[0][:, :16]
     assert torch.equal(pruned == 0, costs <= costs.flatten().kthvalue(7 * 8).values)
-    pruned = sparsegpt.sweep([weight], factor, Sparsity(0.5, 4), 16)[0][:, :4]
+    pruned = sparsegpt.prune([weight], factor, Sparsity(0.5, 4), 16)[0][:, :4]
     assert torch.equal(pruned == 0, costs[:, :4].argsort(1).argsort(1) < 2)
 
 

@@ -75,7 +75,7 @@ def compress(
         raise ValueError(f"every {every}, rank {rank}, share {share}: give 1 or more, 1 or more, and 0 to 1")
     refuse(model, "dynamic_sparse trains all weights at once")
     if recovery == "lora":
-        _require_peft()
+        require_peft()
     teacher = fork(model)
     student = model if in_place else fork(model)
     if start == "wanda":
@@ -101,7 +101,8 @@ def compress(
     return own(student, model)
 
 
-def _require_peft() -> None:
+def require_peft() -> None:
+    """Raise ValueError where the peft library is missing."""
     try:
         import peft  # noqa: F401
     except ImportError:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from compress.hessian import blocks, gram, inverse_factor
+from compress.hessian import STEP, blocks, gram, inverse_factor, side_by_side, sweep
 from compress.memory import Needs
 from compress.progress import Progress
 from compress.sparsity import Sparsity, lowest, wanted
@@ -18,7 +18,6 @@ from compress.structure import fork, own, place
 from compress.walk import Batch
 
 NEEDS = Needs(models=1, streams=1, gradients=False, matrices=5, copies=5)
-STEP = 16  # columns between two matrix products inside a block
 
 
 @torch.no_grad()
@@ -46,42 +45,34 @@ def compress(
     for shared in blocks(student, batches, gram, "SparseGPT", progress):
         for paths, hessian in shared:
             weights = [student.get_submodule(path).weight for path in paths]
-            for path, pruned in zip(paths, sweep(weights, inverse_factor(hessian, damping), sparsity, block)):
+            for path, pruned in zip(paths, prune(weights, inverse_factor(hessian, damping), sparsity, block)):
                 sparsity.require(pruned)
                 place(student, f"{path}.weight", pruned)
     return own(student, model)
 
 
-def sweep(weights: Sequence[Tensor], factor: Tensor, sparsity: Sparsity, block: int) -> list[Tensor]:
+def prune(weights: Sequence[Tensor], factor: Tensor, sparsity: Sparsity, block: int) -> list[Tensor]:
     """The weights (out, in) of layers that get the same input, pruned; factor (in, in) of `inverse_factor`.
 
-    The error of column j, e_j = w_j / U_jj where w_j goes, takes e_j U_jk from every later column k. Worked in rows of
-    the transposed weights, in float32 at least. Errors reach the columns behind a block, and behind a step, in one
-    matrix product.
+    The error of column j is e_j = w_j / U_jj where w_j goes. Worked in rows of the transposed weights.
     """
-    exact = torch.promote_types(weights[0].dtype, torch.float32)
-    columns = torch.cat(list(weights)).to(exact).T.clone(memory_format=torch.contiguous_format)  # (in, all outs)
-    factor, outs = factor.to(exact), [len(w) for w in weights]
-    step = sparsity.group or STEP
+    columns, outs = side_by_side(weights), [len(w) for w in weights]
+    factor, step = factor.to(columns.dtype), sparsity.group or STEP
     if sparsity.group:
         block = max(block // step, 1) * step
-    for start in range(0, len(columns), block):
-        now, after = columns[start : start + block], columns[start + block :]
-        upper = factor[start : start + block, start : start + block]
-        drop, errors = torch.zeros_like(now, dtype=torch.bool), torch.zeros_like(now)
-        for a in range(0, len(now), step):
-            current = now[a : a + step] - upper[:a, a : a + step].T @ errors[:a]
-            if sparsity.group:
-                drop[a : a + step] = _lowest_of_each_output(current, upper.diagonal()[a : a + step], sparsity)
-            elif a == 0:
-                drop = _lowest_of_each_layer(now, upper.diagonal(), sparsity, outs, start)
-            share = drop[a : a + step] / upper.diagonal()[a : a + step, None]
-            for i, column in enumerate(current):
-                row = torch.addmv(column, errors[a : a + i].T, upper[a : a + i, a + i], alpha=-1)
-                torch.mul(row, share[i], out=errors[a + i])
-        now -= upper.triu(1).T @ errors
-        now.masked_fill_(drop, 0.0)
-        after -= factor[start : start + block, start + block :].T @ errors
+    drop, share = torch.zeros_like(columns, dtype=torch.bool), torch.empty_like(columns)
+    edges, diagonal = [*range(0, len(columns), block), len(columns)], factor.diagonal()
+    for j, values, error, current in sweep(columns, factor, edges, step):
+        if sparsity.group and j % step == 0:
+            part = slice(j, j + step)
+            drop[part] = _lowest_of_each_output(current, diagonal[part], sparsity)
+            share[part] = drop[part] / diagonal[part, None]
+        elif not sparsity.group and j % block == 0:
+            part = slice(j, j + block)
+            drop[part] = _lowest_of_each_layer(columns[part], diagonal[part], sparsity, outs, j)
+            share[part] = drop[part] / diagonal[part, None]
+        torch.mul(values, share[j], out=error)
+    columns.masked_fill_(drop, 0.0)
     return [w.T.to(weights[0].dtype).clone(memory_format=torch.contiguous_format) for w in columns.split(outs, 1)]
 
 

@@ -1,0 +1,269 @@
+"""Models in formats that other tools read, each reread in a process of its own before it gets its name.
+
+compressed-tensors: weights of 4 or 8 bits as vLLM and plain transformers read them. torchao: 8 bits that also run
+faster on a CPU; torchao-dynamic rounds activations too. onnx: encoders for onnxruntime.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from compress import layers, modeling, models
+from compress.structure import blocks_path
+
+NEEDED = {
+    "compressed-tensors": ("compressed_tensors",),
+    "torchao": ("torchao",),
+    "torchao-dynamic": ("torchao",),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+}
+TOLERANCE = 1e-4  # of ONNX, relative to the largest logit; the other formats give equal logits
+# what a user of the folder would do; argv: folder, class, file for the logits
+_REREAD = """
+import json, sys
+import numpy as np, torch, transformers
+folder, name, out = sys.argv[1:]
+model = getattr(transformers, name).from_pretrained(folder, dtype=torch.float32, trust_remote_code=True).eval()
+ids = (torch.arange(32) * 37 % model.config.vocab_size).view(2, 16)
+with torch.no_grad():
+    found = model(input_ids=ids, attention_mask=torch.ones_like(ids))
+np.save(out, torch.cat([found[k].flatten() for k in ("logits", "start_logits", "end_logits") if k in found]).numpy())
+"""
+_REREAD_ONNX = """
+import sys
+import numpy as np, onnxruntime
+file, size, out = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+ids = (np.arange(32) * 37 % size).reshape(2, 16)
+known = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+found = session.run(None, {x.name: known[x.name] for x in session.get_inputs()})
+np.save(out, np.concatenate([x.flatten() for x in found]))
+"""
+
+
+@torch.no_grad()
+def export(source: str, format: str, out: Path) -> Path:
+    """Write the model of a folder or a hub name in one of the formats of `NEEDED` to the folder `out`, and return it.
+
+    Raises ValueError for a model that the format has no way to say, or a library that is missing, and RuntimeError
+    where what was written gives other logits when it is reread; then nothing is left.
+    """
+    models.check_output(out)
+    missing = [name for name in NEEDED[format] if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"{format} needs {', '.join(missing)}: pip install 'transmeter[export]'")
+    model, tokenizer = models.load(source)
+    convert: dict[str, Callable[[nn.Module, Path], None]] = {
+        "compressed-tensors": _compressed_tensors,
+        "torchao": _torchao,
+        "torchao-dynamic": _torchao_dynamic,
+        "onnx": _onnx,
+    }
+    partial = out.absolute().parent / f".{out.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():  # the libraries' bars and notices
+            warnings.simplefilter("ignore")
+            convert[format](model, partial)
+        tokenizer.save_pretrained(partial)
+        note = {"base_model": source, "format": format}
+        (partial / "export.json").write_text(json.dumps(note, indent=1), encoding="utf-8")
+        if out.exists():
+            out.rmdir()
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return out
+
+
+def _compressed_tensors(model: nn.Module, folder: Path) -> None:
+    from compressed_tensors.compressors import ModelCompressor
+    from compressed_tensors.quantization import (
+        QuantizationArgs,
+        QuantizationConfig,
+        QuantizationScheme,
+        apply_quantization_config,
+    )
+
+    packed = _uniform(model)
+    form = next(iter(packed.values()))
+    grouped = {"strategy": "group", "group_size": form.group} if form.group < form.columns else {"strategy": "channel"}
+    kept = [p for p, m in model.named_modules() if isinstance(m, nn.Linear)]
+    for path, module in list(model.named_modules()):
+        if isinstance(module, layers.PackedLinear | layers.PackedEmbedding):
+            model.set_submodule(path, _dense(module))
+            if path not in packed:  # the format holds no embeddings: they are written in the type of all else
+                new = model.get_submodule(path)
+                new.weight.data = new.weight.data.to(models.stored_type(model)).float()
+                kept.append(path)
+    model = _of_base_class(model)
+    reference = _logits(model)
+    weights = QuantizationArgs(num_bits=form.bits, type="int", symmetric=True, **grouped)
+    config = QuantizationConfig(
+        config_groups={"group_0": QuantizationScheme(targets=["Linear"], weights=weights)},
+        ignore=kept,
+        quantization_status="compressed",
+        format="pack-quantized",
+    )
+    apply_quantization_config(model, config)
+    for path, form in packed.items():
+        model.get_submodule(path).weight_scale.data = form.scale.data
+    compressor = ModelCompressor(quantization_config=config)
+    compressor.compress_model(model)
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(models.stored_type(model))
+    model.save_pretrained(folder)
+    compressor.update_config(folder)
+    _reread(model, folder, reference, 0.0)
+
+
+def _uniform(model: nn.Module) -> dict[str, layers.Uniform]:
+    """The packed weights of the blocks, by path, if the format can say them, else ValueError."""
+    changed = modeling.changes(model).get("layers", {})
+    inner = blocks_path(model) + "."
+    packed = {p: model.get_submodule(p).packed for p in changed if hasattr(model.get_submodule(p), "packed")}
+    packed = {p: f for p, f in packed.items() if p.startswith(inner)}
+    others = [p for p in changed if p.startswith(inner) and not isinstance(packed.get(p), layers.Uniform)]
+    quantized = "quantize with round_to_nearest or gptq, --set symmetric=true and 4 or 8 bits"
+    if not packed or others:
+        what = f"{others[0]} is none" if others else "there is none"
+        raise ValueError(f"compressed-tensors holds layers on a uniform grid, {what}: {quantized}")
+    for path, form in packed.items():
+        module = model.get_submodule(path)
+        if not form.symmetric or form.bits not in (4, 8):
+            kind = f"{form.bits} bits, {'symmetric' if form.symmetric else 'asymmetric'}"
+            raise ValueError(f"compressed-tensors cannot hold {path} ({kind}): {quantized}")
+        if module.smooth is not None or module.activations is not None:
+            raise ValueError(
+                f"compressed-tensors cannot scale the inputs of {path}, as awq and smoothquant do: {quantized}"
+            )
+    if len({(f.bits, f.group < f.columns and f.group) for f in packed.values()}) > 1:
+        raise ValueError(f"compressed-tensors holds one width of bits, the layers have several: {quantized}")
+    return packed
+
+
+def _of_base_class(model: nn.Module) -> nn.Module:
+    """A model whose layers are dense again as transformers knows it, with the same weights."""
+    base = modeling.base_class(model)
+    settings = model.config.to_dict()
+    for ours in ("compressed", "auto_map", "architectures", "model_type"):
+        settings.pop(ours, None)
+    with torch.device("meta"):
+        plain = base(base.config_class(**settings))
+    plain.load_state_dict(model.state_dict(), assign=True)
+    for (name, new), old in zip(plain.named_buffers(), model.buffers(), strict=True):  # rotary frequencies, not stored
+        if new.is_meta:
+            holder, _, kind = name.rpartition(".")
+            setattr(plain.get_submodule(holder), kind, old)
+    plain.tie_weights()
+    plain.config.dtype = models.stored_type(model)
+    return plain.eval()
+
+
+def _dense(module: layers.PackedLinear | layers.PackedEmbedding) -> nn.Linear | nn.Embedding:
+    rows, columns = module.weight.shape
+    if isinstance(module, layers.PackedEmbedding):
+        return nn.Embedding(rows, columns, _weight=module.weight.clone())
+    linear = nn.utils.skip_init(nn.Linear, columns, rows, bias=False)
+    linear.weight, linear.bias = nn.Parameter(module.weight.clone()), module.bias
+    return linear
+
+
+def _torchao(model: nn.Module, folder: Path) -> None:
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    _write_torchao(model, Int8WeightOnlyConfig(version=2), folder)
+
+
+def _torchao_dynamic(model: nn.Module, folder: Path) -> None:
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig
+
+    _write_torchao(model, Int8DynamicActivationInt8WeightConfig(version=2), folder)
+
+
+def _write_torchao(model: nn.Module, config: object, folder: Path) -> None:
+    from transformers import TorchAoConfig
+
+    changed = modeling.changes(model)
+    if changed:
+        path = next(iter(changed["layers"]), None) or next(iter(changed["tied"]))
+        raise ValueError(
+            f"torchao holds plain models, {path} is changed: give a model of uniform widths, not quantized"
+        )
+    if modeling.convolutions(model):
+        raise ValueError(
+            f"torchao quantizes linear layers, {type(model).__name__} has convolutions: give another format"
+        )
+    plain = folder.with_name(f"{folder.name}.plain")
+    try:
+        model.save_pretrained(plain)  # transformers quantizes while it loads
+        quantized = type(model).from_pretrained(plain, dtype=torch.float32, quantization_config=TorchAoConfig(config))
+    finally:
+        shutil.rmtree(plain, ignore_errors=True)
+    reference = _logits(quantized.eval())
+    quantized.save_pretrained(folder)
+    _reread(quantized, folder, reference, 0.0)
+
+
+def _onnx(model: nn.Module, folder: Path) -> None:
+    if model.can_generate():
+        raise ValueError(f"onnx is for encoders, {type(model).__name__} generates: give another format")
+    for path, module in list(model.named_modules()):
+        if isinstance(module, layers.PackedLinear) and (module.smooth is not None or module.activations is not None):
+            raise ValueError(f"onnx would lose how {path} scales and rounds its inputs: export before it is quantized")
+        if isinstance(module, layers.PackedLinear | layers.PackedEmbedding):
+            model.set_submodule(path, _dense(module))
+    ids = (torch.arange(32) * 37 % model.config.vocab_size).view(2, 16)
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if getattr(model.config, "type_vocab_size", 0) > 1:
+        given["token_type_ids"] = torch.zeros_like(ids)
+    sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens")}
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    model.config.use_cache = False
+    program = torch.onnx.export(
+        model, (), kwargs=given, dynamo=True, dynamic_shapes=dict.fromkeys(given, sizes), verbose=False
+    )
+    folder.mkdir()
+    program.save(str(folder / "model.onnx"))
+    model.config.save_pretrained(folder)
+    reference = _logits(model)
+    limit = TOLERANCE * float(np.abs(reference).max())
+    _compare(_REREAD_ONNX, folder, [str(folder / "model.onnx"), str(model.config.vocab_size)], reference, limit)
+
+
+def _logits(model: nn.Module) -> np.ndarray:
+    """All logits of the tokens that `_REREAD` gives, flat."""
+    ids = (torch.arange(32) * 37 % model.config.vocab_size).view(2, 16)
+    found = model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    return torch.cat([found[k].flatten() for k in ("logits", "start_logits", "end_logits") if k in found]).numpy()
+
+
+def _reread(model: nn.Module, folder: Path, reference: np.ndarray, limit: float) -> None:
+    base = modeling.base_class(model)
+    _compare(_REREAD, folder, [str(folder), base.__name__], reference, limit)
+
+
+def _compare(script: str, folder: Path, arguments: list[str], reference: np.ndarray, limit: float) -> None:
+    """Raise RuntimeError unless a new process that runs `script` gives the reference logits, within `limit`."""
+    found = folder / "logits.npy"
+    done = subprocess.run([sys.executable, "-c", script, *arguments, str(found)], capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise RuntimeError(f"what was written cannot be reread: {reason}")
+    difference = float(np.abs(np.load(found) - reference).max())
+    found.unlink()
+    if not difference <= limit:
+        raise RuntimeError(f"what was written differs when it is reread (largest logit difference {difference:.3g})")

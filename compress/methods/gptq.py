@@ -1,0 +1,117 @@
+"""GPTQ: round the weights column by column, and let the later columns make up for the error.
+
+Frantar, Ashkboos, Hoefler, Alistarh, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
+Transformers", ICLR 2023, arXiv 2210.17323, algorithm 1: e_j = (w_j - quant(w_j)) / U_jj with U the Cholesky factor of
+the inverse Hessian, block after block of the model on the inputs of the quantized ones before.
+
+Two deviations, both measured (benchmarks/compress_quality.py). A group's range is not that of its weights: it shrinks
+to where the sum of (w_j - quant(w_j))^2 / U_jj^2, what its columns will cost, is smallest. And the columns that matter
+most come first only as far as groups stay together, so that what is stored is in the order of the inputs.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from compress import layers
+from compress.hessian import blocks, gram, inverse_factor, side_by_side, sweep
+from compress.memory import Needs
+from compress.models import stored_type
+from compress.progress import Progress
+from compress.quantization import Grid, check_divides, chosen, put, round_rest
+from compress.structure import fork, own
+from compress.walk import Batch
+
+NEEDS = Needs(models=1, streams=1, gradients=False, matrices=6, copies=8, streamed=False)
+
+
+@torch.no_grad()
+def compress(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    *,
+    bits: int = 4,
+    group: int | None = 64,
+    symmetric: bool = False,
+    order: bool = True,
+    damping: float = 0.01,
+    block: int = 128,
+    embeddings: bool = False,
+    head: bool = False,
+    in_place: bool = False,
+    progress: Progress | None = None,
+) -> nn.Module:
+    """Store the weights of every linear layer in the blocks in `bits` bits, fitted to what enters the layer.
+
+    group: inputs of an output that share a scale, None: all; symmetric: zero is the middle level; order: groups with
+    the largest inputs first; damping: added to the Hessian's diagonal, relative to its mean; block: columns whose
+    errors reach the later ones together; embeddings, head: round them to the nearest level; progress: where finished
+    blocks are kept. Saves disk, not time. Raises ValueError for an option out of range and RuntimeError when more bits
+    are stored than requested.
+    """
+    grid, paths = Grid(bits, group, symmetric), chosen(model, embeddings, head)
+    check_divides(model, paths, group)
+    if block < 1 or damping <= 0:
+        raise ValueError(f"block {block} must be at least 1 and damping {damping} above 0, for example 128 and 0.01")
+    student, dtype = model if in_place else fork(model), stored_type(model)
+    for shared in blocks(student, batches, gram, "GPTQ", progress):
+        for inputs, hessian in shared:
+            weights = [student.get_submodule(path).weight for path in inputs]
+            places = arranged(hessian.diagonal(), group) if order else torch.arange(len(hessian), device=hessian.device)
+            for path, packed in zip(inputs, quantize(weights, hessian, places, grid, dtype, damping, block)):
+                put(student, path, packed)
+    round_rest(student, paths, grid)
+    return own(student, model)
+
+
+def arranged(diagonal: Tensor, group: int | None) -> Tensor:
+    """The columns (in,) in the order of their turns: largest of the Hessian's `diagonal` (in,) first.
+
+    In a group its columns are sorted; the groups, each as a whole, by their largest.
+    """
+    grouped = diagonal.view(-1, group or len(diagonal))
+    inside = (
+        grouped.argsort(1, descending=True)
+        + grouped.shape[1] * torch.arange(len(grouped), device=diagonal.device)[:, None]
+    )
+    return inside[grouped.amax(1).argsort(descending=True)].flatten()
+
+
+def quantize(
+    weights: Sequence[Tensor],
+    hessian: Tensor,
+    places: Tensor,
+    grid: Grid,
+    dtype: torch.dtype,
+    damping: float,
+    block: int,
+) -> list[layers.Uniform]:
+    """What is stored of the weights (out, in) of layers that get the same input; hessian (in, in).
+
+    places (in,): the columns in the order of their turns, groups whole; dtype: that scales are stored in. A group's
+    scale is fitted when its turn comes, to the weights as they are then.
+    """
+    size, top = grid.group or len(hessian), 2**grid.bits - 1
+    columns, outs = side_by_side(weights)[places], [len(w) for w in weights]
+    factor = inverse_factor(hessian[places][:, places], damping).to(columns.dtype)
+    pivots, costs = factor.diagonal().tolist(), factor.diagonal() ** -2
+    edges = sorted({*range(0, len(columns), block), *range(0, len(columns), size), len(columns)})
+    steps, fits = torch.empty_like(columns), []  # steps: how many levels a weight is above zero
+    for j, values, error, _ in sweep(columns, factor, edges):
+        if j % size == 0:
+            fits.append(grid.fit(columns[j : j + size].T.contiguous(), dtype, costs[j : j + size]))
+            scale, low = fits[-1][0].squeeze(1), -_zero(grid, *fits[-1]).squeeze(1)
+            high = low + top
+        step = torch.clamp((values / scale).round_(), low, high, out=steps[j])
+        torch.addcmul(values, step, scale, value=-1, out=error).div_(pivots[j])
+    back = places[::size].argsort()  # of groups
+    scale, zero = (torch.cat([(s, _zero(grid, s, z))[k] for s, z in fits], 1)[:, back] for k in (0, 1))
+    codes = grid.split(steps[places.argsort()].T).add_(zero[:, :, None]).flatten(1).to(torch.uint8)
+    parts = zip(*(t.split(outs) for t in (codes, scale, zero.to(torch.uint8))))
+    return [grid.pack(c, s, None if grid.symmetric else z) for c, s, z in parts]
+
+
+def _zero(grid: Grid, scale: Tensor, zero: Tensor | None) -> Tensor:
+    """The level of zero of every group, in the type of `scale`."""
+    return torch.full_like(scale, 2 ** (grid.bits - 1)) if zero is None else zero.to(scale.dtype)

@@ -1,0 +1,211 @@
+"""Low rank: linear layers of the blocks become products of two thin ones, their ranks chosen by one global budget.
+
+With a metric C of a layer's inputs, |(W - W') C^(1/2)|^2 is least over all W' of rank r for W' = U_r U_r^T W, where the
+columns of U_r are the first r eigenvectors of W C W^T; what is lost is the sum of the eigenvalues behind them. For any
+L L^T = C and W L = U S V^T this is the usual U_r S_r V_r^T L^-1, without the inverse. The kinds differ in C alone:
+
+plain: I.
+activation: diag(mean |x|^(2 power)) (ASVD, Yuan et al. 2023, arXiv 2312.05821).
+whitened: X^T X, so that what is lost is the squared error of the layer's output (SVD-LLM, Wang et al., ICLR 2025,
+arXiv 2403.07378).
+fisher: diag(mean squared gradient of the weights of an input) (FWSVD, Hsu et al., ICLR 2022, arXiv 2207.00112).
+
+Between layers C is scaled so that its mean diagonal is the mean squared gradient of the layer's weights: what is lost
+is then about what the loss grows by, and ranks go where that is most for their parameters. Spectra for it are those of
+the dense model, since ranks of all blocks hang together; the factors then come block after block from the inputs that
+the changed blocks before give. Measured on a small Llama, 40 % less: perplexity 33.8, by the same share of every layer
+39.4, by errors relative to each layer's output 38.0 (dense 29.6).
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from compress import hessian, training
+from compress.allocation import Choice, allocate
+from compress.budget import check_ratio
+from compress.layers import LowRankLinear, PackedLinear
+from compress.memory import Needs
+from compress.methods.dynamic_sparse import require_peft
+from compress.sensitivity import fisher
+from compress.structure import block_linears, blocks_path, fork, own, refuse_changed
+from compress.training import Settings
+from compress.walk import Batch
+
+NEEDS = Needs(models=6, streams=1, gradients=True, matrices=5, copies=4, streamed=False)
+KINDS = ("plain", "activation", "whitened", "fisher")
+RATES = {"full": 1e-3, "lora": 5e-3}
+Metric = dict[str, Tensor]  # of the inputs of a linear layer, by its path: (in, in), or (in,) where it is diagonal
+
+
+def compress(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    *,
+    ratio: float = 0.3,
+    kind: Literal["plain", "activation", "whitened", "fisher"] = "whitened",
+    power: float = 0.5,
+    damping: float = 0.01,
+    multiple: int = 1,
+    recovery: Literal["none", "full", "lora"] = "none",
+    steps: int = 150,
+    rate: float | None = None,
+    rank: int = 16,
+    temperature: float = 1.0,
+    rows: int = 8,
+    seed: int = 0,
+    in_place: bool = False,
+) -> nn.Module:
+    """Take the share `ratio` of the parameters, and so of the FLOPs, off the linear layers of the blocks.
+
+    kind: of the metric; power: of activation; damping: added to the metric's diagonal, relative to its mean; multiple:
+    what ranks are a multiple of. A layer stays dense where no lower rank is worth it. recovery: training on the dense
+    model's logits, full of all weights of the blocks, lora of updates of `rank` to their linear layers; steps, rate,
+    temperature, rows: of compress.training, rate None: RATES; seed: of drawn labels and of the training. Raises
+    ValueError for an option out of range, or where recovery=lora misses peft, and RuntimeError when what is reached
+    misses the request or the loss is not finite.
+    """
+    check_ratio(ratio)
+    if kind not in KINDS or recovery not in ("none", *RATES):
+        raise ValueError(f"kind '{kind}', recovery '{recovery}': give {', '.join(KINDS)}; none, {', '.join(RATES)}")
+    if damping <= 0 or min(multiple, rank) < 1:
+        raise ValueError(f"damping {damping}, multiple {multiple}, rank {rank}: give above 0, 1 or more, 1 or more")
+    rate = RATES.get(recovery, 1.0) if rate is None else rate
+    settings = Settings(steps=steps, rate=rate, temperature=temperature, rows=rows, seed=seed)
+    if recovery == "lora":
+        require_peft()
+    refuse_changed(model, (PackedLinear, LowRankLinear))
+    teacher = fork(model)
+    student = model if in_place else fork(model)
+    if ratio == 0:
+        return own(student, model)
+    linears = _linears(student)
+    dense = _parameters(linears)
+    _check_reachable(linears, ratio, multiple)
+    squared = fisher(student, batches, seed, lambda gradient: gradient.mean(0))
+    metrics = partial(_metrics, student, batches, kind, power, damping, squared)
+    ranks = _ranks(linears, metrics(), squared, (1 - ratio) * dense, multiple)
+    for metric in metrics():
+        for path in metric.keys() & ranks.keys():
+            student.set_submodule(path, factorised(linears[path], metric[path], ranks[path]))
+    reached = 1 - _parameters(_linears(student)) / dense
+    step = max(multiple * sum(linear.weight.shape) for linear in linears.values()) / dense
+    if not ratio - 1e-9 <= reached <= ratio + max(step, 0.005):
+        raise RuntimeError(f"ratio: {reached:.4f} reached, {ratio} requested")
+    if recovery != "none" and steps:
+        _recover(own(student, teacher), teacher, batches, settings, recovery, rank)
+    return own(student, model)
+
+
+def _linears(model: nn.Module) -> dict[str, nn.Linear]:
+    return {path: m for block in range(model.config.num_hidden_layers) for path, m in block_linears(model, block)}
+
+
+def _parameters(linears: dict[str, nn.Linear]) -> int:
+    return sum(linear.weight.numel() for linear in linears.values())
+
+
+def _worth(linear: nn.Linear, multiple: int) -> range:
+    """The ranks with which a layer has fewer parameters."""
+    out, inside = linear.weight.shape
+    return range(multiple, -(-out * inside // (out + inside)), multiple)
+
+
+def _check_reachable(linears: dict[str, nn.Linear], ratio: float, multiple: int) -> None:
+    """Raise ValueError where the lowest ranks leave more than is asked for."""
+    least = sum(multiple * sum(m.weight.shape) if _worth(m, multiple) else m.weight.numel() for m in linears.values())
+    most = 1 - least / _parameters(linears)
+    if ratio > most:
+        raise ValueError(f"ratio {ratio} leaves less than a rank of {multiple} in every layer: give at most {most:.3f}")
+
+
+def _metrics(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    kind: str,
+    power: float,
+    damping: float,
+    squared: Metric,
+) -> Iterator[Metric]:
+    """C of every linear layer of one block after the other, damped; squared: mean squared gradients of `fisher`."""
+    if kind in ("whitened", "activation"):
+        found = hessian.blocks(model, batches, hessian.gram if kind == "whitened" else _sizes, "Low rank")
+        given = ({path: moment for paths, moment in shared for path in paths} for shared in found)
+    else:
+        blocks = (dict(block_linears(model, block)) for block in range(model.config.num_hidden_layers))
+        given = ({path: squared[path] for path in linears} for linears in blocks)
+    for moments in given:
+        metric: Metric = {}
+        for path, moment in moments.items():
+            if kind == "plain":
+                moment = torch.ones_like(moment)
+            elif kind == "activation":
+                moment = (moment / (float(moment.mean()) or 1.0)) ** (2 * power)
+            diagonal = moment.diagonal() if moment.dim() == 2 else moment
+            pull = torch.full_like(diagonal, damping * float(diagonal.mean()) or 1.0)
+            metric[path] = moment + (pull.diag() if moment.dim() == 2 else pull)
+        yield metric
+
+
+def _sizes(states: Tensor) -> Tensor:
+    """Sum of |x| over states (tokens, features), (features,)."""
+    return states.float().abs().sum(0, dtype=torch.float64)
+
+
+def _scaled(weight: Tensor, metric: Tensor) -> Tensor:
+    """W C^(1/2) in float64, or W L with L L^T = C; weight (out, in)."""
+    weight = weight.detach().double()
+    return weight * metric.sqrt() if metric.dim() == 1 else weight @ torch.linalg.cholesky(metric)
+
+
+def _ranks(
+    linears: dict[str, nn.Linear], metrics: Iterator[Metric], squared: Metric, allowed: float, multiple: int
+) -> dict[str, int]:
+    """The rank of every layer that does not stay dense, all of them together of at most `allowed` parameters."""
+    choices: list[list[Choice]] = []
+    paths = []
+    for metric in metrics:
+        for path, c in metric.items():
+            linear = linears[path]
+            lost = torch.linalg.svdvals(_scaled(linear.weight, c)).square().flip(0).cumsum(0).flip(0)  # from each on
+            lost *= squared[path].mean() / (c.diagonal() if c.dim() == 2 else c).mean()
+            each = [(r * sum(linear.weight.shape), lost[r].item()) for r in _worth(linear, multiple)]
+            choices.append([*each, (linear.weight.numel(), 0.0)])
+            paths.append(path)
+    taken = allocate(choices, allowed)
+    return {p: _worth(linears[p], multiple)[i] for p, i, c in zip(paths, taken, choices) if i < len(c) - 1}
+
+
+@torch.no_grad()
+def factorised(linear: nn.Linear, metric: Tensor, rank: int) -> LowRankLinear:
+    """U_r and U_r^T W; metric: C, (in, in) or its diagonal (in,)."""
+    weight = linear.weight
+    u = torch.linalg.svd(_scaled(weight, metric), full_matrices=False).U[:, :rank]
+    new = LowRankLinear(linear.in_features, linear.out_features, rank, False)
+    new.up.weight = nn.Parameter(u.to(weight.dtype).contiguous(), weight.requires_grad)
+    new.down.weight = nn.Parameter((u.T @ weight.double()).to(weight.dtype), weight.requires_grad)
+    new.up.bias = linear.bias
+    return new
+
+
+def _recover(
+    student: nn.Module, teacher: nn.Module, batches: Sequence[Batch], settings: Settings, recovery: str, rank: int
+) -> None:
+    """Train what is left, in place; the student shares nothing with its teacher."""
+    if recovery == "full":
+        inside = blocks_path(student) + "."
+        trained = {name: p for name, p in student.named_parameters() if name.startswith(inside)}
+        for _ in training.steps(student, teacher, batches, settings, trained):
+            pass
+        return
+    from compress import lora
+
+    everything = {path: torch.ones_like(m.weight, dtype=torch.bool) for path, m in _linears(student).items()}
+    adapters = lora.adapt(student, everything, rank, settings.seed)
+    trained = {name: p for name, p in student.named_parameters() if ".lora_" in name}
+    for _ in training.steps(student, teacher, batches, settings, trained):
+        pass
+    lora.merge(student, adapters)
