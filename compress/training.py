@@ -69,9 +69,11 @@ def train(
     batches: Sequence[Batch],
     settings: Settings,
     progress: Progress | None = None,
+    loss: Loss | None = None,
 ) -> nn.Module:
-    """Train every weight of `student`, in place, and return it. Raises as `steps`."""
-    for _ in steps(student, teacher, batches, settings, dict(student.named_parameters()), progress=progress):
+    """Train every weight of `student`, in place, and return it. Arguments and errors as of `steps`."""
+    trained = dict(student.named_parameters())
+    for _ in steps(student, teacher, batches, settings, trained, progress=progress, loss=loss):
         pass
     return student
 

@@ -4,7 +4,7 @@ Lan et al., "ALBERT: A Lite BERT for Self-supervised Learning of Language Repres
 arXiv 1909.11942, shares from the start of training; here a trained model is merged. For every linear layer of a run the
 single W that best gives what each member W_m gives on its own inputs X_m: min_W sum_m |X_m (W - W_m)|^2, by its normal
 equations (RegMean, Jin et al., ICLR 2023, arXiv 2212.09849, equation 2); norms and biases are averaged. The blocks stay
-modules of their own, with the very same parameters, and learn the teacher's logits, tied.
+modules of their own, with the very same parameters, and learn the teacher's logits and hidden states, tied.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from compress import training
 from compress.hessian import blocks, gram
+from compress.lesson import Aims, Lesson
 from compress.memory import Needs
 from compress.progress import Progress
 from compress.solve import least_squares
@@ -35,6 +36,7 @@ def compress(
     steps: int = 200,
     rate: float = 1e-3,
     temperature: float = 1.0,
+    hidden: float = 1.0,
     rows: int = 8,
     seed: int = 0,
     in_place: bool = False,
@@ -43,11 +45,12 @@ def compress(
     """Let runs of neighbouring blocks, as even as they can be, share one set of weights each.
 
     groups: distinct blocks that stay, None: half of them; merge: how the shared weights start, fit by least squares or
-    mean; steps, rate, temperature, rows, seed: of compress.training; progress: where the state of the training is kept.
-    It saves disk and memory, not time: as many blocks run as before. Raises ValueError for an option out of range or
-    blocks of different sizes, and RuntimeError when the loss is not finite.
+    mean; steps, rate, rows: of compress.training; temperature, hidden: of compress.lesson.Aims; progress: where the
+    state of the training is kept. It saves disk and memory, not time: as many blocks run as before. Raises ValueError
+    for an option out of range or blocks of different sizes, and RuntimeError when the loss is not finite.
     """
     settings = Settings(steps, rate, temperature, rows=rows, seed=seed)
+    aims = Aims(temperature, hidden)
     training.require_trainable(model, "share")
     count = model.config.num_hidden_layers
     groups = -(-count // 2) if groups is None else groups
@@ -67,7 +70,8 @@ def compress(
         if len(run) > 1:
             _tie(student, run, merged)
     own(own(student, teacher), model)
-    return training.train(student, teacher, batches, settings, progress)
+    lesson = Lesson(student, teacher, aims, seed)
+    return training.train(student, teacher, batches, settings, progress, lesson.loss)
 
 
 def _require_alike(model: nn.Module, run: Sequence[int]) -> None:
