@@ -5,10 +5,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from compress import metrics, modeling, models, predict, structure
 from compress.budget import flops
 from compress.examples import read_examples
-from compress.layers import FORMS, Bitmask, Uniform
+from compress.layers import FORMS
 from compress.metrics import METRICS
 from compress.modeling import SPARSE_FROM
 from compress.texts import read_texts
@@ -89,7 +90,7 @@ def report(names: Sequence[str], baseline: str | None, wanted: Exam, energy: boo
         result, outcome = _measured(name, wanted, energy)
         result["data"] = str(wanted.file)
         if baseline:
-            result |= {"baseline": dense, **wanted.change(outcome, reference)}
+            result |= {"baseline": dense, "helps": helps(result, dense), **wanted.change(outcome, reference)}
         found.append(result)
     return found
 
@@ -100,7 +101,9 @@ def _measured(name: str, wanted: Exam, energy: bool) -> tuple[dict[str, object],
     outcome = wanted.outcome(net, tokenizer)
     found = {"model": name, wanted.metric: wanted.value(outcome), **size(net), "bytes": models.bytes_of(name)}
     found |= {"latency_seconds": latency(net), "peak_memory_bytes": peak_memory(name)}
-    found |= {"compression_seconds": _compressed_in(name), "helps": ", ".join(helps(net))}
+    sparse = {"Bitmask"} if any(isinstance(m, nn.Linear) and modeling.is_sparse(m) for m in net.modules()) else set()
+    packed = sorted({type(m).__name__ for m in net.modules() if isinstance(m, FORMS)} | sparse)
+    found |= {"compression_seconds": _compressed_in(name), "packed": packed}
     return found | ({"energy_joules_estimate": joules(net)} if energy else {}), outcome
 
 
@@ -112,22 +115,16 @@ def _compressed_in(name: str) -> float | None:
     return sum(step["seconds"] for step in json.loads(file.read_text(encoding="utf-8")).get("steps", []))
 
 
-def helps(model: nn.Module) -> list[str]:
-    """What the changes in a model make better, on which hardware."""
-    kinds = [(type(m), getattr(m, "packed", None)) for m in model.modules()]
-    forms = {type(form) for _, form in kinds if form is not None}
-    sparse = any(isinstance(m, nn.Linear) and modeling.is_sparse(m) for m in model.modules())
-    changed = modeling.changes(model)
-    found = []
-    if forms - {Bitmask} or sparse:
-        found.append("disk alone")
-    if Uniform in forms:
-        found.append("GPU time when exported")
-    if any(kind in ("Linear", "NoAttention", "LowRankLinear") for kind, _ in changed.get("layers", {}).values()):
-        found.append("time and memory everywhere")
-    if changed and changed["tied"] != modeling.tied_by_config(model):
-        found.append("disk and memory")
-    return found or ["as it is"]
+def helps(found: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
+    """On which hardware a model is better than `dense`, and in what."""
+    gains = []
+    if found["flops"] and dense["flops"] and found["flops"] < dense["flops"]:
+        gains.append("time and memory everywhere")
+    elif found["parameters"] < dense["parameters"] and not found["packed"]:
+        gains.append("memory everywhere")
+    if found["packed"]:
+        gains.append("disk; time where exported" if "Uniform" in found["packed"] else "disk")
+    return ", ".join(gains) or "nowhere"
 
 
 def joules(model: nn.Module, seconds: float = 2.0) -> float:

@@ -22,7 +22,7 @@ def evaluations(results: Sequence[Mapping[str, Any]]) -> str:
     heads += ["times smaller"] if baseline else []
     heads += ["parameters", "MFLOPs", "latency ms", "memory MB", "compressed in s"]
     energy = any(r.get("energy_joules_estimate") for r in rows)
-    heads += [*(["energy J (estimate)"] if energy else []), "helps"]
+    heads += [*(["energy J (estimate)"] if energy else []), *(["helps"] if baseline else [])]
     grid = Table(*heads, box=None, pad_edge=False)
     for r in rows:
         cells = [r["model"], interval(r[metric])]
@@ -40,7 +40,7 @@ def evaluations(results: Sequence[Mapping[str, Any]]) -> str:
         cells.append(f"{r['compression_seconds']:.0f}" if r["compression_seconds"] is not None else "-")
         if energy:
             cells.append(f"{r['energy_joules_estimate']:.3g}" if r.get("energy_joules_estimate") else "-")
-        grid.add_row(*cells, r["helps"])
+        grid.add_row(*cells, *([r.get("helps", "")] if baseline else []))
     text = _text(grid)
     if baseline and baseline["bytes"]:
         points = [front.point("", baseline, r, metric) for r in results if r["bytes"]]

@@ -79,7 +79,7 @@ def test_the_main_job_end_to_end(tmp_path):
     for column in ("perplexity (95 %)", "times smaller", "latency ms", "memory MB", "compressed in s", "helps"):
         assert column in head
     assert f"{found['baseline']['bytes'] / found['bytes']:.2f}" in small and "time and memory everywhere" in small
-    assert "as it is" in dense and area.startswith("area under their accuracy-size front: 0.")
+    assert "6.89" in dense and area.startswith("area under their accuracy-size front: 0.")
     assert found["perplexity"]["value"] > found["baseline"]["perplexity"]["value"]
     assert found["loss_change_nats"]["ci_low"] > 0 and found["bytes"] < found["baseline"]["bytes"]
     page = run("report", tmp_path / "c", tmp_path / "m", tmp_path / "e.json", "--out", tmp_path / "r.html")
