@@ -44,9 +44,7 @@ def evaluations(results: Sequence[Mapping[str, Any]]) -> str:
     text = _text(grid)
     if baseline and baseline["bytes"]:
         points = [front.point("", baseline, r, metric) for r in results if r["bytes"]]
-        text += (
-            f"area under the accuracy-size front of these models: {front.area(points):.3f} (dense alone 0, at best 1)\n"
-        )
+        text += f"area under their accuracy-size front: {front.area(points):.3f} (dense alone 0, at best 1)\n"
     return text
 
 
