@@ -1,0 +1,197 @@
+r"""What the families beside pruning leave of a model, at how many bytes, and what chains of them reach.
+
+    for task in sst2 ag_news; do
+        python benchmarks/finetune.py MODELS/all-MiniLM-L6-v2-fp16 DATASETS/text/$task --out dense/$task; done
+    python benchmarks/compress_quality.py DATASETS MODELS dense
+
+Parts: quantize (bits by method, decoder and encoders), low_rank, heads (grouped queries), share, chain (prune, distil,
+quantize, in several orders), data (distillation with picked and with random texts). Seeds change the calibration draw
+and the training. Every finished cell goes to the result at once; a stopped run goes on with what is missing.
+"""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+import torch
+from calibration_quality import LM, TEXTS, predicted
+from joblib import Parallel, delayed
+from prune_quality import DOMAINS, LENGTH, blocks
+from torch import nn
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from compress import metrics, models, predict
+from compress.examples import read_examples
+from compress.methods import methods
+from compress.texts import Text, batches, cut, read_texts
+from compress.walk import Batch, track
+
+Steps = list[tuple[str, dict[str, object]]]
+Measure = Callable[[nn.Module], dict[str, float]]
+
+ALL = {"embeddings": True, "head": True}
+QUANTIZED: dict[str, Steps] = {
+    f"{method} {bits} bits": [(method, {"bits": bits})]
+    for bits in (2, 3, 4)
+    for method in ("round_to_nearest", "gptq", "awq", "kmeans")
+    if (method, bits) != ("kmeans", 2)
+}
+QUANTIZED |= {"vector 2 bits": [("vector", {})], "mixed 3 bits": [("mixed", {"bits": 3.0})]}
+QUANTIZED |= {"smoothquant W8A8": [("smoothquant", {})], "round_to_nearest 8 bits": [("round_to_nearest", {"bits": 8})]}
+LOW_RANK: dict[str, Steps] = {
+    f"svd {kind} {ratio:.0%}": [("svd", {"kind": kind, "ratio": ratio})]
+    for ratio in (0.2, 0.4, 0.6)
+    for kind in ("plain", "activation", "fisher", "whitened")
+}
+HEADS: dict[str, Steps] = {
+    f"gqa {merge} {heads} of 6 heads": [("gqa", {"heads": heads, "merge": merge})]
+    for heads in (3, 2, 1)
+    for merge in ("mean", "fit")
+}
+HEADS["gqa fit 2 of 6 heads, distil"] = [("gqa", {"heads": 2}), ("distil", {})]
+SHARED: dict[str, Steps] = {
+    "share 3 of 6, merge alone": [("share", {"groups": 3, "steps": 0})],
+    "share 3 of 6": [("share", {"groups": 3})],
+    "share 3 of 6, mean instead of fit": [("share", {"groups": 3, "merge": "mean"})],
+    "depth 50%, distil": [("depth", {"ratio": 0.5}), ("distil", {})],  # as few parameters, in half the blocks
+}
+PRUNE = ("kprune", {"ratio": 0.5, "multiple": 32})
+QUANTIZE = ("gptq", {"bits": 4, "group": 32, **ALL})
+CHAINS: dict[str, Steps] = {
+    "quantize": [QUANTIZE],
+    "prune": [PRUNE],
+    "prune, distil": [PRUNE, ("distil", {})],
+    "prune, quantize": [PRUNE, QUANTIZE],
+    "prune, distil, quantize": [PRUNE, ("distil", {}), QUANTIZE],
+    "distil to 3 blocks, quantize": [("distil", {"depth": 3}), QUANTIZE],
+    "distil to 3 blocks, prune, quantize": [
+        ("distil", {"depth": 3}),
+        ("kprune", {"ratio": 0.2, "multiple": 32}),
+        QUANTIZE,
+    ],
+}
+PARTS = {  # (methods, models that they are tried on)
+    "quantize": (QUANTIZED, ("mixlm", "sst2", "ag_news")),
+    "low_rank": (LOW_RANK, ("mixlm", "sst2")),
+    "heads": (HEADS, ("mixlm",)),
+    "share": (SHARED, ("mixlm",)),
+    "chain": (CHAINS, ("sst2",)),
+    "data": ({}, ("sst2",)),
+}
+
+
+@click.command()
+@click.argument("datasets", type=click.Path(exists=True, path_type=Path))
+@click.argument("small", type=click.Path(exists=True, path_type=Path))
+@click.argument("dense", type=click.Path(exists=True, path_type=Path))
+@click.option("--part", "parts", multiple=True, default=tuple(PARTS), help="May repeat. Default: all.")
+@click.option("--tokens", default=16_000, show_default=True, help="Of calibration.")
+@click.option("--seeds", default=3, show_default=True)
+@click.option("--jobs", default=2, show_default=True, help="Cells at a time, one thread each.")
+@click.option("--out", default="benchmarks/results/compress_quality.json", type=click.Path(path_type=Path))
+def main(
+    datasets: Path, small: Path, dense: Path, parts: Sequence[str], tokens: int, seeds: int, jobs: int, out: Path
+) -> None:
+    """Compress by every method of the parts and every seed; write every run, and the summary, to JSON."""
+    done = json.loads(out.read_text())["runs"] if out.exists() else []
+    have = {(r["part"], r["model"], r["seed"]) for r in done}
+    cells = [(p, m, s) for s in range(seeds) for p in parts for m in PARTS[p][1] if (p, m, s) not in have]
+
+    def cell(part: str, model: str, seed: int) -> list[dict]:
+        torch.set_num_threads(1)
+        folder = str(small / model if model == "mixlm" else dense / model)
+        net, tokenizer = models.load(folder)
+        texts, measure = task(model, tokenizer, datasets)
+        if part == "data":
+            found = picked_or_random(net, tokenizer, texts, datasets, tokens, seed, measure)
+        else:
+            data = batches(tokenizer, cut(tokenizer, texts, tokens, 128 if model == "mixlm" else LENGTH, seed))
+            found = [{"method": "dense", **cost(net), **measure(net)}] if seed == 0 else []
+            found += [chain(net, name, steps, data, seed, measure) for name, steps in PARTS[part][0].items()]
+        return [{"part": part, "model": model, "seed": seed, **run} for run in found]
+
+    ran = Parallel(n_jobs=jobs, return_as="generator_unordered")(delayed(cell)(*c) for c in cells)
+    for runs in track(ran, f"{len(cells)} cells"):
+        done.extend(runs)
+        partial_file = out.with_suffix(".partial")
+        partial_file.write_text(json.dumps({"tokens": tokens, "summary": summary(done), "runs": done}, indent=1))
+        os.replace(partial_file, out)
+    click.echo(json.dumps(summary(done), indent=1))
+
+
+def task(model: str, tokenizer: Tokenizer, datasets: Path) -> tuple[list[Text], Measure]:
+    """Texts to calibrate on, and what measures a model: accuracy, or the mean loss and perplexities of the domains."""
+    if model != "mixlm":
+        texts, labels = read_examples(datasets / "text" / model / "test.csv.gz")
+        return read_texts(datasets / "text" / model / "train.csv.gz"), partial(
+            accuracy, tokenizer=tokenizer, texts=texts[:1000], labels=labels[:1000]
+        )
+    domains = {name: blocks(datasets / "lm", files) for name, files in DOMAINS.items()}
+    return [t for own, _ in domains.values() for t in own[:40]], partial(
+        perplexities, tokenizer=tokenizer, domains=domains
+    )
+
+
+def accuracy(net: nn.Module, tokenizer: Tokenizer, texts: Sequence, labels: Sequence) -> dict[str, float]:
+    """Share of sentences whose class is right."""
+    return {"accuracy": float((predict.classes(net, tokenizer, texts) == predict.class_ids(net, labels)).mean())}
+
+
+def perplexities(net: nn.Module, tokenizer: Tokenizer, domains: dict) -> dict[str, float]:
+    """Perplexity on the held-out text of every domain, and exp of the mean of their losses."""
+    each = {
+        d: metrics.perplexity(predict.losses(net, tokenizer, held, 8000))["value"] for d, (_, held) in domains.items()
+    }
+    return {"perplexity": float(np.exp(np.mean(np.log(list(each.values()))))), "domains": each}
+
+
+def chain(net: nn.Module, name: str, steps: Steps, data: Sequence[Batch], seed: int, measure: Measure) -> dict:
+    """One run of several steps, one after the other."""
+    small = net
+    for index, (method, options) in enumerate(steps):
+        given = options | ({"seed": seed} if method in ("distil", "share", "vector", "svd", "kprune") else {})
+        if method == "distil" and index:
+            given["teacher"] = net
+        small = methods()[method](small, data, **given)
+    return {"method": name, **cost(small), **measure(small)}
+
+
+def cost(net: nn.Module) -> dict[str, int]:
+    """Bytes that the weights take on disk."""
+    return {"bytes": models.stored_bytes(net)}
+
+
+def picked_or_random(
+    net: nn.Module, tokenizer: Tokenizer, own: Sequence[Text], datasets: Path, tokens: int, seed: int, measure: Measure
+) -> list[dict]:
+    """A student of 2 blocks, distilled with the texts that the ranking picks, with random ones, and with the task's."""
+    pools = {name: read_texts(datasets / "text" / name / "train.csv.gz") for name in TEXTS if name != "sst2"}
+    pools |= {name: read_texts(datasets / "lm" / f"{name}.txt") for name in LM}
+    scores = predicted(net, tokenizer, own[:2000], pools, 6000)
+    best = max(pools, key=lambda name: scores[name]["alignment"])
+    rng, found = np.random.default_rng(seed), []
+    every = [(name, i) for name in pools for i in range(min(len(pools[name]), 2000))]
+    mixed = [pools[every[k][0]][every[k][1]] for k in rng.permutation(len(every))[:4000]]
+    for name, texts in ((f"picked ({best})", pools[best]), ("random, all candidates", mixed), ("own text", own)):
+        data = batches(tokenizer, cut(tokenizer, texts, tokens, LENGTH, seed))
+        found.append(chain(net, f"distil to 2 blocks, {name}", [("distil", {"depth": 2})], data, seed, measure))
+    return found
+
+
+def summary(runs: Sequence[dict]) -> dict[str, dict[str, str]]:
+    """Mean (lowest to highest seed) of accuracy or perplexity, and the bytes, by part, model and method."""
+    rows = [{**r, "value": r.get("accuracy", r.get("perplexity"))} for r in runs]
+    found: dict[str, dict[str, str]] = {}
+    for (part, model, method), g in pd.DataFrame(rows).groupby(["part", "model", "method"], sort=False):
+        value = f"{g.value.mean():.4g} ({g.value.min():.4g} to {g.value.max():.4g}), {g.bytes.mean() / 1e6:.2f} MB"
+        found.setdefault(f"{part}, {model}", {})[method] = value
+    return found
+
+
+if __name__ == "__main__":
+    main()
