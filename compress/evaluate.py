@@ -1,6 +1,7 @@
 """What a model can do and what it costs: a metric of its task, bytes, parameters, FLOPs, latency, peak memory."""
 
 import json
+import logging
 import statistics
 import subprocess
 import sys
@@ -131,6 +132,7 @@ def joules(model: nn.Module, seconds: float = 2.0) -> float:
     """Energy of one forward of `LENGTH` tokens, as codecarbon estimates it from the machine's power."""
     from codecarbon import OfflineEmissionsTracker
 
+    logging.getLogger("codecarbon").disabled = True  # its own level comes too late for its first lines
     tracker = OfflineEmissionsTracker(
         country_iso_code="USA", save_to_file=False, log_level="critical", allow_multiple_runs=True
     )

@@ -12,11 +12,13 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402  the backend comes first
 
 from compress.metrics import METRICS  # noqa: E402
+from compress.show import interval  # noqa: E402
 
 plt.rcParams |= {"svg.fonttype": "none", "text.parse_math": False}  # names may hold dollar signs
 
 # Okabe & Ito 2008: told apart by colour-blind readers; the marker says the same
 VERDICTS = {"helps": ("#0072B2", "^"), "no evidence": ("#666666", "o"), "hurts": ("#D55E00", "v")}
+KNOWN = tuple(dict.fromkeys(metric for names in METRICS.values() for metric in names))
 KEYS = {"ranking": {"rows", "scorer", "target", "shots"}, "result": {"parameters", "bytes", "model", "data"}}
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -38,8 +40,7 @@ def write(inputs: Sequence[Path], out: Path) -> None:
     Raises ValueError for an input that is none of these.
     """
     found = [part for path in inputs for part in _read(path)]
-    known = dict.fromkeys(metric for names in METRICS.values() for metric in names)
-    results = {m: [c for kind, c in found if kind == "result" and m in c] for m in known}
+    results = {m: [c for kind, c in found if kind == "result" and m in c] for m in KNOWN}
     sections = [_ranking(content) for kind, content in found if kind == "ranking"]
     sections += [_results(metric, measured) for metric, measured in results.items() if measured]
     sections += [_provenance(content) for kind, content in found if kind == "provenance"]
@@ -92,8 +93,8 @@ def _ranking(ranking: dict) -> str:
         if r["error"]:
             cells.append(["-", "-", name, html.escape(r["error"])])
         elif gains:
-            interval = f"{r['ci_low']:+.1f} to {r['ci_high']:+.1f}"
-            values = [f"{r['gain_pp']:+.1f}", interval, f"{r['p_negative']:.2f}", r["verdict"]]
+            reach = f"{r['ci_low']:+.1f} to {r['ci_high']:+.1f}"
+            values = [f"{r['gain_pp']:+.1f}", reach, f"{r['p_negative']:.2f}", r["verdict"]]
             cells.append([str(r["rank"]), str(r["tie_group"]), name, *values])
         else:
             cells.append([str(r["rank"]), str(r["tie_group"]), name, f"{r['score']:.4g}"])
@@ -131,9 +132,8 @@ def _results(metric: str, results: list[dict]) -> str:
         speed = r["latency_seconds"]
         milliseconds = f"{1e3 * speed['median']:.1f} ({1e3 * speed['q1']:.1f} to {1e3 * speed['q3']:.1f})"
         memory = f"{r['peak_memory_bytes'] / 1e6:,.0f}" if r["peak_memory_bytes"] else "-"
-        interval = f"{value['value']:.4g} ({value['ci_low']:.4g} to {value['ci_high']:.4g})"
         sizes = [f"{megabytes:.2f}", f"{r['parameters']:,}", f"{r['flops'] / 1e6:,.0f}" if r["flops"] else "-"]
-        cells.append([html.escape(name), html.escape(Path(data).name), interval, *sizes, milliseconds, memory])
+        cells.append([html.escape(name), html.escape(Path(data).name), interval(value), *sizes, milliseconds, memory])
     axes.set_xlabel("size of the weights on disk, MB")
     title = metric.replace("_", " ").capitalize()
     axes.set_ylabel(title)
@@ -171,10 +171,38 @@ def _provenance(found: dict) -> str:
 
 
 def _card(card: dict) -> str:
-    cells = [[html.escape(s["method"]), html.escape(json.dumps(s["options"]))] for s in card["steps"]]
+    measured = [card.get("before") or {}, *(step.get("after") or {} for step in card["steps"])]
+    metric = next((m for m in KNOWN if m in measured[0]), None)
+    heads = [
+        "step",
+        "options",
+        "seconds",
+        "MB",
+        "times smaller",
+        "parameters",
+        *([metric + " (95 %)"] if metric else []),
+    ]
+    cells = []
+    for step, found in zip([None, *card["steps"]], measured):
+        name, options, seconds = "before", "", ""
+        if step:
+            name, options = step["method"], " ".join(f"{k}={v}" for k, v in step["options"].items())
+            seconds = f"{step['seconds']:.1f}"
+        row = [html.escape(name), html.escape(options), seconds]
+        if "bytes" in found:
+            times = measured[0]["bytes"] / found["bytes"]
+            row += [f"{found['bytes'] / 1e6:.2f}", f"{times:.2f}", f"{found['parameters']:,}"]
+        else:
+            row += ["-"] * 3
+        if metric:
+            row.append(
+                f"{found[metric]['value']:.4g} ({found[metric]['ci_low']:.4g} to {found[metric]['ci_high']:.4g})"
+            )
+        cells.append(row)
     used = card["calibration"]
-    note = f"Base model {card['base_model']}; calibrated on {used['tokens']} tokens of {used['texts']}."
-    return f"<h2>Compression</h2><p>{html.escape(note)}</p>{_table(['step', 'options'], cells)}"
+    data = f"calibrated on {used['tokens']} tokens of {used['texts']}" if used else "no calibration data"
+    note = f"Base model {card['base_model']}; {data}."
+    return f"<h2>Compression</h2><p>{html.escape(note)}</p>{_table(heads, cells)}"
 
 
 def _table(heads: list[str], cells: list[list[str]]) -> str:
