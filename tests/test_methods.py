@@ -32,6 +32,8 @@ WAYS += [
 OTHERS = [
     ("round_to_nearest", {"group": 16}, None),
     ("gptq", {"group": 16}, None),
+    ("awq", {"group": 16}, None),
+    ("smoothquant", {}, None),
 ]
 every_way = pytest.mark.parametrize("name, options", WAYS, ids=[f"{n} {o}" if o else n for n, o in WAYS])
 PIECES = {"depth": "block", "sublayer": "sublayer"}  # what goes at once, where that is more than a unit
