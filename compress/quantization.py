@@ -41,15 +41,20 @@ class Grid:
         """Scale (rows, groups), exact in `dtype`, and zero (rows, groups) uint8 or None, for weight (rows, columns).
 
         importance (columns,): the range of every group shrinks to where the sum of the errors' squares, weighted by it,
-        is smallest; None: the levels span the whole range.
+        is smallest; (groups, columns of a group, columns of a group): to where e G e^T is, for the errors e and the
+        group's matrix G; None: the levels span the whole range.
         """
         if importance is None:
             return self._span(weight, 1.0, dtype)
         least, best = None, None
         for shrink in SHRINKS.tolist():
             scale, zero = self._span(weight, shrink, dtype)
-            error = (self.values(self.codes(weight, scale, zero), scale, zero) - weight).square() * importance
-            error = self.split(error).sum(-1)
+            error = self.split(self.values(self.codes(weight, scale, zero), scale, zero) - weight)
+            if importance.dim() == 1:
+                weighted = error * self.split(importance[None])
+            else:
+                weighted = (error.transpose(0, 1) @ importance).transpose(0, 1)
+            error = (error * weighted).sum(-1)
             if least is None:
                 least, best = error, (scale, zero)
                 continue
@@ -132,24 +137,34 @@ def check_divides(model: nn.Module, paths: Sequence[str], size: int | None, what
 
 
 def put(
-    model: nn.Module, path: str, packed: layers.Form, smooth: Tensor | None = None, activations: int | None = None
+    model: nn.Module, path: str, packed: layers.Form, smooth: nn.Parameter | None = None, activations: int | None = None
 ) -> None:
     """Put a packed weight in the place of the linear layer or embedding at `path`, in place.
 
-    smooth (in,), activations: of layers.PackedLinear. A head that is the embedding gets the same packed weight.
+    smooth (in,), which layers of one input share, activations: of layers.PackedLinear. A head that is the embedding
+    gets the same packed weight.
     """
     old = model.get_submodule(path)
     if isinstance(old, nn.Linear):
         new = layers.PackedLinear(packed, False, smooth is not None, activations)
         new.bias = old.bias
-        if smooth is not None:
-            new.smooth.data = smooth
+        new.smooth = smooth
         model.set_submodule(path, new)
         return
     head = tied_head(model) if old is model.get_input_embeddings() else None
     model.set_submodule(path, layers.PackedEmbedding(packed))
     if head:
         put(model, head, packed)
+
+
+def smoothing(wanted: Tensor, dtype: torch.dtype) -> Tensor:
+    """`wanted` (in,) as the `smooth` of a layer: geometric mean 1, exact in `dtype`, 1 where it is 0 or infinite.
+
+    A common factor does not matter, since scales of weights and activations make up for it.
+    """
+    logs = wanted.log()
+    known = logs.isfinite()
+    return torch.where(known, logs - logs[known].mean(), 0.0).clamp(-7, 7).exp().to(dtype).to(wanted.dtype)
 
 
 def weights(model: nn.Module, paths: Sequence[str]) -> Iterator[tuple[str, Tensor]]:

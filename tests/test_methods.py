@@ -30,12 +30,14 @@ WAYS += [
 ]
 # what makes a model smaller by other means: options that fit the small encoder too, and options that change nothing
 OTHERS = [
+    ("awq", {"group": 8}, None),
     ("distil", {"depth": 1, "steps": 2}, {"depth": None, "steps": 0}),
     ("share", {"steps": 2}, None),
     ("gptq", {"group": 8}, None),
     ("gqa", {"heads": 2}, {"heads": 6}),
     ("round_to_nearest", {"group": 8}, None),
     ("svd", {"ratio": 0.5}, {"ratio": 0.0}),
+    ("smoothquant", {}, None),
 ]
 DECODERS = {"gqa"}  # methods for decoders alone
 every_way = pytest.mark.parametrize("name, options", WAYS, ids=[f"{n} {o}" if o else n for n, o in WAYS])

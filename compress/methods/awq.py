@@ -1,0 +1,87 @@
+"""AWQ: columns that meet large inputs are scaled up before rounding, and what enters them is scaled down.
+
+Lin et al., "AWQ: Activation-aware Weight Quantization for On-Device LLM Compression and Acceleration", MLSys 2024,
+arXiv 2306.00978, equation 4: s = mean|x|^a with the a of least output error, then the same search for the range of
+every group. The error of all layers that share an input is tr(E X^T X E^T), E what rounding does to their weights.
+
+Two deviations: the scales are stored beside the layer and its input is divided by them, where the paper folds them into
+the layer before, which not every architecture allows; and every linear layer of a block gets its own.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from compress.hessian import blocks, gram
+from compress.memory import Needs
+from compress.progress import Progress
+from compress.quantization import Grid, check_divides, chosen, put, round_rest, smoothing, stored_type
+from compress.structure import fork, own
+from compress.walk import Batch
+
+NEEDS = Needs(models=1, streams=1, gradients=False, matrices=5, copies=8, streamed=False)
+EXPONENTS = torch.linspace(0.0, 0.95, 20)
+
+
+@torch.no_grad()
+def compress(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    *,
+    bits: int = 4,
+    group: int | None = 64,
+    symmetric: bool = False,
+    clip: bool = True,
+    embeddings: bool = False,
+    head: bool = False,
+    in_place: bool = False,
+    progress: Progress | None = None,
+) -> nn.Module:
+    """Store the weights of every linear layer in the blocks in `bits` bits, scaled by what enters the layer.
+
+    group: inputs of an output that share a scale, None: all; symmetric: zero is the middle level; clip: shrink ranges;
+    embeddings, head: round them to the nearest level; progress: where finished blocks are kept. Saves disk, not time;
+    beside the bits one number an input of layers that share it is stored. Raises ValueError for an option out of range
+    and RuntimeError when more bits are stored than requested.
+    """
+    grid, paths = Grid(bits, group, symmetric), chosen(model, embeddings, head)
+    check_divides(model, paths, group)
+    student, dtype = model if in_place else fork(model), stored_type(model)
+    for shared in blocks(student, batches, _moment, "AWQ", progress):
+        for inputs, moment in shared:
+            squares, means = moment[:-1].float(), moment[-1].float()
+            weights = [student.get_submodule(path).weight.float() for path in inputs]
+            smooth = nn.Parameter(scales(torch.cat(weights), squares, means, grid, dtype), requires_grad=False)
+            importance = _of_groups(squares / smooth / smooth[:, None], group) if clip else None
+            for path, weight in zip(inputs, weights):
+                put(student, path, grid.nearest(weight * smooth, dtype, importance), smooth)
+    round_rest(student, paths, grid)
+    return own(student, model)
+
+
+def _moment(states: Tensor) -> Tensor:
+    """X^T X of states (tokens, in), and below it the sums of |x|; (in + 1, in)."""
+    return torch.cat([gram(states), states.abs().sum(0, dtype=torch.float64)[None]])
+
+
+def scales(weight: Tensor, squares: Tensor, means: Tensor, grid: Grid, dtype: torch.dtype) -> Tensor:
+    """The numbers (in,) of the least error that the columns of weight (out, in) are multiplied by before rounding.
+
+    squares (in, in): X^T X; means (in,): mean|x| times any number; dtype: that scales are stored in.
+    """
+    least, best = None, None
+    for exponent in EXPONENTS.tolist():
+        smooth = smoothing(means**exponent, dtype)
+        scale, zero = grid.fit(weight * smooth, dtype)
+        error = grid.values(grid.codes(weight * smooth, scale, zero), scale, zero) / smooth - weight
+        lost = ((error @ squares) * error).sum()
+        if least is None or lost < least:
+            least, best = lost, smooth
+    return best
+
+
+def _of_groups(squares: Tensor, group: int | None) -> Tensor:
+    """The blocks (groups, columns of a group, columns of a group) on the diagonal of squares (in, in)."""
+    size = group or len(squares)
+    return torch.stack([squares[i : i + size, i : i + size] for i in range(0, len(squares), size)])

@@ -1,0 +1,72 @@
+"""SmoothQuant: weights and activations in 8 bits, the outliers of the activations moved into the weights.
+
+Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models", ICML 2023,
+arXiv 2211.10438, equation 4: inputs are divided by, and the columns of the weights multiplied by,
+s = max|x|^strength / max|w|^(1 - strength).
+
+One deviation: s is stored beside the layer, where the paper folds it into the layer norm before; so that every linear
+layer of a block gets its own.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from compress.hessian import blocks
+from compress.memory import Needs
+from compress.progress import Progress
+from compress.quantization import BITS, Grid, chosen, put, round_rest, smoothing, stored_type
+from compress.structure import fork, own
+from compress.walk import Batch
+
+NEEDS = Needs(models=1, streams=1, gradients=False, matrices=0, copies=8, streamed=False)
+
+
+@torch.no_grad()
+def compress(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    *,
+    bits: int = 8,
+    activations: int = 8,
+    strength: float | None = 0.5,
+    embeddings: bool = False,
+    head: bool = False,
+    in_place: bool = False,
+    progress: Progress | None = None,
+) -> nn.Module:
+    """Store the weights of every linear layer in the blocks in `bits` bits, and round its inputs to `activations` bits.
+
+    Weights are symmetric with a scale a row, inputs with a scale a token, found when they come. strength: share of the
+    outliers that the weights take over, None: leave them; embeddings, head: round their weights too; progress: where
+    finished blocks are kept. Saves disk, not time. Raises ValueError for an option out of range and RuntimeError when
+    more bits are stored than requested.
+    """
+    grid, paths = Grid(bits, None, True), chosen(model, embeddings, head)
+    if activations not in BITS:
+        raise ValueError(f"activations {activations}: give {BITS[0]} to {BITS[-1]} bits")
+    if strength is not None and not 0 <= strength <= 1:
+        raise ValueError(f"strength {strength}: give 0 to 1, for example 0.5, or 'none' to move nothing")
+    student, dtype = model if in_place else fork(model), stored_type(model)
+    for shared in blocks(student, batches, _largest, "SmoothQuant", progress, _larger):
+        for inputs, peaks in shared:
+            weights, smooth = [student.get_submodule(path).weight.float() for path in inputs], None
+            if strength is not None:
+                tops = torch.cat(weights).abs().amax(0)
+                smooth = smoothing(peaks**strength / tops ** (1 - strength), dtype)
+                smooth = nn.Parameter(smooth, requires_grad=False)
+            for path, weight in zip(inputs, weights):
+                scaled = weight if smooth is None else weight * smooth
+                put(student, path, grid.nearest(scaled, dtype, scaled.new_ones(scaled.shape[1])), smooth, activations)
+    round_rest(student, paths, grid)
+    return own(student, model)
+
+
+def _largest(states: Tensor) -> Tensor:
+    """max|x| of states (tokens, in), (in,)."""
+    return states.float().abs().amax(0)
+
+
+def _larger(one: Tensor, other: Tensor) -> Tensor:
+    return torch.maximum(one, other, out=one)
