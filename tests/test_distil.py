@@ -20,7 +20,7 @@ from transformers import (
     GPT2LMHeadModel,
 )
 
-from compress import job, layers, lesson, models, structure, training
+from compress import job, lesson, modeling, models, structure, training
 from compress.lesson import Aims, Lesson
 from compress.methods import distil, magnitude
 from compress.progress import Progress
@@ -57,7 +57,7 @@ def other(seed=0, cls=BertForSequenceClassification, config=BertConfig, **sizes)
         made = cls(config(**{"vocab_size": 4096, "num_labels": 3} | sizes)).eval()
         for parameter in made.parameters():
             parameter.data += 0.1 * torch.randn_like(parameter)
-    layers.linearise(made)
+    modeling.linearise(made)
     return made
 
 
