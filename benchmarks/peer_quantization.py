@@ -67,7 +67,7 @@ def gptqmodel(symmetric: bool) -> Case:
         os.environ["GPTQMODEL_CPU_WORKERS"] = "2"  # its pool of threads takes no fewer
         from gptqmodel import GPTQModel, QuantizeConfig
 
-        config = QuantizeConfig(bits=4, group_size=group, sym=symmetric, device="cpu")
+        config = QuantizeConfig(bits=4, group_size=group, sym=symmetric, device="cpu", offload_to_disk=False)
         model = GPTQModel.load(str(work / "dense"), config, dtype=torch.float32)
         data = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in ids.tolist()]
         begin = time.perf_counter(), time.process_time()

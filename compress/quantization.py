@@ -44,35 +44,41 @@ class Grid:
         is smallest; (groups, columns of a group, columns of a group): to where e G e^T is, for the errors e and the
         group's matrix G; None: the levels span the whole range.
         """
+        groups = self.split(weight)
+        low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
         if importance is None:
-            return self._span(weight, 1.0, dtype)
+            return self._levels(low, high, dtype)
         least, best = None, None
         for shrink in SHRINKS.tolist():
-            scale, zero = self._span(weight, shrink, dtype)
-            error = self.split(self.values(self.codes(weight, scale, zero), scale, zero) - weight)
+            fitted = self._levels(low * shrink, high * shrink, dtype)
+            error = self._errors(groups, *fitted)
             if importance.dim() == 1:
                 weighted = error * self.split(importance[None])
             else:
                 weighted = (error.transpose(0, 1) @ importance).transpose(0, 1)
-            error = (error * weighted).sum(-1)
+            lost = weighted.mul_(error).sum(-1)
             if least is None:
-                least, best = error, (scale, zero)
+                least, best = lost, fitted
                 continue
-            better = error < least
-            least = torch.where(better, error, least)
-            best = tuple(
-                None if new is None else torch.where(better, new, old) for new, old in zip((scale, zero), best)
-            )
+            better = lost < least
+            least = torch.where(better, lost, least)
+            best = tuple(None if new is None else torch.where(better, new, old) for new, old in zip(fitted, best))
         return best
 
-    def _span(self, weight: Tensor, shrink: float, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-        groups, top = self.split(weight), 2**self.bits - 1
+    def _levels(self, low: Tensor, high: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        """Scale and zero of levels that span low <= 0 to high >= 0, all (rows, groups)."""
+        top = 2**self.bits - 1
         if self.symmetric:
-            scale = groups.abs().amax(-1) * shrink * 2 / top
-            return _usable(scale, dtype), None
-        low, high = groups.amin(-1).clamp(max=0) * shrink, groups.amax(-1).clamp(min=0) * shrink
+            return _usable(torch.maximum(-low, high) * 2 / top, dtype), None
         scale = _usable((high - low) / top, dtype)
         return scale, (-low / scale).round().clamp(0, top).to(torch.uint8)
+
+    def _errors(self, groups: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
+        """What rounding to the nearest level adds to groups (rows, groups, columns of a group)."""
+        below = torch.full_like(scale, 2 ** (self.bits - 1)) if zero is None else zero.to(scale.dtype)
+        steps = (groups / scale[:, :, None]).round_()
+        steps = torch.clamp(steps, -below[:, :, None], 2**self.bits - 1 - below[:, :, None], out=steps)
+        return steps.mul_(scale[:, :, None]).sub_(groups)
 
     def codes(self, weight: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
         """The nearest levels, (rows, columns) uint8, of weight (rows, columns)."""

@@ -1,11 +1,13 @@
 """AWQ: columns that meet large inputs are scaled up before rounding, and what enters them is scaled down.
 
 Lin et al., "AWQ: Activation-aware Weight Quantization for On-Device LLM Compression and Acceleration", MLSys 2024,
-arXiv 2306.00978, equation 4: s = mean|x|^a with the a of least output error, then the same search for the range of
-every group. The error of all layers that share an input is tr(E X^T X E^T), E what rounding does to their weights.
+arXiv 2306.00978, equation 4: s = mean|x|^a with the a of least output error, then the range of every group by its
+share of that error. The error of all layers that share an input is tr(E X^T X E^T), E what rounding does to their
+weights.
 
 Two deviations: the scales are stored beside the layer and its input is divided by them, where the paper folds them into
-the layer before, which not every architecture allows; and every linear layer of a block gets its own.
+the layer before, which not every architecture allows, so that every linear layer of a block gets some; and the search
+for a rounds into ranges that are shrunk already.
 """
 
 from collections.abc import Sequence
@@ -21,7 +23,7 @@ from compress.structure import fork, own
 from compress.walk import Batch
 
 NEEDS = Needs(models=1, streams=1, gradients=False, matrices=5, copies=8, streamed=False)
-EXPONENTS = torch.linspace(0.0, 0.95, 20)
+EXPONENTS = torch.linspace(0.0, 0.9, 10)
 
 
 @torch.no_grad()
@@ -52,7 +54,7 @@ def compress(
         for inputs, moment in shared:
             squares, means = moment[:-1].float(), moment[-1].float()
             weights = [student.get_submodule(path).weight.float() for path in inputs]
-            smooth = nn.Parameter(scales(torch.cat(weights), squares, means, grid, dtype), requires_grad=False)
+            smooth = nn.Parameter(scales(torch.cat(weights), squares, means, grid, dtype, clip), False)
             importance = _of_groups(squares / smooth / smooth[:, None], group) if clip else None
             for path, weight in zip(inputs, weights):
                 put(student, path, grid.nearest(weight * smooth, dtype, importance), smooth)
@@ -65,15 +67,17 @@ def _moment(states: Tensor) -> Tensor:
     return torch.cat([gram(states), states.abs().sum(0, dtype=torch.float64)[None]])
 
 
-def scales(weight: Tensor, squares: Tensor, means: Tensor, grid: Grid, dtype: torch.dtype) -> Tensor:
+def scales(weight: Tensor, squares: Tensor, means: Tensor, grid: Grid, dtype: torch.dtype, clip: bool = True) -> Tensor:
     """The numbers (in,) of the least error that the columns of weight (out, in) are multiplied by before rounding.
 
-    squares (in, in): X^T X; means (in,): mean|x| times any number; dtype: that scales are stored in.
+    squares (in, in): X^T X; means (in,): mean|x| times any number; dtype: that scales are stored in; clip: round into
+    ranges that shrink to the least error by the diagonal of squares.
     """
     least, best = None, None
     for exponent in EXPONENTS.tolist():
         smooth = smoothing(means**exponent, dtype)
-        scale, zero = grid.fit(weight * smooth, dtype)
+        importance = squares.diagonal() / smooth.square() if clip else None
+        scale, zero = grid.fit(weight * smooth, dtype, importance)
         error = grid.values(grid.codes(weight * smooth, scale, zero), scale, zero) / smooth - weight
         lost = ((error @ squares) * error).sum()
         if least is None or lost < least:
