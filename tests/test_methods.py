@@ -35,9 +35,11 @@ OTHERS = [
     ("share", {"steps": 2}, None),
     ("gptq", {"group": 8}, None),
     ("gqa", {"heads": 2}, {"heads": 6}),
+    ("kmeans", {"bits": 3}, None),
     ("round_to_nearest", {"group": 8}, None),
     ("svd", {"ratio": 0.5}, {"ratio": 0.0}),
     ("smoothquant", {}, None),
+    ("vector", {"bits": 4, "width": 2}, None),
 ]
 DECODERS = {"gqa"}  # methods for decoders alone
 every_way = pytest.mark.parametrize("name, options", WAYS, ids=[f"{n} {o}" if o else n for n, o in WAYS])
