@@ -7,6 +7,8 @@ A layer that is stored in fewer bits is a `PackedLinear` or a `PackedEmbedding` 
 `Uniform` or `Codebook`. It saves disk and download; from its first use on the dense weight is in memory.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -234,7 +236,28 @@ class PackedEmbedding(_Packed):
         return nn.functional.embedding(tokens, self.weight)
 
 
-CHANGED = (NoAttention, LowRankLinear, PackedLinear, PackedEmbedding)  # what `make` makes, beside nn.Linear
+class Exits(nn.Module):
+    """Where samples may leave a model before its last block: an affine map a place, of width to width, and when.
+
+    blocks: path of the model's list of blocks; after: blocks that lie before each exit, rising; temperatures: what the
+    logits of each are divided by; threshold: the probability of the likeliest class with which a sample leaves, None:
+    no exit is asked. left: sequences that left by each exit, and by the end, since `left` was last set to zeros.
+    """
+
+    def __init__(
+        self, blocks: str, width: int, after: Sequence[int], temperatures: Sequence[float], threshold: float | None
+    ):
+        super().__init__()
+        self.blocks, self.width, self.after = blocks, width, list(after)
+        self.temperatures, self.threshold, self.left = list(temperatures), threshold, [0] * (len(after) + 1)
+        self.maps = nn.ModuleList(nn.utils.skip_init(nn.Linear, width, width) for _ in after)
+
+    def spec(self) -> dict[str, object]:
+        """Arguments that make such a module; the maps may be packed and have their own."""
+        return {n: getattr(self, n) for n in ("blocks", "width", "after", "temperatures", "threshold")}
+
+
+CHANGED = (NoAttention, LowRankLinear, PackedLinear, PackedEmbedding, Exits)  # what `make` makes, beside nn.Linear
 
 
 def rounded(x: Tensor, bits: int) -> Tensor:

@@ -30,6 +30,7 @@ WAYS += [
 ]
 # what makes a model smaller by other means: options that fit the small encoder too, and options that change nothing
 OTHERS = [
+    ("early_exit", {"tolerance": 0.9, "steps": 2}, None),
     ("distil", {"depth": 1, "steps": 2}, {"depth": None, "steps": 0}),
     ("share", {"steps": 2}, None),
     ("gptq", {"group": 8}, None),
@@ -38,6 +39,7 @@ OTHERS = [
     ("svd", {"ratio": 0.5}, {"ratio": 0.0}),
 ]
 DECODERS = {"gqa"}  # methods for decoders alone
+LARGER = {"early_exit"}  # methods that save time and add to the bytes
 every_way = pytest.mark.parametrize("name, options", WAYS, ids=[f"{n} {o}" if o else n for n, o in WAYS])
 PIECES = {"depth": "block", "sublayer": "sublayer"}  # what goes at once, where that is more than a unit
 both_models = pytest.mark.parametrize("kind", ["encoder", "decoder"])
@@ -86,7 +88,8 @@ def test_result_is_new_finite_and_smaller_on_disk(name, options, kind, model, ca
     assert {p.dtype for p in small.parameters() if p.is_floating_point()} == {torch.float32}
     models.save(model, tokenizer, tmp_path / "dense", {})
     models.save(small, tokenizer, tmp_path / "small", {})
-    assert models.bytes_of(tmp_path / "small") < models.bytes_of(tmp_path / "dense")
+    if name not in LARGER:
+        assert models.bytes_of(tmp_path / "small") < models.bytes_of(tmp_path / "dense")
     reloaded, _ = models.load(tmp_path / "small")
     stored = copy.deepcopy(small)
     for p in filter(torch.is_floating_point, stored.parameters()):
