@@ -252,7 +252,8 @@ def stage(
         tensors = output if isinstance(output, tuple) else (output,)
         left.append(tensors[0])
         if number < len(exits.maps):
-            tensors = (exits.maps[number](tensors[0]), *tensors[1:])
+            mapped = exits.maps[number](exits.features(tensors[0], given.get("attention_mask")))
+            tensors = (mapped, *tensors[1:])
         return tensors if isinstance(output, tuple) else tensors[0]
 
     handle = blocks[stop - 1].register_forward_hook(leave)

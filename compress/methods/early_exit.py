@@ -1,8 +1,9 @@
 """Early exit: a sample leaves the model after the first block at which its answer is sure to be the full model's.
 
 An exit is an affine map from what leaves its block to what leaves the last one, and then the model's own head ("tuned
-lens", Belrose et al. 2023, arXiv 2303.08112): least squares on all tokens, then a short training on the divergence of
-the logits. An exit is as sure as its largest probability, at the temperature at which that is calibrated against the
+lens", Belrose et al. 2023, arXiv 2303.08112), by least squares on all tokens. The map sees the mean of the sequence too
+(of a decoder, up to the token): the one token that a classifier reads knows next to nothing of the others at first. An
+exit is as sure as its largest probability, at the temperature at which that is calibrated against the
 full model's predictions (Guo et al., ICML 2017, arXiv 1706.04599). One threshold for all exits is chosen so that, with
 95 % confidence, no more than a tolerated share of the predictions differ from the full model's: other sequences than
 the maps have seen test thresholds from strict to lax up to the first that fails (Learn then Test, Angelopoulos et al.
@@ -18,19 +19,18 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress import modeling, training
+from compress import modeling
 from compress.layers import Exits
 from compress.memory import Needs
 from compress.modeling import confidence, stages
 from compress.offload import refuse
-from compress.progress import Progress
 from compress.solve import least_squares
 from compress.structure import blocks_path, fork, own, refuse_changed
-from compress.training import Settings, divergence
 from compress.walk import Batch, outputs, real, row_weights, run, track
 
-NEEDS = Needs(models=2, streams=1, gradients=True, matrices=6, copies=8, streamed=False)
-RIDGE = 1e-3  # pull of the maps towards the identity, relative to the mean squared state
+NEEDS = Needs(models=2, streams=1, gradients=False, matrices=6, copies=8, streamed=False)
+RIDGE = 1e-2  # pull of the maps towards the identity, relative to the mean squared state
+SHARES = (0.375, 0.125, 0.5)  # of the sequences: maps, temperatures, threshold
 LEVEL = 0.95  # confidence of the bound on the share of predictions that differ
 TEMPERATURES = 2.0 ** np.arange(-3, 5.125, 0.125)
 THRESHOLDS = 1 - np.logspace(-4, 0, 81)  # from strict to lax
@@ -42,31 +42,28 @@ def compress(
     *,
     exits: int | None = None,
     tolerance: float = 0.02,
-    steps: int = 200,
-    rate: float = 1e-3,
-    rows: int = 8,
     seed: int = 0,
     in_place: bool = False,
-    progress: Progress | None = None,
 ) -> nn.Module:
     """Give `model` so many exits at even depths (None: after every block but the last), and a threshold for them.
 
     tolerance: share of the predictions, of sequences or of tokens where the model has one a token, that may differ from
-    the full model's, with 95 % confidence; steps, rate, rows: of compress.training, for the maps; seed: also draws the
-    half of the sequences that the maps are fitted on; progress: where the state of the training is kept. A sequence
-    leaves when all its predictions are sure, and the rest of the batch goes on without it; with a cache, as when text
-    is generated, nothing is skipped. The model gets larger, by a matrix an exit. Warns and adds no exit where the other
-    half of the sequences cannot show any threshold to keep the tolerance. Raises ValueError for an option out of range
-    and a model that has exits, streams, or gives values or answers.
+    the full model's, with 95 % confidence; seed: draws which sequences the maps, the temperatures and the threshold are
+    fitted on. A sequence leaves when all its predictions are sure, and the rest of the batch goes on without it; with a
+    cache, as when text is generated, the whole model answers. The model gets larger, by a matrix an exit. Warns and
+    adds no exit where the sequences cannot show any threshold to keep the tolerance: of single predictions it takes at
+    least 150 for 0.02, in half of the texts. Raises ValueError for an option out of range and a model that has exits,
+    streams, or gives values or answers.
     """
-    settings = Settings(steps, rate, rows=rows, seed=seed)
     after = _check(model, exits, tolerance)
     student = model if in_place else fork(model)
-    fitted, held_out = _halves(batches, seed)
+    fitted, calibrated, tested = _parts(batches, seed)
+    if not (fitted and calibrated and tested):
+        warnings.warn("no exit is used: the calibration texts have too few sequences for three parts", stacklevel=2)
+        return own(student, model)
     found = _least_squares(student, fitted, after)
-    _train(student, fitted, found, settings, progress)
-    found.temperatures = _temperatures(student, fitted, found)
-    found.threshold = _threshold(student, held_out, found, tolerance)
+    found.temperatures = _temperatures(student, calibrated, found)
+    found.threshold = _threshold(student, tested, found, tolerance)
     if found.threshold is not None:
         modeling.attach(student, found)
     return own(student, model)
@@ -87,17 +84,17 @@ def _check(model: nn.Module, exits: int | None, tolerance: float) -> list[int]:
     return [(i + 1) * blocks // (exits + 1) for i in range(exits)]
 
 
-def _halves(batches: Sequence[Batch], seed: int) -> tuple[list[Batch], list[Batch]]:
-    """Every sequence in one of two sets of batches, drawn at random."""
+def _parts(batches: Sequence[Batch], seed: int) -> list[list[Batch]]:
+    """Every sequence in one of three sets of batches, of the sizes that `SHARES` says, drawn at random."""
     count = sum(len(b["input_ids"]) for b in batches)
-    if count < 2:
-        raise ValueError("early exit fits on one half of the sequences and tests on the other: give two or more")
-    first = torch.randperm(count, generator=torch.Generator().manual_seed(seed)) < count // 2
-    parts: tuple[list[Batch], list[Batch]] = ([], [])
-    for batch, chosen in zip(batches, first.split([len(b["input_ids"]) for b in batches])):
-        for part, here in zip(parts, (chosen, ~chosen)):
+    place = torch.randperm(count, generator=torch.Generator().manual_seed(seed)) / count
+    number = torch.bucketize(place, torch.tensor(SHARES[:2]).cumsum(0), right=True)
+    parts: list[list[Batch]] = [[], [], []]
+    for batch, numbers in zip(batches, number.split([len(b["input_ids"]) for b in batches])):
+        for i, part in enumerate(parts):
+            here = (numbers == i).to(batch["input_ids"].device)
             if here.any():
-                part.append({k: v[here.to(v.device)] for k, v in batch.items()})
+                part.append({k: v[here] for k, v in batch.items()})
     return parts
 
 
@@ -105,24 +102,27 @@ def _halves(batches: Sequence[Batch], seed: int) -> tuple[list[Batch], list[Batc
 def _least_squares(model: nn.Module, batches: Sequence[Batch], after: Sequence[int]) -> Exits:
     """Exits whose maps give, from the states after their blocks, what is nearest to those after the last one.
 
-    min_W |[h 1] W - h_last|^2 over real tokens, in float64.
+    min_W |[h mean(h) 1] W - h_last|^2 over real tokens, in float64.
     """
     width = model.config.hidden_size
-    exits = Exits(blocks_path(model), width, after, [1.0] * len(after), None).to(model.device, model.dtype)
+    causal = any(getattr(m, "is_causal", False) for m in model.modules())
+    exits = Exits(blocks_path(model), width, after, causal, [1.0] * len(after), None).to(model.device, model.dtype)
     at = {"dtype": torch.float64, "device": model.device}
-    sums = [(torch.zeros(width + 1, width + 1, **at), torch.zeros(width + 1, width, **at)) for _ in after]
+    sums = [(torch.zeros(2 * width + 1, 2 * width + 1, **at), torch.zeros(2 * width + 1, width, **at)) for _ in after]
     last = model.config.num_hidden_layers
     for batch in track(batches, "Fitting exits"):
         states, hidden = [], None
         for start, stop in zip([0, *after], [*after, last]):
             hidden = run(model, batch, start, stop, hidden)
-            states.append(real(batch, hidden).double())
+            states.append(hidden)
+        wanted = real(batch, states.pop()).double()
         for (gram, right), state in zip(sums, states):
-            features = F.pad(state, (0, 1), value=1.0)
+            features = real(batch, exits.features(state, batch["attention_mask"])).double()
+            features = F.pad(features, (0, 1), value=1.0)
             gram += features.T @ features
-            right += features.T @ states[-1]
+            right += features.T @ wanted
     for mapped, (gram, right) in zip(exits.maps, sums):
-        solution = least_squares(gram, right, torch.eye(width + 1, width, **at), RIDGE).to(model.dtype)
+        solution = least_squares(gram, right, torch.eye(2 * width + 1, width, **at), RIDGE).to(model.dtype)
         mapped.weight.copy_(solution[:-1].T)
         mapped.bias.copy_(solution[-1])
     return exits
@@ -132,21 +132,6 @@ def _logits(model: nn.Module, batch: Batch, exits: Exits) -> list[Tensor]:
     """Logits (batch, rows, classes) of every exit, and of the end."""
     given = {k: v for k, v in batch.items() if k != "labels"}
     return [outputs(output, batch).float() for output in stages(model, given, exits)]
-
-
-def _train(
-    model: nn.Module, batches: Sequence[Batch], exits: Exits, settings: Settings, progress: Progress | None
-) -> None:
-    """Lower the divergence of every exit's logits from the end's, in place."""
-
-    def loss(batch: Batch, number: int) -> Tensor:
-        *early, end = _logits(model, batch, exits)
-        weights = row_weights(end, batch)
-        return torch.stack([divergence(end, logits, weights, 1.0).mean() for logits in early]).sum()
-
-    trained = dict(exits.named_parameters())
-    for _ in training.steps(model, model, batches, settings, trained, progress=progress, loss=loss):
-        pass
 
 
 @torch.no_grad()
@@ -183,6 +168,7 @@ def _threshold(model: nn.Module, batches: Sequence[Batch], exits: Exits, toleran
     return chosen
 
 
+@torch.no_grad()
 def _tested(model: nn.Module, batches: Sequence[Batch], exits: Exits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(rows, exits): how sure each exit is, and whether it differs from the end; (rows,): the sequence of the row."""
     sure, differs, sequence, count = [], [], [], 0
