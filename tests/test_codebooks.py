@@ -153,7 +153,7 @@ def test_mixed_bits_beat_one_number_of_bits(decoder, text, tmp_path):
 def test_sensitive_layers_get_more_bits(encoder, calibration, monkeypatch):
     linears = [path for block in range(2) for path, _ in block_linears(encoder, block)]
     monkeypatch.setattr(mixed, "fisher", lambda *_: {p: torch.tensor(1e6 if "query" in p else 1e-6) for p in linears})
-    small = mixed.compress(encoder, calibration, bits=2.5, group=8, choices="2,8")
+    small = mixed.compress(encoder, calibration, bits=3.0, group=8, choices="2,8")
     bits = {path: small.get_submodule(path).packed.bits for path in linears}
     assert all(bits[p] == 8 for p in linears if "query" in p) and 2 in bits.values()
 
@@ -187,7 +187,7 @@ def test_a_killed_run_goes_on(method, options, encoder, calibration, tmp_path):
         return method.compress(encoder, calibration, progress=Progress(folder), **options)
 
     whole = run(tmp_path / "p").state_dict()
-    (tmp_path / "p/00001.safetensors").unlink()
+    (tmp_path / "p/00001.safetensors").unlink(missing_ok=True)
     again = run(tmp_path / "p").state_dict()
     assert whole.keys() == again.keys() and all(torch.equal(whole[k], again[k]) for k in whole)
 

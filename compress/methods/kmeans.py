@@ -1,11 +1,11 @@
 """Weights as the nearest of 2^bits free values, found by k-means that minds what the layer's output is sensitive to.
 
 Kim et al., "SqueezeLLM: Dense-and-Sparse Quantization", ICML 2024, arXiv 2306.07629, equation 4: the values of a book
-minimise the sum of h_ij (w_ij - value)^2. Two deviations, both measured (benchmarks/compress_quality.py). h is the
-mean square of the input, not the squared gradient of the loss: perplexity 31.19 against 31.18 on a small Llama in 3
-bits, and no labels or gradients. And as in GPTQ (arXiv 2210.17323) later inputs make up for the error of a code, which
-takes it to 30.5, where a grid with 2 % more bytes has 30.9 by rounding and 30.5 by GPTQ (dense 29.1). update=false
-leaves that out. Outliers are not kept apart.
+minimise the sum of h_ij (w_ij - value)^2. Two deviations, both measured. h is the mean square of the input, not the
+squared gradient of the loss: perplexity 31.19 against 31.18 on a small Llama in 3 bits, and neither labels nor
+gradients. And as in GPTQ (arXiv 2210.17323) later inputs make up for the error of a code, which takes it to 30.5, where
+a grid with 2 % more bytes has 30.9 by rounding and 30.5 by GPTQ (dense 29.1); update=false leaves that out. Outliers
+are not kept apart.
 
 A book is shared by `rows` outputs, so that it costs little on narrow layers too: 16 * 2^bits / (rows * inputs) bits a
 weight in half precision.
