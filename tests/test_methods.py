@@ -119,7 +119,7 @@ def test_other_methods_keep_the_contract(name, options, nothing, kind, model, ca
         a, b = (logits(compress(name, model, data, **options), one[0]) for data in (one, other))
         assert (
             a - b
-        ).square().mean() < 1e-3 * b.square().mean()  # the last bit of a sum may decide where a weight goes
+        ).square().mean() < 1e-2 * b.square().mean()  # the last bit of a sum may decide where a weight goes
     few = batches(tokenizer, cut(tokenizer, texts, 8, 16, seed=0))
     assert logits(compress(name, model, few, **options), few[0]).isfinite().all()
 
