@@ -65,6 +65,8 @@ def export(source: str, format: str, out: Path) -> Path:
     if missing:
         raise ValueError(f"{format} needs {', '.join(missing)}: pip install 'transmeter[export]'")
     model, tokenizer = models.load(source)
+    if getattr(model, "exits", None) is not None:
+        raise ValueError(f"{source} has early exits, which {format} cannot say: export the model that it was made from")
     convert: dict[str, Callable[[nn.Module, Path], None]] = {
         "compressed-tensors": _compressed_tensors,
         "torchao": _torchao,
