@@ -8,8 +8,10 @@ import torch
 from compress import models
 from compress.codebooks import refitted, rows_of_a_book, swept
 from compress.hessian import inverse_factor
-from compress.layers import Codebook
-from compress.methods import gptq, kmeans, round_to_nearest, vector
+from compress.layers import Codebook, PackedLinear
+from compress.methods import gptq, kmeans, mixed, round_to_nearest, svd, vector
+from compress.progress import Progress
+from compress.structure import block_linears
 from compress.texts import batches, cut, read_texts
 
 
@@ -133,6 +135,29 @@ def test_free_values_beat_a_grid(decoder, text, tmp_path):
         assert size[name] < size[other]
 
 
+def test_mixed_bits_beat_one_number_of_bits(decoder, text, tmp_path):
+    """Nearer to the dense model than 3 bits for all, at no more bytes; no more bits than asked for, and several."""
+    data, held = text
+    found = {"mixed": mixed.compress(decoder[0], data), "one": gptq.compress(decoder[0], data, bits=3)}
+    for name, model in found.items():
+        models.save(model, decoder[1], tmp_path / name, {})
+    assert loss(found["mixed"], held) < loss(found["one"], held)
+    # the list of bits in a file's header is not of one length
+    assert models.bytes_of(tmp_path / "mixed") <= models.bytes_of(tmp_path / "one") + 100
+    forms = [m.packed for m in found["mixed"].modules() if isinstance(m, PackedLinear)]
+    weights = [f.rows * f.columns for f in forms]
+    mean = sum(f.bits * n for f, n in zip(forms, weights)) / sum(weights)
+    assert 2.95 <= mean <= 3 and len({f.bits for f in forms}) > 1
+
+
+def test_sensitive_layers_get_more_bits(encoder, calibration, monkeypatch):
+    linears = [path for block in range(2) for path, _ in block_linears(encoder, block)]
+    monkeypatch.setattr(mixed, "fisher", lambda *_: {p: torch.tensor(1e6 if "query" in p else 1e-6) for p in linears})
+    small = mixed.compress(encoder, calibration, bits=2.5, group=8, choices="2,8")
+    bits = {path: small.get_submodule(path).packed.bits for path in linears}
+    assert all(bits[p] == 8 for p in linears if "query" in p) and 2 in bits.values()
+
+
 @pytest.mark.parametrize("method, options", [(kmeans, {"bits": 3}), (vector, {"bits": 6, "width": 2})])
 def test_embeddings_and_head_take_the_bytes_they_should(method, options, decoder, calibration, tmp_path):
     """Codes and books of all weights, within 5 % beside norms and file headers; embedding and head stay one."""
@@ -147,10 +172,17 @@ def test_embeddings_and_head_take_the_bytes_they_should(method, options, decoder
     assert small.lm_head.packed is small.model.embed_tokens.packed
 
 
-@pytest.mark.parametrize("method, options", [(kmeans, {"bits": 3}), (vector, {"bits": 4, "width": 2})])
+@pytest.mark.parametrize(
+    "method, options",
+    [
+        (kmeans, {"bits": 3}),
+        (vector, {"bits": 4, "width": 2}),
+        (mixed, {"group": 8}),
+        (svd, {"ratio": 0.5}),
+        (svd, {"ratio": 0.5, "kind": "plain"}),
+    ],
+)
 def test_a_killed_run_goes_on(method, options, encoder, calibration, tmp_path):
-    from compress.progress import Progress
-
     def run(folder):
         return method.compress(encoder, calibration, progress=Progress(folder), **options)
 
@@ -167,6 +199,11 @@ def test_a_killed_run_goes_on(method, options, encoder, calibration, tmp_path):
         (kmeans, {"rows": 0}, "1 or more"),
         (kmeans, {"damping": 0.0}, "above 0"),
         (vector, {"bits": 9}, "give 2 to 8"),
+        (mixed, {"bits": 1.5}, "bits 1.5 cannot be the mean of 2,3,4,8: give 2 to 8"),
+        (mixed, {"choices": "two"}, "such as 2,3,4,8"),
+        (mixed, {"choices": "1,4"}, "give 2 to 8"),
+        (mixed, {"group": 5}, "group 5 does not divide the 32 inputs of .*: the nearest is 4"),
+        (mixed, {"damping": 0.0}, "more than 0"),
         (vector, {"width": 5}, "width 5 does not divide the 32 inputs of .*: the nearest is 4"),
     ],
 )

@@ -35,12 +35,13 @@ OTHERS = [
     ("early_exit", {"tolerance": 0.9}, None),
     ("gptq", {"group": 8}, None),
     ("gqa", {"heads": 2}, {"heads": 6}),
-    ("kmeans", {"bits": 3}, None),
+    ("kmeans", {"bits": 5}, None),
+    ("mixed", {"group": 8}, None),
     ("round_to_nearest", {"group": 8}, None),
     ("share", {"steps": 2}, None),
     ("smoothquant", {}, None),
     ("svd", {"ratio": 0.5}, {"ratio": 0.0}),
-    ("vector", {"bits": 4, "width": 2}, None),
+    ("vector", {"bits": 8, "width": 2}, None),
 ]
 DECODERS = {"gqa"}  # methods for decoders alone
 LARGER = {"early_exit"}  # methods that save time and add to the bytes
