@@ -66,7 +66,10 @@ def refitted(weight: Tensor, hessian: Tensor, codes: Tensor, values: Tensor) -> 
         if power <= 0:
             break
         curved = sums(dense(direction) @ hessian)
-        along = power / (direction * curved).sum()
+        bend = (direction * curved).sum()
+        if not bend > 0:  # what no input tells apart
+            break
+        along = power / bend
         found, residual = found + along * direction, residual - along * curved
         fresh = (residual * scale * residual).sum()
         direction, power = scale * residual + fresh / power * direction, fresh

@@ -69,7 +69,9 @@ def compress(
                 values, codes = clustered(weight, importance, bits, width, rows, seed, dtype)
                 if factor is not None:
                     codes = swept(weight, factor, values)
-                    values = refitted(weight, moment, codes, values).to(dtype).to(weight.dtype)
+                    pull = damping * float(moment.diagonal().mean()) or 1.0
+                    damped = moment + pull * torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
+                    values = refitted(weight, damped, codes, values).to(dtype).to(weight.dtype)
                 put(student, path, packed(codes, values, bits))
     for path, weight in track(list(weights(student, paths)), "Vectors, outside the blocks"):
         values, codes = clustered(weight, weight.new_ones(weight.shape[1]), bits, width, rows, seed, dtype)
