@@ -406,8 +406,8 @@ def evaluate(models, baseline, file, metric, tokens, energy, out, shape) -> None
 def export(model, shape, out) -> None:
     """Write MODEL in a format that other tools read, and compare what a new process reads there.
 
-    compressed-tensors: quantized models, for plain transformers and vLLM. torchao, torchao-dynamic: 8 bits that are
-    faster on a CPU too; dynamic rounds activations as well. onnx: encoders, for onnxruntime.
+    compressed-tensors: quantized models, for plain transformers and vLLM. torchao: weights in 8 bits; torchao-dynamic:
+    activations too, which makes large models faster on a CPU. onnx: encoders, for onnxruntime.
     """
     from compress import export as exports
     from compress import models

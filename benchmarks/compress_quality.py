@@ -68,7 +68,7 @@ CHAINS: dict[str, Steps] = {
     "prune, distil": [PRUNE, ("distil", {})],
     "prune, quantize": [PRUNE, QUANTIZE],
     "prune, distil, quantize": [PRUNE, ("distil", {}), QUANTIZE],
-    "distil to 3 blocks, quantize": [("distil", {"depth": 3}), QUANTIZE],
+    "distil to 3 blocks, quantize": [("distil", {"depth": 3, "rate": 3e-4}), QUANTIZE],
     "distil to 3 blocks, prune, quantize": [
         ("distil", {"depth": 3}),
         ("kprune", {"ratio": 0.2, "multiple": 32}),
@@ -112,7 +112,8 @@ def main(
         else:
             data = batches(tokenizer, cut(tokenizer, texts, tokens, 128 if model == "mixlm" else LENGTH, seed))
             found = [{"method": "dense", **cost(net), **measure(net)}] if seed == 0 else []
-            found += [chain(net, name, steps, data, seed, measure) for name, steps in PARTS[part][0].items()]
+            made: dict[str, nn.Module] = {}
+            found += [chain(net, name, steps, data, seed, measure, made) for name, steps in PARTS[part][0].items()]
         return [{"part": part, "model": model, "seed": seed, **run} for run in found]
 
     ran = Parallel(n_jobs=jobs, return_as="generator_unordered")(delayed(cell)(*c) for c in cells)
@@ -150,14 +151,25 @@ def perplexities(net: nn.Module, tokenizer: Tokenizer, domains: dict) -> dict[st
     return {"perplexity": float(np.exp(np.mean(np.log(list(each.values()))))), "domains": each}
 
 
-def chain(net: nn.Module, name: str, steps: Steps, data: Sequence[Batch], seed: int, measure: Measure) -> dict:
-    """One run of several steps, one after the other."""
+def chain(
+    net: nn.Module,
+    name: str,
+    steps: Steps,
+    data: Sequence[Batch],
+    seed: int,
+    measure: Measure,
+    made: dict[str, nn.Module],
+) -> dict:
+    """One run of several steps, one after the other; made: what the same first steps gave before."""
     small = net
     for index, (method, options) in enumerate(steps):
-        given = options | ({"seed": seed} if method in ("distil", "share", "vector", "svd", "kprune") else {})
-        if method == "distil" and index:
-            given["teacher"] = net
-        small = methods()[method](small, data, **given)
+        key = json.dumps(steps[: index + 1])
+        if key not in made:
+            given = options | ({"seed": seed} if method in ("distil", "share", "vector", "svd", "kprune") else {})
+            if method == "distil" and index:
+                given["teacher"] = net
+            made[key] = methods()[method](small, data, **given)
+        small = made[key]
     return {"method": name, **cost(small), **measure(small)}
 
 
@@ -179,7 +191,9 @@ def picked_or_random(
     mixed = [pools[every[k][0]][every[k][1]] for k in rng.permutation(len(every))[:4000]]
     for name, texts in ((f"picked ({best})", pools[best]), ("random, all candidates", mixed), ("own text", own)):
         data = batches(tokenizer, cut(tokenizer, texts, tokens, LENGTH, seed))
-        found.append(chain(net, f"distil to 2 blocks, {name}", [("distil", {"depth": 2})], data, seed, measure))
+        found.append(
+            chain(net, f"distil to 2 blocks, {name}", [("distil", {"depth": 2, "rate": 3e-4})], data, seed, measure, {})
+        )
     return found
 
 

@@ -99,13 +99,37 @@ def report(names: Sequence[str], baseline: str | None, wanted: Exam, energy: boo
 def _measured(name: str, wanted: Exam, energy: bool) -> tuple[dict[str, object], metrics.Outcome]:
     """What one model reaches and costs, and its outcome."""
     net, tokenizer = models.load(name)
-    outcome = wanted.outcome(net, tokenizer)
-    found = {"model": name, wanted.metric: wanted.value(outcome), **size(net), "bytes": models.bytes_of(name)}
+    outcome, depth = _leaving(net, tokenizer, wanted)
+    found = {"model": name, wanted.metric: wanted.value(outcome), **depth, **size(net), "bytes": models.bytes_of(name)}
     found |= {"latency_seconds": latency(net), "peak_memory_bytes": peak_memory(name)}
     sparse = {"Bitmask"} if any(isinstance(m, nn.Linear) and modeling.is_sparse(m) for m in net.modules()) else set()
     packed = sorted({type(m).__name__ for m in net.modules() if isinstance(m, FORMS)} | sparse)
     found |= {"compression_seconds": _compressed_in(name), "packed": packed}
     return found | ({"energy_joules_estimate": joules(net)} if energy else {}), outcome
+
+
+def _leaving(net: nn.Module, tokenizer: Tokenizer, wanted: Exam) -> tuple[metrics.Outcome, dict[str, float]]:
+    """The outcome of a model, and where it has exits its mean depth: the share of the blocks that ran."""
+    exits = getattr(net, "exits", None)
+    if exits is None:
+        return wanted.outcome(net, tokenizer), {}
+    exits.left = [0] * len(exits.left)
+    outcome = wanted.outcome(net, tokenizer)
+    blocks = net.config.num_hidden_layers
+    ran = sum(n * a for n, a in zip(exits.left, [*exits.after, blocks]))
+    return outcome, {"mean_depth": ran / (blocks * sum(exits.left))}
+
+
+def curve(
+    net: nn.Module, tokenizer: Tokenizer, wanted: Exam, thresholds: Sequence[float | None]
+) -> list[dict[str, object]]:
+    """The metric and the mean depth of a model with exits at every threshold; None: all samples go to the end."""
+    found = []
+    for threshold in thresholds:
+        with modeling.leaving_at(net, 2.0 if threshold is None else threshold):  # no probability is 2
+            outcome, depth = _leaving(net, tokenizer, wanted)
+        found.append({"threshold": threshold, wanted.metric: wanted.value(outcome), **depth})
+    return found
 
 
 def _compressed_in(name: str) -> float | None:
@@ -186,13 +210,17 @@ def size(model: nn.Module) -> dict[str, int | None]:
 
 @torch.no_grad()
 def latency(model: nn.Module, repeats: int = 20) -> dict[str, float | int]:
-    """Seconds of one forward of one sequence of `LENGTH` tokens: median and quartiles over the repeats."""
+    """Seconds of one forward of one sequence of `LENGTH` tokens: median and quartiles over the repeats.
+
+    It asks every exit of a model that has some, and leaves by none.
+    """
     batch = example(model)
     seconds = []
-    for _ in range(repeats + 3):
-        start = time.perf_counter()
-        model(**batch)
-        seconds.append(time.perf_counter() - start)
+    with modeling.leaving_at(model, 2.0):
+        for _ in range(repeats + 3):
+            start = time.perf_counter()
+            model(**batch)
+            seconds.append(time.perf_counter() - start)
     low, median, high = statistics.quantiles(seconds[3:], n=4)
     return {"median": median, "q1": low, "q3": high, "n": repeats, "tokens": LENGTH}
 

@@ -1,7 +1,7 @@
 """Models in formats that other tools read, each reread in a process of its own before it gets its name.
 
-compressed-tensors: weights of 4 or 8 bits as vLLM and plain transformers read them. torchao: 8 bits that also run
-faster on a CPU; torchao-dynamic rounds activations too. onnx: encoders for onnxruntime.
+compressed-tensors: weights of 4 or 8 bits as vLLM and plain transformers read them. torchao: weights of 8 bits;
+torchao-dynamic rounds activations too, which makes large models faster on a CPU. onnx: encoders for onnxruntime.
 """
 
 import contextlib
@@ -65,6 +65,8 @@ def export(source: str, format: str, out: Path) -> Path:
     if missing:
         raise ValueError(f"{format} needs {', '.join(missing)}: pip install 'transmeter[export]'")
     model, tokenizer = models.load(source)
+    if getattr(model, "exits", None) is not None:
+        raise ValueError(f"{source} has early exits, which {format} cannot say: export the model that it was made from")
     convert: dict[str, Callable[[nn.Module, Path], None]] = {
         "compressed-tensors": _compressed_tensors,
         "torchao": _torchao,

@@ -80,6 +80,7 @@ def run(
     models.check_device(machine.device)
     sizes, tokenizer = models.skeleton(model)
     _check_groups(steps, sizes)
+    _check_exits(steps, sizes)
     for index, step in enumerate(steps):
         if step.options.get("student"):
             distil.require_student(step.options["student"], tokenizer, index == 0)
@@ -187,7 +188,7 @@ def _check_steps(steps: Sequence[Step], texts: Path | None) -> None:
         sparsity.parse(step.options.get("ratio"), step.options.get("pattern"))
         earlier = [s.method for s in steps[:index]]
         grid = next((m for m in earlier if "bits" in inspect.signature(known[m]).parameters), None)
-        if grid:
+        if grid and step.method != "early_exit":
             raise ValueError(f"{step.method} cannot follow {grid}: quantized weights do not change, quantize last")
         if "svd" in earlier and "parameters" in inspect.signature(known[step.method]).parameters:
             raise ValueError(f"{step.method} cannot follow svd: no heads and neurons are left to remove, prune first")
@@ -207,6 +208,15 @@ def _check_groups(steps: Sequence[Step], sizes: nn.Module) -> None:
             fits = math.gcd(structure.head_width(sizes), group)
             fix = f"give {cutter} multiple={fits} and {step.method} group={fits}"
             raise ValueError(f"group {group} may not divide the widths that {cutter} leaves: {fix}, or group=none")
+
+
+def _check_exits(steps: Sequence[Step], sizes: nn.Module) -> None:
+    """Raise ValueError for a step that would change a model whose exits are fitted to it; quantizers may."""
+    leaving = hasattr(sizes, "exits")
+    for step in steps:
+        if leaving and "bits" not in inspect.signature(methods()[step.method]).parameters:
+            raise ValueError(f"{step.method} would change the model that the exits are fitted to: put early_exit last")
+        leaving = leaving or step.method == "early_exit"
 
 
 def _plan(sizes: nn.Module, data: Sequence[Batch], steps: Sequence[Step], machine: Machine) -> tuple[bool, str]:

@@ -7,6 +7,8 @@ A layer that is stored in fewer bits is a `PackedLinear` or a `PackedEmbedding` 
 `Uniform` or `Codebook`. It saves disk and download; from its first use on the dense weight is in memory.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -234,7 +236,46 @@ class PackedEmbedding(_Packed):
         return nn.functional.embedding(tokens, self.weight)
 
 
-CHANGED = (NoAttention, LowRankLinear, PackedLinear, PackedEmbedding)  # what `make` makes, beside nn.Linear
+class Exits(nn.Module):
+    """Where samples may leave a model before its last block, and when: an affine map a place.
+
+    A map takes a token's state and the mean of its sequence's (.., 2 width) to what leaves the last block (.., width).
+    blocks: path of the model's list of blocks; after: blocks that lie before each exit, rising; causal: the mean is of
+    the tokens up to this one; temperatures: what the logits of each exit are divided by; threshold: the probability of
+    the likeliest class with which a sample leaves, None: no exit is asked. left: sequences that left by each exit, and
+    by the end, since it was last set to zeros.
+    """
+
+    def __init__(
+        self,
+        blocks: str,
+        width: int,
+        after: Sequence[int],
+        causal: bool,
+        temperatures: Sequence[float],
+        threshold: float | None,
+    ):
+        super().__init__()
+        self.blocks, self.width, self.after, self.causal = blocks, width, list(after), causal
+        self.temperatures, self.threshold, self.left = list(temperatures), threshold, [0] * (len(after) + 1)
+        self.maps = nn.ModuleList(nn.utils.skip_init(nn.Linear, 2 * width, width) for _ in after)
+
+    def spec(self) -> dict[str, object]:
+        """Arguments that make such a module; the maps may be packed and have their own."""
+        return {n: getattr(self, n) for n in ("blocks", "width", "after", "causal", "temperatures", "threshold")}
+
+    def features(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """What enters a map, (batch, tokens, 2 width), of hidden (batch, tokens, width); mask: 1 for real tokens."""
+        real = hidden.new_ones(hidden.shape[:2]) if mask is None or mask.dim() != 2 else mask.to(hidden.dtype)
+        states, count = hidden * real[:, :, None], real[:, :, None]
+        if self.causal:
+            mean = states.cumsum(1) / count.cumsum(1).clamp(min=1)
+        else:
+            mean = (states.sum(1, keepdim=True) / count.sum(1, keepdim=True).clamp(min=1)).expand_as(hidden)
+        return torch.cat([hidden, mean], -1)
+
+
+CHANGED = (NoAttention, LowRankLinear, PackedLinear, PackedEmbedding, Exits)  # what `make` makes, beside nn.Linear
 
 
 def rounded(x: Tensor, bits: int) -> Tensor:

@@ -4,17 +4,21 @@ This file is copied into every folder that needs it, beside layers.py, so that t
 (`trust_remote_code=True`); it imports nothing else but torch and transformers.
 """
 
-from collections.abc import Iterator
+import copy
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, wraps
 
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
+from transformers.utils import ModelOutput
 
-from .layers import CHANGED, Bitmask, PackedLinear, make
+from .layers import CHANGED, Bitmask, Exits, PackedLinear, make
 
+INPUTS = {"input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds"}
 SPARSE_FROM = 0.25  # share of zeros from which a bitmask is worth its bytes (it breaks even at 1/16 in fp16)
 
 
@@ -159,11 +163,155 @@ def compressed_model(base: type) -> type:
 
     def names(self, all_submodels: bool = False) -> dict[str, str]:
         """What transformers ties: before the changed layers are in their place, nothing."""
+        if not hasattr(self.config, "compressed"):  # `attach` alone made it of this class
+            return base.get_expanded_tied_weights_keys(self, all_submodels)
         return dict(self.config.compressed["tied"]) if self._rebuilt else {}
 
     members = {"config_class": compressed_config(base.config_class), "__init__": build}
-    members["get_expanded_tied_weights_keys"] = names
+    members |= {"get_expanded_tied_weights_keys": names, "forward": _leaving(base)}
     return type(f"Compressed{base.__name__}", (base,), members)
+
+
+def attach(model: nn.Module, exits: Exits) -> None:
+    """Let samples leave `model` by `exits`, in place."""
+    model.exits = exits
+    model.__class__ = compressed_model(base_class(model))
+
+
+def _leaving(base: type) -> Callable[..., ModelOutput]:
+    """The forward of a model of the class `base` that may have exits."""
+    names = list(inspect.signature(base.forward).parameters)[1:]
+
+    @wraps(base.forward)
+    def forward(self, *args, **kwargs):
+        """Every row (a sequence, or a token) has the logits of the first exit that is sure of it, else of the end.
+
+        A sequence whose rows all have some leaves, and the others go on without it. With a cache, labels or anything
+        else asked for than logits, and in training, no exit is asked.
+        """
+        given = dict(zip(names, args)) | kwargs
+        asked = {k: v for k, v in given.items() if k in INPUTS and v is not None}
+        more = any(isinstance(v, Tensor) or v for k, v in given.items() if k not in {*INPUTS, "return_dict"})
+        exits = getattr(self, "exits", None)
+        if exits is None or exits.threshold is None or more or self.training:
+            return base.forward(self, *args, **kwargs)
+        output = _leave(self, asked, exits)
+        return output.to_tuple() if given.get("return_dict") is False else output
+
+    return forward
+
+
+def _leave(model: nn.Module, given: dict[str, Tensor], exits: Exits) -> ModelOutput:
+    """The output of `model` on the inputs `given`, of which every sequence runs only as many blocks as it needs."""
+    hidden, index = None, None  # of the sequences that are still there, in the first batch
+    for number, temperature in enumerate([*exits.temperatures, None]):
+        found, hidden = stage(model, given, exits, number, hidden)
+        logits = found.logits if found.logits.dim() == 3 else found.logits[:, None]  # (sequences, rows, classes)
+        if index is None:
+            output, merged = found, logits.clone()
+            index = torch.arange(len(logits), device=logits.device)
+            mask = given.get("attention_mask")
+            open_ = logits.new_ones(logits.shape[:2], dtype=torch.bool)  # rows without an answer
+            if mask is not None and mask.shape == open_.shape:
+                open_ &= mask.bool()
+        sure = torch.ones_like(open_)
+        if temperature is not None:
+            sure = confidence(logits, temperature) >= exits.threshold
+        merged[index] = torch.where(open_[:, :, None], logits, merged[index])
+        open_ &= ~sure
+        stays = open_.any(1)
+        exits.left[number] += len(stays) - int(stays.sum())
+        if not stays.any():
+            break
+        size = len(stays)
+        given = {k: v[stays] if v.shape[0] == size else v for k, v in given.items()}
+        index, open_, hidden = index[stays], open_[stays], hidden[stays]
+    output.logits = merged.view(-1, *output.logits.shape[1:])
+    return output
+
+
+def confidence(logits: Tensor, temperature: float) -> Tensor:
+    """Probability of the likeliest class of every row, (..., rows)."""
+    return (logits.float() / temperature).softmax(-1).amax(-1)
+
+
+def stage(
+    model: nn.Module, given: Mapping[str, Tensor], exits: Exits, number: int, hidden: Tensor | None
+) -> tuple[ModelOutput, Tensor]:
+    """Run `model` from exit `number` - 1 to exit `number`, counted from 0; the one behind the last exit is the end.
+
+    hidden (batch, tokens, width): what left the block before the first exit, None: start with the embeddings. Returns
+    what the head makes of the exit's map, and what left the block before it.
+    """
+    holder, _, name = exits.blocks.rpartition(".")
+    blocks = getattr(model.get_submodule(holder), name)
+    start, stop = [0, *exits.after, len(blocks)][number : number + 2]
+    left: list[Tensor] = []
+
+    def leave(module, args, output):
+        tensors = output if isinstance(output, tuple) else (output,)
+        left.append(tensors[0])
+        if number < len(exits.maps):
+            mapped = exits.maps[number](exits.features(tensors[0], given.get("attention_mask")))
+            tensors = (mapped, *tensors[1:])
+        return tensors if isinstance(output, tuple) else tensors[0]
+
+    handle = blocks[stop - 1].register_forward_hook(leave)
+    try:
+        with part(model, exits.blocks, start, stop, hidden):
+            return base_class(model).forward(model, **given, return_dict=True), left[0]
+    finally:
+        handle.remove()
+
+
+def stages(model: nn.Module, given: Mapping[str, Tensor], exits: Exits) -> Iterator[ModelOutput]:
+    """The output of every exit of `model`, and of the end, no sequence leaving."""
+    hidden = None
+    for number in range(len(exits.maps) + 1):
+        output, hidden = stage(model, given, exits, number, hidden)
+        yield output
+
+
+@contextmanager
+def part(model: nn.Module, path: str, start: int, stop: int | None, hidden: Tensor | None) -> Iterator[nn.ModuleList]:
+    """While the context is open `model` has only the blocks start..stop-1 of the list at `path`; gives all of them.
+
+    hidden (batch, tokens, width) enters the first of them (None: what the embeddings give). There is no cache.
+    """
+    config, before = model.config, copy.copy(model.config.__dict__)
+    holder, _, name = path.rpartition(".")
+    parent = model.get_submodule(holder)
+    blocks: nn.ModuleList = getattr(parent, name)
+
+    def enter(module, args, kwargs):
+        return (hidden, *args[1:]), kwargs
+
+    handle = None if hidden is None else blocks[start].register_forward_pre_hook(enter, with_kwargs=True)
+    setattr(parent, name, blocks[start:stop])
+    config.use_cache = False
+    if getattr(config, "layer_types", None):  # some models look up by place what kind of attention a block has
+        config.layer_types = config.layer_types[start:stop]
+    try:
+        yield blocks
+    finally:
+        setattr(parent, name, blocks)
+        config.__dict__.update(before)
+        if handle:
+            handle.remove()
+
+
+@contextmanager
+def leaving_at(model: nn.Module, threshold: float | None) -> Iterator[None]:
+    """While the context is open samples leave `model`, if it has exits, at that confidence; None: they do not."""
+    exits = getattr(model, "exits", None)
+    before = exits.threshold if exits else None
+    try:
+        if exits:
+            exits.threshold = threshold
+        yield
+    finally:
+        if exits:
+            exits.threshold = before
 
 
 def tie(model: nn.Module) -> None:

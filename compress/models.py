@@ -303,10 +303,13 @@ def _compare(folder: Path, reference: Tensor, stream: bool) -> None:
 
 
 def _probe(model: nn.Module) -> Tensor:
-    """Logits of fixed tokens, (2, rows, classes)."""
+    """Logits of fixed tokens, (2, rows, classes); where there are exits, below them those of each and of the end."""
     ids = (torch.arange(32) * 37 % model.config.vocab_size).view(2, 16)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    return walk.outputs(model(**batch), batch)
+    found = [walk.outputs(model(**batch), batch)]
+    if hasattr(model, "exits"):
+        found += [walk.outputs(output, batch) for output in modeling.stages(model, batch, model.exits)]
+    return torch.cat(found)
 
 
 def stored_type(model: nn.Module) -> torch.dtype:

@@ -20,6 +20,8 @@ def evaluations(results: Sequence[Mapping[str, Any]]) -> str:
     metric = next(k for k in rows[0] if k in KNOWN)
     heads = ["model", f"{metric} (95 %)", *(["change (95 %)"] if baseline else []), "MB"]
     heads += ["times smaller"] if baseline else []
+    leaving = any("mean_depth" in r for r in rows)
+    heads += ["mean depth"] if leaving else []
     heads += ["parameters", "MFLOPs", "latency ms", "memory MB", "compressed in s"]
     energy = any(r.get("energy_joules_estimate") for r in rows)
     heads += [*(["energy J (estimate)"] if energy else []), *(["helps"] if baseline else [])]
@@ -33,6 +35,8 @@ def evaluations(results: Sequence[Mapping[str, Any]]) -> str:
         if baseline:
             sizes = r["bytes"], baseline["bytes"]
             cells.append(f"{sizes[1] / sizes[0]:.2f}" if all(sizes) else "-")
+        if leaving:
+            cells.append(f"{r.get('mean_depth', 1.0):.2f}")
         speed = r["latency_seconds"]
         cells += [f"{r['parameters']:,}", f"{r['flops'] / 1e6:,.0f}" if r["flops"] else "-"]
         cells.append(f"{1e3 * speed['median']:.1f} ({1e3 * speed['q1']:.1f} to {1e3 * speed['q3']:.1f})")

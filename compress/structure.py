@@ -136,10 +136,11 @@ def blocks_path(model: nn.Module) -> str:
 def sublayers(model: nn.Module) -> list[Sublayer]:
     """Every sublayer that has units left, bottom to top, attention before feed-forward.
 
-    Raises ValueError for a model whose units cannot be cut any more, as its layers are quantized or of low rank.
+    Raises ValueError for a model whose units cannot be cut any more, as its layers are quantized or of low rank, or
+    samples leave it early.
     """
     n, found = names(model), []
-    refuse_changed(model, (layers.PackedLinear, layers.LowRankLinear))
+    refuse_changed(model, (layers.PackedLinear, layers.LowRankLinear, layers.Exits))
     head_dim = head_width(model)
     for i, block in enumerate(model.get_submodule(blocks_path(model))):
         path = f"{blocks_path(model)}.{i}."
@@ -167,6 +168,10 @@ def refuse_changed(model: nn.Module, kinds: tuple[type, ...]) -> None:
     """Raise ValueError for a model, or a part of one, with layers of these kinds."""
     for path, module in model.named_modules():
         if isinstance(module, kinds):
+            if isinstance(module, layers.Exits):
+                raise ValueError(
+                    "the model has early exits, fitted to it as it is: change it first, early_exit comes last"
+                )
             what = "of low rank" if isinstance(module, layers.LowRankLinear) else "quantized"
             order = "prune, then distil or factorise, and quantize last"
             raise ValueError(f"{path} is {what} already, which this method cannot change: {order}")

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from compress.layers import Exits
 from compress.offload import refuse
 from compress.progress import Progress
-from compress.structure import block_linears, blocks_path
+from compress.structure import block_linears, blocks_path, refuse_changed
 from compress.walk import Batch, frozen, row_weights, run, track
 
 T = TypeVar("T")
@@ -162,8 +163,9 @@ def _schedule(number: int, total: int) -> float:
 
 
 def require_trainable(model: nn.Module, method: str) -> None:
-    """Raise ValueError for a model that `method` cannot train: it streams, is quantized, or computes in float16."""
+    """Raise ValueError for a model that `method` cannot train: it streams, has exits, is quantized, or in float16."""
     refuse(model, f"{method} trains all weights at once")
+    refuse_changed(model, (Exits,))
     for block in range(model.config.num_hidden_layers):
         if not any(block_linears(model, block)):
             path = f"{blocks_path(model)}.{block}"

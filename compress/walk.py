@@ -4,7 +4,6 @@ Methods never loop over a model by themselves: `run` starts at any block and sto
 of hidden states (one (batch, tokens, width) a batch) replaces a cache of every layer's inputs.
 """
 
-import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
+from compress import modeling
 from compress.structure import Sublayer, blocks_path
 
 T = TypeVar("T")
@@ -37,17 +37,10 @@ def run(
 
     hidden (batch, tokens, width) enters block `start` (None: what the embeddings give, for start 0). Returns what
     enters block `stop`, or the logits (batch, rows, classes) of `outputs` when `stop` is None. Masks and positions are
-    the model's own.
+    the model's own; exits are not asked.
     """
     given = {k: v for k, v in batch.items() if k != "labels"}
-    config, before = model.config, copy.copy(model.config.__dict__)
-    holder, _, name = blocks_path(model).rpartition(".")
-    parent = model.get_submodule(holder)
-    blocks: nn.ModuleList = getattr(parent, name)
     caught: list[Tensor] = []
-
-    def enter(module, args, kwargs):
-        return (hidden, *args[1:]), kwargs
 
     def leave(module, args, output):
         caught.append(output[0] if isinstance(output, tuple) else output)
@@ -58,25 +51,18 @@ def run(
         raise _Stop
 
     handles = []
-    if hidden is not None:
-        handles.append(blocks[start].register_forward_pre_hook(enter, with_kwargs=True))
-    if stop == start:
-        handles.append(blocks[start].register_forward_pre_hook(leave_before))
-    elif stop is not None:
-        handles.append(blocks[stop - 1].register_forward_hook(leave))
-    setattr(parent, name, blocks[start:])
-    config.use_cache = False
-    if getattr(config, "layer_types", None):  # some models look up by place what kind of attention a block has
-        config.layer_types = config.layer_types[start:]
-    try:
-        return outputs(model(**given), batch)
-    except _Stop:
-        return caught[0]
-    finally:
-        setattr(parent, name, blocks)
-        config.__dict__.update(before)
-        for handle in handles:
-            handle.remove()
+    with modeling.leaving_at(model, None), modeling.part(model, blocks_path(model), start, None, hidden) as blocks:
+        if stop == start:
+            handles.append(blocks[start].register_forward_pre_hook(leave_before))
+        elif stop is not None:
+            handles.append(blocks[stop - 1].register_forward_hook(leave))
+        try:
+            return outputs(model(**given), batch)
+        except _Stop:
+            return caught[0]
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 def outputs(output: ModelOutput, batch: Batch) -> Tensor:

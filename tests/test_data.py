@@ -292,9 +292,9 @@ def test_many_columns_are_read_in_little_time(tmp_path):
     genes = pd.DataFrame(rng.normal(size=(40, 8000)).round(3)).add_prefix("gene ")
     levels = pd.DataFrame(rng.choice(["low", "high"], (40, 2000))).add_prefix("level ")
     path = write(pd.concat([genes, levels], axis=1).assign(label=np.arange(40) % 2), tmp_path / "wide.csv")
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert len(data.load(str(path)).columns) == 10_000
-    assert time.perf_counter() - begin < 10
+    assert time.process_time() - begin < 10
 
 
 def test_a_long_table_is_sampled_before_its_columns_are_parsed(tmp_path):

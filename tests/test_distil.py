@@ -102,7 +102,7 @@ def test_what_a_step_before_has_made_of_the_teacher_learns_from_it(kind, model, 
     calibration = calibration[:2]
     pruned = magnitude.compress(model, calibration, ratio=0.6)
     before, original = copy.deepcopy(pruned), copy.deepcopy(model)
-    found = distil.compress(pruned, calibration, teacher=model, steps=10, attention=1.0, hidden=1.0)
+    found = distil.compress(pruned, calibration, teacher=model, steps=10, rate=1e-3, attention=1.0)
     assert apart(found, model, calibration) < 0.9 * apart(pruned, model, calibration)
     assert equal(pruned, before) and equal(model, original)
 
@@ -111,7 +111,7 @@ def test_any_model_with_the_same_tokens_is_a_student(encoder, tokenizer, calibra
     models.save(small(), tokenizer, tmp_path / "s", {})
     teacher = copy.deepcopy(encoder)
     teacher.config.id2label = {0: "a", 1: "b", 2: "c"}
-    found = distil.compress(teacher, calibration, student=str(tmp_path / "s"), steps=40, hidden=0.1, attention=0.1)
+    found = distil.compress(teacher, calibration, student=str(tmp_path / "s"), steps=40, rate=1e-3, hidden=0.1)
     assert found.config.hidden_size == 16 and found.config.id2label == teacher.config.id2label
     assert apart(found, teacher, calibration) < 0.8 * apart(small(), teacher, calibration)
     assert not [name for name, _ in found.named_parameters() if "projection" in name]
@@ -227,7 +227,7 @@ def test_labels_count_for_classes_values_and_texts(encoder, decoder, calibration
         expected = decoder[0](**one, labels=ids[:1]).loss
     torch.testing.assert_close(lesson.labelled(text, calibration[-1], True)[:1], expected[None])
     data = [b | {"labels": torch.zeros(len(b["input_ids"]), dtype=torch.long)} for b in calibration]
-    found = distil.compress(encoder, data, labels=5.0, steps=30)
+    found = distil.compress(encoder, data, labels=5.0, steps=30, rate=1e-3)
     assert (run(found, data[0]).argmax(-1) == 0).all() and not (run(encoder, data[0]).argmax(-1) == 0).all()
 
 
@@ -266,7 +266,7 @@ def test_on_policy_is_the_reverse_divergence_on_its_share_of_the_steps(decoder, 
     real = text["attention_mask"][:, prompt:]
     each = (ours.exp() * (ours - theirs)).sum(-1) * real
     torch.testing.assert_close(taught.loss(calibration[0], 3), (each.sum(1) / real.sum(1)).mean())
-    trained = distil.compress(decoder[0], calibration, depth=3, steps=10, on_policy=1.0)
+    trained = distil.compress(decoder[0], calibration, depth=3, steps=10, rate=1e-3, on_policy=1.0)
     assert apart(trained, decoder[0], calibration) < 0.9 * apart(student, decoder[0], calibration)
 
 
@@ -279,7 +279,7 @@ DISTILBERT |= {"hidden_dim": 24, "n_layers": 2, "max_position_embeddings": 64}
 def test_other_architectures_show_their_states_and_maps(sizes, calibration):
     teacher = other(**sizes)
     options = {"on_policy": 0.5} if sizes is GPT2 else {}
-    student = distil.compress(teacher, calibration, depth=1, steps=20, hidden=1.0, attention=1.0, **options)
+    student = distil.compress(teacher, calibration, depth=1, steps=20, rate=1e-3, attention=1.0, **options)
     cut = distil.compress(teacher, calibration, depth=1, steps=0)
     assert apart(student, teacher, calibration) < apart(cut, teacher, calibration)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 from click.testing import CliRunner
-from test_methods import DECODERS, OTHERS
+from test_methods import DECODERS, LARGER, OTHERS
 from transformers import AutoTokenizer, BertTokenizer
 
 import cli
@@ -135,14 +135,15 @@ def test_every_head_is_compressed_saved_and_reloaded(family, task, folder, file,
     data = batches(tokenizer, cut(tokenizer, read_texts(file(task)), 400, 64, seed=0), size=4)
     others = {name: options for name, options, _ in OTHERS}
     for name, compress in methods().items():
-        if name in DECODERS:  # has its own tests
+        if name in DECODERS or name == "early_exit" and task in ("values", "answers"):  # has its own tests
             continue
         options = others.get(name, {"ratio": 0.5})
         steps = {"steps": 4} if "steps" in inspect.signature(compress).parameters else {}
         small = compress(model, data, **options | steps)
         assert logits(small, data[0]).shape == logits(model, data[0]).shape and logits(small, data[0]).isfinite().all()
         models.save(small, tokenizer, tmp_path / name, {})
-        assert models.bytes_of(tmp_path / name) < models.bytes_of(path) and models.task_of(tmp_path / name) == task
+        assert name in LARGER or models.bytes_of(tmp_path / name) < models.bytes_of(path)
+        assert models.task_of(tmp_path / name) == task
         again = models.load(tmp_path / name)[0]
         torch.testing.assert_close(logits(again, data[0]), logits(small, data[0]), rtol=0, atol=0)
 

@@ -4,6 +4,10 @@ Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, arX
 loss, and where it comes from, is in compress.lesson. The student is cut from the teacher (blocks at even distances, as
 in Sanh et al., DistilBERT, arXiv 1910.01108; heads and neurons by K-prune), is another model with the same tokens, or
 is what the steps before this one have made of the teacher.
+
+Measured on a MiniLM with 8,000 tokens of text, one seed: hidden states beside the logits pay, attention maps do not;
+a student with half of the blocks bears a rate of 3e-4, one that K-prune has fitted already loses by it and gains at
+1e-4 where much was removed. Where little was removed, there is nothing to regain from so few tokens.
 """
 
 from collections.abc import Sequence
@@ -34,7 +38,7 @@ def compress(
     depth: int | None = None,
     width: float | None = None,
     steps: int = 200,
-    rate: float = 3e-4,
+    rate: float = 1e-4,
     temperature: float = 1.0,
     hidden: float = 1.0,
     attention: float = 0.0,

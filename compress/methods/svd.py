@@ -30,6 +30,7 @@ from compress.budget import check_ratio
 from compress.layers import LowRankLinear, PackedLinear
 from compress.memory import Needs
 from compress.methods.dynamic_sparse import require_peft
+from compress.progress import Progress
 from compress.sensitivity import fisher
 from compress.structure import block_linears, blocks_path, fork, own, refuse_changed
 from compress.training import Settings
@@ -37,7 +38,7 @@ from compress.walk import Batch
 
 NEEDS = Needs(models=6, streams=1, gradients=True, matrices=5, copies=4, streamed=False)
 KINDS = ("plain", "activation", "whitened", "fisher")
-RATES = {"full": 1e-3, "lora": 5e-3}
+RATES = {"full": 3e-4, "lora": 1e-3}
 Metric = dict[str, Tensor]  # of the inputs of a linear layer, by its path: (in, in), or (in,) where it is diagonal
 
 
@@ -58,15 +59,16 @@ def compress(
     rows: int = 8,
     seed: int = 0,
     in_place: bool = False,
+    progress: Progress | None = None,
 ) -> nn.Module:
     """Take the share `ratio` of the parameters, and so of the FLOPs, off the linear layers of the blocks.
 
     kind: of the metric; power: of activation; damping: added to the metric's diagonal, relative to its mean; multiple:
     what ranks are a multiple of. A layer stays dense where no lower rank is worth it. recovery: training on the dense
     model's logits, full of all weights of the blocks, lora of updates of `rank` to their linear layers; steps, rate,
-    temperature, rows: of compress.training, rate None: RATES; seed: of drawn labels and of the training. Raises
-    ValueError for an option out of range, or where recovery=lora misses peft, and RuntimeError when what is reached
-    misses the request or the loss is not finite.
+    temperature, rows: of compress.training, rate None: RATES; seed: of drawn labels and of the training; progress:
+    where the ranks and finished blocks are kept. Raises ValueError for an option out of range, or where recovery=lora
+    misses peft, and RuntimeError when what is reached misses the request or the loss is not finite.
     """
     check_ratio(ratio)
     if kind not in KINDS or recovery not in ("none", *RATES):
@@ -87,8 +89,9 @@ def compress(
     _check_reachable(linears, ratio, multiple)
     squared = fisher(student, batches, seed, lambda gradient: gradient.mean(0))
     metrics = partial(_metrics, student, batches, kind, power, damping, squared)
-    ranks = _ranks(linears, metrics(), squared, (1 - ratio) * dense, multiple)
-    for metric in metrics():
+    measure = partial(_ranks, linears, metrics(None), squared, (1 - ratio) * dense, multiple)
+    ranks = progress.once("ranks", measure) if progress else measure()
+    for metric in metrics(progress):
         for path in metric.keys() & ranks.keys():
             student.set_submodule(path, factorised(linears[path], metric[path], ranks[path]))
     reached = 1 - _parameters(_linears(student)) / dense
@@ -129,10 +132,11 @@ def _metrics(
     power: float,
     damping: float,
     squared: Metric,
+    progress: Progress | None,
 ) -> Iterator[Metric]:
     """C of every linear layer of one block after the other, damped; squared: mean squared gradients of `fisher`."""
     if kind in ("whitened", "activation"):
-        found = hessian.blocks(model, batches, hessian.gram if kind == "whitened" else _sizes, "Low rank")
+        found = hessian.blocks(model, batches, hessian.gram if kind == "whitened" else _sizes, "Low rank", progress)
         given = ({path: moment for paths, moment in shared for path in paths} for shared in found)
     else:
         blocks = (dict(block_linears(model, block)) for block in range(model.config.num_hidden_layers))
