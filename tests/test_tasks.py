@@ -343,7 +343,7 @@ def test_metrics_that_a_model_cannot_give_are_refused(folder, file, root):
     bert = str(folder("Bert", "labels"))
     for args, message in (
         ((bert, None, file("labels"), "exact_match", 9), "gives no exact_match: use --metric f1 or macro_f1 or acc"),
-        ((bert, str(root / "data/mixlm"), file("labels"), None, 9), "is for another task than the model"),
+        ((bert, str(root / "data/mixlm"), file("labels"), None, 9), "is for another task than the first model"),
         ((bert, None, file("answers"), None, 9), "has no column 'tokens'"),
     ):
         with pytest.raises(ValueError, match=message):
