@@ -135,6 +135,16 @@ def test_free_values_beat_a_grid(decoder, text, tmp_path):
         assert size[name] < size[other]
 
 
+@pytest.mark.parametrize("tokens", [3, 40])
+def test_few_tokens_will_do(tokens, encoder, tokenizer, texts):
+    data = batches(tokenizer, cut(tokenizer, texts, tokens, 16, seed=0))
+    for method, options in ((vector, {"bits": 4, "width": 2}), (kmeans, {"bits": 3}), (svd, {"ratio": 0.5})):
+        small = method.compress(encoder, data, **options)
+        assert all(p.isfinite().all() for p in small.parameters() if p.is_floating_point()), method
+        with torch.no_grad():
+            assert small(**data[0]).logits.isfinite().all()
+
+
 def test_mixed_bits_beat_one_number_of_bits(decoder, text, tmp_path):
     """Nearer to the dense model than 3 bits for all, at no more bytes; no more bits than asked for, and several."""
     data, held = text
@@ -199,6 +209,7 @@ def test_a_killed_run_goes_on(method, options, encoder, calibration, tmp_path):
         (kmeans, {"rows": 0}, "1 or more"),
         (kmeans, {"damping": 0.0}, "above 0"),
         (vector, {"bits": 9}, "give 2 to 8"),
+        (vector, {}, "1024 numbers in books for the 32 x 32 weights of .* save nothing: give fewer bits"),
         (mixed, {"bits": 1.5}, "bits 1.5 cannot be the mean of 2,3,4,8: give 2 to 8"),
         (mixed, {"choices": "two"}, "such as 2,3,4,8"),
         (mixed, {"choices": "1,4"}, "give 2 to 8"),

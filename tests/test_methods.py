@@ -41,7 +41,7 @@ OTHERS = [
     ("share", {"steps": 2}, None),
     ("smoothquant", {}, None),
     ("svd", {"ratio": 0.5}, {"ratio": 0.0}),
-    ("vector", {"bits": 8, "width": 2}, None),
+    ("vector", {"bits": 4, "width": 2, "update": False}, None),
 ]
 DECODERS = {"gqa"}  # methods for decoders alone
 LARGER = {"early_exit"}  # methods that save time and add to the bytes

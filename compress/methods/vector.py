@@ -59,6 +59,7 @@ def compress(
         allowed = f"give {BITS[0]} to {BITS[-1]}, 1 or more, 1 or more (or 'none'), above 0"
         raise ValueError(f"bits {bits}, width {width}, rows {rows}, damping {damping}: {allowed}")
     check_divides(model, paths, width, "width")
+    _check_smaller(model, paths, bits, width, rows)
     student, dtype = model if in_place else fork(model), stored_type(model)
     for shared in blocks(student, batches, gram if update else squares, "Vectors", progress):
         for inputs, moment in shared:
@@ -77,6 +78,16 @@ def compress(
         values, codes = clustered(weight, weight.new_ones(weight.shape[1]), bits, width, rows, seed, dtype)
         put(student, path, packed(codes, values, bits))
     return own(student, model)
+
+
+def _check_smaller(model: nn.Module, paths: Sequence[str], bits: int, width: int, rows: int | None) -> None:
+    """Raise ValueError for a layer whose books and codes would take more than its weights, each of 16 bits."""
+    for path in paths:
+        out, inside = model.get_submodule(path).weight.shape
+        books = out // rows_of_a_book(out, rows) * 2**bits * width
+        if books + out * inside * bits / width / 16 >= out * inside:
+            what = f"bits {bits}, width {width}: {books} numbers in books for the {out} x {inside} weights of {path}"
+            raise ValueError(f"{what} save nothing: give fewer bits, or more rows a book")
 
 
 def clustered(
