@@ -22,7 +22,7 @@ from compress.quantization import Grid, check_divides, chosen, put, round_rest, 
 from compress.structure import fork, own
 from compress.walk import Batch
 
-NEEDS = Needs(models=1, streams=1, gradients=False, matrices=5, copies=8, streamed=False)
+NEEDS = Needs(models=1, streams=1, gradients=False, matrices=5, copies=12, streamed=False)
 EXPONENTS = torch.linspace(0.0, 0.9, 10)
 
 

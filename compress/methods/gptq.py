@@ -23,7 +23,7 @@ from compress.quantization import Grid, check_divides, chosen, put, round_rest
 from compress.structure import fork, own
 from compress.walk import Batch
 
-NEEDS = Needs(models=1, streams=1, gradients=False, matrices=6, copies=8, streamed=False)
+NEEDS = Needs(models=1, streams=1, gradients=False, matrices=6, copies=10, streamed=False)
 
 
 @torch.no_grad()
