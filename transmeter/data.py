@@ -14,6 +14,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from transmeter.files import FORMATS, listed, read
+from transmeter.suggest import did_you_mean
 
 LARGEST = 1e100  # squares of what is larger overflow
 MAX_CATEGORIES = 20  # of one column; rarer ones share a column
@@ -79,15 +80,37 @@ def load(spec: str, label: str | None = None, strict: bool = True, key: str | No
     Raises ValueError for a file that is missing, empty, of no known format or without that column, and as `table`.
     """
     name, path, column = parse(spec)
-    frame = read(path)
+    return from_frame(name, read(path), column, label, strict, key, str(path))
+
+
+def from_frame(
+    name: str,
+    frame: pd.DataFrame,
+    column: str | None = None,
+    label: str | None = None,
+    strict: bool = True,
+    key: str | None = None,
+    where: str | None = None,
+) -> Table:
+    """The table in a data frame, labels and keys among its columns, as `load` finds them; where: what errors name.
+
+    Raises ValueError as `load`, and for two columns of one name.
+    """
+    where = where or name
+    frame = frame.set_axis([str(c) for c in frame.columns], axis=1)
+    if frame.columns.duplicated().any():
+        raise ValueError(f"{where} has two columns called '{frame.columns[frame.columns.duplicated()][0]}': rename one")
     column = column or (label if label and (strict or label in frame.columns) else "label")
     if column not in frame.columns:
         raise ValueError(
-            f"{path} has no label column '{column}': name it with --label or as PATH::column"
-            f" (columns: {listed(frame.columns)})"
+            f"{where} has no label column '{column}'{did_you_mean(column, frame.columns)}: name it with --label or as"
+            f" PATH::column, in Python with label= (columns: {listed(frame.columns)})"
         )
     if key and (key == column or strict and key not in frame.columns):
-        raise ValueError(f"{path} has no key column '{key}' beside its label (columns: {listed(frame.columns)})")
+        guess = did_you_mean(key, frame.columns) if key != column else ""
+        raise ValueError(
+            f"{where} has no key column '{key}' beside its label{guess} (columns: {listed(frame.columns)})"
+        )
     if len(frame) > MAX_ROWS:  # before the columns are looked at one by one, which takes long
         warnings.warn(f"{name}: {MAX_ROWS} of {len(frame)} rows are used, drawn at random", stacklevel=2)
         frame = frame.iloc[_drawn(frame[column].notna().to_numpy(), MAX_ROWS, seed=0)]

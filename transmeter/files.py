@@ -2,11 +2,15 @@
 
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from pyarrow import ArrowException
 from scipy.io import arff
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 FORMATS = ".csv, .csv.gz, .tsv, .parquet, .jsonl, .npz, .arff or a saved Hugging Face data set folder"
 _UNREADABLE = (pd.errors.ParserError, pd.errors.EmptyDataError, ArrowException, OSError, zipfile.BadZipFile, EOFError)
@@ -47,15 +51,22 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def _read_folder(path: Path) -> pd.DataFrame:
-    from datasets import ClassLabel, Dataset, load_from_disk
+    from datasets import Dataset, load_from_disk
 
     loaded = load_from_disk(str(path))
     if not isinstance(loaded, Dataset):
         raise ValueError(f"{path} holds several splits ({', '.join(loaded)}): give the folder of one of them")
-    frame = loaded.to_pandas()
-    for column, kind in loaded.features.items():
+    return from_dataset(loaded)
+
+
+def from_dataset(dataset: "Dataset") -> pd.DataFrame:
+    """A Hugging Face data set as a data frame, classes by their names."""
+    from datasets import ClassLabel
+
+    frame = dataset.to_pandas()
+    for column, kind in dataset.features.items():
         if isinstance(kind, ClassLabel):
-            frame[column] = [kind.names[i] if i is not None and i >= 0 else None for i in loaded[column]]
+            frame[column] = [kind.names[i] if i is not None and i >= 0 else None for i in dataset[column]]
     return frame
 
 

@@ -6,8 +6,9 @@ import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -17,6 +18,10 @@ from transmeter.prepare import prepare
 from transmeter.prior import Gain
 from transmeter.scorers import scorers
 from transmeter.source import Source
+from transmeter.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SHARED = ("seed", "shots", "repeats", "metric", "budget")  # settings of a ranking that a scorer may ask for
 
@@ -70,6 +75,29 @@ class Ranking:
     match: str
     rows: list[Row]
 
+    @property
+    def best(self) -> str | None:
+        """Name of the first source, None unless it helps; of a scorer without verdicts simply the first."""
+        first = next((row for row in self.rows if row.rank == 1), None)
+        return first.source if first and first.verdict in ("helps", None) else None
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a source, in order, with the fields of `Row` but for evidence and matches."""
+        names = [f.name for f in fields(Row) if f.name not in ("evidence", "matches")]
+        return pd.DataFrame([[getattr(row, n) for n in names] for row in self.rows], columns=names)
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draw every source with its interval, coloured and marked by verdict, on `ax` (None: a new figure's)."""
+        from transmeter import figure
+
+        return figure.draw(self, ax)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from transmeter import figure
+
+        return figure.html(self)
+
     def save(self, path: str | Path) -> None:
         """Write JSON under a temporary name, then rename."""
         write_json(asdict(self), Path(path))
@@ -116,7 +144,7 @@ def rank(
     repeats = usual_repeats(shots) if repeats is None else repeats
     known = scorers()
     if scorer not in known:
-        raise ValueError(f"scorer '{scorer}' is unknown: give one of {', '.join(known)}")
+        raise ValueError(f"scorer '{scorer}' is unknown{did_you_mean(scorer, known)}: give one of {', '.join(known)}")
     failed = [Row(None, None, s.name, *(None,) * 9, 0.0, s.reason) for s in sources if isinstance(s, Unusable)]
     if len(failed) == len(sources):
         raise ValueError(failed[0].error if failed else "no source is given: name at least one")
@@ -126,8 +154,11 @@ def rank(
     parameters = inspect.signature(known[scorer]).parameters
     unknown = [k for k in given if k not in parameters or k in SHARED]
     if unknown:
-        allowed = ", ".join(k for k in list(parameters)[2:] if k not in SHARED) or "none"
-        raise ValueError(f"option '{unknown[0]}' is unknown to scorer {scorer}: give {allowed}")
+        allowed = [k for k in list(parameters)[2:] if k not in SHARED]
+        guess = did_you_mean(unknown[0], allowed)
+        raise ValueError(
+            f"option '{unknown[0]}' is unknown to scorer {scorer}{guess}: give {', '.join(allowed) or 'none'}"
+        )
     if shots is not None and "shots" not in parameters:
         warnings.warn(f"scorer {scorer} looks at all labelled rows: shots are ignored", stacklevel=2)
         shots = None
