@@ -122,7 +122,10 @@ CALIBRATE = ("calibrate", str(MODEL), "--out", "OUT", "--target", MATH)
         (("rank", VA, HUNGARIAN, "--shots", "60"), "at least 61 are needed for --shots 60"),
         (("rank", VA, HUNGARIAN, "--shots", "0"), "--shots"),
         (("rank", VA, HUNGARIAN, "--repeats", "1"), "--repeats"),
-        (("rank", VA, HUNGARIAN, "--scorer", "logmee"), "scorer 'logmee' is unknown: give one of alignment, cls, gbc"),
+        (
+            ("rank", VA, HUNGARIAN, "--scorer", "logmee"),
+            "scorer 'logmee' is unknown, did you mean 'logme'?: give one of alignment, cls, gbc",
+        ),
         (("rank", VA, HUNGARIAN, "--set", "stepz=3"), "--set stepz=3 is not understood: give OPTION=VALUE with one of"),
         (("rank", VA, HUNGARIAN, "--set", "steps=many"), "'many' is not a whole number"),
         (("rank", VA, HUNGARIAN, "--set", "reconstruction=nan"), "'nan' is not a number"),

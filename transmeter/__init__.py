@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transmeter.api import rank as rank
+    from transmeter.classifier import TransferClassifier as TransferClassifier
     from transmeter.ranking import Ranking as Ranking
 
-_WHERE = {"rank": "api", "Ranking": "ranking"}
-__all__ = ["Ranking", "rank"]
+_WHERE = {"rank": "api", "TransferClassifier": "classifier", "Ranking": "ranking"}
+__all__ = ["Ranking", "TransferClassifier", "rank"]
 
 
 def __getattr__(name: str) -> object:

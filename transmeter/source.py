@@ -13,7 +13,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from transmeter.data import Encoder, Table
+from transmeter.data import Table
+from transmeter.encoding import Encoder
 from transmeter.modules import Branch, Trunk
 from transmeter.ridge import loo_skill
 from transmeter.training import Data, Schedule, Stack, Terms, fit

@@ -45,20 +45,34 @@ def featurise(
     of words and an SVD, fitted on the texts of all tables together. cache: folder for what an encoder gave. Raises
     ValueError for an encoder that cannot be loaded.
     """
-    columns = [[c for c in t.columns if is_text(t.features[c])] for t in tables]
-    joined = [t.features[c].fillna("").agg(" ".join, axis=1).str.strip().tolist() for t, c in zip(tables, columns) if c]
-    if not joined:
+    columns = [text_columns(t.features) for t in tables]
+    texts = [joined(t.features, c) for t, c in zip(tables, columns) if c]
+    if not texts:
         return list(tables)
-    states = iter([embed(j, encoder, cache) for j in joined] if encoder else tfidf(joined, seed))
-    return [_replaced(t, c, next(states)) if c else t for t, c in zip(tables, columns)]
+    states = iter([embed(j, encoder, cache) for j in texts] if encoder else tfidf(texts, seed))
+    return [
+        replace(t, features=with_states(t.name, t.features, c, next(states))) if c else t
+        for t, c in zip(tables, columns)
+    ]
 
 
-def _replaced(table: Table, columns: list[str], states: np.ndarray) -> Table:
+def text_columns(features: pd.DataFrame) -> list[str]:
+    """Names of the columns that hold texts."""
+    return [c for c in features if is_text(features[c])]
+
+
+def joined(features: pd.DataFrame, columns: list[str]) -> list[str]:
+    """One text a row: those of the columns, joined by a space."""
+    return features[columns].fillna("").agg(" ".join, axis=1).str.strip().tolist()
+
+
+def with_states(name: str, features: pd.DataFrame, columns: list[str], states: np.ndarray) -> pd.DataFrame:
+    """The features with columns `text dimension 0`.. of states (n, h) in the place of the text columns."""
     names = [f"text dimension {i}" for i in range(states.shape[1])]
-    if set(names) & set(table.features):
-        raise ValueError(f"{table.name} has texts and a column called 'text dimension ..': rename that")
-    numbers = pd.DataFrame(states.astype(np.float64), columns=names, index=table.features.index)
-    return replace(table, features=pd.concat([table.features.drop(columns=columns), numbers], axis=1))
+    if set(names) & set(features):
+        raise ValueError(f"{name} has texts and a column called 'text dimension ..': rename that")
+    numbers = pd.DataFrame(states.astype(np.float64), columns=names, index=features.index)
+    return pd.concat([features.drop(columns=columns), numbers], axis=1)
 
 
 def tfidf(texts: Sequence[Sequence[str]], seed: int = 0) -> list[np.ndarray]:
