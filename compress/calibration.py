@@ -161,20 +161,26 @@ def describe(path: Path) -> dict[str, object]:
 
 
 def draw(
-    path: Path, texts: Sequence[Text], model: nn.Module, tokenizer: PreTrainedTokenizerBase, tokens: int, seed: int = 0
+    path: Path | None,
+    texts: Sequence[Text],
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: int,
+    seed: int = 0,
 ) -> tuple[list[list[int]], dict[str, object]]:
-    """Sequences of `tokens` tokens of the texts read from `path`, and what the model card says of them.
+    """Sequences of `tokens` tokens of the texts read from `path` (None: from no file), and what the card says of them.
 
     A set that `save` wrote is taken as it is. Warns of fewer tokens than asked for; raises ValueError for texts of less
     than two tokens each.
     """
-    used = describe(path)
+    used = describe(path) if path else {}
+    name = path or "calibration"
     budget, order = (sys.maxsize, None) if "provenance" in used else (tokens, seed)
     sequences = cut(tokenizer, texts, budget, context(model, MAX_LENGTH), order)
     if not sequences:
         reason = "a sequence needs at least two tokens: give longer texts or more --tokens"
-        raise ValueError(f"{path} gives nothing to calibrate on with {tokens} tokens: {reason}")
+        raise ValueError(f"{name} gives nothing to calibrate on with {tokens} tokens: {reason}")
     found = sum(map(len, sequences))
     if found < budget < sys.maxsize:
-        warnings.warn(f"{path} holds {found} tokens, fewer than the {tokens} asked for: all are used", stacklevel=2)
-    return sequences, {"texts": str(path), "tokens": found, "seed": seed, **used}
+        warnings.warn(f"{name} holds {found} tokens, fewer than the {tokens} asked for: all are used", stacklevel=2)
+    return sequences, {"texts": str(name), "tokens": found, "seed": seed, **used}

@@ -61,14 +61,22 @@ def load(
         tokenizer = AutoTokenizer.from_pretrained(source, config=model.config)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
-    modeling.densify(model)
-    modeling.linearise(model)
+    adopt(model, tokenizer, str(source))
     if not stream:  # what streams is read into memory of torch's own
         _align(model)
     model.config.dtype = stored
-    _check(source, model, tokenizer)
+    return model, tokenizer
+
+
+def adopt(model: nn.Module, tokenizer: PreTrainedTokenizerBase, name: str = "the model") -> nn.Module:
+    """A model of transformers as methods take it, changed in place, its tokenizer too: linear layers, weights and
+    padding that are sound. Raises ValueError as `load`."""
+    _check_head(name, modeling.base_class(model).__name__)
+    modeling.densify(model)
+    modeling.linearise(model)
+    _check(name, model, tokenizer)
     _agree(model, tokenizer)
-    return model.eval(), tokenizer
+    return model.eval()
 
 
 def skeleton(source: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
@@ -161,11 +169,15 @@ def hash_of(source: str | Path) -> str:
 def base_of(source: str | Path, config: Mapping[str, object]) -> type:
     """The transformers class of a model, or of which it is the compressed kind. Raises ValueError as `load`."""
     name = (config.get("architectures") or ["(none)"])[0].removeprefix("Compressed")
-    base = getattr(transformers, name, None)
-    if base is None or not name.endswith(tuple(HEADS)):
+    _check_head(source, name)
+    return getattr(transformers, name)
+
+
+def _check_head(source: str | Path, name: str) -> None:
+    """Raise ValueError unless `name` is a class of transformers with one of the `HEADS`."""
+    if not hasattr(transformers, name) or not name.endswith(tuple(HEADS)):
         wanted = f"give a class of transformers that ends in {', '.join(HEADS)}"
         raise ValueError(f"{source}: architecture '{name}' has no head to compress for: {wanted}")
-    return base
 
 
 def config_of(source: str | Path) -> dict:
@@ -208,7 +220,9 @@ def check_output(out: str | Path) -> Path:
 
 
 @torch.no_grad()
-def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, out: str | Path, card: Mapping[str, object]) -> Path:
+def save(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, out: str | Path, card: Mapping[str, object] | None = None
+) -> Path:
     """Write a folder that reloads exactly, compare before it gets its name, and return it.
 
     Weights take the type that they were stored in (`config.dtype`). What changed in the layers goes to config.json and
@@ -233,7 +247,7 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, out: str | Path, 
             shutil.copy(file, partial)
         streams = offload.store_of(stored) is not None
         note = {"reloaded": "block by block, not by transformers alone"} if streams else {}
-        (partial / "compression.json").write_text(json.dumps(dict(card) | note, indent=1), encoding="utf-8")
+        (partial / "compression.json").write_text(json.dumps(dict(card or {}) | note, indent=1), encoding="utf-8")
         del stored
         _compare(partial, reference, streams)
         if out.exists():

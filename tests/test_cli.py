@@ -140,7 +140,7 @@ CALIBRATE = ("calibrate", str(MODEL), "--out", "OUT", "--target", MATH)
         ((*CALIBRATE, "--candidate", "none.txt"), "none.txt does not exist"),
         ((*CALIBRATE, "--candidate", MATH, "--candidate", MATH), "same name"),
         ((*CALIBRATE, "--candidate", MATH, "--mix", "2"), "--mix 2 is out of range: give 1 to 1"),
-        ((*COMPRESS, "kprun"), "method 'kprun' is unknown: give one of "),
+        ((*COMPRESS, "kprun"), "method 'kprun' is unknown, did you mean 'kprune'?: give one of "),
         ((*COMPRESS, "kprune", "--method", "wanda", "--set", "pattern=2-4"), "give N:M, N of every M inputs stay"),
         ((*COMPRESS, "kprune", "--set", "ratio=1.5"), "0 <= ratio < 1"),
         ((*COMPRESS, "kprune", "--set", "ratio=half"), "'half' is not a number"),
