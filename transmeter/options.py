@@ -41,6 +41,7 @@ class Bytes(click.ParamType):
 
 SECONDS = Seconds()
 BYTES = Bytes()
+seed_option = click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of every random draw.")
 
 
 class Group(click.Group):
