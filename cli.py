@@ -73,10 +73,11 @@ def calibrate(model, target, candidates, tokens, mix, seed, out) -> None:
     from compress import calibration, models
     from compress.texts import read_texts
     from transmeter import data, ranking, show
+    from transmeter.specs import parse
 
     quiet()
     models.check_output(out)
-    paths = dict(data.parse(c)[:2] for c in candidates)
+    paths = dict(parse(c)[:2] for c in candidates)
     if len(paths) < len(candidates):
         raise ValueError("two candidates have the same name: name them apart as NAME=TEXTS")
     if not 1 <= mix <= len(paths):

@@ -107,6 +107,7 @@ def validate(
     from transmeter import agreement, data, ranking, show, truth
     from transmeter.prepare import prepare
     from transmeter.source import Source
+    from transmeter.specs import parse
 
     check_parent(out)
     found = ranking.load(ranked) if ranked else None
@@ -115,8 +116,8 @@ def validate(
         raise ValueError(f"--shots {shots} differs from the ranking's {found.shots}: gains depend on it, leave it out")
     if found and metric is not None and metric != found.metric:
         raise ValueError(f"--metric {metric} differs from the ranking's {found.metric}: leave it out")
-    if found and data.parse(target)[0] != found.target:
-        raise ValueError(f"{ranked} ranks sources for '{found.target}', not for '{data.parse(target)[0]}'")
+    if found and parse(target)[0] != found.target:
+        raise ValueError(f"{ranked} ranks sources for '{found.target}', not for '{parse(target)[0]}'")
     if found and (match, encoder) != (found.match, found.encoder):
         used = f"--match {found.match}" + (f" --encoder {found.encoder}" if found.encoder else "")
         raise ValueError(f"the ranking was made with {used}: give the same")
