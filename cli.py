@@ -8,25 +8,21 @@ from pathlib import Path
 
 import click
 
+from transmeter import commands
 from transmeter.options import (
     BYTES,
-    SECONDS,
     Group,
     Ordered,
     check_parent,
-    compared,
     convert,
     in_order,
     listing,
     quiet,
-    user_cache,
-    warn_of_same_file,
+    seed_option,
 )
 
-METRICS = ("balanced_accuracy", "accuracy")
 EXPORTS = ("compressed-tensors", "torchao", "torchao-dynamic", "onnx")
 TOKENS = 100_000  # that perplexity is measured on
-seed_option = click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of every random draw.")
 tokens_option = click.option("--tokens", default=20_000, show_default=True, type=click.IntRange(1))
 
 resume_option = click.option("--resume", is_flag=True, help="Go on with a run of the same options that was stopped.")
@@ -56,136 +52,8 @@ def main() -> None:
     """Which data should I use? Rank source data sets, choose calibration data, and compress models with it."""
 
 
-@main.command()
-@compared
-@click.option("--shots", type=click.IntRange(1), help="Labelled rows a class to train on; the rest only measures.")
-@click.option(
-    "--repeats", type=click.IntRange(2), help="Of the comparison, at most. Default: 40 of shots, 10 of folds."
-)
-@click.option("--budget", type=SECONDS, help="Time after which no new round begins, such as 60s or 2m.")
-@click.option("--scorer", default="transmeter", show_default=True, help="See: transmeter scorers.")
-@click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Option of the scorer.")
-@click.option("--metric", default="balanced_accuracy", show_default=True, type=click.Choice(METRICS))
-@seed_option
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write ranking.json.")
-@click.option("--format", "shape", default="table", show_default=True, type=click.Choice(["table", "json", "csv"]))
-def rank(
-    target,
-    sources,
-    label,
-    cache,
-    key,
-    match,
-    encoder,
-    shots,
-    repeats,
-    budget,
-    scorer,
-    settings,
-    metric,
-    seed,
-    out,
-    shape,
-) -> None:
-    """Rank SOURCE data sets by the gain that they bring to TARGET.
-
-    TARGET and SOURCE are [NAME=]PATH[::LABEL_COLUMN]: csv, csv.gz, tsv, parquet, jsonl, npz, arff or a data set folder.
-    Target rows with an empty label are unlabelled rows.
-
-    Example: transmeter rank mine.csv a.csv b=other/b.csv::diagnosis
-    """
-    from transmeter import data, ranking, show
-    from transmeter.scorers import scorers
-
-    quiet()
-    check_parent(out)
-    if scorer not in scorers():
-        raise ValueError(f"scorer '{scorer}' is unknown: give one of {', '.join(scorers())}")
-    options = convert(scorers()[scorer], settings, ranking.SHARED)
-    warn_of_same_file(target, sources)
-    found = ranking.rank(
-        data.load(target, label, key=key),
-        data.load_all(sources, label, key),
-        scorer,
-        shots=shots,
-        repeats=repeats,
-        budget=budget,
-        seed=seed,
-        metric=metric,
-        options=options,
-        cache=cache or user_cache(),
-        encoder=encoder,
-        match=match,
-    )
-    if out:
-        found.save(out)
-    click.echo(show.text(found, shape), nl=False)
-
-
-@main.command()
-@compared
-@click.option("--ranking", "ranked", type=click.Path(path_type=Path), help="ranking.json of these sources to check.")
-@click.option("--shots", type=click.IntRange(1), help="As in rank; default: as in --ranking.")
-@click.option("--repeats", default=24, show_default=True, type=click.IntRange(2))
-@click.option("--steps", default=80, show_default=True, type=click.IntRange(1), help="Of training, in every arm.")
-@click.option("--metric", type=click.Choice(METRICS), help="Default: that of --ranking, else balanced_accuracy.")
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Other than the ranking's.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write truth.json.")
-def validate(
-    target, sources, label, cache, key, match, encoder, ranked, shots, repeats, steps, metric, seed, out
-) -> None:
-    """Measure what every SOURCE truly brings to TARGET by full transfer, and check a ranking against it.
-
-    Every arm has the same labelled rows, fresh layers and steps; controls must not help: permuted weights, shuffled
-    labels, a Gaussian mixture, no source with another seed. Example: transmeter validate mine.csv a.csv b.csv
-    --ranking ranking.json
-    """
-    from transmeter import agreement, data, ranking, show, truth
-    from transmeter.prepare import prepare
-    from transmeter.source import Source
-
-    check_parent(out)
-    found = ranking.load(ranked) if ranked else None
-    predicted = {row.source: row for row in found.rows if row.error is None} if found else {}
-    if found and shots is not None and shots != found.shots:
-        raise ValueError(f"--shots {shots} differs from the ranking's {found.shots}: gains depend on it, leave it out")
-    if found and metric is not None and metric != found.metric:
-        raise ValueError(f"--metric {metric} differs from the ranking's {found.metric}: leave it out")
-    if found and data.parse(target)[0] != found.target:
-        raise ValueError(f"{ranked} ranks sources for '{found.target}', not for '{data.parse(target)[0]}'")
-    if found and (match, encoder) != (found.match, found.encoder):
-        used = f"--match {found.match}" + (f" --encoder {found.encoder}" if found.encoder else "")
-        raise ValueError(f"the ranking was made with {used}: give the same")
-    if found and seed == found.seed:
-        raise ValueError(f"--seed {seed} is the ranking's own, so that both see the same draws: give another")
-    warn_of_same_file(target, sources)
-    wanted, tables = data.load(target, label, key=key), data.load_all(sources, label, key)
-    for table in tables:
-        if isinstance(table, data.Unusable):
-            warnings.warn(f"{table.name} is left out: {table.reason}", stacklevel=2)
-    usable = [t for t in tables if isinstance(t, data.Table)]
-    missing = [t.name for t in usable if found and t.name not in predicted]
-    if missing or not usable:
-        raise ValueError(f"{ranked} does not rank '{missing[0]}'" if missing else "no source is usable")
-    cache = cache or user_cache()
-    wanted, usable, _ = prepare(wanted, usable, encoder, match, cache / "texts")
-    true = truth.measure(
-        [Source(t, cache) for t in usable],
-        wanted,
-        shots=found.shots if found else shots,
-        repeats=repeats,
-        seed=seed,
-        metric=found.metric if found else metric or METRICS[0],
-        steps=steps,
-    )
-    if out:
-        true.save(out)
-    rows = [predicted[arm.name] for arm in true.sources] if found else []
-    order = agreement.order([r.score for r in rows], [a.gain_pp for a in true.sources]) if rows else None
-    gains = [row.gain for row in rows if row.gain]
-    true_gains = [(a.gain_pp, a.error_pp) for a in true.sources]
-    honesty = agreement.honesty(gains, *zip(*true_gains)) if gains else None
-    click.echo(show.truth_text(true, predicted, order, honesty), nl=False)
+for command in (commands.rank, commands.validate, commands.scorers):
+    main.add_command(command)
 
 
 @main.command()
@@ -205,10 +73,11 @@ def calibrate(model, target, candidates, tokens, mix, seed, out) -> None:
     from compress import calibration, models
     from compress.texts import read_texts
     from transmeter import data, ranking, show
+    from transmeter.specs import parse
 
     quiet()
     models.check_output(out)
-    paths = dict(data.parse(c)[:2] for c in candidates)
+    paths = dict(parse(c)[:2] for c in candidates)
     if len(paths) < len(candidates):
         raise ValueError("two candidates have the same name: name them apart as NAME=TEXTS")
     if not 1 <= mix <= len(paths):
@@ -428,15 +297,6 @@ def report(inputs, out) -> None:
     check_parent(out)
     page.write(inputs, out)
     click.echo(str(out))
-
-
-@main.command("scorers")
-def list_scorers() -> None:
-    """The scorers with their options."""
-    from transmeter.ranking import SHARED
-    from transmeter.scorers import scorers
-
-    listing(scorers(), SHARED)
 
 
 @main.command("methods")

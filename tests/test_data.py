@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transmeter import data, encoding
+from transmeter import data, encoding, specs
 
 
 def write(frame, path):
@@ -55,7 +55,7 @@ def test_saved_data_set_folder_with_class_labels(frame, tmp_path):
 
 def test_names_and_label_columns(frame, tmp_path):
     path = write(frame.rename(columns={"label": "outcome"}), tmp_path / "b.csv.gz")
-    assert data.parse(f"mine={path}::outcome") == ("mine", path, "outcome")
+    assert specs.parse(f"mine={path}::outcome") == ("mine", path, "outcome")
     assert data.load(f"mine={path}::outcome").name == "mine"
     assert data.load(str(path), "outcome").name == "b"
     with pytest.raises(ValueError, match="no label column 'label'.*--label.*outcome"):

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from transmeter.files import FORMATS, listed, read
+from transmeter.specs import parse
 from transmeter.suggest import did_you_mean
 
 LARGEST = 1e100  # squares of what is larger overflow
 MAX_ROWS = 20_000  # of a table that is used; more are sampled
-_ENDINGS = re.compile(r"(\.csv|\.tsv|\.parquet|\.arff|\.txt|\.jsonl|\.npz)?(\.gz)?$", re.IGNORECASE)
 _DATE = re.compile(
     r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([ T].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}( .*)?"
     r"|[A-Za-z]{3,9}\.? \d{1,2},? \d{4}|\d{1,2}\.?[ -][A-Za-z]{3,9}[ -]\d{2,4}"
@@ -57,15 +57,6 @@ class Table:
         keys = None if self.keys is None else self.keys[rows]
         features = self.features.iloc[rows].reset_index(drop=True)
         return replace(self, features=features, labels=self.labels[rows], keys=keys)
-
-
-def parse(spec: str) -> tuple[str, Path, str | None]:
-    """(name, path, label column or None) of `NAME=PATH::column`; name and column may be left out."""
-    name, text = None, spec
-    if "=" in spec and not Path(spec.partition("::")[0]).exists():
-        name, _, text = spec.partition("=")
-    path, _, column = text.partition("::")
-    return name or _ENDINGS.sub("", Path(path).name), Path(path), column or None
 
 
 def load(spec: str, label: str | None = None, strict: bool = True, key: str | None = None) -> Table:

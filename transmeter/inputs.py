@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from transmeter.data import Table, Unusable, from_frame, load, parse, table
+from transmeter.data import Table, Unusable, from_frame, load, table
 from transmeter.files import FORMATS, from_dataset
+from transmeter.specs import parse
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -41,6 +41,7 @@ class Bytes(click.ParamType):
 
 SECONDS = Seconds()
 BYTES = Bytes()
+seed_option = click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of every random draw.")
 
 
 class Group(click.Group):
@@ -135,7 +136,7 @@ def user_cache() -> Path:
 
 def warn_of_same_file(target: str, sources: tuple[str, ...]) -> None:
     """Warn of a source that is the target's own file."""
-    from transmeter.data import parse
+    from transmeter.specs import parse
 
     for name, path, _ in map(parse, sources):
         if path.resolve() == parse(target)[1].resolve():
