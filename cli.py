@@ -52,7 +52,7 @@ def main() -> None:
     """Which data should I use? Rank source data sets, choose calibration data, and compress models with it."""
 
 
-for command in (commands.rank, commands.validate, commands.scorers):
+for command in (commands.rank, commands.validate, commands.transfer, commands.scorers):
     main.add_command(command)
 
 

@@ -90,9 +90,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         table = self._table(frame, column_or_1d(y, warn=True), keys)
         self.text_columns_ = text_columns(table.features)
         if self.text_columns_ and not self.encoder:
-            raise ValueError(
-                f"column '{self.text_columns_[0]}' holds texts: give encoder=FOLDER of a model, or drop it"
-            )
+            raise ValueError(f"column '{self.text_columns_[0]}' holds texts: give the folder of an encoder, or drop it")
         cache = Path(self.cache) if self.cache else None
         given = [] if self.source is None else [as_table(self.source, None, self.label, self.key)]
         target, sources, matches = prepare(table, given, self.encoder, self.match, cache and cache / "texts")
@@ -150,6 +148,13 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             partial.rename(path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+    def predictions(self, X: ArrayLike) -> pd.DataFrame:  # noqa: N803
+        """A column `prediction`, and `probability CLASS` for every class, of rows X as `predict` takes them."""
+        chances = self.predict_proba(X)
+        found = pd.DataFrame(chances, columns=[f"probability {c}" for c in self.classes_])
+        found.insert(0, "prediction", self.classes_[chances.argmax(1)])
+        return found
 
     @classmethod
     def load(cls, path: str | Path) -> "TransferClassifier":

@@ -1,6 +1,8 @@
-"""The commands that need transmeter alone: rank, validate, scorers."""
+"""The commands that need transmeter alone: rank, validate, transfer, scorers."""
 
+import json
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -151,6 +153,51 @@ def validate(
     true_gains = [(a.gain_pp, a.error_pp) for a in true.sources]
     honesty = agreement.honesty(gains, *zip(*true_gains)) if gains else None
     click.echo(show.truth_text(true, predicted, order, honesty), nl=False)
+
+
+@click.command()
+@compared
+@click.option(
+    "--predict", type=click.Path(path_type=Path), metavar="FILE", help="Rows to predict, with TARGET's columns."
+)
+@click.option("--repeats", type=click.IntRange(2), help="Of the check on held-out rows. Default: 10 of 5 folds.")
+@click.option("--metric", default="balanced_accuracy", show_default=True, type=click.Choice(METRICS))
+@seed_option
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the model.")
+@click.option("--format", "shape", default="table", show_default=True, type=click.Choice(["table", "json"]))
+def transfer(target, sources, label, cache, key, match, encoder, predict, repeats, metric, seed, out, shape) -> None:
+    """Train a classifier for TARGET that starts from SOURCE, check it on held-out rows, and save it.
+
+    Writes classifier.safetensors and classifier.json (for transmeter.TransferClassifier.load), transfer.json with the
+    check and, with --predict, predictions.csv with the probability of every class.
+
+    Example: transmeter transfer mine.csv a.csv --predict new.csv --out model
+    """
+    from transmeter import data, heldout, show
+    from transmeter.classifier import TransferClassifier
+    from transmeter.files import check_new_folder, read
+    from transmeter.prepare import prepare
+    from transmeter.source import Source
+
+    quiet()
+    check_new_folder(out)
+    if len(sources) > 1:
+        raise ValueError(f"{len(sources)} sources are given: rank them, then transfer from the best one")
+    warn_of_same_file(target, sources)
+    wanted, source = data.load(target, label, key=key), data.load(sources[0], label, strict=False, key=key)
+    rows = data.rows_like(wanted, str(predict), read(predict)) if predict else None
+    cache = cache or user_cache()
+    settings = {"match": match, "encoder": encoder, "random_state": seed, "cache": cache}
+    classifier = TransferClassifier(source, **settings).fit(wanted.features, wanted.labels, keys=wanted.keys)
+    prepared, (table,), _ = prepare(wanted, [source], encoder, match, cache / "texts")
+    check = heldout.check(Source(table, cache, seed), prepared, repeats=repeats, seed=seed, metric=metric)
+    classifier.save(out)
+    data.write_json(asdict(check), out / "transfer.json")
+    if rows is not None:
+        classifier.predictions(rows).to_csv(out / "predictions.csv", index=False)
+    text = json.dumps(asdict(check), indent=1) + "\n" if shape == "json" else show.check_text(check)
+    click.echo(text, nl=False)
+    click.echo(f"{out}: {classifier.learner_}" + (f", {len(rows)} predictions" if predict else ""), err=True)
 
 
 @click.command()

@@ -192,6 +192,14 @@ def conform(name: str, features: pd.DataFrame, numeric: Sequence[str], categoric
     return pd.DataFrame({c: found[c] for c in (*numeric, *categorical)}).reset_index(drop=True)
 
 
+def rows_like(known: Table, name: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """The feature columns of `known` in another data frame, whose other columns are left out. Raises ValueError as
+    `conform`."""
+    numeric = [c for c in known.columns if pd.api.types.is_float_dtype(known.features[c])]
+    found = conform(name, frame, numeric, [c for c in known.columns if c not in numeric])
+    return found[known.columns]
+
+
 def label_texts(values: pd.Series | np.ndarray) -> np.ndarray:
     """(n,) labels or keys as text, None for an empty one. Raises ValueError for lists."""
     given = pd.Series(values).tolist()

@@ -205,17 +205,12 @@ def _rows(tables: Sequence[Table], scored: Sequence[tuple[Score | str, float]]) 
     rows = []
     for position, ((name, score, seconds), group) in enumerate(zip(done, groups), start=1):
         gain, outcome = score.gain, score.outcome
-        fields = (gain.mean, gain.low, gain.high, gain.p_negative, verdict(gain)) if gain else (None,) * 5
+        fields = (gain.mean, gain.low, gain.high, gain.p_negative, gain.verdict) if gain else (None,) * 5
         measured = (len(outcome.difference), outcome.baseline, asdict(outcome.evidence)) if outcome else None
         fields += measured or (0 if gain else None, None, None)
         rows.append(Row(position, group, name, score.value, *fields, seconds, None))
     failed = [(t.name, s, seconds) for t, (s, seconds) in zip(tables, scored) if isinstance(s, str)]
     return rows + [Row(None, None, n, *(None,) * 9, seconds, reason) for n, reason, seconds in failed]
-
-
-def verdict(gain: Gain) -> str:
-    """helps or hurts where the 95 % interval excludes zero, else no evidence."""
-    return "helps" if gain.low > 0 else "hurts" if gain.high < 0 else "no evidence"
 
 
 def tie_groups(scores: Sequence[Score]) -> list[int]:
