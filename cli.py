@@ -3,12 +3,12 @@
 import json
 import sys
 import warnings
-from functools import partial
 from pathlib import Path
 
 import click
 
 from transmeter import commands
+from transmeter import config as defaults
 from transmeter.options import (
     BYTES,
     Group,
@@ -16,9 +16,11 @@ from transmeter.options import (
     check_parent,
     convert,
     in_order,
+    listen,
     listing,
     quiet,
     seed_option,
+    tell,
 )
 
 EXPORTS = ("compressed-tensors", "torchao", "torchao-dynamic", "onnx")
@@ -48,8 +50,26 @@ def machine_options(command):
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="transmeter")
-def main() -> None:
-    """Which data should I use? Rank source data sets, choose calibration data, and compress models with it."""
+@click.option("-q", "--quiet", "silent", is_flag=True, help="Nothing on stderr but errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Say on stderr what is decided, and why.")
+@click.option("--config", type=click.Path(path_type=Path), help="Defaults of options. [default: ./transmeter.toml]")
+@click.pass_context
+def main(ctx, silent, verbose, config) -> None:
+    """Which data should I use? Rank source data sets, choose calibration data, and compress models with it.
+
+    Example: transmeter rank mine.csv a.csv b.csv --shots 5
+
+    \b
+    transmeter.toml sets defaults, a section a command:
+      [rank]
+      shots = 5
+
+    \b
+    To complete commands and options by Tab (bash; zsh and fish likewise), in ~/.bashrc:
+      eval "$(_TRANSMETER_COMPLETE=bash_source transmeter)"
+    """
+    listen(silent, verbose)
+    ctx.default_map = defaults.read(config, main)
 
 
 for command in (commands.rank, commands.validate, commands.transfer, commands.scorers):
@@ -170,7 +190,6 @@ def _compress(model, steps, calibration, out, tokens, seed, file, metric, machin
     quiet()
     device, dtype, batch_size, memory = machine
     models.check_output(out)
-    tell = partial(click.echo, err=True)
     try:
         job.run(
             model,
@@ -229,7 +248,7 @@ def sweep(
         tokens=tokens,
         seed=seed,
         machine=job.Machine(device, getattr(torch, dtype), batch_size, memory),
-        tell=partial(click.echo, err=True),
+        tell=tell,
     )
     click.echo(show.sweep(found), nl=False)
 

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import logging
 import math
 import os
 import shutil
@@ -29,6 +30,7 @@ from compress.structure import fork
 from compress.texts import batches, read_texts
 from compress.walk import Batch
 
+LOG = logging.getLogger(__name__)
 SHARED = ("in_place", "progress", "seed", "teacher")  # arguments of a method that are not options of one step
 
 
@@ -83,6 +85,7 @@ def run(
     sequences, used = [], None
     if texts is not None:
         sequences, used = calibration.draw(texts, read_texts(texts), sizes, tokenizer, tokens, seed)
+        LOG.info("calibration: %s", used)
     cpu = batches(tokenizer, sequences, machine.batch_size)
     stream = False
     if machine.device != "auto" and cpu:  # auto spreads the model over what there is
@@ -137,7 +140,9 @@ def _run(
     data = [{k: v.to(net.device) for k, v in b.items()} for b in cpu]
     for index, (step, folder) in enumerate(zip(steps, folders)):
         if index < finished:
+            LOG.info("step %d of %d: %s is read from %s", index + 1, len(steps), step.method, folder)
             continue
+        LOG.info("step %d of %d: %s, options %s", index + 1, len(steps), step.method, dict(step.options))
         start = time.perf_counter()
         net = apply(net, data, step, seed, original if index else None, Progress(folder))
         seconds = time.perf_counter() - start

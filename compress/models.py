@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from compress import layers, modeling, offload, walk
+from compress.suggest import absent
 
 AUTO_CLASSES = (
     "AutoModelForCausalLM",
@@ -196,7 +197,10 @@ def config_of(source: str | Path) -> dict:
     try:
         return AutoConfig.from_pretrained(str(source)).to_dict()
     except (OSError, ValueError):
-        message = f"{source} is neither a model folder nor a hub name that can be reached from here: give a folder"
+        guess = absent(Path(source)).partition("does not exist")[2]
+        message = (
+            f"{source} is neither a model folder nor a hub name that can be reached from here{guess}: give a folder"
+        )
         raise ValueError(message) from None
 
 

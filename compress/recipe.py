@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from compress.methods import did_you_mean
+from compress.suggest import did_you_mean
 
 KEYS = ("model", "steps", "out", "calibration", "tokens", "seed", "data", "metric")
 

@@ -5,6 +5,7 @@ of hidden states (one (batch, tokens, width) a batch) replaces a cache of every 
 """
 
 import warnings
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -196,6 +197,7 @@ def warn_of_few_tokens(batches: Sequence[Batch], features: int) -> None:
 
 
 def track(steps: Iterable[T], what: str) -> Iterable[T]:
-    """`steps` with a progress bar on stderr, quiet when that is not a terminal."""
+    """`steps` with a progress bar on stderr, quiet when that is not a terminal or only errors are logged."""
     console = Console(stderr=True)
-    return progress.track(steps, what, console=console, disable=not console.is_terminal)
+    shown = console.is_terminal and logging.getLogger(__name__).isEnabledFor(logging.WARNING)
+    return progress.track(steps, what, console=console, disable=not shown)

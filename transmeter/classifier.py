@@ -117,7 +117,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: ArrayLike) -> np.ndarray:  # noqa: N803
         """(n,) the likeliest class of each row."""
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        chances = self.predict_proba(X)
+        return self.classes_[chances.argmax(1)]
 
     def save(self, path: str | Path) -> None:
         """Write a new folder: weights as safetensors, the rest as JSON, nothing pickled.

@@ -15,9 +15,11 @@ from transmeter.options import (
     listing,
     quiet,
     seed_option,
+    tell,
     user_cache,
     warn_of_same_file,
 )
+from transmeter.suggest import did_you_mean
 
 METRICS = ("balanced_accuracy", "accuracy")
 
@@ -66,7 +68,8 @@ def rank(
     quiet()
     check_parent(out)
     if scorer not in scorers():
-        raise ValueError(f"scorer '{scorer}' is unknown: give one of {', '.join(scorers())}")
+        guess = did_you_mean(scorer, scorers())
+        raise ValueError(f"scorer '{scorer}' is unknown{guess}: give one of {', '.join(scorers())}")
     options = convert(scorers()[scorer], settings, ranking.SHARED)
     warn_of_same_file(target, sources)
     found = ranking.rank(
@@ -197,7 +200,7 @@ def transfer(target, sources, label, cache, key, match, encoder, predict, repeat
         classifier.predictions(rows).to_csv(out / "predictions.csv", index=False)
     text = json.dumps(asdict(check), indent=1) + "\n" if shape == "json" else show.check_text(check)
     click.echo(text, nl=False)
-    click.echo(f"{out}: {classifier.learner_}" + (f", {len(rows)} predictions" if predict else ""), err=True)
+    tell(f"{out}: {classifier.learner_}" + (f", {len(rows)} predictions" if predict else ""))
 
 
 @click.command()

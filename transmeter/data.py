@@ -1,6 +1,7 @@
 """Tables: reading them from files, and turning mixed columns into numbers."""
 
 import json
+import logging
 import os
 import re
 import warnings
@@ -13,8 +14,9 @@ import pandas as pd
 
 from transmeter.files import FORMATS, listed, read
 from transmeter.specs import parse
-from transmeter.suggest import did_you_mean
+from transmeter.suggest import absent, did_you_mean
 
+LOG = logging.getLogger(__name__)
 LARGEST = 1e100  # squares of what is larger overflow
 MAX_ROWS = 20_000  # of a table that is used; more are sampled
 _DATE = re.compile(
@@ -103,7 +105,18 @@ def from_frame(
         warnings.warn(f"{name}: {MAX_ROWS} of {len(frame)} rows are used, drawn at random", stacklevel=2)
         frame = frame.iloc[_drawn(frame[column].notna().to_numpy(), MAX_ROWS, seed=0)]
     keys = frame[key] if key in frame.columns else None
-    return table(name, frame.drop(columns=[column] if keys is None else [column, key]), frame[column], keys)
+    found = table(name, frame.drop(columns=[column] if keys is None else [column, key]), frame[column], keys)
+    kinds = [pd.api.types.is_float_dtype(found.features[c]) for c in found.columns]
+    labelled = f"{int((found.codes >= 0).sum())} labelled by '{column}' as {listed(pd.Index(found.classes))}"
+    LOG.info(
+        "%s: %d rows, %s; %d numeric columns, %d others",
+        name,
+        len(found),
+        labelled,
+        sum(kinds),
+        len(kinds) - sum(kinds),
+    )
+    return found
 
 
 @dataclass(frozen=True)
@@ -125,7 +138,7 @@ def load_all(specs: Sequence[str], label: str | None = None, key: str | None = N
     for spec, name in zip(specs, names):
         path = parse(spec)[1]
         if not path.exists():
-            raise ValueError(f"{path} does not exist: give {FORMATS}")
+            raise ValueError(f"{absent(path)}: give {FORMATS}")
         if names.count(name) > 1:
             raise ValueError(f"two sources are called '{name}': name them apart as NAME=PATH")
     found: list[Table | Unusable] = []

@@ -9,6 +9,8 @@ import pandas as pd
 from pyarrow import ArrowException
 from scipy.io import arff
 
+from transmeter.suggest import absent
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -20,7 +22,7 @@ def read(path: Path) -> pd.DataFrame:
     """The file as a data frame. Raises ValueError naming the file and the reason."""
     name = path.name.lower()
     if not path.exists():
-        raise ValueError(f"{path} does not exist: give {FORMATS}")
+        raise ValueError(f"{absent(path)}: give {FORMATS}")
     try:
         if path.is_dir():
             frame = _read_folder(path)

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from transmeter.data import Table, Unusable, from_frame, load, table
 from transmeter.files import FORMATS, from_dataset
 from transmeter.specs import parse
+from transmeter.suggest import absent
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -80,7 +81,7 @@ def as_tables(
         if names.count(name) > 1:
             raise ValueError(f"two sources are called '{name}': give a dict of names and sources")
         if isinstance(source, str | Path) and not parse(str(source))[1].exists():
-            raise ValueError(f"{parse(str(source))[1]} does not exist: give {FORMATS}")
+            raise ValueError(f"{absent(parse(str(source))[1])}: give {FORMATS}")
         try:
             found.append(as_table(source, name, label, key, strict=False))
         except ValueError as error:

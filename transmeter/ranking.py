@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import logging
 import math
 import time
 import warnings
@@ -23,6 +24,7 @@ from transmeter.suggest import did_you_mean
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+LOG = logging.getLogger(__name__)
 SHARED = ("seed", "shots", "repeats", "metric", "budget")  # settings of a ranking that a scorer may ask for
 
 
@@ -162,6 +164,7 @@ def rank(
     if shots is not None and "shots" not in parameters:
         warnings.warn(f"scorer {scorer} looks at all labelled rows: shots are ignored", stacklevel=2)
         shots = None
+    LOG.info("scorer %s, options %s, %s", scorer, given or "as they are", shared)
     arguments = given | {k: v for k, v in shared.items() if k in parameters}
     target, tables, matches = prepare(target, tables, encoder, match, cache and cache / "texts")
     scored = _score(known[scorer], [Source(t, cache, seed) for t in tables], target, arguments)

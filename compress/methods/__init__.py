@@ -1,10 +1,11 @@
 """Compression methods: every file here with a function `compress(model, batches, *, ...) -> model` is a method."""
 
 import inspect
-from collections.abc import Callable, Collection, Iterable
-from difflib import get_close_matches
+from collections.abc import Callable, Collection
 from importlib import import_module
 from pkgutil import iter_modules
+
+from compress.suggest import did_you_mean
 
 
 def methods() -> dict[str, Callable]:
@@ -23,9 +24,3 @@ def check(method: str, options: Collection[str], fixed: Collection[str] = ()) ->
         if option not in allowed:
             guess = did_you_mean(option, allowed)
             raise ValueError(f"option '{option}' is unknown to {method}{guess}: give one of {', '.join(allowed)}")
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """ ", did you mean 'kprune'?" with the known word that is most like `word`, "" where none is like it."""
-    found = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f", did you mean '{found[0]}'?" if found else ""

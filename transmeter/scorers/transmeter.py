@@ -6,6 +6,7 @@ on held-out target rows against learners of the target alone: same rows, same st
 settled drop out. Range: percentage points, about -50 to 50.
 """
 
+import logging
 import time
 import warnings
 from collections.abc import Sequence
@@ -39,6 +40,7 @@ from transmeter.source import WIDTH, Encoded, Source
 from transmeter.training import Schedule, Terms, bar
 from transmeter.transfer import train
 
+LOG = logging.getLogger(__name__)
 SPLITS = 10  # of one stack: a round
 STACK = 160  # networks that train as one batch, so that memory is flat in sources and repeats
 WEIGHTS = 30_000_000  # of the first and last layers of one batch, so that wide tables do not fill the memory
@@ -91,6 +93,10 @@ def score(
     race = Race(sources, target, Tested(target, splits, metric, shots), splits, seed, shots, independent)
     live = sorted(range(len(sources)), key=lambda i: -race.foreseen[i].high)
     live = live if independent else live[:CANDIDATES]
+    screened = [s.table.name for i, s in enumerate(sources) if i not in live]
+    LOG.info(
+        "%d of %d sources are transferred; screened out: %s", len(live), len(sources), ", ".join(screened) or "none"
+    )
     rounds = -(-len(race.splits) // SPLITS)
     with bar(f"{len(sources)} sources for {target.name}:", rounds) as step:
         for number in range(rounds):
@@ -105,6 +111,7 @@ def score(
                 break
             live = race.still_open(live)
             step(race.news(live))
+            LOG.info("round %d of %d, over %s: %s", number + 1, rounds, race.baseline, race.news(live))
     outcomes = [race.outcome(i) for i in range(len(sources))]
     gains = [estimate(o) if o else g for o, g in zip(outcomes, race.foreseen)]
     return [Score(g.mean, g, o) for g, o in zip(gains, outcomes)]
