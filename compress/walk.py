@@ -4,8 +4,8 @@ Methods never loop over a model by themselves: `run` starts at any block and sto
 of hidden states (one (batch, tokens, width) a batch) replaces a cache of every layer's inputs.
 """
 
-import warnings
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar

@@ -68,9 +68,9 @@ def check(
     gain = estimate(outcome)
     with_source, alone = (
         _reached(replace(outcome, difference=correct(chances, tested)))
-        for chances in (race.chances[0], race.alone[race.baseline])
+        for chances in (race.chances[0], race.alone[outcome.baseline])
     )
-    settings = (metric, shots, repeats, seed, with_source, alone, race.baseline)
+    settings = (metric, shots, repeats, seed, with_source, alone, outcome.baseline)
     return Check(target.name, source.table.name, *settings, gain, gain.verdict)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from transmeter.suggest import did_you_mean
 
 PACKAGES = ("transmeter", "compress")  # whose loggers --quiet and --verbose set
 

@@ -111,7 +111,7 @@ def score(
                 break
             live = race.still_open(live)
             step(race.news(live))
-            LOG.info("round %d of %d, over %s: %s", number + 1, rounds, race.baseline, race.news(live))
+            LOG.info("round %d of %d: %s", number + 1, rounds, race.news(live))
     outcomes = [race.outcome(i) for i in range(len(sources))]
     gains = [estimate(o) if o else g for o, g in zip(outcomes, race.foreseen)]
     return [Score(g.mean, g, o) for g, o in zip(gains, outcomes)]
