@@ -41,8 +41,9 @@ def compress(
     step = job.Step(method, {k: v for k, v in limits.items() if v is not None} | dict(options or {}))
     check(method, step.options, job.SHARED)
     job.check_steps([step], calibration is not None)
-    path = Path(calibration) if isinstance(calibration, str | Path) else None
-    texts = read_texts(path) if path else list(calibration or ())
+    path, texts = None, calibration or ()
+    if isinstance(texts, str | Path):
+        path, texts = Path(texts), read_texts(texts)
     if isinstance(model, str | Path):
         net, tokenizer = models.load(model, device)
     else:

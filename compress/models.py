@@ -7,12 +7,13 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from compress import layers, modeling, offload, walk
 from compress.suggest import absent
@@ -94,8 +95,8 @@ def skeleton(source: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     return model, tokenizer
 
 
-def _class_of(source: str | Path, config: Mapping[str, object]) -> type:
-    base = base_of(source, config)
+def _class_of(source: str | Path, config: Mapping[str, Any]) -> type[PreTrainedModel]:
+    base: Any = base_of(source, config)
     return modeling.compressed_model(base) if "compressed" in config else base
 
 
@@ -167,7 +168,7 @@ def hash_of(source: str | Path) -> str:
     return found.hexdigest()
 
 
-def base_of(source: str | Path, config: Mapping[str, object]) -> type:
+def base_of(source: str | Path, config: Mapping[str, Any]) -> type[PreTrainedModel]:
     """The transformers class of a model, or of which it is the compressed kind. Raises ValueError as `load`."""
     name = (config.get("architectures") or ["(none)"])[0].removeprefix("Compressed")
     _check_head(source, name)
@@ -288,7 +289,7 @@ def _write(stored: nn.Module, changed: Mapping[str, dict], folder: Path) -> None
 
 def _mark(model: nn.Module, changed: Mapping[str, dict]) -> None:
     """Make `model` of the compressed class, with its changes in the config, in place."""
-    base = modeling.base_class(model)
+    base: Any = modeling.base_class(model)
     model.__class__ = modeling.compressed_model(base)
     model.config = modeling.compressed_config(base.config_class)(**model.config.to_dict() | {"compressed": changed})
     model.config.auto_map = {"AutoConfig": f"modeling.{type(model.config).__name__}"}
@@ -296,7 +297,7 @@ def _mark(model: nn.Module, changed: Mapping[str, dict]) -> None:
     modeling.tie(model)
 
 
-def _auto_classes(base: type) -> list[str]:
+def _auto_classes(base: type[PreTrainedModel]) -> list[str]:
     mappings = {a: getattr(transformers, a)._model_mapping for a in AUTO_CLASSES}
     return [a for a, m in mappings.items() if base.config_class in m and m[base.config_class] is base]
 

@@ -110,7 +110,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         texts = self.text_columns_
         numeric = [c for c in self.encoder_.numeric if not (texts and c.startswith("text dimension "))]
         features = conform("X", frame, numeric, [*self.encoder_.categorical, *texts])
-        if texts:
+        if texts and self.encoder:
             features = with_states("X", features, texts, embed(joined(features, texts), self.encoder))
         x = torch.from_numpy(self.encoder_(features)).double()  # so that a row does not depend on its neighbours
         return logits(self.weights_, x).softmax(1).numpy()

@@ -28,8 +28,9 @@ class Encoder:
     """
 
     def __init__(self, features: pd.DataFrame):
-        self.numeric = [c for c in features if pd.api.types.is_float_dtype(features[c])]
-        self.categorical = [c for c in features if c not in self.numeric]
+        columns = [str(c) for c in features.columns]
+        self.numeric = [c for c in columns if pd.api.types.is_float_dtype(features[c])]
+        self.categorical = [c for c in columns if c not in self.numeric]
         self.names: list[str] = []
         self.missing: list[int] = []  # numbers of the numeric columns that have gaps
         self.medians, self.means, self.scales = np.zeros(0), np.zeros(0), np.zeros(0)

@@ -24,9 +24,10 @@ def draw(ranking: "Ranking", ax: "Axes | None" = None) -> "Axes":
     for place, row in enumerate(rows):
         colour, marker = VERDICTS.get(row.verdict or "", ("black", "o"))
         label = row.verdict if row.verdict not in ax.get_legend_handles_labels()[1] else None
-        value = row.gain_pp if row.gain else row.score
-        if row.gain:
-            ax.plot([row.ci_low, row.ci_high], [place, place], color=colour, linewidth=2)
+        gain, value = row.gain, row.score or 0.0
+        if gain:
+            value = gain.mean
+            ax.plot([gain.low, gain.high], [place, place], color=colour, linewidth=2)
         ax.plot(value, place, marker, color=colour, markersize=8, label=label)
     ax.set_yticks(range(len(rows)), [row.source.replace("$", r"\$") for row in rows])  # $ would begin a formula
     ax.set_ylim(len(rows) - 0.5, -0.5)

@@ -6,10 +6,10 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -56,7 +56,7 @@ class Row:
     @property
     def gain(self) -> Gain | None:
         """The estimated gain, where the scorer gave one."""
-        if self.gain_pp is None:
+        if self.gain_pp is None or self.ci_low is None or self.ci_high is None or self.p_negative is None:
             return None
         return Gain(self.gain_pp, self.ci_low, self.ci_high, self.p_negative)
 
@@ -177,7 +177,9 @@ def rank(
     return Ranking(target.name, *settings, rows + failed)
 
 
-def _score(function, sources: list[Source], target: Table, arguments: dict) -> list[tuple[Score | str, float]]:
+def _score(
+    function: Callable[..., list[Score]], sources: list[Source], target: Table, arguments: dict
+) -> list[tuple[Score | str, float]]:
     """(score or reason of failure, seconds) of every source: all at once, one by one where one of them fails."""
     begin = time.perf_counter()
     try:
@@ -192,7 +194,7 @@ def _score(function, sources: list[Source], target: Table, arguments: dict) -> l
     for source in sources:
         begin = time.perf_counter()
         try:
-            result = function([source], target, **arguments)[0]
+            result: Score | str = function([source], target, **arguments)[0]
         except ValueError as error:
             result = str(error)
         found.append((result, time.perf_counter() - begin))
@@ -208,10 +210,12 @@ def _rows(tables: Sequence[Table], scored: Sequence[tuple[Score | str, float]]) 
     rows = []
     for position, ((name, score, seconds), group) in enumerate(zip(done, groups), start=1):
         gain, outcome = score.gain, score.outcome
-        fields = (gain.mean, gain.low, gain.high, gain.p_negative, gain.verdict) if gain else (None,) * 5
+        figures: tuple[Any, ...] = (
+            (gain.mean, gain.low, gain.high, gain.p_negative, gain.verdict) if gain else (None,) * 5
+        )
         measured = (len(outcome.difference), outcome.baseline, asdict(outcome.evidence)) if outcome else None
-        fields += measured or (0 if gain else None, None, None)
-        rows.append(Row(position, group, name, score.value, *fields, seconds, None))
+        figures += measured or (0 if gain else None, None, None)
+        rows.append(Row(position, group, name, score.value, *figures, seconds=seconds, error=None))
     failed = [(t.name, s, seconds) for t, (s, seconds) in zip(tables, scored) if isinstance(s, str)]
     return rows + [Row(None, None, n, *(None,) * 9, seconds, reason) for n, reason, seconds in failed]
 
