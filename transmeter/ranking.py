@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -210,12 +210,24 @@ def _rows(tables: Sequence[Table], scored: Sequence[tuple[Score | str, float]]) 
     rows = []
     for position, ((name, score, seconds), group) in enumerate(zip(done, groups), start=1):
         gain, outcome = score.gain, score.outcome
-        figures: tuple[Any, ...] = (
-            (gain.mean, gain.low, gain.high, gain.p_negative, gain.verdict) if gain else (None,) * 5
+        rows.append(
+            Row(
+                rank=position,
+                tie_group=group,
+                source=name,
+                score=score.value,
+                gain_pp=gain.mean if gain else None,
+                ci_low=gain.low if gain else None,
+                ci_high=gain.high if gain else None,
+                p_negative=gain.p_negative if gain else None,
+                verdict=gain.verdict if gain else None,
+                repeats=len(outcome.difference) if outcome else 0 if gain else None,
+                baseline=outcome.baseline if outcome else None,
+                evidence=asdict(outcome.evidence) if outcome else None,
+                seconds=seconds,
+                error=None,
+            )
         )
-        measured = (len(outcome.difference), outcome.baseline, asdict(outcome.evidence)) if outcome else None
-        figures += measured or (0 if gain else None, None, None)
-        rows.append(Row(position, group, name, score.value, *figures, seconds=seconds, error=None))
     failed = [(t.name, s, seconds) for t, (s, seconds) in zip(tables, scored) if isinstance(s, str)]
     return rows + [Row(None, None, n, *(None,) * 9, seconds, reason) for n, reason, seconds in failed]
 
