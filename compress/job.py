@@ -194,7 +194,7 @@ def check_steps(steps: Sequence[Step], texts: bool) -> None:
         if "svd" in earlier and "parameters" in inspect.signature(known[step.method]).parameters:
             raise ValueError(f"{step.method} cannot follow svd: no heads and neurons are left to remove, prune first")
         if not texts and memory.needs_of(known[step.method]).batches:
-            raise ValueError(f"{step.method} looks at calibration texts: give --calibration")
+            raise ValueError(f"{step.method} looks at calibration texts: give --calibration, in Python calibration=")
 
 
 def check_fit(steps: Sequence[Step], sizes: nn.Module, tokenizer: Tokenizer) -> None:

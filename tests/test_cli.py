@@ -126,7 +126,10 @@ CALIBRATE = ("calibrate", str(MODEL), "--out", "OUT", "--target", MATH)
             ("rank", VA, HUNGARIAN, "--scorer", "logmee"),
             "scorer 'logmee' is unknown, did you mean 'logme'?: give one of alignment, cls, gbc",
         ),
-        (("rank", VA, HUNGARIAN, "--set", "stepz=3"), "--set stepz=3 is not understood: give OPTION=VALUE with one of"),
+        (
+            ("rank", VA, HUNGARIAN, "--set", "stepz=3"),
+            "--set stepz=3 is not understood, did you mean 'steps'?: give OPTION=VALUE with one of",
+        ),
         (("rank", VA, HUNGARIAN, "--set", "steps=many"), "'many' is not a whole number"),
         (("rank", VA, HUNGARIAN, "--set", "reconstruction=nan"), "'nan' is not a number"),
         (("rank", VA, HUNGARIAN, "--set", "reconstruction=-1"), "give a number of at least 0"),

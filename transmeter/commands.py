@@ -14,6 +14,7 @@ from transmeter.options import (
     convert,
     listing,
     quiet,
+    refuse_same_file,
     seed_option,
     tell,
     user_cache,
@@ -186,7 +187,7 @@ def transfer(target, sources, label, cache, key, match, encoder, predict, repeat
     check_new_folder(out)
     if len(sources) > 1:
         raise ValueError(f"{len(sources)} sources are given: rank them, then transfer from the best one")
-    warn_of_same_file(target, sources)
+    refuse_same_file(target, sources[0])
     wanted, source = data.load(target, label, key=key), data.load(sources[0], label, strict=False, key=key)
     rows = data.rows_like(wanted, str(predict), read(predict)) if predict else None
     cache = cache or user_cache()

@@ -45,6 +45,9 @@ def read(path: Path) -> pd.DataFrame:
     except (*_UNREADABLE, arff.ArffError, NotImplementedError) as error:
         raise ValueError(f"{path} cannot be read: {str(error).strip().splitlines()[0]}") from None
     frame.columns = [str(c).strip() for c in frame.columns]
+    mark = next((m for m in ";\t|" if len(frame.columns) == 1 and m in frame.columns[0]), None)
+    if mark:
+        raise ValueError(f"{path} has one column, '{frame.columns[0]}': separate columns by commas, not by {mark!r}")
     if frame.columns.duplicated().any():
         raise ValueError(f"{path} has two columns called '{frame.columns[frame.columns.duplicated()][0]}': rename one")
     if frame.empty:

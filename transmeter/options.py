@@ -188,6 +188,14 @@ def warn_of_same_file(target: str, sources: tuple[str, ...]) -> None:
             warnings.warn(f"{name} is the target's own file: its gain is leakage, not transfer", stacklevel=2)
 
 
+def refuse_same_file(target: str, source: str) -> None:
+    """Raise ValueError for a source that is the target's own file."""
+    from transmeter.specs import parse
+
+    if parse(source)[1].resolve() == parse(target)[1].resolve():
+        raise ValueError(f"{parse(source)[1]} is the target's own file: give another one as the source")
+
+
 def check_parent(out: Path | None) -> None:
     """Raise ValueError where `out` is a folder or its folder does not exist."""
     if out and (out.is_dir() or not out.absolute().parent.is_dir()):
