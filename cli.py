@@ -89,6 +89,8 @@ def calibrate(model, target, candidates, tokens, mix, seed, out) -> None:
 
     TEXTS: .txt (documents separated by blank lines), .csv, .csv.gz, .parquet, .jsonl with a column text, or a data set
     folder. Equal tokens a candidate. Writes the texts, provenance.json and ranking.json to --out.
+
+    Example: transmeter calibrate MODEL --target task.txt --candidate a.txt --candidate b.txt --out calibration
     """
     from compress import calibration, models
     from compress.texts import read_texts
@@ -170,7 +172,9 @@ def compress(
 def run(recipe, resume, device, dtype, batch_size, memory) -> None:
     """Compress as RECIPE says, a YAML file: model, calibration, steps, out; perhaps tokens, seed, data, metric.
 
-    Every step has a method and its options. Paths are relative to the file. Example: examples/small_math.yaml
+    Every step has a method and its options. Paths are relative to the file.
+
+    Example: transmeter run examples/small_math.yaml
     """
     from compress import recipe as recipes
     from compress.methods import methods as known
@@ -227,6 +231,7 @@ def sweep(
     """Compress MODEL by every method and value, and draw what is reached at which size.
 
     Writes a folder a model, sweep.json and front.svg to --out; the same command goes on where it was stopped.
+
     Example: transmeter sweep MODEL --method kprune --set ratio=0.2,0.4 --method gptq --set bits=3,4 --calibration DIR
     --data FILE --out sweep
     """
@@ -274,6 +279,8 @@ def evaluate(models, baseline, file, metric, tokens, energy, out, shape) -> None
     Metrics by what MODEL is for: perplexity (next tokens); accuracy, f1, macro_f1 (classes); spearman, pearson (one
     value); f1, macro_f1 of the words not labelled O, accuracy (labels of tokens); f1, exact_match (answers).
     Columns: text, perhaps text_pair, and label; tokens and labels (lists); or question, context, answers.
+
+    Example: transmeter evaluate small --baseline MODEL --data test.csv
     """
     from compress import evaluate as measure
     from compress import show
@@ -296,6 +303,8 @@ def export(model, shape, out) -> None:
 
     compressed-tensors: quantized models, for plain transformers and vLLM. torchao: weights in 8 bits; torchao-dynamic:
     activations too, which makes large models faster on a CPU. onnx: encoders, for onnxruntime.
+
+    Example: transmeter export small --format onnx --out exported
     """
     from compress import export as exports
     from compress import models
@@ -310,7 +319,10 @@ def export(model, shape, out) -> None:
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
 def report(inputs, out) -> None:
-    """One HTML page from INPUT...: ranking.json, result.json, folders of calibrate and compress."""
+    """One HTML page from INPUT...: ranking.json, result.json, folders of calibrate and compress.
+
+    Example: transmeter report ranking.json small result.json --out report.html
+    """
     from compress import report as page
 
     check_parent(out)
@@ -320,7 +332,10 @@ def report(inputs, out) -> None:
 
 @main.command("methods")
 def list_methods() -> None:
-    """The compression methods with their options."""
+    """The compression methods with their options.
+
+    Example: transmeter methods
+    """
     from compress.job import SHARED
     from compress.methods import methods
 

@@ -1,4 +1,4 @@
-"""The mistakes that a new user is most likely to make: each ends with one line that says what to do, before any work."""
+"""The likely mistakes of a new user: each ends with one line that says what to do, before any work."""
 
 import json
 import shutil

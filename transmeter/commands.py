@@ -107,8 +107,9 @@ def validate(
     """Measure what every SOURCE truly brings to TARGET by full transfer, and check a ranking against it.
 
     Every arm has the same labelled rows, fresh layers and steps; controls must not help: permuted weights, shuffled
-    labels, a Gaussian mixture, no source with another seed. Example: transmeter validate mine.csv a.csv b.csv
-    --ranking ranking.json
+    labels, a Gaussian mixture, no source with another seed.
+
+    Example: transmeter validate mine.csv a.csv b.csv --ranking ranking.json
     """
     from transmeter import agreement, data, ranking, show, truth
     from transmeter.prepare import prepare
@@ -206,7 +207,10 @@ def transfer(target, sources, label, cache, key, match, encoder, predict, repeat
 
 @click.command()
 def scorers() -> None:
-    """The scorers with their options."""
+    """The scorers with their options.
+
+    Example: transmeter scorers
+    """
     from transmeter.ranking import SHARED
     from transmeter.scorers import scorers as known
 
