@@ -26,6 +26,8 @@ AUTO_CLASSES = (
     "AutoModelForMaskedLM",
 )
 # what a model is for, by the end of its class's name; a classifier of one class gives "values"
+TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
+NO_TOKENIZER = "put the files that the model was trained with beside it"
 HEADS = {
     "ForCausalLM": "text",
     "LMHeadModel": "text",
@@ -60,7 +62,7 @@ def load(
             model = offload.load(cls, source, dtype, device, scratch)
         else:
             model = cls.from_pretrained(source, dtype=dtype, device_map=device if device != "cpu" else None)
-        tokenizer = AutoTokenizer.from_pretrained(source, config=model.config)
+        tokenizer = _tokenizer(source, model)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
     adopt(model, tokenizer, str(source))
@@ -87,12 +89,18 @@ def skeleton(source: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     cls = _class_of(source, config)
     try:
         model = offload.skeleton(cls, source)
-        tokenizer = AutoTokenizer.from_pretrained(source, config=model.config)
+        tokenizer = _tokenizer(source, model)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
     _check(source, model, tokenizer)
     _agree(model, tokenizer)
     return model, tokenizer
+
+
+def _tokenizer(source: str | Path, model: nn.Module) -> PreTrainedTokenizerBase:
+    if Path(source).is_dir() and not any((Path(source) / name).exists() for name in TOKENIZERS):
+        raise FileNotFoundError(f"it has no tokenizer in it: {NO_TOKENIZER}")
+    return AutoTokenizer.from_pretrained(source, config=model.config)
 
 
 def _class_of(source: str | Path, config: Mapping[str, Any]) -> type[PreTrainedModel]:
@@ -114,7 +122,7 @@ def _check(source: str | Path, model: nn.Module, tokenizer: PreTrainedTokenizerB
         if not (parameter.is_meta or parameter.sum().isfinite() or parameter.isfinite().all()):
             raise ValueError(f"{source}: the weight '{name}' holds NaN or infinity: give a sound copy of the model")
     if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes up where there is no file
-        raise ValueError(f"{source} has no tokenizer in it: put the files that the model was trained with beside it")
+        raise ValueError(f"{source} has no tokenizer in it: {NO_TOKENIZER}")
     if not tokenizer.is_fast:
         wanted = "offsets and windows need a fast tokenizer: save one as tokenizer.json"
         raise ValueError(f"{source} has a slow tokenizer ({type(tokenizer).__name__}), but {wanted}")

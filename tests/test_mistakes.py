@@ -47,7 +47,10 @@ MISTAKES = {
     "missing source": (("rank", "mine.csv", "othr.csv"), "othr.csv does not exist, did you mean 'other.csv'?"),
     "no source": (("rank", "mine.csv"), "Missing argument 'SOURCES...'"),
     "typo in a command": (("rnak", "mine.csv", "other.csv"), "No such command 'rnak'. Did you mean 'rank'?"),
-    "typo in an option": ((*RANK, "--shot", "5"), "No such option '--shot'. Did you mean"),
+    "typo in an option": (
+        (*RANK, "--shot", "5"),
+        "No such option '--shot'. (Did you mean one of: '--out', '--set', '--shots'?)",
+    ),
     "typo in a scorer": ((*RANK, "--scorer", "logm"), "scorer 'logm' is unknown, did you mean 'logme'?"),
     "typo in a method": ((*COMPRESS, "k-prune"), "method 'k-prune' is unknown, did you mean 'kprune'?"),
     "typo in a setting": ((*COMPRESS, "kprune", "--set", "ratoi=0.5"), "not understood, did you mean 'ratio'?"),
@@ -79,7 +82,10 @@ MISTAKES = {
         ("compress", MODEL + "x", *COMPRESS[2:], "kprune"),
         "can be reached from here, did you mean 'mixlm'?: give a folder",
     ),
-    "no tokenizer": (("compress", "no_tokenizer", *COMPRESS[2:], "kprune"), "no_tokenizer has no tokenizer in it"),
+    "no tokenizer": (
+        ("compress", "no_tokenizer", *COMPRESS[2:], "kprune"),
+        "no_tokenizer cannot be loaded: it has no tokenizer in it: put the files",
+    ),
     "no model": (("compress", "full", *COMPRESS[2:], "kprune"), "full is not a model folder: it has no config.json"),
     "no calibration": (
         ("compress", MODEL, "--method", "kprune", "--out", "small"),
