@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from transmeter import commands
+from transmeter.batch import commands as scale
 from transmeter.options import (
     BYTES,
     Group,
@@ -52,7 +53,7 @@ def main() -> None:
     """Which data should I use? Rank source data sets, choose calibration data, and compress models with it."""
 
 
-for command in (commands.rank, commands.validate, commands.scorers):
+for command in (commands.rank, commands.validate, commands.scorers, scale.batch, scale.results, scale.status):
     main.add_command(command)
 
 

@@ -16,6 +16,7 @@ STARTS = 3  # attempts, before no child can be had
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _own = threading.local()  # a thread's child
 _children: set["Child"] = set()
+_stopping = threading.Event()
 
 
 class Died(Exception):
@@ -92,9 +93,15 @@ class Child:
 
 
 def stop_all() -> None:
-    """End all children of this process; tasks that wait for them fail."""
+    """End all children of this process; what waits for them gets `stop`, and no new ones are made."""
+    _stopping.set()
     for child in list(_children):
         child._process.kill()
+
+
+def may_start() -> None:
+    """Children may be made again."""
+    _stopping.clear()
 
 
 def guarded(task: dict) -> dict:
@@ -129,6 +136,8 @@ def _child(memory: int | None) -> Child:
     if child is not None and child in _children and child._process.poll() is None:
         return child
     for attempt in range(STARTS):
+        if _stopping.is_set():
+            raise Died("the run is being stopped")
         try:
             _own.child = Child(memory)
             return _own.child
