@@ -1,7 +1,7 @@
 """Where tasks run: on this machine, or on a Dask or Ray cluster. joblib's threads wait, the work is in processes."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from joblib import Parallel, delayed
@@ -18,22 +18,40 @@ class Lost(Exception):
     """The engine itself is gone: its scheduler was killed or cannot be reached."""
 
 
-@contextmanager
-def running(name: str, workers: int, address: str | None, host: str) -> Iterator[Call]:
-    """A function that does a task on the engine and waits for it.
+class Engine:
+    """An engine that starts when the first task comes; a context.
 
     workers: processes, of a cluster that is started here (`address` None: it ends with the run) or at most at work at
-    a time; host: address that such a cluster listens at. Raises ValueError for an engine that is not installed or an
-    address that cannot be reached.
+    a time; host: address that such a cluster listens at.
     """
-    with {"local": _local, "dask": _dask, "ray": _ray}[name](workers, address, host) as call:
-        yield call
 
+    def __init__(self, name: str, workers: int, address: str | None, host: str):
+        self.workers = workers
+        self._start = partial({"local": _local, "dask": _dask, "ray": _ray}[name], workers, address, host)
+        self._running = ExitStack()
+        self._call: Call | None = None
 
-def each(call: Call, tasks: Iterable[dict], workers: int) -> Iterator[tuple[dict, dict]]:
-    """(task, its result) as they are done."""
-    pool = Parallel(n_jobs=workers, backend="threading", return_as="generator_unordered", pre_dispatch=2 * workers)
-    return pool(delayed(_answered)(call, task) for task in tasks)
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def each(self, tasks: Iterable[dict]) -> Iterator[tuple[dict, dict]]:
+        """(task, its result) as they are done.
+
+        Raises ValueError for an engine that is not installed or an address that cannot be reached, and Lost.
+        """
+        if self._call is None:
+            self._call = self._running.enter_context(self._start())
+        threads = {"n_jobs": self.workers, "pre_dispatch": 2 * self.workers}
+        pool = Parallel(backend="threading", return_as="generator_unordered", **threads)
+        return pool(delayed(_answered)(self._call, task) for task in tasks)
+
+    def stop(self) -> None:
+        """End it; it starts again when a task comes."""
+        self._call = None
+        self._running.close()
 
 
 def _answered(call: Call, task: dict) -> tuple[dict, dict]:

@@ -88,10 +88,11 @@ def run(path: Path, plan: Plan, machine: Machine, retry: bool, tell: Tell) -> di
     retry: whether pairs that failed are tried again. `tell` gets the events start, read, pairs, warning and lost.
     Raises ValueError for a store that cannot be used and a job without a pair, Stopped where the run cannot go on.
     """
-    with _explained(path), store.writing(path) as db:
+    engine = engines.Engine(machine.engine, machine.workers, machine.address, machine.host)
+    with _explained(path), store.writing(path) as db, engine:
         number = store.begin(db, (socket.gethostname(), os.getpid(), machine.engine, machine.workers, version()))
         try:
-            found = _inputs(db, plan, machine, retry, tell)
+            found = _inputs(db, engine, plan, machine, retry, tell)
             counts, chunks = _missing(db, plan, found, retry)
             store.beat(db, number, sum(len(c.sources) for c in chunks))
             tell("start", counts | {"open": sum(len(c.sources) for c in chunks)})
@@ -105,7 +106,7 @@ def run(path: Path, plan: Plan, machine: Machine, retry: bool, tell: Tell) -> di
                 counts["done"] += sum(not row.get("error") for _, row in rows)
                 tell("pairs", {"target": chunk.target, "scorer": plan.scorers[chunk.scorer][0], "rows": dict(rows)})
 
-            _work(machine, chunks, lambda chunk: _task(plan, machine, found, chunk), keep, tell)
+            _work(engine, chunks, lambda chunk: _task(plan, machine, found, chunk), keep, tell)
             store.end(db, number, "finished")
         except BaseException as error:
             store.end(db, number, "interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
@@ -136,28 +137,32 @@ def _explained(path: Path) -> Iterator[None]:
         raise Stopped(f"{path} cannot be written ({error}): make room, then the same command goes on") from None
 
 
-def _work(machine: Machine, items: Iterable, task: Callable[..., dict], keep: Callable[..., None], tell: Tell) -> None:
+def _work(
+    engine: engines.Engine, items: Iterable, task: Callable[..., dict], keep: Callable[..., None], tell: Tell
+) -> None:
     """Do all items, and begin again with what is left where the engine is lost."""
     left, losses = dict(enumerate(items)), 0
     while left:
         try:
-            with engines.running(machine.engine, machine.workers, machine.address, machine.host) as call:
-                tasks = (task(item) | {"number": number} for number, item in list(left.items()))
-                for asked, result in engines.each(call, tasks, machine.workers):
-                    if "stop" in result:
-                        raise Stopped(result["stop"])
-                    for said in result["warnings"]:
-                        tell("warning", {"message": said})
-                    keep(left.pop(asked["number"]), result)
-                    losses = 0
+            tasks = (task(item) | {"number": number} for number, item in list(left.items()))
+            for asked, result in engine.each(tasks):
+                if "stop" in result:
+                    raise Stopped(result["stop"])
+                for said in result["warnings"]:
+                    tell("warning", {"message": said})
+                keep(left.pop(asked["number"]), result)
+                losses = 0
         except engines.Lost as error:
             losses += 1
             tell("lost", {"reason": str(error), "time": losses})
             if losses >= LOSSES:
                 raise Stopped(f"{error}, {losses} times in a row: the same command goes on") from None
+            engine.stop()
 
 
-def _inputs(db: sqlite3.Connection, plan: Plan, machine: Machine, retry: bool, tell: Tell) -> dict[str, Input]:
+def _inputs(
+    db: sqlite3.Connection, engine: engines.Engine, plan: Plan, machine: Machine, retry: bool, tell: Tell
+) -> dict[str, Input]:
     """What is known of every file, by its spec; files that are new, changed or no longer in the cache are read."""
     specs = dict.fromkeys([*plan.sources.values(), *plan.targets.values()])
     names = {spec: name for name, spec in [*plan.targets.items(), *plan.sources.items()]}
@@ -175,7 +180,7 @@ def _inputs(db: sqlite3.Connection, plan: Plan, machine: Machine, retry: bool, t
         tell("read", {"name": names[spec], "error": result["rows"][0].get("error"), "files": len(new)})
 
     digests, trained = {spec: _digest(plan, spec) for spec in new}, set(plan.sources.values())
-    _work(machine, new, task, keep, tell)
+    _work(engine, new, task, keep, tell)
     return {spec: store.known_input(db, _as_read(plan, spec), looks[spec]) for spec in specs}
 
 
