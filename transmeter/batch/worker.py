@@ -171,10 +171,8 @@ def main() -> None:
     import torch
 
     from transmeter.batch import scoring
-    from transmeter.options import quiet
 
     torch.set_num_threads(1)
-    quiet()
     print(json.dumps({"ready": os.getpid()}), file=channel, flush=True)
     while select.select([sys.stdin], [], [], IDLE)[0]:
         line = sys.stdin.readline()
