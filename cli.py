@@ -9,6 +9,7 @@ import click
 
 from transmeter import commands
 from transmeter import config as defaults
+from transmeter.batch import commands as scale
 from transmeter.options import (
     BYTES,
     Group,
@@ -72,7 +73,8 @@ def main(ctx, silent, verbose, config) -> None:
     ctx.default_map = defaults.read(config, main)
 
 
-for command in (commands.rank, commands.validate, commands.transfer, commands.scorers):
+own = (commands.rank, commands.validate, commands.transfer, commands.scorers, scale.batch, scale.results, scale.status)
+for command in own:
     main.add_command(command)
 
 

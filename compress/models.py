@@ -25,9 +25,9 @@ AUTO_CLASSES = (
     "AutoModelForQuestionAnswering",
     "AutoModelForMaskedLM",
 )
-# what a model is for, by the end of its class's name; a classifier of one class gives "values"
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
 NO_TOKENIZER = "put the files that the model was trained with beside it"
+# what a model is for, by the end of its class's name; a classifier of one class gives "values"
 HEADS = {
     "ForCausalLM": "text",
     "LMHeadModel": "text",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,10 +16,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from transmeter.data import Table
 from transmeter.training import track
+
+if TYPE_CHECKING:  # half of all that is imported, and only encoders need it
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DIMENSIONS = 64  # of TF-IDF after the SVD
 VOCABULARY = 50_000
@@ -116,6 +119,8 @@ def check_encoder(encoder: str | Path) -> None:
         if not (Path(encoder) / "config.json").exists():
             raise ValueError(f"encoder {encoder} is not a model folder: it has no config.json")
         return
+    from transformers import AutoConfig
+
     try:
         AutoConfig.from_pretrained(str(encoder), trust_remote_code=False)
     except (OSError, ValueError):
@@ -124,7 +129,9 @@ def check_encoder(encoder: str | Path) -> None:
 
 
 @lru_cache(maxsize=1)  # one model serves all tables of a run
-def _load(encoder: str | Path) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+def _load(encoder: str | Path) -> "tuple[PreTrainedTokenizerBase, PreTrainedModel]":
+    from transformers import AutoModel, AutoTokenizer
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(encoder, trust_remote_code=False)
         model = AutoModel.from_pretrained(encoder, dtype=torch.float32, trust_remote_code=False).eval()
@@ -150,7 +157,7 @@ def _states(texts: Sequence[str], encoder: str | Path) -> np.ndarray:
     return states
 
 
-def _room(model: PreTrainedModel) -> int:
+def _room(model: "PreTrainedModel") -> int:
     """Most tokens of the model; RoBERTa's positions start two places later."""
     return getattr(model.config, "max_position_embeddings", TOKENS + 2) - 2
 

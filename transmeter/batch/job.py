@@ -3,17 +3,20 @@
 import glob
 from collections import Counter
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from transmeter import scorers
 from transmeter.options import convert
 from transmeter.specs import stem
 
 MAX_BYTES = 10_000_000  # of a job file
-TIMED = ("budget", "seconds")  # options of scorers that make a number depend on the machine
+FIXED = ("seconds", "independent")  # options of scorers by which a number would depend on the machine or other sources
 
 
 def _listed(value: object) -> object:
@@ -119,24 +122,29 @@ def check(found: dict[str, Any], lines: Lines) -> Job:
         raise lines.error(place, " ".join(message.split())) from None
 
 
-def options(job: Job, lines: Lines) -> list[dict[str, object]]:
-    """The options of every scorer of the job. Raises ValueError for unknown scorers and options; imports them all."""
-    from transmeter.ranking import SHARED
-    from transmeter.scorers import scorers
-
-    known, found = scorers(), []
+def options(job: Job, lines: Lines) -> list[tuple[str, dict[str, object]]]:
+    """Name and options of every scorer of the job. Raises ValueError for unknown and repeated ones."""
+    known, found = [m.name for m in iter_modules(scorers.__path__)], []
     for i, scorer in enumerate(job.scorers):
         if scorer.name not in known:
             raise lines.error(("scorers", i), f"scorer '{scorer.name}' is unknown: give one of {', '.join(known)}")
-        settings = tuple(f"{k}={_spelled(v)}" for k, v in scorer.set.items())
-        timed = [k for k in scorer.set if k in TIMED or k == "independent"]
-        if timed:
-            raise lines.error(("scorers", i, "set", timed[0]), f"{timed[0]} is fixed in a batch: leave it out")
-        try:
-            found.append(convert(known[scorer.name], settings, SHARED))
-        except ValueError as error:
-            raise lines.error(("scorers", i, "set"), str(error).replace("--set ", "")) from None
+        found.append((scorer.name, _options(scorer, i, lines) if scorer.set else {}))
+        if found[-1] in found[:-1]:
+            raise lines.error(("scorers", i), f"scorer '{scorer.name}' is given twice with the same options: keep one")
     return found
+
+
+def _options(scorer: Scorer, i: int, lines: Lines) -> dict[str, object]:
+    from transmeter.ranking import SHARED  # takes seconds, like the scorer itself
+
+    for name in FIXED:
+        if name in scorer.set:
+            raise lines.error(("scorers", i, "set", name), f"{name} is fixed in a batch: leave it out")
+    function = import_module(f"{scorers.__name__}.{scorer.name}").score
+    try:
+        return convert(function, tuple(f"{k}={_spelled(v)}" for k, v in scorer.set.items()), SHARED)
+    except ValueError as error:
+        raise lines.error(("scorers", i, "set"), str(error)) from None
 
 
 def _spelled(value: object) -> str:

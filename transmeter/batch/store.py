@@ -75,6 +75,8 @@ def writing(path: Path) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as store:
             try:
                 _migrate(store, path)
+            except sqlite3.OperationalError:  # of the disk, not of what stands there
+                raise
             except sqlite3.DatabaseError as error:
                 raise ValueError(f"{path} is no store of transmeter batch ({error}): give another file") from None
             yield store
@@ -194,3 +196,32 @@ def record(store: sqlite3.Connection, found: Iterable[tuple[bytes, dict[str, obj
         f"INSERT OR REPLACE INTO pairs (key, status, {', '.join(FIELDS)}, at) VALUES ({marks})",
         ((k, "failed" if r.get("error") else "done", *(r.get(f) for f in FIELDS), time.time()) for k, r in found),
     )
+
+
+def status(store: sqlite3.Connection, key: bytes) -> str | None:
+    """done, failed or None for a pair that was never scored."""
+    row = store.execute("SELECT status FROM pairs WHERE key = ?", (key,)).fetchone()
+    return row[0] if row else None
+
+
+def begin(store: sqlite3.Connection, about: tuple[str, int, str, int, str]) -> int:
+    """Note a run: (host, pid, engine, workers, version); its number."""
+    now = time.time()
+    found = store.execute(
+        "INSERT INTO runs (began, beat, host, pid, engine, workers, version) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (now, now, *about),
+    )
+    return found.lastrowid
+
+
+def beat(store: sqlite3.Connection, run: int, open_pairs: int | None = None) -> None:
+    """Note that the run is alive, and at its start how many pairs it has before it."""
+    store.execute("UPDATE runs SET beat = ?, open = coalesce(?, open) WHERE id = ?", (time.time(), open_pairs, run))
+
+
+def end(store: sqlite3.Connection, run: int, how: str) -> None:
+    """Note how the run ended, if there is room for that."""
+    try:
+        store.execute("UPDATE runs SET ended = ?, how = ? WHERE id = ?", (time.time(), how[:500], run))
+    except sqlite3.Error:
+        pass  # a full disk, of which the run tells itself

@@ -14,8 +14,9 @@ IDLE = 120.0  # seconds without a task after which a child ends, so that none is
 START = 300.0  # seconds that a child may take to import what it needs
 STARTS = 3  # attempts, before no child can be had
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-_own = threading.local()  # a thread's child
+_idle: list["Child"] = []  # that wait for a task
 _children: set["Child"] = set()
+_stopping = threading.Event()
 
 
 class Died(Exception):
@@ -30,6 +31,9 @@ class Child:
     """A process that takes tasks as JSON lines; memory: bytes of data that it may have, or None."""
 
     def __init__(self, memory: int | None):
+        if _stopping.is_set():
+            raise Died("the run is being stopped")
+        self.memory = memory
         self._said = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "transmeter.batch.worker", str(memory or 0)],
@@ -43,9 +47,13 @@ class Child:
         self._answer(START)
 
     @property
-    def pid(self) -> int:
-        """Of the process."""
-        return self._process.pid
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """End the process; what waits for its answer is told."""
+        self._process.kill()
 
     def ask(self, task: dict, seconds: float | None) -> dict:
         """What the child answers. Raises Died and Hung."""
@@ -92,9 +100,15 @@ class Child:
 
 
 def stop_all() -> None:
-    """End all children of this process; tasks that wait for them fail."""
+    """End all children of this process; what waits for them gets `stop`, and no new ones are made."""
+    _stopping.set()
     for child in list(_children):
-        child._process.kill()
+        child.kill()
+
+
+def may_start() -> None:
+    """Children may be made again."""
+    _stopping.clear()
 
 
 def guarded(task: dict) -> dict:
@@ -109,7 +123,9 @@ def guarded(task: dict) -> dict:
         except (Died, Hung) as error:
             return {"stop": f"a worker cannot start: {error}"}
         try:
-            return child.ask(task, task["timeout"])
+            answer = child.ask(task, task["timeout"])
+            _idle.append(child)
+            return answer
         except Hung as error:
             reason = str(error)
             break
@@ -125,16 +141,18 @@ def guarded(task: dict) -> dict:
 
 
 def _child(memory: int | None) -> Child:
-    child = getattr(_own, "child", None)
-    if child is not None and child in _children and child._process.poll() is None:
-        return child
-    for attempt in range(STARTS):
+    """One that waits for a task, or a new one."""
+    while _idle:
+        child = _idle.pop()
+        if child.memory == memory and child.alive:
+            return child
+        child.stop()
+    for _ in range(STARTS - 1):
         try:
-            _own.child = Child(memory)
-            return _own.child
+            return Child(memory)
         except Died:
-            if attempt == STARTS - 1:
-                raise
+            pass
+    return Child(memory)
 
 
 def main() -> None:
@@ -153,10 +171,8 @@ def main() -> None:
     import torch
 
     from transmeter.batch import scoring
-    from transmeter.options import quiet
 
     torch.set_num_threads(1)
-    quiet()
     print(json.dumps({"ready": os.getpid()}), file=channel, flush=True)
     while select.select([sys.stdin], [], [], IDLE)[0]:
         line = sys.stdin.readline()

@@ -138,6 +138,7 @@ class Race:
         self.foreseen: list[Gain] = [foresee(e, self.shots) for e in self.evidence]
         self.chances: dict[int, Tensor] = {}  # of a source (splits so far, rows, classes)
         self.alone: dict[str, Tensor] = {}  # of a learner of the target alone
+        self.best: dict[int, str] = {}  # of those learners by the number of splits
 
     def run(self, live: Sequence[int], number: int, terms: Terms, schedule: Schedule) -> None:
         """Round `number`: the live sources and the learners of the target alone on its splits."""
@@ -157,9 +158,11 @@ class Race:
 
     def baseline(self, done: int) -> str:
         """The learner of the target alone that is best on the first `done` splits."""
-        splits, codes, metric = self.tested.splits[:done], self.tested.codes, self.tested.metric
-        accuracy = {n: accuracies(c[None, :done], codes, splits, metric).mean() for n, c in self.alone.items()}
-        return max(accuracy, key=accuracy.get)
+        if done not in self.best:
+            splits, codes, metric = self.tested.splits[:done], self.tested.codes, self.tested.metric
+            accuracy = {n: accuracies(c[None, :done], codes, splits, metric).mean() for n, c in self.alone.items()}
+            self.best[done] = max(accuracy, key=accuracy.get)
+        return self.best[done]
 
     def outcome(self, i: int) -> Outcome | None:
         """Of source i so far, None before its first round."""
