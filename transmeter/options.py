@@ -7,7 +7,7 @@ import sys
 import types
 import typing
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import click
@@ -140,6 +140,24 @@ def warn_of_same_file(target: str, sources: tuple[str, ...]) -> None:
     for name, path, _ in map(parse, sources):
         if path.resolve() == parse(target)[1].resolve():
             warnings.warn(f"{name} is the target's own file: its gain is leakage, not transfer", stacklevel=2)
+
+
+def weighted(weights: tuple[str, ...], names: Collection[str]) -> dict[str, float]:
+    """NAME=NUMBER texts as the weight of every name, 1 where none is given."""
+    found = dict.fromkeys(names, 1.0)
+    for weight in weights:
+        name, _, text = weight.rpartition("=")
+        if name not in found:
+            raise ValueError(
+                f"--weight {weight}: '{name}' is no target: give NAME=NUMBER of {', '.join(found) or 'one'}"
+            )
+        try:
+            found[name] = float(text)
+        except ValueError:
+            raise ValueError(f"--weight {weight}: '{text}' is not a number") from None
+        if not 0 < found[name] < math.inf:
+            raise ValueError(f"--weight {weight}: give a number above 0")
+    return found
 
 
 def check_parent(out: Path | None) -> None:
