@@ -22,6 +22,8 @@ from transmeter.options import (
     quiet,
     seed_option,
     tell,
+    user_cache,
+    weighted,
 )
 
 EXPORTS = ("compressed-tensors", "torchao", "torchao-dynamic", "onnx")
@@ -80,57 +82,91 @@ for command in own:
 
 @main.command()
 @click.argument("model")
-@click.option("--target", required=True, type=click.Path(path_type=Path), help="Texts of the task to protect.")
-@click.option("--candidate", "candidates", multiple=True, required=True, metavar="[NAME=]TEXTS")
+@click.option("--target", "targets", multiple=True, metavar="[NAME=]TEXTS", help="Texts of the task to protect.")
+@click.option("--candidate", "candidates", multiple=True, required=True, metavar="[NAME=]TEXTS", help="May repeat.")
+@click.option("--by", help="measure (default with --target), uniform (default without), or another way: see above.")
+@click.option(
+    "--weight", "weights", multiple=True, metavar="NAME=NUMBER", help="Of a --target beside others. Default: 1."
+)
+@click.option("--protect", default="mean", show_default=True, type=click.Choice(["mean", "worst"]), help="Of several.")
+@click.option("--held-out", multiple=True, type=click.Path(path_type=Path), help="Texts that must not be among them.")
+@click.option("--pack", is_flag=True, help="Texts one behind the other, no padding (next-token models).")
 @tokens_option
-@click.option("--mix", default=1, show_default=True, help="Draw from this many of the best candidates.")
 @seed_option
+@click.option("--cache", type=click.Path(path_type=Path), help="Folder for what is reused. Default: user cache.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the data set.")
-def calibrate(model, target, candidates, tokens, mix, seed, out) -> None:
-    """Choose calibration texts for MODEL by how close candidates come to TARGET in the model's own states.
+def calibrate(model, targets, candidates, by, weights, protect, held_out, pack, tokens, seed, cache, out) -> None:
+    """Choose calibration texts for MODEL by how close candidates come to the targets in the model's own states.
 
-    TEXTS: .txt (documents separated by blank lines), .csv, .csv.gz, .parquet, .jsonl with a column text, or a data set
-    folder. Equal tokens a candidate. Writes the texts, provenance.json and ranking.json to --out.
+    TEXTS: .txt (documents separated by blank lines), .csv, .csv.gz, .parquet, .jsonl with a column text (or messages,
+    chats), a data set folder, or as candidate self: what MODEL writes. Equal tokens a candidate. By measure a single
+    set is taken, or a mixture where that is closer; by random, uniform, longest, lowest_perplexity, lexical_diversity,
+    activation_coverage, embedding_similarity or closeness texts of all candidates. Writes the texts, provenance.json
+    and, where it measured, ranking.json to --out.
 
     Example: transmeter calibrate MODEL --target task.txt --candidate a.txt --candidate b.txt --out calibration
     """
-    from compress import calibration, models
+    from compress import calibration, models, overlap
     from compress.texts import read_texts
     from transmeter import data, ranking, show
-    from transmeter.specs import parse
 
     quiet()
     models.check_output(out)
-    paths = dict(parse(c)[:2] for c in candidates)
-    if len(paths) < len(candidates):
-        raise ValueError("two candidates have the same name: name them apart as NAME=TEXTS")
-    if not 1 <= mix <= len(paths):
-        raise ValueError(f"--mix {mix} is out of range: give 1 to {len(paths)}, the number of candidates")
-    wanted, pools = read_texts(target), {name: read_texts(path) for name, path in paths.items()}
-    net, tokenizer = models.load(model)
+    pools, wanted = _named(candidates), _named(targets)
+    by = by or ("measure" if targets else "uniform")
+    shares = weighted(weights, wanted)
+    tokenizer = models.skeleton(model)[1]
+    read = {n: None if str(p) == "self" else read_texts(p, tokenizer) for n, p in pools.items()}
+    texts = overlap.without_copies({name: found for name, found in read.items() if found is not None})
+    overlap.refuse_held_out(texts, {str(path): read_texts(path, tokenizer) for path in held_out})
+    rankings: list[ranking.Ranking] = []
 
-    def measured(name: str, texts: list[str]):
-        return data.from_arrays(name, *calibration.features(net, tokenizer, texts, tokens, seed))
+    def closeness(target, sets, cheap):
+        tables = [data.from_arrays(name, *calibration.features(view)) for name, view in sets.items()]
+        options = {"discriminator": 0.0, "coverage": 0.0} if cheap else {}
+        aim = data.from_arrays(target.origins[0], *calibration.features(target))
+        rankings.append(ranking.rank(aim, tables, "alignment", seed=seed, options=options))
+        return {row.source: row.score for row in rankings[-1].rows if row.error is None}
 
-    tables = [measured(name, texts) for name, texts in pools.items()]
-    found = ranking.rank(measured(target.stem, wanted), tables, "alignment", seed=seed)
-    scores = {row.source: row.score for row in found.rows if row.error is None}
-    chosen = calibration.choose(scores, pools, tokenizer, tokens=tokens, mix=mix, seed=seed)
-    about = {"model": model, "target": str(target), "tokens": tokens, "mix": mix, "seed": seed, "scores": scores}
-    calibration.save(chosen, out, about)
-    found.save(out / "ranking.json")
-    click.echo(show.text(found, "table"), nl=False)
-    if sum(part.tokens for part in chosen.parts) < tokens:
+    chosen, scores, tokenizer = calibration.calibrate(
+        model,
+        {name: texts.get(name) for name in pools},
+        {name: (read_texts(path, tokenizer), shares[name]) for name, path in wanted.items()},
+        closeness,
+        tokens=tokens,
+        by=by,
+        protect=protect,
+        pack=pack,
+        seed=seed,
+        cache=(cache or user_cache()) / "surveys",
+    )
+    about = {"model": model, "targets": {n: str(p) for n, p in wanted.items()}, "by": by, "tokens": tokens}
+    calibration.save(chosen, tokenizer, out, about | {"seed": seed, "protect": protect, "scores": scores})
+    for found in rankings[-len(wanted) :] if by == "measure" else ():
+        found.save(out / ("ranking.json" if len(wanted) == 1 else f"ranking-{found.target}.json"))
+        click.echo(show.text(found, "table"), nl=False)
+    drawn = calibration.parts(chosen)
+    if sum(part.tokens for part in drawn) < 0.95 * tokens:
         warnings.warn(f"the texts drawn hold fewer than {tokens} tokens", stacklevel=2)
-    for part in chosen.parts:
+    for part in drawn:
         click.echo(f"{out}: {part.tokens} tokens in {part.texts} texts of {part.name} ({part.share:.0%})")
+
+
+def _named(values: tuple[str, ...]) -> dict[str, Path]:
+    """NAME=PATH or PATH as paths by name. Raises ValueError for two of one name."""
+    from transmeter.specs import parse
+
+    paths = dict(parse(value)[:2] for value in values)
+    if len(paths) < len(values):
+        raise ValueError("two texts have the same name: name them apart as NAME=TEXTS")
+    return paths
 
 
 @main.command(cls=Ordered)
 @click.argument("model")
 @click.option("--method", "methods", multiple=True, required=True, help="May repeat: steps run in order.")
 @click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Option of the --method before it.")
-@click.option("--calibration", type=click.Path(path_type=Path), help="Folder of calibrate, or TEXTS.")
+@click.option("--calibration", help="Folder of calibrate, TEXTS, self, random, or several as WHAT:TOKENS,...")
 @tokens_option
 @seed_option
 @click.option("--data", "file", type=click.Path(path_type=Path), help="Measure the model on it after every step.")
@@ -219,7 +255,7 @@ def _compress(model, steps, calibration, out, tokens, seed, file, metric, machin
 @click.argument("model")
 @click.option("--method", "methods", multiple=True, required=True, help="May repeat: each is tried by itself.")
 @click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE,VALUE", help="Of the --method before it.")
-@click.option("--calibration", type=click.Path(path_type=Path), help="Folder of calibrate, or TEXTS.")
+@click.option("--calibration", help="Folder of calibrate, TEXTS, self, random, or several as WHAT:TOKENS,...")
 @tokens_option
 @seed_option
 @click.option("--data", "file", required=True, type=click.Path(path_type=Path), help="TEXTS, or a labelled table.")

@@ -1,40 +1,41 @@
-"""Calibration data chosen by measurement: a model's own states of candidate texts, and the draw from the best.
+"""Calibration data chosen by measurement: what could be drawn from the candidates, and which draw is closest.
 
-`features` gives plain arrays; whoever calls ranks them (the command line does, with transmeter) and hands the ranking
-back to `choose` as plain scores. Source and target share a label set because the labels are the teacher's own.
+The measure is given by the caller (the command line gives transmeter's alignment), since it knows nothing of models:
+it gets `features`, plain arrays.
 """
 
 import hashlib
 import json
 import os
 import shutil
-import sys
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-import torch
-from sklearn.cluster import KMeans
-from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from compress.structure import blocks_path, context
-from compress.texts import Text, batches, cut, decode
-from compress.walk import inputs, outputs, real
+from compress import models
+from compress.draw import fingerprint
+from compress.generation import generate
+from compress.selection import LOOKING, PROPOSED, WAYS, fill
+from compress.structure import context
+from compress.survey import DEPTHS, Survey, look_once, merge
+from compress.texts import MAX_LENGTH, Text, cut, decode
+from compress.texts import pack as pack_texts
+from compress.walk import track
 
-MAX_LENGTH = 128  # tokens of a sequence
-CLUSTERS = 8  # of next tokens, the classes of a decoder
-STATES = 4000  # token states of a decoder that are kept for a candidate
+SCREENED = 20  # candidates that are measured in full; of more, the closest by the cheap measure
+AT_ONCE = 20  # candidates in memory while they are screened
+OTHER_DRAW = 1000  # added to the seed for the target's texts, so that a candidate of the same texts is another draw
 
 
 @dataclass(frozen=True)
 class Part:
-    """What was drawn from one candidate; hash: SHA-256 of the texts drawn."""
+    """What was drawn from one candidate; hash: SHA-256 of its token ids."""
 
     name: str
-    score: float
     share: float
     tokens: int
     texts: int
@@ -42,145 +43,156 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The texts drawn, the candidate of each, and where they come from."""
+class Target:
+    """What is to be protected: its texts as the model sees them, and how much it counts beside others."""
 
-    texts: list[Text]
-    origins: list[str]
-    parts: list[Part]
-
-
-@torch.no_grad()
-def features(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], tokens: int, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """States (n, 2 * width) of the middle and the last block, and the teacher's labels (n,), on `tokens` tokens.
-
-    A classifier gives one row a text, its mean state and its predicted class, rounded where it is a value; a model that
-    labels tokens one row a token; a decoder one row a token and the cluster of the token that it predicts next; a model
-    of answers one row a text and the cluster of the token that its answer begins with. Raises ValueError where the
-    texts are too short for any row.
-    """
-    sequences = cut(tokenizer, texts, tokens, context(model, MAX_LENGTH), seed)
-    path = blocks_path(model)
-    middle, last = f"{path}.{model.config.num_hidden_layers // 2}", f"{path}.{model.config.num_hidden_layers - 1}"
-    groups = _clusters(model, seed)
-    states, labels = [], []
-    for batch in batches(tokenizer, sequences):
-        with inputs(model, [middle, last]) as seen:
-            output = model(**batch)
-        logits = outputs(output, batch)
-        predicted = logits.round().long()[..., 0] if logits.shape[-1] == 1 else logits.argmax(-1)
-        if "start_logits" in output:
-            predicted = batch["input_ids"].gather(1, predicted[:, :1])
-        if groups is not None:
-            predicted = groups[predicted]
-        hidden = torch.cat([seen[middle], seen[last]], 2)
-        if predicted.shape[1] == 1:
-            weights = batch["attention_mask"][:, :, None].to(hidden.dtype)
-            states.append((hidden * weights).sum(1) / weights.sum(1))
-            labels.append(predicted[:, 0])
-        else:
-            states.append(real(batch, hidden))
-            labels.append(real(batch, predicted))
-    if not states:
-        raise ValueError("the texts have no token: give longer texts")
-    x, y = torch.cat(states).numpy(), torch.cat(labels).numpy()
-    rows = np.sort(np.random.default_rng(seed).permutation(len(x))[:STATES])
-    return x[rows], y[rows]
+    view: Survey
+    weight: float = 1.0
 
 
-def _clusters(model: nn.Module, seed: int) -> torch.Tensor | None:
-    """(vocabulary,) cluster of every token by its embedding, the output's if there is one; None for a classifier."""
-    head = model.get_input_embeddings() if hasattr(model, "qa_outputs") else model.get_output_embeddings()
-    if head is None:
-        return None
-    vectors = nn.functional.normalize(head.weight.float(), dim=1).numpy()
-    return torch.from_numpy(KMeans(CLUSTERS, n_init=1, random_state=seed).fit_predict(vectors)).long()
+# closeness of sets to a target, above 0, higher is closer: (target, sets by name, cheap) -> score by name
+Score = Callable[[Survey, Mapping[str, Survey], bool], Mapping[str, float]]
+
+
+def features(view: Survey) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """What a measure gets: states (rows, depths * width), labels (rows,), and columns named DEPTH::NUMBER."""
+    rows, _, width = view.states.shape
+    return view.states.reshape(rows, -1), view.labels, [f"{depth}::{i}" for depth in DEPTHS for i in range(width)]
+
+
+def screen(
+    names: Sequence[str], look: Callable[[str], Survey], targets: Sequence[Target], score: Score, keep: int = SCREENED
+) -> dict[str, Survey]:
+    """The `keep` candidates that the cheap measure finds closest to all targets, few of them in memory at a time."""
+    if len(names) <= keep or not targets:
+        return {name: look(name) for name in track(names, "Looking at candidates")}
+    scores: dict[str, float] = {}
+    for start in track(range(0, len(names), AT_ONCE), "Screening candidates"):
+        views = {name: look(name) for name in names[start : start + AT_ONCE]}
+        scores |= _joined([score(t.view, views, True) for t in targets], targets, "mean")
+    best = sorted(scores, key=lambda name: -scores[name])[:keep]
+    return {name: look(name) for name in best}
+
+
+def check_way(by: str, targets: bool) -> None:
+    """Raise ValueError for an unknown way, and for one that needs a target where there is none."""
+    if by not in ("measure", *WAYS):
+        raise ValueError(f"--by {by} is unknown: give measure, {', '.join(WAYS)}")
+    if not targets and by in ("measure", *LOOKING):
+        raise ValueError(f"--by {by} looks at a target: give --target, or --by uniform")
+
+
+def _joined(each: Sequence[Mapping[str, float]], targets: Sequence[Target], protect: str) -> dict[str, float]:
+    """Scores of several targets as one: the mean of their logarithms by weight, or the lowest."""
+    known = [name for name in each[0] if all(name in found for found in each)]
+    logs = np.log([[found[name] for name in known] for found in each]).reshape(len(each), len(known))
+    weights = np.array([t.weight for t in targets]) / sum(t.weight for t in targets)
+    return dict(zip(known, np.exp(logs.min(0) if protect == "worst" else weights @ logs).tolist()))
+
+
+def propose(views: Mapping[str, Survey], target: Survey, tokens: int, seed: int = 0) -> dict[str, Survey]:
+    """What `tokens` tokens could be drawn: every set by itself, and, of several, mixtures by `selection.PROPOSED`."""
+    found = {name: view.take(fill(view, range(len(view.sequences)), tokens)) for name, view in views.items()}
+    if len(views) > 1:
+        pool = merge(list(views.values()))
+        for way in PROPOSED:
+            found[way] = pool.take(fill(pool, WAYS[way](pool, target, tokens, seed), tokens))
+    return found
 
 
 def choose(
-    scores: Mapping[str, float],
-    texts: Mapping[str, Sequence[Text]],
-    tokenizer: PreTrainedTokenizerBase,
+    views: Mapping[str, Survey],
+    targets: Sequence[Target],
+    score: Score,
     *,
     tokens: int = 20_000,
-    mix: int = 1,
+    by: str = "measure",
+    protect: Literal["mean", "worst"] = "mean",
     seed: int = 0,
-) -> Chosen:
-    """Draw `tokens` tokens of texts from the `mix` candidates of highest score, in proportion to their scores.
+) -> tuple[Survey, dict[str, float]]:
+    """The texts to calibrate with, and the closeness of everything that was weighed (name -> score).
 
-    scores: above zero, higher is better. Raises ValueError for a mix outside 1..candidates.
+    views: candidates, of `tokens` tokens each; by: measure, the closest of what `propose` gives, or one of
+    `selection.WAYS` over all candidates, unmeasured. Of several targets the geometric mean by weight counts, or the
+    worst. Raises ValueError for an unknown way, and one that needs a target where there is none.
     """
-    if not 1 <= mix <= len(scores):
-        raise ValueError(f"mix {mix} is out of range: give 1 to {len(scores)}, the number of candidates scored")
-    best = sorted(scores, key=lambda name: -scores[name])[:mix]
-    total = sum(scores[name] for name in best)
-    chosen = Chosen([], [], [])
-    drawn = {n: cut(tokenizer, texts[n], round(scores[n] / total * tokens), MAX_LENGTH, seed) for n in best}
-    counts = {name: sum(map(len, sequences)) for name, sequences in drawn.items()}
-    for name, sequences in drawn.items():
-        pieces = [decode(tokenizer, ids) for ids in sequences]
-        digest = hashlib.sha256("\x00".join(p if isinstance(p, str) else "\x01".join(p) for p in pieces).encode())
-        share = counts[name] / sum(counts.values())
-        chosen.parts.append(Part(name, scores[name], share, counts[name], len(pieces), digest.hexdigest()))
-        chosen.texts.extend(pieces)
-        chosen.origins.extend([name] * len(pieces))
-    return chosen
+    check_way(by, bool(targets))
+    pool = merge(list(views.values()))
+    if by != "measure":
+        target = merge([t.view for t in targets]) if targets else pool
+        return pool.take(fill(pool, WAYS[by](pool, target, tokens, seed), tokens)), {}
+    wanted = propose(views, merge([t.view for t in targets]), tokens, seed)
+    scores = _joined([score(t.view, wanted, False) for t in targets], targets, protect)
+    return wanted[max(scores, key=lambda name: scores[name])], scores
 
 
-def save(chosen: Chosen, out: Path, about: Mapping[str, object]) -> None:
-    """Write a Hugging Face data set (text, source, text_pair where there are pairs) with provenance.json to `out`.
+def calibrate(
+    model: str,
+    pools: Mapping[str, Sequence[Text] | None],
+    targets: Mapping[str, tuple[Sequence[Text], float]],
+    score: Score,
+    *,
+    tokens: int = 20_000,
+    by: str = "measure",
+    protect: Literal["mean", "worst"] = "mean",
+    pack: bool = False,
+    seed: int = 0,
+    cache: Path,
+) -> tuple[Survey, dict[str, float], Tokenizer]:
+    """What `choose` gives for the texts of every candidate, and the tokenizer that they were read with.
 
-    It gets its name when it is complete.
+    pools: None for what the model writes itself; targets: texts and weight by name; pack: fill sequences to their
+    length, for models that predict next tokens; cache: folder for surveys, so that a stopped run goes on.
+    """
+    check_way(by, bool(targets))
+    net, tokenizer = models.load(model)
+    length, known = context(net, MAX_LENGTH), models.hash_of(model)
+    if pack and net.get_output_embeddings() is None:
+        raise ValueError("--pack joins texts, but the model looks at them one by one: leave it out")
+
+    def look(name: str, texts: Sequence[Text] | None, draw: int) -> Survey:
+        if texts is None:
+            ids = generate(net, tokenizer, tokens, length, draw)
+        else:
+            ids = (pack_texts if pack else cut)(tokenizer, texts, tokens, length, draw)
+        return look_once(cache, known, net, tokenizer, name, ids, seed)
+
+    wanted = [Target(look(n, texts, seed + OTHER_DRAW), weight) for n, (texts, weight) in targets.items()]
+    views = screen(list(pools), lambda name: look(name, pools[name], seed), wanted, score)
+    chosen, scores = choose(views, wanted, score, tokens=tokens, by=by, protect=protect, seed=seed)
+    return chosen, scores, tokenizer
+
+
+def parts(chosen: Survey) -> list[Part]:
+    """What each candidate gives, most tokens first."""
+    found = []
+    for name in dict.fromkeys(chosen.origins):
+        ids = [s for s, origin in zip(chosen.sequences, chosen.origins) if origin == name]
+        tokens = sum(map(len, ids))
+        digest = hashlib.sha256(json.dumps(ids).encode()).hexdigest()
+        found.append(Part(name, tokens / int(chosen.lengths.sum()), tokens, len(ids), digest))
+    return sorted(found, key=lambda part: -part.tokens)
+
+
+def save(chosen: Survey, tokenizer: Tokenizer, out: Path, about: Mapping[str, object]) -> None:
+    """Write a Hugging Face data set with provenance.json to `out`; it gets its name when it is complete.
+
+    Columns: text, source, input_ids, and text_pair where there are pairs.
     """
     from datasets import Dataset
 
-    pairs = [(text, "") if isinstance(text, str) else text for text in chosen.texts]
-    columns = {"text": [a for a, _ in pairs], "source": chosen.origins}
+    texts = [decode(tokenizer, ids) for ids in chosen.sequences]
+    pairs = [(text, "") if isinstance(text, str) else text for text in texts]
+    columns = {"text": [a for a, _ in pairs], "source": chosen.origins, "input_ids": chosen.sequences}
     if any(b for _, b in pairs):
         columns["text_pair"] = [b for _, b in pairs]
     partial = out.absolute().parent / f".{out.name}.{os.getpid()}"
     try:
         Dataset.from_dict(columns).save_to_disk(str(partial))
-        provenance = {**about, "parts": [asdict(part) for part in chosen.parts]}
+        provenance = {**about, "tokenizer": fingerprint(tokenizer), "parts": [asdict(part) for part in parts(chosen)]}
         (partial / "provenance.json").write_text(json.dumps(provenance, indent=1), encoding="utf-8")
         if out.exists():
             out.rmdir()
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def describe(path: Path) -> dict[str, object]:
-    """Where calibration texts come from: the provenance that `save` wrote, or the SHA-256 of a plain file."""
-    file = path / "provenance.json"
-    if file.is_file():
-        return {"provenance": json.loads(file.read_text(encoding="utf-8"))}
-    return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()} if path.is_file() else {}
-
-
-def draw(
-    path: Path | None,
-    texts: Sequence[Text],
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    tokens: int,
-    seed: int = 0,
-) -> tuple[list[list[int]], dict[str, object]]:
-    """Sequences of `tokens` tokens of the texts read from `path` (None: from no file), and what the card says of them.
-
-    A set that `save` wrote is taken as it is. Warns of fewer tokens than asked for; raises ValueError for texts of less
-    than two tokens each.
-    """
-    used = describe(path) if path else {}
-    name = path or "calibration"
-    budget, order = (sys.maxsize, None) if "provenance" in used else (tokens, seed)
-    sequences = cut(tokenizer, texts, budget, context(model, MAX_LENGTH), order)
-    if not sequences:
-        reason = "a sequence needs at least two tokens: give longer texts or more --tokens"
-        raise ValueError(f"{name} gives nothing to calibrate on with {tokens} tokens: {reason}")
-    found = sum(map(len, sequences))
-    if found < budget < sys.maxsize:
-        warnings.warn(f"{name} holds {found} tokens, fewer than the {tokens} asked for: all are used", stacklevel=2)
-    return sequences, {"texts": str(name), "tokens": found, "seed": seed, **used}

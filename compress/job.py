@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from compress import calibration, evaluate, memory, models, sparsity, structure
+from compress import draw, evaluate, memory, models, sparsity, structure
 from compress.budget import Limits
 from compress.evaluate import Exam
 from compress.methods import distil, methods
@@ -27,7 +27,7 @@ from compress.metrics import METRICS
 from compress.offload import move, store_of
 from compress.progress import Progress
 from compress.structure import fork
-from compress.texts import batches, read_texts
+from compress.texts import batches
 from compress.walk import Batch
 
 LOG = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Machine:
 def run(
     model: str,
     steps: Sequence[Step],
-    texts: Path | None,
+    texts: str | None,
     out: Path,
     *,
     tokens: int = 20_000,
@@ -68,14 +68,16 @@ def run(
 ) -> dict[str, object]:
     """Compress `model` and write the folder `out`; returns the card that lies in it as compression.json.
 
-    texts: calibration texts, or a folder that calibration.save wrote, None where no step looks at any; tokens: drawn
-    from texts that have no budget of their own; exam: what the model is measured on before the first and after every
+    texts: as compress.draw.parse takes it, None where no step looks at any; tokens: drawn from what has no budget of
+    its own; exam: what the model is measured on before the first and after every
     step. Finished steps lie beside `out` until it is complete; resume goes on from them. tell: is given a line on the
     memory that it takes before the work, and one a step on what came of it. Raises ValueError for what is not to be
     read or written or does not fit, or when an unfinished run was another one.
     """
     models.check_output(out)
     check_steps(steps, texts is not None)
+    if texts is not None:
+        draw.parse(texts)
     work = out.absolute().parent / f".{out.name}.unfinished"
     if work.exists() and not resume:
         raise ValueError(f"{work} holds an unfinished run: add --resume to go on with it, or remove it")
@@ -84,7 +86,7 @@ def run(
     check_fit(steps, sizes, tokenizer)
     sequences, used = [], None
     if texts is not None:
-        sequences, used = calibration.draw(texts, read_texts(texts), sizes, tokenizer, tokens, seed)
+        sequences, used = draw.draw(texts, sizes, tokenizer, tokens, seed, lambda: models.load(model)[0])
         LOG.info("calibration: %s", used)
     cpu = batches(tokenizer, sequences, machine.batch_size)
     stream = False
@@ -104,6 +106,7 @@ def run(
         card |= {"calibration": used, "device": machine.device, "dtype": str(machine.dtype).removeprefix("torch.")}
         if machine.device == "auto":
             accelerate.hooks.remove_hook_from_submodules(net)
+        memory.trim()
         models.save(move(net, "cpu"), tokenizer, out, card)
     except BaseException:
         if not any(work.glob("[0-9]*/**/*.safetensors")):  # nothing is finished that could be gone on with

@@ -4,15 +4,16 @@ In bytes, with w of one number in the working type, s in the stored one, P param
 block and o outside the blocks, L blocks, d the width of the hidden states, f the widest input of a linear layer and m
 its parameters, V the classes of a row, T tokens with padding in all batches and t in the largest one:
 
-    in memory   max((w + s) P, w P (1 + kept (models - 1)) + held, 3 w P kept)   loading, the method, reading back
+    in memory   max((w + s) P, w P (1 + kept (models - 1)) + held, r w P kept)   loading, the method, reading back
     streamed    max(w (o + models p) + held, (2 w + s) o + w p)                           the method, reading back
     held        w streams T d + max(forward + 8 matrices f^2, backward, 4 copies m)
     forward     w t (8 d + 3 f) + 16 t f
     backward    w t (12 d + 8 f + L d) + 20 t V + w p     streamed, a block at a time
                 w t L (8 d + 4 f) + 20 t V                in memory, all blocks
 
-kept is the share of the model that stays; models, streams, matrices and copies are a method's own `Needs`. Attention is
-taken to build no matrix of tokens x tokens. Measured in benchmarks/prune_speed.py, part memory.
+kept is the share of the model that stays, r 3, or 4 where weights are packed that the forward unpacks; models, streams,
+matrices and copies are a method's own `Needs`. Attention is taken to build no matrix of tokens x tokens. Measured in
+benchmarks/prune_speed.py, part memory.
 """
 
 import contextlib
@@ -92,7 +93,7 @@ def estimate(
         return w * needs.streams * everything * d + most
 
     whole = w * total * (1 + kept * (needs.models - 1)) + held(w * t * len(each) * (8 * d + 4 * f) + 20 * t * v)
-    whole = round(max((w + s) * total, whole, 3 * w * total * kept))
+    whole = round(max((w + s) * total, whole, (3 if needs.removes else 4) * w * total * kept))
     if not needs.streamed or limits.latency:  # a latency is measured on the model as it runs
         return Estimate(whole, None)
     streamed = w * (o + p * needs.models) + held(w * t * (12 * d + 8 * f + len(each) * d) + 20 * t * v + w * p)
@@ -149,6 +150,12 @@ def give_back() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20)
+
+
+def trim() -> None:
+    """Give what is free back to the system now: between a method and reading back what it made."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _size(count: int) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from compress.draw import MADE
 from compress.suggest import did_you_mean
 
 KEYS = ("model", "steps", "out", "calibration", "tokens", "seed", "data", "metric")
@@ -26,7 +27,7 @@ class Recipe:
     model: str
     steps: list[Step]
     out: Path
-    calibration: Path | None = None
+    calibration: str | None = None
     tokens: int = 20_000
     seed: int = 0
     data: Path | None = None
@@ -62,12 +63,20 @@ def read(path: Path, methods: Collection[str]) -> Recipe:
         raise ValueError(f"{path}: steps is no list: give one entry a step, each with a method")
     steps = [_step(path, step, methods) for step in found.pop("steps")]
     folder = path.absolute().parent
-    for key in ("out", "calibration", "data"):
+    for key in ("out", "data"):
         if key in found:
             found[key] = folder / found[key]
+    if "calibration" in found:
+        found["calibration"] = ",".join(_placed(folder, part) for part in found["calibration"].split(","))
     if (folder / found["model"]).exists():  # else a hub name
         found["model"] = str(folder / found["model"])
     return Recipe(steps=steps, **found)
+
+
+def _placed(folder: Path, part: str) -> str:
+    """A part of a calibration (compress.draw.parse) with its path, if it is one, relative to `folder`."""
+    what, colon, tokens = part.partition(":") if part.rpartition(":")[2].isdigit() else (part, "", "")
+    return what + colon + tokens if what in MADE else f"{folder / what}{colon}{tokens}"
 
 
 def _step(path: Path, step: object, methods: Collection[str]) -> Step:

@@ -55,8 +55,9 @@ def _read(path: Path) -> list[tuple[str, dict]]:
     if not path.exists():
         raise ValueError(f"{path} does not exist: give ranking.json, result.json or a folder of a command")
     if path.is_dir():
-        names = {"ranking.json": "ranking", "provenance.json": "provenance", "compression.json": "card"}
-        found = [(kind, _json(path / name)) for name, kind in names.items() if (path / name).is_file()]
+        files = [(file, "ranking") for file in sorted(path.glob("ranking*.json"))]
+        files += [(path / "provenance.json", "provenance"), (path / "compression.json", "card")]
+        found = [(kind, _json(file)) for file, kind in files if file.is_file()]
     else:
         content = _json(path)
         parts = content if isinstance(content, list) else [content]
@@ -161,12 +162,13 @@ def _results(metric: str, results: list[dict]) -> str:
 
 
 def _provenance(found: dict) -> str:
-    heads = ["candidate", "score", "share", "tokens", "texts", "SHA-256 of the texts"]
+    heads = ["candidate", "share", "tokens", "texts", "SHA-256 of the tokens"]
     cells = [
-        [html.escape(p["name"]), f"{p['score']:.4g}", f"{p['share']:.0%}", str(p["tokens"]), str(p["texts"]), p["hash"]]
+        [html.escape(p["name"]), f"{p['share']:.0%}", str(p["tokens"]), str(p["texts"]), p["hash"]]
         for p in found["parts"]
     ]
-    note = f"For the model {found['model']} and the target {found['target']}, seed {found['seed']}."
+    aims = " and ".join(found["targets"].values()) or "no target"
+    note = f"For the model {found['model']} and {aims}, chosen by {found['by']}, seed {found['seed']}."
     return f"<h2>Calibration data drawn</h2><p>{html.escape(note)}</p>{_table(heads, cells)}"
 
 

@@ -16,20 +16,24 @@ from compress.suggest import absent, did_you_mean
 FORMATS = ".txt (documents separated by blank lines), .csv, .csv.gz, .tsv, .parquet, .jsonl or a data set folder"
 
 
+MAX_LENGTH = 128  # tokens of a calibration sequence
 Text = str | tuple[str, str]  # a text, or a pair of texts
 
 
-def read_texts(path: str | Path) -> list[Text]:
+def read_texts(path: str | Path, tokenizer: Tokenizer | None = None) -> list[Text]:
     """The texts of a file or a saved Hugging Face data set; empty ones are left out.
 
     A table has the column text, perhaps with text_pair; or question and context, which are pairs too; or tokens, lists
-    of words. Raises ValueError for what cannot be read: missing file, unknown format, no such column, no text in it.
+    of words; or messages, chats that the chat template of `tokenizer` makes texts of. Raises ValueError for what cannot
+    be read: missing file, unknown format, no such column, no text in it.
     """
     path = Path(path)
     if path.suffix.lower() == ".txt" and path.is_file():
         texts = [t.strip() for t in re.split(r"\n[ \t]*\n", _decode(path).replace("\r\n", "\n"))]
     else:
-        texts = table_texts(path, read_table(path))
+        frame = read_table(path)
+        chats = "messages" in frame and "text" not in frame
+        texts = chat_texts(path, frame["messages"], tokenizer) if chats else table_texts(path, frame)
     texts = [t for t in texts if t]
     if not texts:
         raise ValueError(f"{path} has no text in it")
@@ -46,6 +50,21 @@ def table_texts(path: Path, frame: pd.DataFrame) -> list[Text]:
         raise ValueError(f"{path} has no column 'text'{guess} (columns: {', '.join(map(str, frame.columns))})")
     columns = [[t.strip() if isinstance(t, str) else "" for t in frame[c]] for c in (first, second) if c in frame]
     return columns[0] if len(columns) == 1 else [(a, b) if a and b else a or b for a, b in zip(*columns)]
+
+
+def chat_texts(path: Path, column: pd.Series, tokenizer: Tokenizer | None) -> list[str]:
+    """Every chat, a list of {role, content}, as the tokenizer's chat template writes it, without its start token.
+
+    Raises ValueError where there is no template, and for a row that is no chat.
+    """
+    if tokenizer is None or not tokenizer.chat_template:
+        raise ValueError(f"{path} holds chats, but the model's tokenizer has no chat template: give texts")
+    found, start = [], tokenizer.bos_token or ""
+    for row, chat in enumerate(column, 1):
+        if not isinstance(chat, list | np.ndarray) or not all(isinstance(m, dict) and "role" in m for m in chat):
+            raise ValueError(f"{path}, row {row}: messages is no list of {{role, content}}")
+        found.append(tokenizer.apply_chat_template(list(chat), tokenize=False).removeprefix(start) if len(chat) else "")
+    return found
 
 
 def word_lists(path: Path, column: pd.Series) -> list[list[str]]:
@@ -128,6 +147,35 @@ def cut(
                 sequences.append(sequence)
                 left -= len(sequence)
     return sequences
+
+
+def pack(tokenizer: Tokenizer, texts: Sequence[Text], tokens: int, length: int, seed: int) -> list[list[int]]:
+    """Sequences of exactly `length` tokens of texts drawn by `seed`, one behind the other, `tokens` in all at most.
+
+    For models that predict next tokens: each text has its special tokens, an end token behind it where there is one, so
+    that no place is padding.
+    """
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    ids: list[int] = []
+    for i in np.random.default_rng(seed).permutation(len(texts)):
+        for part in _parts(texts[i]):
+            ids += tokenizer(part, truncation=True, max_length=tokens)["input_ids"]
+        if ids[-1:] != end:
+            ids += end
+        if len(ids) >= tokens:
+            break
+    return [ids[i : i + length] for i in range(0, min(len(ids), tokens) - length + 1, length)]
+
+
+def first(sequences: Sequence[list[int]], tokens: int) -> list[list[int]]:
+    """The first `tokens` tokens, the last sequence cut short; one of a single token is left out."""
+    found, left = [], tokens
+    for ids in sequences:
+        if min(left, len(ids)) < 2:
+            break
+        found.append(ids[:left])
+        left -= len(found[-1])
+    return found
 
 
 def _parts(text: Text) -> list[str]:

@@ -1,19 +1,18 @@
 """Texts, batches, the choice of calibration data, evaluation and the report."""
 
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from datasets import Dataset, load_from_disk
+from datasets import Dataset
 
-from compress import calibration, evaluate, metrics, predict, report
+from compress import evaluate, metrics, predict, report
 from compress.budget import flops
 from compress.examples import read_examples
 from compress.texts import batches, cut, read_texts
-from transmeter import data, ranking
+from transmeter import ranking
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 
@@ -60,37 +59,6 @@ def test_token_budgets_are_exact_and_draws_reproducible(tokenizer, texts):
     assert sum(map(len, cut(tokenizer, ["short"], 1000, 64))) < 1000
     made = batches(tokenizer, sequences, size=4)
     assert sum(int(b["attention_mask"].sum()) for b in made) == 1000
-
-
-def test_features_are_plain_arrays_with_the_teachers_labels(decoder, encoder, tokenizer, texts):
-    x, y = calibration.features(*decoder, texts, 500)
-    assert x.shape == (500, 2 * 192) and set(y) <= set(range(calibration.CLUSTERS)) and len(set(y)) > 1
-    x, y = calibration.features(encoder, tokenizer, texts, 500)
-    assert x.shape[1] == 2 * 32 and len(x) == len(y) and set(y) <= {0, 1, 2}
-
-
-def test_the_targets_own_domain_is_found_and_written_with_provenance(decoder, tmp_path):
-    model, tokenizer = decoder
-    pools = {n: read_texts(DATA / f"text/{n}.txt") for n in ("code", "drama", "math")}
-
-    def measured(name, texts):
-        return data.from_arrays(name, *calibration.features(model, tokenizer, texts, 1500))
-
-    target = measured("t", read_texts(DATA / "text/math_sample.txt"))
-    found = ranking.rank(target, [measured(n, t) for n, t in pools.items()], "alignment")
-    assert found.rows[0].source == "math" and all(row.gain_pp is None for row in found.rows)
-    scores = {row.source: row.score for row in found.rows}
-    chosen = calibration.choose(scores, pools, tokenizer, tokens=600, mix=2, seed=0)
-    assert [p.name for p in chosen.parts][0] == "math"
-    assert sum(p.tokens for p in chosen.parts) == 600
-    assert sum(p.share for p in chosen.parts) == pytest.approx(1)
-    assert chosen.parts[0].share == pytest.approx(scores["math"] / sum(sorted(scores.values())[-2:]), abs=0.01)
-    calibration.save(chosen, tmp_path / "c", {"seed": 0})
-    again = load_from_disk(str(tmp_path / "c"))
-    assert again["text"] == chosen.texts and set(again["source"]) == {p.name for p in chosen.parts}
-    assert calibration.describe(tmp_path / "c")["provenance"]["parts"][0]["hash"] == chosen.parts[0].hash
-    with pytest.raises(ValueError, match="give 1 to 3"):
-        calibration.choose(scores, pools, tokenizer, mix=4)
 
 
 def test_perplexity_is_that_of_the_model_card(decoder):
@@ -153,13 +121,6 @@ def test_the_report_is_one_page_without_network_and_escapes_names(tmp_path):
         (tmp_path / "x.json").write_text('{"rows": 3}')
         report.write([tmp_path / "x.json"], tmp_path / "y.html")
     assert not (tmp_path / "y.html").exists()
-
-
-def test_mean_states_do_not_depend_on_padding(encoder, tokenizer, texts):
-    one = calibration.features(encoder, tokenizer, texts[:1], 500)[0]
-    many = calibration.features(encoder, tokenizer, texts[:1] + ["x"], 500)[0]
-    assert np.abs(many[:, None] - one[None]).max(2).min(0).max() < 1e-4
-    assert json.dumps(one[0].tolist())
 
 
 def test_change_of_the_loss_agrees_with_the_two_perplexities():

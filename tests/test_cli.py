@@ -57,7 +57,8 @@ def test_the_main_job_end_to_end(tmp_path):
     candidates = [x for n in ("code", "math") for x in ("--candidate", TEXTS / f"{n}.txt")]
     chosen = run("calibrate", MODEL, "--target", MATH, *candidates, "--tokens", 1500, "--out", tmp_path / "c")
     assert chosen.exit_code == 0, chosen.output
-    assert json.loads((tmp_path / "c/ranking.json").read_text())["rows"][0]["source"] == "math"
+    ranked = [row["source"] for row in json.loads((tmp_path / "c/ranking.json").read_text())["rows"]]
+    assert set(ranked) == {"math", "code", "uniform", "closeness"} and ranked.index("math") < ranked.index("code")
     small = run(
         *("compress", MODEL, "--method", "kprune", "--set", "ratio=0.3", "--method", "wanda", "--set", "ratio=0.5"),
         *("--calibration", tmp_path / "c", "--tokens", 800, "--out", tmp_path / "m"),
@@ -142,7 +143,9 @@ CALIBRATE = ("calibrate", str(MODEL), "--out", "OUT", "--target", MATH)
         (("rank", VA), "SOURCES"),
         ((*CALIBRATE, "--candidate", "none.txt"), "none.txt does not exist"),
         ((*CALIBRATE, "--candidate", MATH, "--candidate", MATH), "same name"),
-        ((*CALIBRATE, "--candidate", MATH, "--mix", "2"), "--mix 2 is out of range: give 1 to 1"),
+        ((*CALIBRATE, "--candidate", MATH, "--by", "meassure"), "--by meassure is unknown: give measure, random"),
+        ((*CALIBRATE, "--candidate", MATH, "--weight", "b=2"), "'b' is no target: give NAME=NUMBER of"),
+        ((*CALIBRATE, "--candidate", MATH, "--held-out", MATH), "text 1 of math_sample ("),
         ((*COMPRESS, "kprun"), "method 'kprun' is unknown, did you mean 'kprune'?: give one of "),
         ((*COMPRESS, "kprune", "--method", "wanda", "--set", "pattern=2-4"), "give N:M, N of every M inputs stay"),
         ((*COMPRESS, "kprune", "--set", "ratio=1.5"), "0 <= ratio < 1"),

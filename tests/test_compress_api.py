@@ -55,7 +55,7 @@ def test_texts_in_a_list_are_those_of_a_file(encoder, tokenizer, texts, tmp_path
         ({"options": {"seed": 1}}, "option 'seed' is unknown to kprune"),
         ({"calibration": None}, "kprune looks at calibration texts"),
         ({"calibration": "none.txt"}, "none.txt does not exist"),
-        ({"calibration": []}, "calibration gives nothing to calibrate on"),
+        ({"calibration": []}, "calibration holds no text of two tokens"),
         ({"model": "no/model"}, "neither a model folder nor a hub name"),
     ],
 )

@@ -273,15 +273,17 @@ def _classes(name: str, texts: np.ndarray) -> np.ndarray:
     return found
 
 
-def from_arrays(name: str, features: np.ndarray, labels: np.ndarray) -> Table:
-    """A table of feature vectors (n, d) with labels (n,), columns f0..; one class will do.
+def from_arrays(name: str, features: np.ndarray, labels: np.ndarray, columns: Sequence[str] | None = None) -> Table:
+    """A table of feature vectors (n, d) with labels (n,), columns f0.. if not named; one class will do.
 
     Raises ValueError for values that are not finite.
     """
     if not np.isfinite(features).all():
         raise ValueError(f"{name} has feature values that are not finite: replace them first")
     texts = label_texts(labels)
-    frame = pd.DataFrame(features.astype(np.float64), columns=[f"f{i}" for i in range(features.shape[1])])
+    frame = pd.DataFrame(
+        features.astype(np.float64), columns=list(columns or (f"f{i}" for i in range(features.shape[1])))
+    )
     return Table(name, frame, texts, tuple(sorted({t for t in texts if t is not None})))
 
 

@@ -16,7 +16,7 @@ from compress.sparsity import wanted
 from compress.structure import Sublayer, block_linears, fork, own, place, remove
 from compress.walk import Batch, mean_length
 
-NEEDS = Needs(models=1, streams=0, gradients=False, matrices=0, copies=7)
+NEEDS = Needs(models=1, streams=0, gradients=False, matrices=0, copies=38)  # topk of a whole layer at once
 
 
 @torch.no_grad()

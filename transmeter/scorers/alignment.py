@@ -3,10 +3,12 @@
 Three terms of Transmeter's loss taken as measures (arXiv 1912.13366, reconstructed): the label-wise mean distance,
 how well label-wise discriminators tell source from target, and how much of the target is lost when reconstructed from
 the source's directions, trace((C_s + e I)^-1 C_t) / d. The score is the inverse of their geometric mean, so that no
-unit outweighs another. Range: above 0, higher is closer; for features of one model, such as hidden states.
+unit outweighs another. Columns named SPACE::NUMBER, such as the hidden states of several layers, are measured space by
+space, and all terms joined. Range: above 0, higher is closer; for features of one model, such as hidden states.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -43,30 +45,43 @@ def score(
         raise ValueError("mean_distance, discriminator, coverage: give weights of at least 0, not all 0")
     found = []
     for source in sources:
-        x_s, q_s, x_t, q_t = _common(source.table, target, seed)
-        terms = [
-            _mean_distance(x_s, q_s, x_t, q_t) if mean_distance else 1.0,
-            _separability(x_s, q_s, x_t, q_t, seed) if discriminator else 1.0,
-            _uncovered(x_s, x_t) if coverage else 1.0,
-        ]
-        found.append(Score(float(np.exp(-(weights * np.log(terms)).sum() / weights.sum()))))
+        logs = []
+        for x_s, q_s, x_t, q_t in _common(source.table, target, seed):
+            terms = [
+                _mean_distance(x_s, q_s, x_t, q_t) if mean_distance else 1.0,
+                _separability(x_s, q_s, x_t, q_t, seed) if discriminator else 1.0,
+                _uncovered(x_s, x_t) if coverage else 1.0,
+            ]
+            logs.append(weights @ np.log(terms) / weights.sum())
+        found.append(Score(float(np.exp(-np.mean(logs)))))
     return found
 
 
-def _common(source: Table, target: Table, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """x (1, n, d) and memberships q (1, n, classes) of both sides in units of the target's standard deviation."""
-    found = common_features(source, target)
+def _common(source: Table, target: Table, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """x (1, n, d) and memberships q (1, n, classes) of both sides, a space at a time, in the target's deviations."""
     classes = [c for c in target.classes if c in source.classes]
-    if found is None or not classes:
-        what = "class name" if found else "feature"
+    if common_features(source, target) is None or not classes:
+        what = "feature" if classes else "class name"
         raise ValueError(f"{source.name} shares no {what} with {target.name}: alignment needs a common space")
     rng = np.random.default_rng(seed)
-    both = []
-    for x, labels in zip(found, (source.labels, target.labels)):
-        rows = rng.permutation(len(x))[:ROWS]
-        q = labels[rows, None] == np.array(classes, dtype=object)
-        both += [torch.from_numpy(x[rows])[None], torch.from_numpy(q).float()[None]]
-    return both[0], both[1], both[2], both[3]
+    rows = [rng.permutation(len(table))[:ROWS] for table in (source, target)]
+    q_s, q_t = (
+        torch.from_numpy(table.labels[r, None] == np.array(classes, dtype=object)).float()[None]
+        for table, r in zip((source, target), rows)
+    )
+    for space in dict.fromkeys(map(_space, target.columns)):
+        found = common_features(_within(source, space), _within(target, space))
+        if found is not None:
+            x_s, x_t = (torch.from_numpy(x[r])[None] for x, r in zip(found, rows))
+            yield x_s, q_s, x_t, q_t
+
+
+def _space(column: str) -> str:
+    return column.partition("::")[0] if "::" in column else ""
+
+
+def _within(table: Table, space: str) -> Table:
+    return replace(table, features=table.features[[c for c in table.columns if _space(c) == space]])
 
 
 def _mean_distance(x_s: Tensor, q_s: Tensor, x_t: Tensor, q_t: Tensor) -> float:
