@@ -1,5 +1,6 @@
 """Where tasks run: on this machine, or on a Dask or Ray cluster. joblib's threads wait, the work is in processes."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -77,7 +78,9 @@ def _dask(workers: int, address: str | None, host: str) -> Iterator[Call]:
     settings = {"distributed.comm.timeouts.connect": "10s", "distributed.scheduler.allowed-failures": RETRIES}
     with dask.config.set(settings):
         try:
-            cluster = address or LocalCluster(workers, threads_per_worker=1, host=host, dashboard_address=None)
+            cluster = address or LocalCluster(
+                workers, threads_per_worker=1, host=host, dashboard_address=None, silence_logs=logging.CRITICAL
+            )
             client = Client(cluster, timeout="10s", set_as_default=False)
         except OSError as error:
             raise ValueError(f"no Dask scheduler answers at {address or host}: {error}") from None
@@ -112,8 +115,9 @@ def _ray(workers: int, address: str | None, host: str) -> Iterator[Call]:
             ray.init(address, **quiet)
         else:
             ray.init(num_cpus=workers, include_dashboard=False, _node_ip_address=host, **quiet)
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        raise ValueError(f"Ray cannot be used at {address or host}: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # Ray raises any kind
+        kind = ValueError if address else RuntimeError
+        raise kind(f"Ray cannot be started at {address or host}: {str(error).splitlines()[0]}") from None
     try:
         yield partial(_by_ray, ray.remote(guarded).options(max_retries=RETRIES, num_cpus=1))
     finally:
