@@ -21,7 +21,7 @@ def same(model, other):
 
 
 def test_it_is_the_model_that_a_job_writes(folder, root, tmp_path):
-    math = root / "data/text/math.txt"
+    math = str(root / "data/text/math.txt")
     found = compress.compress(folder, "wanda", options={"pattern": "2:4"}, calibration=math, tokens=300)
     compress.save(found, compress.load(folder)[1], tmp_path / "api")
     job.run(str(folder), [job.Step("wanda", {"pattern": "2:4"})], math, tmp_path / "job", tokens=300)

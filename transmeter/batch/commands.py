@@ -53,6 +53,8 @@ def batch(
     \b
     Exit codes: 0 every pair is scored; 1 the run could not go on (the same command resumes it); 2 bad input, nothing
     was scored; 3 the run ended, some pairs failed; 130 interrupted (the same command resumes it).
+
+    Example: transmeter batch job.yaml --store results.db
     """
     from transmeter.batch import run, watch
 
@@ -141,6 +143,8 @@ def results(file, target, sql, shape, out) -> None:
     """Print what a batch found: target, source, scorer, score, gain_pp and its interval, verdict, status, error.
 
     pandas reads it from the store itself: pandas.read_sql("SELECT * FROM results", sqlite3.connect("STORE")).
+
+    Example: transmeter results results.db --target mine
     """
     from transmeter.batch import store
 
@@ -176,7 +180,10 @@ def _write(columns, rows, shape, out):
 @click.command()
 @click.argument("file", metavar="STORE", type=click.Path(dir_okay=False, path_type=Path))
 def status(file) -> None:
-    """Print how far the batch that writes STORE has come: pairs done, failed and open, pace, leaders."""
+    """Print how far the batch that writes STORE has come: pairs done, failed and open, pace, leaders.
+
+    Example: transmeter status results.db
+    """
     from transmeter.batch import store, watch
 
     with store.reading(file) as db:
