@@ -161,7 +161,6 @@ def test_other_columns_are_refused_at_prediction(change, message, sites):
         (pd.DataFrame({"a": [1, 2]}), [None, None], "y holds no label"),
         (pd.DataFrame({"a": [1, 2]}), [0, 1, 1], "X has 2 rows and y 3"),
         (pd.DataFrame({"a": [1, 1]}), [0, 1], "no column that varies"),
-        (pd.DataFrame({"a": ["one two three", "four five six"]}), [0, 1], "column 'a' holds texts: give encoder="),
     ],
 )
 def test_what_cannot_be_learned_is_refused(x, y, message):
@@ -177,11 +176,16 @@ def test_a_bad_source_is_refused(sites):
         TransferClassifier(sites["hungarian"], label="lable").fit(x, y)
 
 
-def test_texts_are_read_by_the_encoder(encoder, tokenizer, tmp_path):
+@pytest.mark.parametrize("by", ["encoder", "tfidf"])
+def test_texts_are_read_as_the_ranking_reads_them(by, encoder, tokenizer, tmp_path):
     encoder.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     x = pd.DataFrame({"t": [f"number {i} is {'even' if i % 2 else 'odd'} they say" for i in range(30)], "n": range(30)})
-    model = TransferClassifier(encoder=tmp_path, steps=2).fit(x, np.arange(30) % 2)
-    assert model.text_columns_ == ["t"] and model.predict_proba(x[:3]).shape == (3, 2)
+    y = np.arange(30) % 2
+    source = (x.rename(columns={"t": "words"}), y)
+    model = TransferClassifier(source, encoder=tmp_path if by == "encoder" else None).fit(x[:20], y[:20])
+    assert model.text_columns_ == ["t"] and len(model.matches_) > 3
+    if by == "tfidf":
+        assert (model.predict(x[20:]) == y[20:]).all()
     model.save(tmp_path / "m")
     assert np.array_equal(TransferClassifier.load(tmp_path / "m").predict_proba(x), model.predict_proba(x))

@@ -70,9 +70,9 @@ MISTAKES = {
     "too many shots": ((*RANK, "--shots", "500"), "at least 501 are needed for --shots 500"),
     "result into no folder": ((*RANK, "--out", "none/r.json"), "is in a folder that does not exist: create it first"),
     "its own source": (("transfer", "mine.csv", "mine.csv", "--out", "m"), "mine.csv is the target's own file: give"),
-    "texts without an encoder": (
-        ("transfer", "notes.csv", "other.csv", "--out", "m"),
-        "column 'note' holds texts: give the folder of an encoder, or drop it",
+    "no encoder": (
+        ("transfer", "notes.csv", "other.csv", "--encoder", "full", "--out", "m"),
+        "encoder full is not a model folder: it has no config.json",
     ),
     "no network": (
         ("compress", "bert-base-uncased", *COMPRESS[2:], "kprune"),

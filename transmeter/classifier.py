@@ -1,9 +1,10 @@
 """A scikit-learn classifier that uses a source for its target, by the transfer that a ranking measures."""
 
+import functools
 import json
 import os
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,8 @@ from transmeter.files import check_new_folder
 from transmeter.inputs import Given, as_table, columns
 from transmeter.prepare import prepare
 from transmeter.source import Encoded, Source
-from transmeter.text import embed, joined, text_columns, with_states
+from transmeter.text import check_encoder, embed, read_texts, reader, text_columns
+from transmeter.tfidf import Tfidf
 from transmeter.training import Schedule, Terms
 from transmeter.transfer import train
 
@@ -44,8 +46,9 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
 
     source: the picked one, as `rank` takes it (a table, data frame, (X, y), data set or path), or None; label: its
     label column (None: "label"); key: its column of what a row is about, for `fit(..., keys=...)`; match: "meaning" or
-    "name"; encoder: folder of a transformers model that reads texts and column names; steps: of training;
-    random_state: seed of every draw, a whole number; cache: folder in which the source's classifier is kept.
+    "name"; encoder: folder of a transformers model that reads texts and column names (None: TF-IDF, n-grams);
+    steps: of training; random_state: seed of every draw, a whole number; cache: folder in which the source's classifier
+    is kept.
 
     After fit: classes_, n_features_in_, feature_names_in_ (of a data frame); learner_: what was trained; matches_: the
     source's columns that stand for columns of the target.
@@ -82,18 +85,24 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
 
         Rows whose label is missing (None, NaN) help to standardise the columns; keys (n,): what each row is about, so
         that the source teaches those of them that it has seen (with `key`). Raises ValueError for an unusable source,
-        fewer than two classes, texts without an encoder, and whatever scikit-learn refuses.
+        fewer than two classes, and whatever scikit-learn refuses.
         """
         if y is None:
             raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None")
         frame = self._checked(X, reset=True)
         table = self._table(frame, column_or_1d(y, warn=True), keys)
-        self.text_columns_ = text_columns(table.features)
-        if self.text_columns_ and not self.encoder:
-            raise ValueError(f"column '{self.text_columns_[0]}' holds texts: give the folder of an encoder, or drop it")
         cache = Path(self.cache) if self.cache else None
         given = [] if self.source is None else [as_table(self.source, None, self.label, self.key)]
-        target, sources, matches = prepare(table, given, self.encoder, self.match, cache and cache / "texts")
+        if self.encoder:
+            check_encoder(self.encoder)
+        self.text_columns_ = text_columns(table.features)
+        states = reader([table, *given], self.encoder, cache and cache / "texts")
+        self.reader_ = states if self.text_columns_ else None
+        read = [
+            replace(t, features=read_texts(t.name, t.features, text_columns(t.features), states))
+            for t in (table, *given)
+        ]
+        target, sources, matches = prepare(read[0], read[1:], self.encoder, self.match, cache and cache / "texts")
         encoded = Encoded(target)
         self.encoder_, self.matches_ = encoded.encoder, [asdict(m) for found in matches for m in found]
         if sources:
@@ -110,8 +119,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         texts = self.text_columns_
         numeric = [c for c in self.encoder_.numeric if not (texts and c.startswith("text dimension "))]
         features = conform("X", frame, numeric, [*self.encoder_.categorical, *texts])
-        if texts and self.encoder:
-            features = with_states("X", features, texts, embed(joined(features, texts), self.encoder))
+        features = read_texts("X", features, texts, self.reader_)
         x = torch.from_numpy(self.encoder_(features)).double()  # so that a row does not depend on its neighbours
         return logits(self.weights_, x).softmax(1).numpy()
 
@@ -128,6 +136,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         path = check_new_folder(path)
         source = self.source if isinstance(self.source, str | Path | None) else self.learner_
+        words, tensors = self.reader_.state() if isinstance(self.reader_, Tfidf) else (None, {})
         about = {
             "format": FORMAT,
             "params": self.get_params() | {"source": source},
@@ -135,6 +144,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             "type": self.classes_.dtype.str,
             "columns": getattr(self, "feature_names_in_", np.zeros(0)).tolist() or self.n_features_in_,
             "texts": self.text_columns_,
+            "words": words,
             "learner": self.learner_,
             "matches": self.matches_,
             "encoder": self.encoder_.state(),
@@ -142,7 +152,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         partial = path.absolute().parent / f".{path.name}.{os.getpid()}"
         try:
             partial.mkdir()
-            save_file(self.weights_, partial / FILES[0])
+            save_file(self.weights_ | {k: torch.from_numpy(v) for k, v in tensors.items()}, partial / FILES[0])
             (partial / FILES[1]).write_text(json.dumps(about, indent=1, default=str) + "\n", encoding="utf-8")
             if path.exists():
                 path.rmdir()
@@ -165,7 +175,11 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             if about["format"] != FORMAT:
                 raise ValueError(f"format {about['format']}, {FORMAT} is known")
             found = cls(**about["params"])
-            found.weights_ = load_file(Path(path) / FILES[0])
+            tensors = load_file(Path(path) / FILES[0])
+            found.weights_ = {k: v for k, v in tensors.items() if not k.startswith("tfidf.")}
+            found.reader_ = functools.partial(embed, encoder=about["params"]["encoder"]) if about["texts"] else None
+            if about["words"]:
+                found.reader_ = Tfidf.restore(about["words"], {k: v.numpy() for k, v in tensors.items()})
             found.classes_ = np.array(about["classes"], dtype=np.dtype(about["type"]))
             found.text_columns_, found.learner_, found.matches_ = about["texts"], about["learner"], about["matches"]
             found.encoder_ = Encoder.restore(about["encoder"])

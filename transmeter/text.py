@@ -2,31 +2,28 @@
 
 import hashlib
 import os
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from transmeter.data import Table
+from transmeter.tfidf import Tfidf
 from transmeter.training import track
 
 if TYPE_CHECKING:  # half of all that is imported, and only encoders need it
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-DIMENSIONS = 64  # of TF-IDF after the SVD
-VOCABULARY = 50_000
 TOKENS = 128  # of a text that an encoder reads
 BATCH = 32
+Reader: TypeAlias = Callable[[Sequence[str]], np.ndarray]
 
 
 def is_text(values: pd.Series) -> bool:
@@ -48,15 +45,32 @@ def featurise(
     of words and an SVD, fitted on the texts of all tables together. cache: folder for what an encoder gave. Raises
     ValueError for an encoder that cannot be loaded.
     """
+    read = reader(tables, encoder, cache, seed)
+    return [replace(t, features=read_texts(t.name, t.features, text_columns(t.features), read)) for t in tables]
+
+
+def reader(
+    tables: Sequence[Table], encoder: str | Path | None = None, cache: Path | None = None, seed: int = 0
+) -> Reader | None:
+    """What makes states (n, h) of n texts, as for `featurise`; None where no table has texts."""
     columns = [text_columns(t.features) for t in tables]
-    texts = [joined(t.features, c) for t, c in zip(tables, columns) if c]
-    if not texts:
-        return list(tables)
-    states = iter([embed(j, encoder, cache) for j in texts] if encoder else tfidf(texts, seed))
-    return [
-        replace(t, features=with_states(t.name, t.features, c, next(states))) if c else t
-        for t, c in zip(tables, columns)
-    ]
+    if not any(columns):
+        return None
+    if encoder:
+        return partial(embed, encoder=encoder, cache=cache)
+    return Tfidf([text for t, c in zip(tables, columns) if c for text in joined(t.features, c)], seed)
+
+
+def read_texts(name: str, features: pd.DataFrame, columns: list[str], read: Reader | None) -> pd.DataFrame:
+    """The features with columns `text dimension 0`.. in the place of the text columns; `name` is what errors name."""
+    if not columns or read is None:
+        return features
+    states = read(joined(features, columns))
+    names = [f"text dimension {i}" for i in range(states.shape[1])]
+    if set(names) & set(features):
+        raise ValueError(f"{name} has texts and a column called 'text dimension ..': rename that")
+    numbers = pd.DataFrame(states.astype(np.float64), columns=names, index=features.index)
+    return pd.concat([features.drop(columns=columns), numbers], axis=1)
 
 
 def text_columns(features: pd.DataFrame) -> list[str]:
@@ -67,28 +81,6 @@ def text_columns(features: pd.DataFrame) -> list[str]:
 def joined(features: pd.DataFrame, columns: list[str]) -> list[str]:
     """One text a row: those of the columns, joined by a space."""
     return features[columns].fillna("").agg(" ".join, axis=1).str.strip().tolist()
-
-
-def with_states(name: str, features: pd.DataFrame, columns: list[str], states: np.ndarray) -> pd.DataFrame:
-    """The features with columns `text dimension 0`.. of states (n, h) in the place of the text columns."""
-    names = [f"text dimension {i}" for i in range(states.shape[1])]
-    if set(names) & set(features):
-        raise ValueError(f"{name} has texts and a column called 'text dimension ..': rename that")
-    numbers = pd.DataFrame(states.astype(np.float64), columns=names, index=features.index)
-    return pd.concat([features.drop(columns=columns), numbers], axis=1)
-
-
-def tfidf(texts: Sequence[Sequence[str]], seed: int = 0) -> list[np.ndarray]:
-    """(n, up to 64) a list of texts, from one TF-IDF of words and pairs of words and one SVD of all of them."""
-    flat = [text for part in texts for text in part]
-    if not any(re.search(r"\w", text) for text in flat):
-        raise ValueError("the texts hold no word: give texts of letters, or an --encoder")
-    vectors = TfidfVectorizer(
-        ngram_range=(1, 2), sublinear_tf=True, max_features=VOCABULARY, token_pattern=r"(?u)\b\w+\b", dtype=np.float32
-    ).fit_transform(flat)
-    size = min(DIMENSIONS, vectors.shape[0] - 1, vectors.shape[1] - 1)
-    states = TruncatedSVD(max(size, 1), random_state=seed).fit_transform(vectors)
-    return np.split(states, np.cumsum([len(part) for part in texts])[:-1])
 
 
 def embed(texts: Sequence[str], encoder: str | Path, cache: Path | None = None) -> np.ndarray:
