@@ -19,16 +19,18 @@ import click
 import numpy as np
 import pandas as pd
 import torch
-from calibration_quality import LM, TEXTS, predicted
+from calibration_quality import closeness
+from calibration_truth import pools as candidates
 from joblib import Parallel, delayed
 from prune_quality import DOMAINS, LENGTH, blocks
 from torch import nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from compress import metrics, models, predict
+from compress import metrics, models, predict, survey
+from compress.calibration import LOOKED
 from compress.examples import read_examples
 from compress.methods import methods
-from compress.texts import Text, batches, cut, read_texts
+from compress.texts import MAX_LENGTH, Text, batches, cut, read_texts
 from compress.walk import Batch, track
 
 Steps = list[tuple[str, dict[str, object]]]
@@ -182,10 +184,12 @@ def picked_or_random(
     net: nn.Module, tokenizer: Tokenizer, own: Sequence[Text], datasets: Path, tokens: int, seed: int, measure: Measure
 ) -> list[dict]:
     """A student of 2 blocks, distilled with the texts that the ranking picks, with random ones, and with the task's."""
-    pools = {name: read_texts(datasets / "text" / name / "train.csv.gz") for name in TEXTS if name != "sst2"}
-    pools |= {name: read_texts(datasets / "lm" / f"{name}.txt") for name in LM}
-    scores = predicted(net, tokenizer, own[:2000], pools, 6000)
-    best = max(pools, key=lambda name: scores[name]["alignment"])
+    pools = {name: texts for name, texts in candidates("encoders", datasets).items() if name != "sst2"}
+    looked = {n: cut(tokenizer, t, LOOKED, MAX_LENGTH, seed) for n, t in {"": own, **pools}.items()}
+    views = {name: survey.look(net, tokenizer, name, ids) for name, ids in looked.items()}
+    target = views.pop("")
+    scores = closeness(target, views)
+    best = max(scores, key=lambda name: scores[name])
     rng, found = np.random.default_rng(seed), []
     every = [(name, i) for name in pools for i in range(min(len(pools[name]), 2000))]
     mixed = [pools[every[k][0]][every[k][1]] for k in rng.permutation(len(every))[:4000]]
