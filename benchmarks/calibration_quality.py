@@ -116,7 +116,8 @@ def agreement(rows: pd.DataFrame, score: pd.Series) -> pd.DataFrame:
         seeds, mean = values.shape[1], values.mean(axis=1)
         pairs = [values.corr("spearman").iloc[i, j] for i in range(seeds) for j in range(i)]
         single = float(np.mean(pairs)) if pairs else np.nan
-        picks = guess.drop([n for n in guess.index if n in WAYS and n not in PROPOSED or n == "self"]).idxmax()
+        weighed = guess.drop([n for n in guess.index if n in WAYS and n not in PROPOSED or n == "self"])
+        picks = weighed.apply(lambda column: calibration.pick(np.exp(column).to_dict()))
         pick = float(np.mean([values.loc[name, seed] for seed, name in picks.items()]))
         found.append(
             {

@@ -29,6 +29,7 @@ from compress.walk import track
 SCREENED = 20  # candidates that are measured in full; of more, the closest by the cheap measure
 AT_ONCE = 20  # candidates in memory while they are screened
 LOOKED = 2000  # tokens of a candidate that are looked at, at most
+MARGIN = 1.2  # chosen on the first draw of benchmarks/calibration_quality.py
 ROOM = 2  # tokens that are looked at to select one, once it is known from which sets
 OTHER_DRAW = 1000  # added to the seed for the target's texts, so that a candidate of the same texts is another draw
 
@@ -133,8 +134,17 @@ def choose(
         return by, pool.take(fill(pool, WAYS[by](pool, target, tokens, seed), tokens)), {}
     wanted = propose(views, merge([t.view for t in targets]), tokens, seed)
     scores = _joined([score(t.view, wanted, False) for t in targets], targets, protect)
-    best = max(scores, key=lambda name: scores[name])
+    best = pick(scores)
     return best, wanted[best], scores
+
+
+def pick(scores: Mapping[str, float]) -> str:
+    """The closest single set, or a mixture that is closer by `MARGIN`: it was drawn to be close, a set was not."""
+    mixture = max((n for n in scores if n in PROPOSED), key=lambda name: scores[name], default=None)
+    single = max((n for n in scores if n not in PROPOSED), key=lambda name: scores[name], default=None)
+    if mixture is None or single is None:
+        return mixture or single
+    return mixture if scores[mixture] > MARGIN * scores[single] else single
 
 
 def calibrate(

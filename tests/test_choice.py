@@ -139,11 +139,17 @@ def test_lexical_diversity_against_a_plain_greedy_search(views, target):
 
 def test_the_targets_own_domain_is_found(views, target):
     way, chosen, scores = calibration.choose(views, [Target(target)], closeness, tokens=800)
-    assert scores[way] == max(scores.values()) and set(scores) == {*DOMAINS, *selection.PROPOSED}
+    assert way == calibration.pick(scores) and set(scores) == {*DOMAINS, *selection.PROPOSED}
     assert scores["math"] == max(scores[name] for name in DOMAINS)
     drawn = calibration.parts(Draw(chosen.sequences, chosen.origins))
     assert drawn[0].name == "math" and sum(p.share for p in drawn) == pytest.approx(1)
     assert sum(p.tokens for p in drawn) == chosen.lengths.sum() <= 800
+
+
+def test_a_mixture_has_to_be_clearly_closer():
+    assert calibration.pick({"a": 1.0, "b": 2.0, "uniform": 2.3, "closeness": 2.1}) == "b"
+    assert calibration.pick({"a": 1.0, "b": 2.0, "uniform": 2.5, "closeness": 2.1}) == "uniform"
+    assert calibration.pick({"a": 1.0}) == "a"
 
 
 def test_several_targets_count_by_weight_or_the_worst(views):
