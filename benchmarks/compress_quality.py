@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from inspect import signature
 from pathlib import Path
 
 import click
@@ -45,6 +46,11 @@ QUANTIZED: dict[str, Steps] = {
 }
 QUANTIZED |= {"vector 2 bits": [("vector", {})], "mixed 3 bits": [("mixed", {"bits": 3.0})]}
 QUANTIZED |= {"smoothquant W8A8": [("smoothquant", {})], "round_to_nearest 8 bits": [("round_to_nearest", {"bits": 8})]}
+TINY: dict[str, Steps] = {  # no group divides its 172 neurons; codebooks of vectors would take more than the weights
+    name: [(method, options | ({"group": None} if "group" in signature(methods()[method]).parameters else {}))]
+    for name, [(method, options)] in QUANTIZED.items()
+    if method != "vector"
+}
 LOW_RANK: dict[str, Steps] = {
     f"svd {kind} {ratio:.0%}": [("svd", {"kind": kind, "ratio": ratio})]
     for ratio in (0.2, 0.4, 0.6)
@@ -77,8 +83,10 @@ CHAINS: dict[str, Steps] = {
         QUANTIZE,
     ],
 }
+DECODERS = {"mixlm": tuple(DOMAINS), "stories260K": ("stories",)}  # and the domains that they are measured on
 PARTS = {  # (methods, models that they are tried on)
     "quantize": (QUANTIZED, ("mixlm", "sst2", "ag_news")),
+    "quantize, whole rows": (TINY, ("stories260K",)),
     "low_rank": (LOW_RANK, ("mixlm", "sst2")),
     "heads": (HEADS, ("mixlm",)),
     "share": (SHARED, ("mixlm",)),
@@ -106,13 +114,13 @@ def main(
 
     def cell(part: str, model: str, seed: int) -> list[dict]:
         torch.set_num_threads(1)
-        folder = str(small / model if model == "mixlm" else dense / model)
+        folder = str(small / model if model in DECODERS else dense / model)
         net, tokenizer = models.load(folder)
         texts, measure = task(model, tokenizer, datasets)
         if part == "data":
             found = picked_or_random(net, tokenizer, texts, datasets, tokens, seed, measure)
         else:
-            data = batches(tokenizer, cut(tokenizer, texts, tokens, 128 if model == "mixlm" else LENGTH, seed))
+            data = batches(tokenizer, cut(tokenizer, texts, tokens, 128 if model in DECODERS else LENGTH, seed))
             found = [{"method": "dense", **cost(net), **measure(net)}] if seed == 0 else []
             made: dict[str, nn.Module] = {}
             found += [chain(net, name, steps, data, seed, measure, made) for name, steps in PARTS[part][0].items()]
@@ -129,12 +137,12 @@ def main(
 
 def task(model: str, tokenizer: Tokenizer, datasets: Path) -> tuple[list[Text], Measure]:
     """Texts to calibrate on, and what measures a model: accuracy, or the mean loss and perplexities of the domains."""
-    if model != "mixlm":
+    if model not in DECODERS:
         texts, labels = read_examples(datasets / "text" / model / "test.csv.gz")
         return read_texts(datasets / "text" / model / "train.csv.gz"), partial(
             accuracy, tokenizer=tokenizer, texts=texts[:1000], labels=labels[:1000]
         )
-    domains = {name: blocks(datasets / "lm", files) for name, files in DOMAINS.items()}
+    domains = {name: blocks(datasets / "lm", DOMAINS[name]) for name in DECODERS[model]}
     return [t for own, _ in domains.values() for t in own[:40]], partial(
         perplexities, tokenizer=tokenizer, domains=domains
     )
