@@ -188,6 +188,13 @@ def rivals(rows: pd.DataFrame, cases: pd.DataFrame) -> list[dict[str, object]]:
     return found
 
 
+def broad(rows: pd.DataFrame) -> list[dict[str, object]]:
+    """Quality of the decoder, the mean over all its targets, by method and drawer: what keeps everything."""
+    free = rows[(rows.part == "decoder") & (rows.task == "")]
+    mean = free.groupby(["method", "drawer", "seed"]).quality.mean().groupby(["method", "drawer"])
+    return mean.agg(["mean", "min", "max"]).reset_index().to_dict("records")
+
+
 def summary(rows: pd.DataFrame, terms: pd.DataFrame) -> dict[str, object]:
     """All figures: of the measure as it is, of every term alone, and of weights learned on other targets."""
     equal = dict.fromkeys(product(DEPTHS, TERMS), 1.0)
@@ -226,6 +233,7 @@ def summary(rows: pd.DataFrame, terms: pd.DataFrame) -> dict[str, object]:
         .reset_index()
         .to_dict("records"),
         "rivals": rivals(rows, cases["measure"]),
+        "all targets at once": broad(rows),
         "weights": [[*key, value] for key, value in learned(rows, terms).items()],
         "cases": cases["measure"].to_dict("records"),
     }
@@ -276,6 +284,9 @@ def main(datasets: Path, encoders: Path, decoder: Path, jobs: int, quick: bool) 
     click.echo(pd.DataFrame(found["agreement"]).round(3).to_string())
     click.echo(pd.DataFrame(found["by method"]).round(3).to_string())
     click.echo(pd.DataFrame(found["rivals"]).round(3).to_string())
+    click.echo(
+        pd.DataFrame(found["all targets at once"]).pivot(index="drawer", columns="method", values="mean").round(3)
+    )
 
 
 if __name__ == "__main__":
