@@ -1,100 +1,293 @@
-"""Does the calibration score foretell accuracy after pruning? One encoder task, many candidate text sets.
+"""Does the calibration measure foretell what a compressed model is worth, and is its choice the best one?
 
-    python benchmarks/finetune.py MODELS/all-MiniLM-L6-v2-fp16 DATASETS/text/sst2 --out dense
-    python benchmarks/calibration_quality.py dense DATASETS sst2 --out benchmarks/results/calibration_sst2.json
+    python benchmarks/calibration_truth.py encoders DATASETS DENSE        (its docstring says how DENSE is made)
+    python benchmarks/calibration_truth.py decoder DATASETS data/mixlm
+    python benchmarks/calibration_quality.py DATASETS DENSE data/mixlm
 
-Every candidate calibrates K-prune with the same number of tokens; truth is the accuracy on held-out sentences, the mean
-over seeds. The task's own training text is reported beside, and is no candidate.
+The first two measure the truth, this one the closeness of the same texts, and compares. A case is a target, a model and
+a method; what is ordered are sets of texts of equal tokens and the ways of choosing from all of them; the target's own
+text is a candidate of the decoder, and a rival of the encoders. Writes benchmarks/results/calibration_terms.csv (what
+is there is not measured again), calibration_quality.json and .svg. --quick: one seed.
 """
 
 import json
 import warnings
+from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
+import calibration_truth as truth
 import click
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+import torch
+from joblib import Parallel, delayed
+from prune_quality import DOMAINS, TASKS
 from scipy import stats
+from scipy.optimize import nnls
 
-from compress import calibration, metrics, models, predict
-from compress.examples import read_examples
-from compress.methods import kprune
-from compress.texts import batches, cut, read_texts
+from compress import calibration, survey
+from compress.calibration import OTHER_DRAW
+from compress.selection import LOOKING, PROPOSED, WAYS
+from compress.survey import DEPTHS, Survey
+from compress.texts import MAX_LENGTH, cut
+from compress.walk import track
 from transmeter import data, ranking
+from transmeter.data import Table
+from transmeter.scorers import alignment
 
-TEXTS = (
-    "ag_news",
-    "banking77",
-    "clinc150",
-    "cola",
-    "hate_davidson",
-    "pros_cons",
-    "rte",
-    "sms_spam",
-    "sst2",
-    "subj",
-    "trec6",
-)
-LM = ("c4_sample", "wiki_sents", "gsm8k_train", "tinyshakespeare")
-TERMS = ("mean_distance", "discriminator", "coverage")
+RESULTS = Path(__file__).resolve().parent / "results"
+TERMS = ("mean_distance", "separability", "uncovered")
+TARGETS = {"encoders": TASKS, "decoder": tuple(DOMAINS)}
+OWN = "own text"
 
 
-@click.command()
-@click.argument("model")
-@click.argument("datasets", type=click.Path(exists=True, path_type=Path))
-@click.argument("task")
-@click.option("--ratio", default=0.8)
-@click.option("--tokens", default=6000)
-@click.option("--seeds", default=2)
-@click.option("--rows", default=1000, help="Test sentences, the first of the file.")
-@click.option("--out", required=True, type=click.Path(path_type=Path))
-def main(model: str, datasets: Path, task: str, ratio: float, tokens: int, seeds: int, rows: int, out: Path) -> None:
-    """Prune with every candidate and seed, correlate with the score and with each of its terms alone."""
-    dense, tokenizer = models.load(model)
-    texts, labels = read_examples(datasets / "text" / task / "test.csv.gz")
-    texts, labels = texts[:rows], predict.class_ids(dense, labels[:rows])
-    own = read_texts(datasets / "text" / task / "train.csv.gz")
-    pools = {name: read_texts(datasets / "text" / name / "train.csv.gz") for name in TEXTS if name != task}
-    pools |= {name: read_texts(datasets / "lm" / f"{name}.txt") for name in LM}
-
-    scores = predicted(dense, tokenizer, own, pools, tokens)
-    runs = []
-    for name, pool in {f"own ({task})": own, **pools}.items():
-        accuracy = []
-        for seed in range(seeds):
-            net = kprune.compress(dense, batches(tokenizer, cut(tokenizer, pool, tokens, 64, seed)), ratio=ratio)
-            accuracy.append(float((predict.classes(net, tokenizer, texts) == labels).mean()))
-        length = float(np.mean([len((t if isinstance(t, str) else " ".join(t)).split()) for t in pool[:2000]]))
-        runs.append({"candidate": name, "accuracy": accuracy, "words": length, **scores.get(name, {})})
-        click.echo(json.dumps(runs[-1]))
-    truth = np.array([np.mean(r["accuracy"]) for r in runs[1:]])
-    halves = [[r["accuracy"][i] for r in runs[1:]] for i in range(min(seeds, 2))]
-    summary = {
-        measure: float(stats.spearmanr([r[measure] for r in runs[1:]], truth).statistic)
-        for measure in ("alignment", *TERMS, "words")
-    }
-    summary["seed against seed"] = float(stats.spearmanr(*halves).statistic) if seeds > 1 else None
-    best = max(runs[1:], key=lambda r: r["alignment"])["candidate"]
-    reached = float(truth[[r["candidate"] for r in runs[1:]].index(best)])
-    gains = {"picked": best, "picked accuracy": reached, "mean of candidates": float(truth.mean())}
-    gains |= {"best of candidates": float(truth.max()), "worst of candidates": float(truth.min())}
-    dense_accuracy = metrics.share(predict.classes(dense, tokenizer, texts) == labels)
-    result = {"task": task, "ratio": ratio, "tokens": tokens, "seeds": seeds, "dense": dense_accuracy}
-    out.write_text(json.dumps(result | {"spearman": summary, "choice": gains, "runs": runs}, indent=1))
-    click.echo(json.dumps(summary | gains))
+def table(name: str, view: Survey) -> Table:
+    """What transmeter gets of a survey."""
+    return data.from_arrays(name, *calibration.features(view))
 
 
-def predicted(dense, tokenizer, own: list[str], pools: dict[str, list[str]], tokens: int) -> dict[str, dict]:
-    """The alignment score and each of its terms alone, by candidate."""
-    target = data.from_arrays("target", *calibration.features(dense, tokenizer, own, tokens))
-    found: dict[str, dict] = {name: {} for name in pools}
-    tables = [data.from_arrays(n, *calibration.features(dense, tokenizer, p, tokens)) for n, p in pools.items()]
-    for measure in ("alignment", *TERMS):
-        options = {} if measure == "alignment" else {t: float(t == measure) for t in TERMS}
-        for row in ranking.rank(target, tables, "alignment", options=options).rows:
-            found[row.source][measure] = row.score
+def closeness(target: Survey, sets: Mapping[str, Survey], cheap: bool = False) -> dict[str, float]:
+    """The alignment score of every set, as `transmeter calibrate` has it."""
+    options = {"discriminator": 0.0, "coverage": 0.0} if cheap else {}
+    tables = [table(name, view) for name, view in sets.items()]
+    found = ranking.rank(table("target", target), tables, "alignment", options=options)
+    return {row.source: row.score for row in found.rows if row.error is None}
+
+
+def terms_of(part: str, datasets: Path, folder: Path, target: str, seed: int) -> list[dict[str, object]]:
+    """Every term of every draw for one target, a row each."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    task = target if part == "encoders" else ""
+    net, tokenizer = truth.dense(part, folder, task)
+    sets, tokens = truth.pools(part, datasets), truth.TOKENS[part]
+    own = survey.look(net, tokenizer, target, cut(tokenizer, sets[target], tokens, MAX_LENGTH, seed + OTHER_DRAW))
+    views = dict(truth.surveys(part, datasets, folder, task, tokens, seed))
+    names = [w for w in WAYS if w != "random"]
+    names += ["self"] if part == "decoder" else ["closeness, own among them"]
+    for name in names:
+        aim = target if part == "encoders" or name in LOOKING else ""
+        ids = truth.drawn(part, datasets, folder, truth.Cell(aim, "", tokens, name, seed))
+        views[name] = survey.look(net, tokenizer, name, ids)
+    rows = []
+    for name, view in views.items():
+        about = {"part": part, "target": target, "drawer": name, "seed": seed}
+        found = alignment.terms(table(name, view), table("target", own), TERMS, seed)
+        rows += [{**about, "depth": depth, "term": term, "value": value} for (depth, term), value in found.items()]
+        rows.append({**about, "depth": "-", "term": "length", "value": float(view.lengths.mean())})
+        rows.append({**about, "depth": "-", "term": "surprise", "value": float(view.surprise.mean())})
+    return rows
+
+
+def predicted(terms: pd.DataFrame, weights: Mapping[tuple[str, str], float]) -> pd.Series:
+    """Minus the weighted mean of the logarithms of the terms, by (part, target, drawer, seed)."""
+    known = terms[terms.depth.isin(DEPTHS)]
+    weight = pd.Series([weights[key] for key in zip(known.depth, known.term)], known.index)
+    logs = -np.log(known.value) * weight / sum(weights.values())
+    return logs.groupby([known[c] for c in ("part", "target", "drawer", "seed")]).sum()
+
+
+def truths(part: str) -> pd.DataFrame:
+    """Quality by target, method, drawer and seed; the target's own text is called so."""
+    rows = pd.read_csv(RESULTS / f"calibration_truth_{part}.csv", keep_default_na=False)
+    rows["part"], rows["set"] = part, rows.drawer
+    rows.loc[rows.drawer == rows.target, "set"] = OWN
+    return rows
+
+
+def order_of(part: str, names: Sequence[str]) -> list[str]:
+    """What is put in order: everything but, of an encoder, what its own text is in."""
+    return [n for n in names if part == "decoder" or (n != OWN and "own" not in n)]
+
+
+def agreement(rows: pd.DataFrame, score: pd.Series) -> pd.DataFrame:
+    """A row a case: Spearman of the score with the truth, its reliability, and what the pick is worth."""
+    found = []
+    for (part, method, target), case in rows.groupby(["part", "method", "target"], sort=False):
+        values = case.pivot_table(index="drawer", columns="seed", values="quality")
+        names = order_of(part, [OWN if d == target else d for d in values.index])
+        values.index = [OWN if d == target else d for d in values.index]
+        values = values.loc[names].dropna()
+        guess = score[part, target].unstack("seed").rename({target: OWN}).reindex(values.index)[values.columns]
+        if len(values) < 5 or guess.isna().any(axis=None):
+            continue
+        seeds, mean = values.shape[1], values.mean(axis=1)
+        pairs = [values.corr("spearman").iloc[i, j] for i in range(seeds) for j in range(i)]
+        single = float(np.mean(pairs)) if pairs else np.nan
+        weighed = guess.drop([n for n in guess.index if n in WAYS and n not in PROPOSED or n == "self"])
+        picks = weighed.apply(lambda column: calibration.pick(np.exp(column).to_dict()))
+        pick = float(np.mean([values.loc[name, seed] for seed, name in picks.items()]))
+        found.append(
+            {
+                "part": part,
+                "method": method,
+                "target": target,
+                "sets": len(values),
+                "seeds": seeds,
+                "spearman": float(guess.mean(axis=1).corr(mean, method="spearman")),
+                "reliability": seeds * single / (1 + (seeds - 1) * single),
+                "pick": pick,
+                "best": float(mean.max()),
+                "median": float(mean.median()),
+                "spread": float(mean.max() - mean.median()),
+                "noise": float(values.std(axis=1, ddof=1).mean()) if seeds > 1 else np.nan,
+                "picks": list(picks),
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def learned(rows: pd.DataFrame, terms: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """Weights of depths and terms, none below 0, that fit the truth of the given cases best, each case alike."""
+    known = terms[terms.depth.isin(DEPTHS)]
+    logs = np.log(
+        known.pivot_table(index=["part", "target", "drawer", "seed"], columns=["depth", "term"], values="value")
+    )
+    sides, truth_of = [], []
+    for (part, _, target, seed), case in rows.groupby(["part", "method", "target", "seed"]):
+        case = case[[name in order_of(part, [name]) for name in case.set]]
+        keys = [(part, target, drawer, seed) for drawer in case.drawer]
+        if len(case) < 5 or case.quality.std() == 0 or not set(keys) <= set(logs.index):
+            continue
+        x, y = logs.loc[keys].to_numpy(), case.quality.to_numpy()
+        sides.append((x.mean(0) - x) / len(y) ** 0.5)
+        truth_of.append((y - y.mean()) / y.std() / len(y) ** 0.5)
+    ridge = 0.3 * len(sides) ** 0.5 * np.eye(logs.shape[1])
+    weights, _ = nnls(np.concatenate([*sides, ridge]), np.concatenate([*truth_of, np.zeros(logs.shape[1])]))
+    return dict(zip(logs.columns, weights.tolist()))
+
+
+def rivals(rows: pd.DataFrame, cases: pd.DataFrame) -> list[dict[str, object]]:
+    """Every rival: mean of (pick - rival), in the spread of the case, with an interval over targets."""
+    found = []
+    names = ["random set", OWN, *(w for w in WAYS if w not in ("random",)), "web", "wikitext", "wiki", "self"]
+    for name in names:
+        lead = []
+        for case in cases.itertuples():
+            these = rows[(rows.part == case.part) & (rows.method == case.method) & (rows.target == case.target)]
+            mean = these.groupby("set").quality.mean()
+            single = [s for s in mean.index if s not in WAYS and s not in (OWN, "self") and "own" not in s]
+            value = mean[single].mean() if name == "random set" else mean.get(name, np.nan)
+            lead.append((case.part, case.target, (case.pick - value) / case.spread, case.pick - value))
+        table_of = pd.DataFrame(lead, columns=["part", "target", "lead", "raw"]).dropna()
+        for part, group in table_of.groupby("part"):
+            each = group.groupby("target").lead.mean().to_numpy()
+            reach = stats.t.ppf(0.975, len(each) - 1) * each.std(ddof=1) / len(each) ** 0.5 if len(each) > 1 else np.inf
+            low, high = each.mean() - reach, each.mean() + reach
+            about = {
+                "rival": name,
+                "part": part,
+                "targets": len(each),
+                "lead": each.mean(),
+                "ci_low": low,
+                "ci_high": high,
+            }
+            found.append(about | {"raw": group.raw.mean()})
     return found
 
 
+def broad(rows: pd.DataFrame) -> list[dict[str, object]]:
+    """Quality of the decoder, the mean over all its targets, by method and drawer: what keeps everything."""
+    free = rows[(rows.part == "decoder") & (rows.task == "")]
+    mean = free.groupby(["method", "drawer", "seed"]).quality.mean().groupby(["method", "drawer"])
+    return mean.agg(["mean", "min", "max"]).reset_index().to_dict("records")
+
+
+def summary(rows: pd.DataFrame, terms: pd.DataFrame) -> dict[str, object]:
+    """All figures: of the measure as it is, of every term alone, and of weights learned on other targets."""
+    equal = dict.fromkeys(product(DEPTHS, TERMS), 1.0)
+    kinds = {"measure": equal}
+    kinds |= {f"{t} alone": {k: float(k[1] == t) for k in equal} for t in TERMS}
+    kinds |= {f"{d} block alone": {k: float(k[0] == d) for k in equal} for d in DEPTHS}
+    kinds["cheap screen"] = kinds["mean_distance alone"]
+    scores = {kind: predicted(terms, weights) for kind, weights in kinds.items()}
+    other = []
+    for part, targets in TARGETS.items():
+        for target in targets:
+            weights = learned(rows[~((rows.part == part) & (rows.target == target))], terms)
+            other.append(predicted(terms[(terms.part == part) & (terms.target == target)], weights))
+    scores["weights learned on other targets"] = pd.concat(other)
+    crossed = [
+        predicted(terms[terms.part == part], learned(rows[rows.part != part], terms))
+        for part in TARGETS
+        if (rows.part != part).any()
+    ]
+    scores["weights learned on the other model"] = pd.concat(crossed)
+    cases = {kind: agreement(rows, score) for kind, score in scores.items()}
+    lines = []
+    for kind, found in cases.items():
+        for part, group in found.groupby("part"):
+            each = group.groupby("target").spearman.mean()
+            reach = stats.t.ppf(0.975, len(each) - 1) * each.std(ddof=1) / len(each) ** 0.5
+            regret = ((group.best - group.pick) / group.spread).mean()
+            line = {"score": kind, "part": part, "cases": len(group), "spearman": each.mean(), "reach": reach}
+            ceiling = np.sqrt(group.reliability.clip(0, 1)).mean()
+            lines.append(line | {"ceiling": ceiling, "regret over spread": regret})
+    return {
+        "agreement": lines,
+        "by method": cases["measure"]
+        .groupby(["part", "method"])[["spearman", "reliability", "spread", "noise"]]
+        .mean()
+        .reset_index()
+        .to_dict("records"),
+        "rivals": rivals(rows, cases["measure"]),
+        "all targets at once": broad(rows),
+        "weights": [[*key, value] for key, value in learned(rows, terms).items()],
+        "cases": cases["measure"].to_dict("records"),
+    }
+
+
+def draw(rows: pd.DataFrame, score: pd.Series, file: Path) -> None:
+    """Predicted against true, both in deviations of the case; a panel a method, a colour a target."""
+    methods = list(rows[["part", "method"]].drop_duplicates().itertuples(index=False, name=None))
+    width = -(-len(methods) // 2)
+    figure, axes = plt.subplots(2, width, figsize=(3.2 * width, 6.4), sharex=True, sharey=True, constrained_layout=True)
+    for axis, (part, method) in zip(axes.flat, methods):
+        for target, case in rows[(rows.part == part) & (rows.method == method)].groupby("target"):
+            case = case[[name in order_of(part, [name]) for name in case.set]]
+            mean = case.groupby("drawer").quality.mean()
+            guess = score[part, target].groupby("drawer").mean().reindex(mean.index)
+            axis.plot((guess - guess.mean()) / guess.std(), (mean - mean.mean()) / mean.std(), "o", ms=4, label=target)
+        axis.set_title(f"{'MiniLM' if part == 'encoders' else 'mixlm'}, {method}", fontsize=10)
+        axis.legend(fontsize=7, frameon=False, ncol=2, loc="lower right")
+        axis.grid(alpha=0.3)
+    for axis in axes.flat[len(methods) :]:
+        axis.set_visible(False)
+    figure.supxlabel("closeness measured before, deviations of the case")
+    figure.supylabel("quality after compression, deviations of the case")
+    figure.savefig(file)
+
+
+@click.command()
+@click.argument("datasets", type=click.Path(exists=True, path_type=Path))
+@click.argument("encoders", type=click.Path(exists=True, path_type=Path))
+@click.argument("decoder", type=click.Path(exists=True, path_type=Path))
+@click.option("--jobs", default=2, show_default=True, help="Targets at a time, one thread each.")
+@click.option("--quick", is_flag=True, help="The first seed alone.")
+def main(datasets: Path, encoders: Path, decoder: Path, jobs: int, quick: bool) -> None:
+    """Measure the terms that are missing, and compare with the truth."""
+    folders, file = {"encoders": encoders, "decoder": decoder}, RESULTS / "calibration_terms.csv"
+    rows = pd.concat([truths(part) for part in TARGETS])
+    rows = rows[rows.seed == 0] if quick else rows
+    terms = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["part", "target", "seed"])
+    have = set(zip(terms.part, terms.target, terms.seed))
+    needed = set(zip(rows.part, rows.target, rows.seed)) - have
+    work = [delayed(terms_of)(part, datasets, folders[part], target, seed) for part, target, seed in sorted(needed)]
+    for found in track(Parallel(n_jobs=jobs, return_as="generator")(work), f"{len(work)} targets and seeds"):
+        terms = pd.concat([terms, pd.DataFrame(found)], ignore_index=True)
+        terms.to_csv(file, index=False, float_format="%.6g")
+    found = summary(rows, terms)
+    draw(rows, predicted(terms, dict.fromkeys(product(DEPTHS, TERMS), 1.0)), RESULTS / "calibration_quality.svg")
+    (RESULTS / "calibration_quality.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    click.echo(pd.DataFrame(found["agreement"]).round(3).to_string())
+    click.echo(pd.DataFrame(found["by method"]).round(3).to_string())
+    click.echo(pd.DataFrame(found["rivals"]).round(3).to_string())
+    click.echo(
+        pd.DataFrame(found["all targets at once"]).pivot(index="drawer", columns="method", values="mean").round(3)
+    )
+
+
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")
     main()

@@ -108,13 +108,15 @@ def losses(datasets: Path, folder: Path) -> dict[str, float]:
 
 
 def measured(part: str, datasets: Path, task: str, net: nn.Module, tokenizer: Tokenizer) -> dict[str, float]:
-    """Accuracy of the task, or nats a token by domain."""
+    """Accuracy of the task, or nats a token by domain, of `task` alone where that is one."""
     if part == "encoders":
         texts, labels = read_examples(datasets / "text" / task / "test.csv.gz")
         right = predict.classes(net, tokenizer, texts[:ROWS]) == predict.class_ids(net, labels[:ROWS])
         return {task: float(right.mean())}
     found = {}
     for name, files in DOMAINS.items():
+        if task not in ("", name):
+            continue
         sums, counts = predict.losses(net, tokenizer, blocks(datasets / "lm", files)[1], EXAM_TOKENS).T
         found[name] = float(sums.sum() / counts.sum())
     return found
@@ -158,7 +160,7 @@ def run(part: str, datasets: Path, folder: Path, cell: Cell) -> list[dict[str, o
     small = methods()[name](net, batches(tokenizer, sequences), **options)
     found = measured(part, datasets, cell.task, small, tokenizer)
     if part == "decoder":
-        found = {d: losses(datasets, folder)[d] - v for d, v in found.items() if cell.task in ("", d)}
+        found = {d: losses(datasets, folder)[d] - v for d, v in found.items()}
     return [{**asdict(cell), "target": target, "quality": round(value, 5)} for target, value in found.items()]
 
 
@@ -169,13 +171,17 @@ def run(part: str, datasets: Path, folder: Path, cell: Cell) -> list[dict[str, o
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--jobs", default=2, show_default=True, help="Cells at a time, one thread each.")
 @click.option("--method", "wanted", multiple=True, help="May repeat. Default: all.")
+@click.option("--drawer", "drawers", multiple=True, help="May repeat. Default: all.")
 @click.option("--out", type=click.Path(path_type=Path))
-def main(part: str, datasets: Path, folder: Path, seeds: int, jobs: int, wanted: tuple, out: Path | None) -> None:
+def main(
+    part: str, datasets: Path, folder: Path, seeds: int, jobs: int, wanted: tuple, drawers: tuple, out: Path | None
+) -> None:
     """Measure every cell of PART that is not there yet."""
     out = out or Path(__file__).resolve().parent / "results" / f"calibration_truth_{part}.csv"
     rows = pd.read_csv(out, keep_default_na=False).to_dict("records") if out.exists() else []
     done = {tuple(r[f] for f in ("task", "method", "tokens", "drawer", "seed")) for r in rows}
-    left = [c for c in cells(part, seeds) if astuple(c) not in done and (not wanted or c.method in wanted)]
+    left = [c for c in cells(part, seeds) if astuple(c) not in done]
+    left = [c for c in left if c.method in (wanted or METHODS[part]) and c.drawer in (drawers or (c.drawer,))]
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         waiting = [pool.submit(run, part, datasets, folder, cell) for cell in left]
         for future in track(as_completed(waiting), f"{len(left)} cells"):

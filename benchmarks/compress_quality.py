@@ -13,22 +13,25 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from inspect import signature
 from pathlib import Path
 
 import click
 import numpy as np
 import pandas as pd
 import torch
-from calibration_quality import LM, TEXTS, predicted
+from calibration_quality import closeness
+from calibration_truth import pools as candidates
 from joblib import Parallel, delayed
 from prune_quality import DOMAINS, LENGTH, blocks
 from torch import nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from compress import metrics, models, predict
+from compress import metrics, models, predict, survey
+from compress.calibration import LOOKED
 from compress.examples import read_examples
 from compress.methods import methods
-from compress.texts import Text, batches, cut, read_texts
+from compress.texts import MAX_LENGTH, Text, batches, cut, read_texts
 from compress.walk import Batch, track
 
 Steps = list[tuple[str, dict[str, object]]]
@@ -43,6 +46,11 @@ QUANTIZED: dict[str, Steps] = {
 }
 QUANTIZED |= {"vector 2 bits": [("vector", {})], "mixed 3 bits": [("mixed", {"bits": 3.0})]}
 QUANTIZED |= {"smoothquant W8A8": [("smoothquant", {})], "round_to_nearest 8 bits": [("round_to_nearest", {"bits": 8})]}
+TINY: dict[str, Steps] = {  # no group divides its 172 neurons; codebooks of vectors would take more than the weights
+    name: [(method, options | ({"group": None} if "group" in signature(methods()[method]).parameters else {}))]
+    for name, [(method, options)] in QUANTIZED.items()
+    if method != "vector"
+}
 LOW_RANK: dict[str, Steps] = {
     f"svd {kind} {ratio:.0%}": [("svd", {"kind": kind, "ratio": ratio})]
     for ratio in (0.2, 0.4, 0.6)
@@ -75,8 +83,10 @@ CHAINS: dict[str, Steps] = {
         QUANTIZE,
     ],
 }
+DECODERS = {"mixlm": tuple(DOMAINS), "stories260K": ("stories",)}  # and the domains that they are measured on
 PARTS = {  # (methods, models that they are tried on)
     "quantize": (QUANTIZED, ("mixlm", "sst2", "ag_news")),
+    "quantize, whole rows": (TINY, ("stories260K",)),
     "low_rank": (LOW_RANK, ("mixlm", "sst2")),
     "heads": (HEADS, ("mixlm",)),
     "share": (SHARED, ("mixlm",)),
@@ -104,13 +114,13 @@ def main(
 
     def cell(part: str, model: str, seed: int) -> list[dict]:
         torch.set_num_threads(1)
-        folder = str(small / model if model == "mixlm" else dense / model)
+        folder = str(small / model if model in DECODERS else dense / model)
         net, tokenizer = models.load(folder)
         texts, measure = task(model, tokenizer, datasets)
         if part == "data":
             found = picked_or_random(net, tokenizer, texts, datasets, tokens, seed, measure)
         else:
-            data = batches(tokenizer, cut(tokenizer, texts, tokens, 128 if model == "mixlm" else LENGTH, seed))
+            data = batches(tokenizer, cut(tokenizer, texts, tokens, 128 if model in DECODERS else LENGTH, seed))
             found = [{"method": "dense", **cost(net), **measure(net)}] if seed == 0 else []
             made: dict[str, nn.Module] = {}
             found += [chain(net, name, steps, data, seed, measure, made) for name, steps in PARTS[part][0].items()]
@@ -127,12 +137,12 @@ def main(
 
 def task(model: str, tokenizer: Tokenizer, datasets: Path) -> tuple[list[Text], Measure]:
     """Texts to calibrate on, and what measures a model: accuracy, or the mean loss and perplexities of the domains."""
-    if model != "mixlm":
+    if model not in DECODERS:
         texts, labels = read_examples(datasets / "text" / model / "test.csv.gz")
         return read_texts(datasets / "text" / model / "train.csv.gz"), partial(
             accuracy, tokenizer=tokenizer, texts=texts[:1000], labels=labels[:1000]
         )
-    domains = {name: blocks(datasets / "lm", files) for name, files in DOMAINS.items()}
+    domains = {name: blocks(datasets / "lm", DOMAINS[name]) for name in DECODERS[model]}
     return [t for own, _ in domains.values() for t in own[:40]], partial(
         perplexities, tokenizer=tokenizer, domains=domains
     )
@@ -182,10 +192,12 @@ def picked_or_random(
     net: nn.Module, tokenizer: Tokenizer, own: Sequence[Text], datasets: Path, tokens: int, seed: int, measure: Measure
 ) -> list[dict]:
     """A student of 2 blocks, distilled with the texts that the ranking picks, with random ones, and with the task's."""
-    pools = {name: read_texts(datasets / "text" / name / "train.csv.gz") for name in TEXTS if name != "sst2"}
-    pools |= {name: read_texts(datasets / "lm" / f"{name}.txt") for name in LM}
-    scores = predicted(net, tokenizer, own[:2000], pools, 6000)
-    best = max(pools, key=lambda name: scores[name]["alignment"])
+    pools = {name: texts for name, texts in candidates("encoders", datasets).items() if name != "sst2"}
+    looked = {n: cut(tokenizer, t, LOOKED, MAX_LENGTH, seed) for n, t in {"": own, **pools}.items()}
+    views = {name: survey.look(net, tokenizer, name, ids) for name, ids in looked.items()}
+    target = views.pop("")
+    scores = closeness(target, views)
+    best = max(scores, key=lambda name: scores[name])
     rng, found = np.random.default_rng(seed), []
     every = [(name, i) for name in pools for i in range(min(len(pools[name]), 2000))]
     mixed = [pools[every[k][0]][every[k][1]] for k in rng.permutation(len(every))[:4000]]

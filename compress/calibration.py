@@ -28,7 +28,18 @@ from compress.walk import track
 
 SCREENED = 20  # candidates that are measured in full; of more, the closest by the cheap measure
 AT_ONCE = 20  # candidates in memory while they are screened
+LOOKED = 2000  # tokens of a candidate that are looked at, at most
+MARGIN = 1.2  # chosen on the first draw of benchmarks/calibration_quality.py
+ROOM = 2  # tokens that are looked at to select one, once it is known from which sets
 OTHER_DRAW = 1000  # added to the seed for the target's texts, so that a candidate of the same texts is another draw
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Token sequences to calibrate with, and the candidate that each is of."""
+
+    sequences: list[list[int]]
+    origins: list[str]
 
 
 @dataclass(frozen=True)
@@ -109,8 +120,8 @@ def choose(
     by: str = "measure",
     protect: Literal["mean", "worst"] = "mean",
     seed: int = 0,
-) -> tuple[Survey, dict[str, float]]:
-    """The texts to calibrate with, and the closeness of everything that was weighed (name -> score).
+) -> tuple[str, Survey, dict[str, float]]:
+    """What wins, the texts that it gives, and the closeness of everything that was weighed (name -> score).
 
     views: candidates, of `tokens` tokens each; by: measure, the closest of what `propose` gives, or one of
     `selection.WAYS` over all candidates, unmeasured. Of several targets the geometric mean by weight counts, or the
@@ -120,10 +131,20 @@ def choose(
     pool = merge(list(views.values()))
     if by != "measure":
         target = merge([t.view for t in targets]) if targets else pool
-        return pool.take(fill(pool, WAYS[by](pool, target, tokens, seed), tokens)), {}
+        return by, pool.take(fill(pool, WAYS[by](pool, target, tokens, seed), tokens)), {}
     wanted = propose(views, merge([t.view for t in targets]), tokens, seed)
     scores = _joined([score(t.view, wanted, False) for t in targets], targets, protect)
-    return wanted[max(scores, key=lambda name: scores[name])], scores
+    best = pick(scores)
+    return best, wanted[best], scores
+
+
+def pick(scores: Mapping[str, float]) -> str:
+    """The closest single set, or a mixture that is closer by `MARGIN`: it was drawn to be close, a set was not."""
+    mixture = max((n for n in scores if n in PROPOSED), key=lambda name: scores[name], default=None)
+    single = max((n for n in scores if n not in PROPOSED), key=lambda name: scores[name], default=None)
+    if mixture is None or single is None:
+        return mixture or single
+    return mixture if scores[mixture] > MARGIN * scores[single] else single
 
 
 def calibrate(
@@ -138,43 +159,55 @@ def calibrate(
     pack: bool = False,
     seed: int = 0,
     cache: Path,
-) -> tuple[Survey, dict[str, float], Tokenizer]:
-    """What `choose` gives for the texts of every candidate, and the tokenizer that they were read with.
+) -> tuple[Draw, dict[str, float], Tokenizer]:
+    """`tokens` tokens of what `choose` gives for the texts of every candidate, and the tokenizer they were read with.
 
     pools: None for what the model writes itself; targets: texts and weight by name; pack: fill sequences to their
-    length, for models that predict next tokens; cache: folder for surveys, so that a stopped run goes on.
+    length, for models that predict next tokens; cache: folder for surveys, so that a stopped run goes on. At most
+    `LOOKED` tokens of a candidate are looked at; more are drawn from the sets that were chosen, in the same shares.
     """
     check_way(by, bool(targets))
     net, tokenizer = models.load(model)
-    length, known = context(net, MAX_LENGTH), models.hash_of(model)
+    length, known, looked = context(net, MAX_LENGTH), models.hash_of(model), min(tokens, LOOKED)
     if pack and net.get_output_embeddings() is None:
         raise ValueError("--pack joins texts, but the model looks at them one by one: leave it out")
 
-    def look(name: str, texts: Sequence[Text] | None, draw: int) -> Survey:
+    def read(texts: Sequence[Text] | None, count: int, draw: int) -> list[list[int]]:
         if texts is None:
-            ids = generate(net, tokenizer, tokens, length, draw)
-        else:
-            ids = (pack_texts if pack else cut)(tokenizer, texts, tokens, length, draw)
-        return look_once(cache, known, net, tokenizer, name, ids, seed)
+            return generate(net, tokenizer, count, length, draw)
+        return (pack_texts if pack else cut)(tokenizer, texts, count, length, draw)
 
-    wanted = [Target(look(n, texts, seed + OTHER_DRAW), weight) for n, (texts, weight) in targets.items()]
-    views = screen(list(pools), lambda name: look(name, pools[name], seed), wanted, score)
-    chosen, scores = choose(views, wanted, score, tokens=tokens, by=by, protect=protect, seed=seed)
-    return chosen, scores, tokenizer
+    def look(name: str, texts: Sequence[Text] | None, count: int, draw: int) -> Survey:
+        return look_once(cache, known, net, tokenizer, name, read(texts, count, draw), seed)
+
+    wanted = [Target(look(n, texts, looked, seed + OTHER_DRAW), weight) for n, (texts, weight) in targets.items()]
+    views = screen(list(pools), lambda name: look(name, pools[name], looked, seed), wanted, score)
+    way, chosen, scores = choose(views, wanted, score, tokens=looked, by=by, protect=protect, seed=seed)
+    if looked == tokens:
+        return Draw(chosen.sequences, chosen.origins), scores, tokenizer
+    shares = {part.name: part.share for part in parts(Draw(chosen.sequences, chosen.origins))}
+    if way in WAYS and way not in ("random", "uniform"):  # texts were selected: so are the others
+        pool = merge([look(n, pools[n], round(ROOM * share * tokens), seed) for n, share in shares.items()])
+        order = WAYS[way](pool, merge([t.view for t in wanted]) if wanted else pool, tokens, seed)
+        more = pool.take(fill(pool, order, tokens))
+        return Draw(more.sequences, more.origins), scores, tokenizer
+    found = {name: read(pools[name], round(share * tokens), seed) for name, share in shares.items()}
+    origins = [name for name, ids in found.items() for _ in ids]
+    return Draw([s for ids in found.values() for s in ids], origins), scores, tokenizer
 
 
-def parts(chosen: Survey) -> list[Part]:
+def parts(chosen: Draw) -> list[Part]:
     """What each candidate gives, most tokens first."""
     found = []
     for name in dict.fromkeys(chosen.origins):
         ids = [s for s, origin in zip(chosen.sequences, chosen.origins) if origin == name]
         tokens = sum(map(len, ids))
         digest = hashlib.sha256(json.dumps(ids).encode()).hexdigest()
-        found.append(Part(name, tokens / int(chosen.lengths.sum()), tokens, len(ids), digest))
+        found.append(Part(name, tokens / sum(map(len, chosen.sequences)), tokens, len(ids), digest))
     return sorted(found, key=lambda part: -part.tokens)
 
 
-def save(chosen: Survey, tokenizer: Tokenizer, out: Path, about: Mapping[str, object]) -> None:
+def save(chosen: Draw, tokenizer: Tokenizer, out: Path, about: Mapping[str, object]) -> None:
     """Write a Hugging Face data set with provenance.json to `out`; it gets its name when it is complete.
 
     Columns: text, source, input_ids, and text_pair where there are pairs.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from compress import calibration, draw, generation, overlap, selection, survey
-from compress.calibration import Target
+from compress.calibration import Draw, Target
 from compress.texts import cut, first, pack, read_texts
 from transmeter import data, ranking
 
@@ -138,12 +138,18 @@ def test_lexical_diversity_against_a_plain_greedy_search(views, target):
 
 
 def test_the_targets_own_domain_is_found(views, target):
-    chosen, scores = calibration.choose(views, [Target(target)], closeness, tokens=800)
-    assert set(scores) == {*DOMAINS, *selection.PROPOSED}
+    way, chosen, scores = calibration.choose(views, [Target(target)], closeness, tokens=800)
+    assert way == calibration.pick(scores) and set(scores) == {*DOMAINS, *selection.PROPOSED}
     assert scores["math"] == max(scores[name] for name in DOMAINS)
-    drawn = calibration.parts(chosen)
+    drawn = calibration.parts(Draw(chosen.sequences, chosen.origins))
     assert drawn[0].name == "math" and sum(p.share for p in drawn) == pytest.approx(1)
     assert sum(p.tokens for p in drawn) == chosen.lengths.sum() <= 800
+
+
+def test_a_mixture_has_to_be_clearly_closer():
+    assert calibration.pick({"a": 1.0, "b": 2.0, "uniform": 2.3, "closeness": 2.1}) == "b"
+    assert calibration.pick({"a": 1.0, "b": 2.0, "uniform": 2.5, "closeness": 2.1}) == "uniform"
+    assert calibration.pick({"a": 1.0}) == "a"
 
 
 def test_several_targets_count_by_weight_or_the_worst(views):
@@ -153,10 +159,11 @@ def test_several_targets_count_by_weight_or_the_worst(views):
     def score(aim, sets, cheap):
         return next(given_scores)
 
-    _, mean = calibration.choose(views, targets, score, tokens=500)
+    _, _, mean = calibration.choose(views, targets, score, tokens=500)
     assert mean == pytest.approx({"code": 8**0.75, "drama": 8**0.25, "math": 2.0})
-    chosen, worst = calibration.choose(views, targets, score, tokens=500, protect="worst")
-    assert worst == pytest.approx({"code": 1.0, "drama": 1.0, "math": 2.0}) and set(chosen.origins) == {"math"}
+    way, chosen, worst = calibration.choose(views, targets, score, tokens=500, protect="worst")
+    assert worst == pytest.approx({"code": 1.0, "drama": 1.0, "math": 2.0}) and way == "math"
+    assert set(chosen.origins) == {"math"}
 
 
 def test_many_candidates_are_screened_a_few_at_a_time(views, target):
@@ -175,6 +182,23 @@ def test_many_candidates_are_screened_a_few_at_a_time(views, target):
     assert {name[:-1] for name in kept} == {"math"} and len(alive) == len(names) + 9
 
 
+@pytest.mark.parametrize("by", ["measure", "uniform", "longest"])
+def test_more_tokens_than_are_looked_at_come_from_the_sets_chosen(by, pools, tmp_path, monkeypatch):
+    monkeypatch.setattr(calibration, "LOOKED", 400)
+    targets = {"t": (read_texts(DATA / "text/math_sample.txt"), 1.0)} if by == "measure" else {}
+    texts = {**pools, "self": None} if by == "uniform" else pools
+    options = {"tokens": 1200, "by": by, "cache": tmp_path}
+    found, scores, _ = calibration.calibrate(str(DATA / "mixlm"), texts, targets, closeness, **options)
+    shares = {part.name: part.share for part in calibration.parts(found)}
+    assert sum(map(len, found.sequences)) == pytest.approx(1200, rel=0.1) and bool(scores) == (by == "measure")
+    if by == "measure":
+        assert shares["math"] > 0.4
+    if by == "uniform":
+        assert set(shares) == set(texts) and max(shares.values()) < 0.5
+    again, *_ = calibration.calibrate(str(DATA / "mixlm"), texts, targets, closeness, **options)
+    assert again == found
+
+
 @pytest.mark.parametrize(
     "by, targets, message", [("meassure", True, "--by meassure is unknown"), ("closeness", False, "give --target")]
 )
@@ -185,12 +209,13 @@ def test_a_way_that_cannot_work_is_refused(by, targets, message):
 
 def test_what_is_saved_is_drawn_again_token_by_token(decoder, views, tmp_path):
     net, tokenizer = decoder
-    chosen, scores = calibration.choose(views, [], closeness, tokens=700, by="uniform")
-    assert scores == {}
+    way, view, scores = calibration.choose(views, [], closeness, tokens=700, by="uniform")
+    assert (way, scores) == ("uniform", {})
+    chosen = Draw(view.sequences, view.origins)
     calibration.save(chosen, tokenizer, tmp_path / "c", {"seed": 0})
     assert load_from_disk(str(tmp_path / "c"))["source"] == chosen.origins
     found, about = draw.draw(str(tmp_path / "c"), net, tokenizer, 99, 0, lambda: net)
-    assert found == chosen.sequences and about["tokens"] == chosen.lengths.sum()
+    assert found == chosen.sequences and about["tokens"] == view.lengths.sum()
     assert about["provenance"]["parts"][0]["hash"] == calibration.parts(chosen)[0].hash
     part, _ = draw.draw(f"{tmp_path / 'c'}:100", net, tokenizer, 99, 0, lambda: net)
     assert sum(map(len, part)) == 100

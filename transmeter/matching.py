@@ -47,11 +47,8 @@ def common_features(source: Table, target: Table) -> tuple[np.ndarray, np.ndarra
 
     None where there is no such column.
     """
-    pairs = [
-        (source.columns[i], target.columns[j])
-        for i, j in shared_features(source.columns, target.columns)
-        if source.features.dtypes.iloc[i] == target.features.dtypes.iloc[j]
-    ]
+    (names_s, kinds_s), (names_t, kinds_t) = ((t.columns, list(t.features.dtypes)) for t in (source, target))
+    pairs = [(names_s[i], names_t[j]) for i, j in shared_features(names_s, names_t) if kinds_s[i] == kinds_t[j]]
     if not pairs:
         return None
     there = target.features[[j for _, j in pairs]]

@@ -40,25 +40,34 @@ def score(
     mean_distance, discriminator, coverage: weights of the terms in the geometric mean, 0 switches one off. Raises
     ValueError for a source that shares no feature or no class name with the target, and for all weights zero.
     """
-    weights = np.array([mean_distance, discriminator, coverage])
-    if not weights.any() or (weights < 0).any():
+    weights = {"mean_distance": mean_distance, "separability": discriminator, "uncovered": coverage}
+    if not any(weights.values()) or min(weights.values()) < 0:
         raise ValueError("mean_distance, discriminator, coverage: give weights of at least 0, not all 0")
+    wanted = [term for term, weight in weights.items() if weight]
     found = []
     for source in sources:
-        logs = []
-        for x_s, q_s, x_t, q_t in _common(source.table, target, seed):
-            terms = [
-                _mean_distance(x_s, q_s, x_t, q_t) if mean_distance else 1.0,
-                _separability(x_s, q_s, x_t, q_t, seed) if discriminator else 1.0,
-                _uncovered(x_s, x_t) if coverage else 1.0,
-            ]
-            logs.append(weights @ np.log(terms) / weights.sum())
-        found.append(Score(float(np.exp(-np.mean(logs)))))
+        each = terms(source.table, target, wanted, seed)
+        logs = sum(weights[term] * np.log(value) for (_, term), value in each.items())
+        found.append(Score(float(np.exp(-logs / sum(weights[term] for _, term in each)))))
     return found
 
 
-def _common(source: Table, target: Table, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """x (1, n, d) and memberships q (1, n, classes) of both sides, a space at a time, in the target's deviations."""
+def terms(source: Table, target: Table, wanted: Sequence[str], seed: int = 0) -> dict[tuple[str, str], float]:
+    """The terms `wanted` by space: (space, mean_distance, separability or uncovered) -> above 0, lower is closer."""
+    found = {}
+    for space, x_s, q_s, x_t, q_t in _common(source, target, seed):
+        for term in wanted:
+            if term == "mean_distance":
+                found[space, term] = _mean_distance(x_s, q_s, x_t, q_t)
+            elif term == "separability":
+                found[space, term] = _separability(x_s, q_s, x_t, q_t, seed)
+            else:
+                found[space, term] = _uncovered(x_s, x_t)
+    return found
+
+
+def _common(source: Table, target: Table, seed: int) -> Iterator[tuple[str, Tensor, Tensor, Tensor, Tensor]]:
+    """A space at a time x (1, n, d), in the target's deviations, and memberships q (1, n, classes) of both sides."""
     classes = [c for c in target.classes if c in source.classes]
     if common_features(source, target) is None or not classes:
         what = "feature" if classes else "class name"
@@ -73,7 +82,7 @@ def _common(source: Table, target: Table, seed: int) -> Iterator[tuple[Tensor, T
         found = common_features(_within(source, space), _within(target, space))
         if found is not None:
             x_s, x_t = (torch.from_numpy(x[r])[None] for x, r in zip(found, rows))
-            yield x_s, q_s, x_t, q_t
+            yield space, x_s, q_s, x_t, q_t
 
 
 def _space(column: str) -> str:

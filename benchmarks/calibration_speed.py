@@ -1,0 +1,67 @@
+"""What choosing calibration data costs, beside the compression that it is for.
+
+    python benchmarks/calibration_speed.py DATASETS DENSE/sst2
+
+The choice among 20 and among 1,000 candidates, cut from the sets of calibration_truth.py, for MiniLM, 2,000 tokens
+looked at of each; once anew and once with what the first left in its cache; beside K-prune, Kwon and GPTQ on the 20,000
+tokens chosen. One process, as many threads as there are cores. Writes benchmarks/results/calibration_speed.json.
+"""
+
+import json
+import resource
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import calibration_truth as truth
+import click
+import torch
+from calibration_quality import closeness
+
+from compress import calibration, models
+from compress.methods import methods
+from compress.texts import batches
+
+METHODS = {"kprune": {"ratio": 0.75}, "kwon": {"ratio": 0.6}, "gptq": {"bits": 3}}
+TOKENS = 20_000
+OUT = Path(__file__).resolve().parent / "results" / "calibration_speed.json"
+
+
+@click.command()
+@click.argument("datasets", type=click.Path(exists=True, path_type=Path))
+@click.argument("model")
+@click.option("--many", default=1000, show_default=True)
+def main(datasets: Path, model: str, many: int) -> None:
+    """Time the choice and the compression."""
+    warnings.simplefilter("ignore")
+    pools = truth.pools("encoders", datasets)
+    target = {"sst2": (pools["sst2"], 1.0)}
+    others = {name: texts for name, texts in pools.items() if name != "sst2"}
+    found: dict[str, object] = {"threads": torch.get_num_threads()}
+    chosen = None
+    for count in (20, many):
+        each = -(-count // len(others))
+        sets = {f"{n}-{i}": texts[i::each] for n, texts in others.items() for i in range(each)}
+        sets = dict(list(sets.items())[:count])
+        with tempfile.TemporaryDirectory() as cache:
+            for kind in ("anew", "again"):
+                start = time.perf_counter()
+                chosen, _, tokenizer = calibration.calibrate(
+                    model, sets, target, closeness, tokens=TOKENS, cache=Path(cache)
+                )
+                seconds = time.perf_counter() - start
+                found[f"{count} candidates, {kind}"] = {"seconds": seconds, "chosen": calibration.parts(chosen)[0].name}
+                click.echo(f"{count} {kind}: {seconds:.1f} s")
+    found["peak bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    net, tokenizer = models.load(model)
+    for name, options in METHODS.items():
+        start = time.perf_counter()
+        methods()[name](net, batches(tokenizer, chosen.sequences), **options)
+        found[name] = {"seconds": time.perf_counter() - start, "tokens": sum(map(len, chosen.sequences))}
+        click.echo(f"{name}: {found[name]['seconds']:.1f} s")
+    OUT.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
