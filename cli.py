@@ -3,31 +3,31 @@
 import json
 import sys
 import warnings
-from functools import partial
 from pathlib import Path
 
 import click
 
+from transmeter import commands
+from transmeter import config as defaults
+from transmeter.batch import commands as scale
 from transmeter.options import (
     BYTES,
-    SECONDS,
     Group,
     Ordered,
     check_parent,
-    compared,
     convert,
     in_order,
+    listen,
     listing,
     quiet,
+    seed_option,
+    tell,
     user_cache,
-    warn_of_same_file,
     weighted,
 )
 
-METRICS = ("balanced_accuracy", "accuracy")
 EXPORTS = ("compressed-tensors", "torchao", "torchao-dynamic", "onnx")
 TOKENS = 100_000  # that perplexity is measured on
-seed_option = click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of every random draw.")
 tokens_option = click.option("--tokens", default=20_000, show_default=True, type=click.IntRange(1))
 
 resume_option = click.option("--resume", is_flag=True, help="Go on with a run of the same options that was stopped.")
@@ -53,140 +53,31 @@ def machine_options(command):
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="transmeter")
-def main() -> None:
-    """Which data should I use? Rank source data sets, choose calibration data, and compress models with it."""
+@click.option("-q", "--quiet", "silent", is_flag=True, help="Nothing on stderr but errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Say on stderr what is decided, and why.")
+@click.option("--config", type=click.Path(path_type=Path), help="Defaults of options. [default: ./transmeter.toml]")
+@click.pass_context
+def main(ctx, silent, verbose, config) -> None:
+    """Which data should I use? Rank source data sets, choose calibration data, and compress models with it.
 
+    Example: transmeter rank mine.csv a.csv b.csv --shots 5
 
-@main.command()
-@compared
-@click.option("--shots", type=click.IntRange(1), help="Labelled rows a class to train on; the rest only measures.")
-@click.option(
-    "--repeats", type=click.IntRange(2), help="Of the comparison, at most. Default: 40 of shots, 10 of folds."
-)
-@click.option("--budget", type=SECONDS, help="Time after which no new round begins, such as 60s or 2m.")
-@click.option("--scorer", default="transmeter", show_default=True, help="See: transmeter scorers.")
-@click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Option of the scorer.")
-@click.option("--metric", default="balanced_accuracy", show_default=True, type=click.Choice(METRICS))
-@seed_option
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write ranking.json.")
-@click.option("--format", "shape", default="table", show_default=True, type=click.Choice(["table", "json", "csv"]))
-def rank(
-    target,
-    sources,
-    label,
-    cache,
-    key,
-    match,
-    encoder,
-    shots,
-    repeats,
-    budget,
-    scorer,
-    settings,
-    metric,
-    seed,
-    out,
-    shape,
-) -> None:
-    """Rank SOURCE data sets by the gain that they bring to TARGET.
+    \b
+    transmeter.toml sets defaults, a section a command:
+      [rank]
+      shots = 5
 
-    TARGET and SOURCE are [NAME=]PATH[::LABEL_COLUMN]: csv, csv.gz, tsv, parquet, jsonl, npz, arff or a data set folder.
-    Target rows with an empty label are unlabelled rows.
-
-    Example: transmeter rank mine.csv a.csv b=other/b.csv::diagnosis
+    \b
+    To complete commands and options by Tab (bash; zsh and fish likewise), in ~/.bashrc:
+      eval "$(_TRANSMETER_COMPLETE=bash_source transmeter)"
     """
-    from transmeter import data, ranking, show
-    from transmeter.scorers import scorers
-
-    quiet()
-    check_parent(out)
-    if scorer not in scorers():
-        raise ValueError(f"scorer '{scorer}' is unknown: give one of {', '.join(scorers())}")
-    options = convert(scorers()[scorer], settings, ranking.SHARED)
-    warn_of_same_file(target, sources)
-    found = ranking.rank(
-        data.load(target, label, key=key),
-        data.load_all(sources, label, key),
-        scorer,
-        shots=shots,
-        repeats=repeats,
-        budget=budget,
-        seed=seed,
-        metric=metric,
-        options=options,
-        cache=cache or user_cache(),
-        encoder=encoder,
-        match=match,
-    )
-    if out:
-        found.save(out)
-    click.echo(show.text(found, shape), nl=False)
+    listen(silent, verbose)
+    ctx.default_map = defaults.read(config, main)
 
 
-@main.command()
-@compared
-@click.option("--ranking", "ranked", type=click.Path(path_type=Path), help="ranking.json of these sources to check.")
-@click.option("--shots", type=click.IntRange(1), help="As in rank; default: as in --ranking.")
-@click.option("--repeats", default=24, show_default=True, type=click.IntRange(2))
-@click.option("--steps", default=80, show_default=True, type=click.IntRange(1), help="Of training, in every arm.")
-@click.option("--metric", type=click.Choice(METRICS), help="Default: that of --ranking, else balanced_accuracy.")
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Other than the ranking's.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write truth.json.")
-def validate(
-    target, sources, label, cache, key, match, encoder, ranked, shots, repeats, steps, metric, seed, out
-) -> None:
-    """Measure what every SOURCE truly brings to TARGET by full transfer, and check a ranking against it.
-
-    Every arm has the same labelled rows, fresh layers and steps; controls must not help: permuted weights, shuffled
-    labels, a Gaussian mixture, no source with another seed. Example: transmeter validate mine.csv a.csv b.csv
-    --ranking ranking.json
-    """
-    from transmeter import agreement, data, ranking, show, truth
-    from transmeter.prepare import prepare
-    from transmeter.source import Source
-
-    check_parent(out)
-    found = ranking.load(ranked) if ranked else None
-    predicted = {row.source: row for row in found.rows if row.error is None} if found else {}
-    if found and shots is not None and shots != found.shots:
-        raise ValueError(f"--shots {shots} differs from the ranking's {found.shots}: gains depend on it, leave it out")
-    if found and metric is not None and metric != found.metric:
-        raise ValueError(f"--metric {metric} differs from the ranking's {found.metric}: leave it out")
-    if found and data.parse(target)[0] != found.target:
-        raise ValueError(f"{ranked} ranks sources for '{found.target}', not for '{data.parse(target)[0]}'")
-    if found and (match, encoder) != (found.match, found.encoder):
-        used = f"--match {found.match}" + (f" --encoder {found.encoder}" if found.encoder else "")
-        raise ValueError(f"the ranking was made with {used}: give the same")
-    if found and seed == found.seed:
-        raise ValueError(f"--seed {seed} is the ranking's own, so that both see the same draws: give another")
-    warn_of_same_file(target, sources)
-    wanted, tables = data.load(target, label, key=key), data.load_all(sources, label, key)
-    for table in tables:
-        if isinstance(table, data.Unusable):
-            warnings.warn(f"{table.name} is left out: {table.reason}", stacklevel=2)
-    usable = [t for t in tables if isinstance(t, data.Table)]
-    missing = [t.name for t in usable if found and t.name not in predicted]
-    if missing or not usable:
-        raise ValueError(f"{ranked} does not rank '{missing[0]}'" if missing else "no source is usable")
-    cache = cache or user_cache()
-    wanted, usable, _ = prepare(wanted, usable, encoder, match, cache / "texts")
-    true = truth.measure(
-        [Source(t, cache) for t in usable],
-        wanted,
-        shots=found.shots if found else shots,
-        repeats=repeats,
-        seed=seed,
-        metric=found.metric if found else metric or METRICS[0],
-        steps=steps,
-    )
-    if out:
-        true.save(out)
-    rows = [predicted[arm.name] for arm in true.sources] if found else []
-    order = agreement.order([r.score for r in rows], [a.gain_pp for a in true.sources]) if rows else None
-    gains = [row.gain for row in rows if row.gain]
-    true_gains = [(a.gain_pp, a.error_pp) for a in true.sources]
-    honesty = agreement.honesty(gains, *zip(*true_gains)) if gains else None
-    click.echo(show.truth_text(true, predicted, order, honesty), nl=False)
+own = (commands.rank, commands.validate, commands.transfer, commands.scorers, scale.batch, scale.results, scale.status)
+for command in own:
+    main.add_command(command)
 
 
 @main.command()
@@ -212,6 +103,8 @@ def calibrate(model, targets, candidates, by, weights, protect, held_out, pack, 
     set is taken, or a mixture where that is closer; by random, uniform, longest, lowest_perplexity, lexical_diversity,
     activation_coverage, embedding_similarity or closeness texts of all candidates. Writes the texts, provenance.json
     and, where it measured, ranking.json to --out.
+
+    Example: transmeter calibrate MODEL --target task.txt --candidate a.txt --candidate b.txt --out calibration
     """
     from compress import calibration, models, overlap
     from compress.texts import read_texts
@@ -261,9 +154,9 @@ def calibrate(model, targets, candidates, by, weights, protect, held_out, pack, 
 
 def _named(values: tuple[str, ...]) -> dict[str, Path]:
     """NAME=PATH or PATH as paths by name. Raises ValueError for two of one name."""
-    from transmeter import data
+    from transmeter.specs import parse
 
-    paths = dict(data.parse(value)[:2] for value in values)
+    paths = dict(parse(value)[:2] for value in values)
     if len(paths) < len(values):
         raise ValueError("two texts have the same name: name them apart as NAME=TEXTS")
     return paths
@@ -317,7 +210,9 @@ def compress(
 def run(recipe, resume, device, dtype, batch_size, memory) -> None:
     """Compress as RECIPE says, a YAML file: model, calibration, steps, out; perhaps tokens, seed, data, metric.
 
-    Every step has a method and its options. Paths are relative to the file. Example: examples/small_math.yaml
+    Every step has a method and its options. Paths are relative to the file.
+
+    Example: transmeter run examples/small_math.yaml
     """
     from compress import recipe as recipes
     from compress.methods import methods as known
@@ -337,7 +232,6 @@ def _compress(model, steps, calibration, out, tokens, seed, file, metric, machin
     quiet()
     device, dtype, batch_size, memory = machine
     models.check_output(out)
-    tell = partial(click.echo, err=True)
     try:
         job.run(
             model,
@@ -375,6 +269,7 @@ def sweep(
     """Compress MODEL by every method and value, and draw what is reached at which size.
 
     Writes a folder a model, sweep.json and front.svg to --out; the same command goes on where it was stopped.
+
     Example: transmeter sweep MODEL --method kprune --set ratio=0.2,0.4 --method gptq --set bits=3,4 --calibration DIR
     --data FILE --out sweep
     """
@@ -396,7 +291,7 @@ def sweep(
         tokens=tokens,
         seed=seed,
         machine=job.Machine(device, getattr(torch, dtype), batch_size, memory),
-        tell=partial(click.echo, err=True),
+        tell=tell,
     )
     click.echo(show.sweep(found), nl=False)
 
@@ -422,6 +317,8 @@ def evaluate(models, baseline, file, metric, tokens, energy, out, shape) -> None
     Metrics by what MODEL is for: perplexity (next tokens); accuracy, f1, macro_f1 (classes); spearman, pearson (one
     value); f1, macro_f1 of the words not labelled O, accuracy (labels of tokens); f1, exact_match (answers).
     Columns: text, perhaps text_pair, and label; tokens and labels (lists); or question, context, answers.
+
+    Example: transmeter evaluate small --baseline MODEL --data test.csv
     """
     from compress import evaluate as measure
     from compress import show
@@ -444,6 +341,8 @@ def export(model, shape, out) -> None:
 
     compressed-tensors: quantized models, for plain transformers and vLLM. torchao: weights in 8 bits; torchao-dynamic:
     activations too, which makes large models faster on a CPU. onnx: encoders, for onnxruntime.
+
+    Example: transmeter export small --format onnx --out exported
     """
     from compress import export as exports
     from compress import models
@@ -458,7 +357,10 @@ def export(model, shape, out) -> None:
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
 def report(inputs, out) -> None:
-    """One HTML page from INPUT...: ranking.json, result.json, folders of calibrate and compress."""
+    """One HTML page from INPUT...: ranking.json, result.json, folders of calibrate and compress.
+
+    Example: transmeter report ranking.json small result.json --out report.html
+    """
     from compress import report as page
 
     check_parent(out)
@@ -466,18 +368,12 @@ def report(inputs, out) -> None:
     click.echo(str(out))
 
 
-@main.command("scorers")
-def list_scorers() -> None:
-    """The scorers with their options."""
-    from transmeter.ranking import SHARED
-    from transmeter.scorers import scorers
-
-    listing(scorers(), SHARED)
-
-
 @main.command("methods")
 def list_methods() -> None:
-    """The compression methods with their options."""
+    """The compression methods with their options.
+
+    Example: transmeter methods
+    """
     from compress.job import SHARED
     from compress.methods import methods
 

@@ -5,6 +5,7 @@ one of `parameters`, `bytes` and `latency`, what the whole model may have in the
 of neurons left in a layer is to be a multiple of, as kernels and group-wise quantization like it.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from compress import latency, layers
 from compress.progress import Progress
 from compress.structure import Sublayer, blocks_path, names, sublayers
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,7 @@ def budget(
         raise ValueError(
             f"{unit} {limit:.6g} cannot be reached by removing heads and neurons: give more than {rest:.6g}"
         )
+    LOG.info("budget: %.4g of %.4g %s of heads and neurons may stay", allowed, dense, unit)
     return Budget(unit, found, costs, min(allowed, dense), dense, multiples, piece, clock)
 
 

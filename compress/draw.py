@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.generation import generate
 from compress.structure import context
+from compress.suggest import absent
 from compress.texts import MAX_LENGTH, cut, first, read_texts
 
 MADE = ("self", "random")  # not read from a file: written by the model, tokens drawn alike from the vocabulary
@@ -29,9 +30,9 @@ def parse(spec: str) -> list[tuple[str, int | None]]:
     for part in spec.split(","):
         what, _, tokens = part.rpartition(":")
         if not what or not tokens.isdigit() or not int(tokens):
-            raise ValueError(f"{part} does not exist: give a file, a folder, self, random, or several as WHAT:TOKENS")
+            raise ValueError(f"{absent(Path(part))}: give a file, a folder, self, random, or several as WHAT:TOKENS")
         if what not in MADE and not Path(what).exists():
-            raise ValueError(f"{what} does not exist: give a file, a folder, self or random")
+            raise ValueError(f"{absent(Path(what))}: give a file, a folder, self or random")
         found.append((what, int(tokens)))
     return found
 

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import logging
 import math
 import os
 import shutil
@@ -29,6 +30,7 @@ from compress.structure import fork
 from compress.texts import batches
 from compress.walk import Batch
 
+LOG = logging.getLogger(__name__)
 SHARED = ("in_place", "progress", "seed", "teacher")  # arguments of a method that are not options of one step
 
 
@@ -73,7 +75,7 @@ def run(
     read or written or does not fit, or when an unfinished run was another one.
     """
     models.check_output(out)
-    _check_steps(steps, texts)
+    check_steps(steps, texts is not None)
     if texts is not None:
         draw.parse(texts)
     work = out.absolute().parent / f".{out.name}.unfinished"
@@ -81,14 +83,11 @@ def run(
         raise ValueError(f"{work} holds an unfinished run: add --resume to go on with it, or remove it")
     models.check_device(machine.device)
     sizes, tokenizer = models.skeleton(model)
-    _check_groups(steps, sizes)
-    _check_exits(steps, sizes)
-    for index, step in enumerate(steps):
-        if step.options.get("student"):
-            distil.require_student(step.options["student"], tokenizer, index == 0)
+    check_fit(steps, sizes, tokenizer)
     sequences, used = [], None
     if texts is not None:
         sequences, used = draw.draw(texts, sizes, tokenizer, tokens, seed, lambda: models.load(model)[0])
+        LOG.info("calibration: %s", used)
     cpu = batches(tokenizer, sequences, machine.batch_size)
     stream = False
     if machine.device != "auto" and cpu:  # auto spreads the model over what there is
@@ -144,9 +143,11 @@ def _run(
     data = [{k: v.to(net.device) for k, v in b.items()} for b in cpu]
     for index, (step, folder) in enumerate(zip(steps, folders)):
         if index < finished:
+            LOG.info("step %d of %d: %s is read from %s", index + 1, len(steps), step.method, folder)
             continue
+        LOG.info("step %d of %d: %s, options %s", index + 1, len(steps), step.method, dict(step.options))
         start = time.perf_counter()
-        net = _apply(net, data, step, seed, folder, original if index else None)
+        net = apply(net, data, step, seed, original if index else None, Progress(folder))
         seconds = time.perf_counter() - start
         after = _measured(net, tokenizer, exam)
         card["steps"].append({**asdict(step), "seconds": seconds, "after": after})
@@ -183,7 +184,7 @@ def _line(step: Step, seconds: float, before: Mapping[str, Any], after: Mapping[
     return line
 
 
-def _check_steps(steps: Sequence[Step], texts: str | None) -> None:
+def check_steps(steps: Sequence[Step], texts: bool) -> None:
     """Raise ValueError for options out of range, an order that cannot work, or missing texts."""
     known = methods()
     for index, step in enumerate(steps):
@@ -195,8 +196,17 @@ def _check_steps(steps: Sequence[Step], texts: str | None) -> None:
             raise ValueError(f"{step.method} cannot follow {grid}: quantized weights do not change, quantize last")
         if "svd" in earlier and "parameters" in inspect.signature(known[step.method]).parameters:
             raise ValueError(f"{step.method} cannot follow svd: no heads and neurons are left to remove, prune first")
-        if texts is None and memory.needs_of(known[step.method]).batches:
-            raise ValueError(f"{step.method} looks at calibration texts: give --calibration")
+        if not texts and memory.needs_of(known[step.method]).batches:
+            raise ValueError(f"{step.method} looks at calibration texts: give --calibration, in Python calibration=")
+
+
+def check_fit(steps: Sequence[Step], sizes: nn.Module, tokenizer: Tokenizer) -> None:
+    """Raise ValueError for steps that cannot work on this model, whose weights may be on the meta device."""
+    _check_groups(steps, sizes)
+    _check_exits(steps, sizes)
+    for index, step in enumerate(steps):
+        if step.options.get("student"):
+            distil.require_student(step.options["student"], tokenizer, index == 0)
 
 
 def _check_groups(steps: Sequence[Step], sizes: nn.Module) -> None:
@@ -231,19 +241,23 @@ def _learns(step: Step) -> bool:
     return "teacher" in inspect.signature(methods()[step.method]).parameters
 
 
-def _apply(
+def apply(
     net: nn.Module,
     data: Sequence[Batch],
     step: Step,
     seed: int,
-    folder: Path,
-    original: nn.Module | None,
+    original: nn.Module | None = None,
+    progress: Progress | None = None,
 ) -> nn.Module:
+    """The model after a step, which may change `net` itself.
+
+    original: what a step learns from, None: `net` as it is; progress: where finished parts are kept, None: nowhere.
+    """
     function = methods()[step.method]
     taken = inspect.signature(function).parameters
-    given = {"seed": seed} if "seed" in taken else {}
+    given: dict[str, object] = {"seed": seed} if "seed" in taken else {}
     if "progress" in taken:
-        given["progress"] = Progress(folder)
+        given["progress"] = progress
     if _learns(step):
         given["teacher"] = original
     return function(net, data, in_place=True, **given | step.options)

@@ -321,7 +321,7 @@ def tie(model: nn.Module) -> None:
     model.tie_weights()
 
 
-def base_class(model: nn.Module) -> type:
+def base_class(model: nn.Module) -> "type[transformers.PreTrainedModel]":
     """The transformers class that `model` is, or is the compressed kind of."""
     cls = type(model)
     return cls.__base__ if cls.__name__.startswith("Compressed") else cls

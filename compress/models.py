@@ -7,14 +7,16 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from compress import layers, modeling, offload, walk
+from compress.suggest import absent
 
 AUTO_CLASSES = (
     "AutoModelForCausalLM",
@@ -23,6 +25,8 @@ AUTO_CLASSES = (
     "AutoModelForQuestionAnswering",
     "AutoModelForMaskedLM",
 )
+TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
+NO_TOKENIZER = "put the files that the model was trained with beside it"
 # what a model is for, by the end of its class's name; a classifier of one class gives "values"
 HEADS = {
     "ForCausalLM": "text",
@@ -58,17 +62,25 @@ def load(
             model = offload.load(cls, source, dtype, device, scratch)
         else:
             model = cls.from_pretrained(source, dtype=dtype, device_map=device if device != "cpu" else None)
-        tokenizer = AutoTokenizer.from_pretrained(source, config=model.config)
+        tokenizer = _tokenizer(source, model)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
-    modeling.densify(model)
-    modeling.linearise(model)
+    adopt(model, tokenizer, str(source))
     if not stream:  # what streams is read into memory of torch's own
         _align(model)
     model.config.dtype = stored
-    _check(source, model, tokenizer)
+    return model, tokenizer
+
+
+def adopt(model: nn.Module, tokenizer: PreTrainedTokenizerBase, name: str = "the model") -> nn.Module:
+    """A model of transformers as methods take it, changed in place, its tokenizer too: linear layers, weights and
+    padding that are sound. Raises ValueError as `load`."""
+    _check_head(name, modeling.base_class(model).__name__)
+    modeling.densify(model)
+    modeling.linearise(model)
+    _check(name, model, tokenizer)
     _agree(model, tokenizer)
-    return model.eval(), tokenizer
+    return model.eval()
 
 
 def skeleton(source: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
@@ -77,7 +89,7 @@ def skeleton(source: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     cls = _class_of(source, config)
     try:
         model = offload.skeleton(cls, source)
-        tokenizer = AutoTokenizer.from_pretrained(source, config=model.config)
+        tokenizer = _tokenizer(source, model)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
     _check(source, model, tokenizer)
@@ -85,8 +97,14 @@ def skeleton(source: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     return model, tokenizer
 
 
-def _class_of(source: str | Path, config: Mapping[str, object]) -> type:
-    base = base_of(source, config)
+def _tokenizer(source: str | Path, model: nn.Module) -> PreTrainedTokenizerBase:
+    if Path(source).is_dir() and not any((Path(source) / name).exists() for name in TOKENIZERS):
+        raise FileNotFoundError(f"it has no tokenizer in it: {NO_TOKENIZER}")
+    return AutoTokenizer.from_pretrained(source, config=model.config)
+
+
+def _class_of(source: str | Path, config: Mapping[str, Any]) -> type[PreTrainedModel]:
+    base: Any = base_of(source, config)
     return modeling.compressed_model(base) if "compressed" in config else base
 
 
@@ -104,7 +122,7 @@ def _check(source: str | Path, model: nn.Module, tokenizer: PreTrainedTokenizerB
         if not (parameter.is_meta or parameter.sum().isfinite() or parameter.isfinite().all()):
             raise ValueError(f"{source}: the weight '{name}' holds NaN or infinity: give a sound copy of the model")
     if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes up where there is no file
-        raise ValueError(f"{source} has no tokenizer in it: put the files that the model was trained with beside it")
+        raise ValueError(f"{source} has no tokenizer in it: {NO_TOKENIZER}")
     if not tokenizer.is_fast:
         wanted = "offsets and windows need a fast tokenizer: save one as tokenizer.json"
         raise ValueError(f"{source} has a slow tokenizer ({type(tokenizer).__name__}), but {wanted}")
@@ -158,14 +176,18 @@ def hash_of(source: str | Path) -> str:
     return found.hexdigest()
 
 
-def base_of(source: str | Path, config: Mapping[str, object]) -> type:
+def base_of(source: str | Path, config: Mapping[str, Any]) -> type[PreTrainedModel]:
     """The transformers class of a model, or of which it is the compressed kind. Raises ValueError as `load`."""
     name = (config.get("architectures") or ["(none)"])[0].removeprefix("Compressed")
-    base = getattr(transformers, name, None)
-    if base is None or not name.endswith(tuple(HEADS)):
+    _check_head(source, name)
+    return getattr(transformers, name)
+
+
+def _check_head(source: str | Path, name: str) -> None:
+    """Raise ValueError unless `name` is a class of transformers with one of the `HEADS`."""
+    if not hasattr(transformers, name) or not name.endswith(tuple(HEADS)):
         wanted = f"give a class of transformers that ends in {', '.join(HEADS)}"
         raise ValueError(f"{source}: architecture '{name}' has no head to compress for: {wanted}")
-    return base
 
 
 def config_of(source: str | Path) -> dict:
@@ -184,7 +206,10 @@ def config_of(source: str | Path) -> dict:
     try:
         return AutoConfig.from_pretrained(str(source)).to_dict()
     except (OSError, ValueError):
-        message = f"{source} is neither a model folder nor a hub name that can be reached from here: give a folder"
+        guess = absent(Path(source)).partition("does not exist")[2]
+        message = (
+            f"{source} is neither a model folder nor a hub name that can be reached from here{guess}: give a folder"
+        )
         raise ValueError(message) from None
 
 
@@ -208,7 +233,9 @@ def check_output(out: str | Path) -> Path:
 
 
 @torch.no_grad()
-def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, out: str | Path, card: Mapping[str, object]) -> Path:
+def save(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, out: str | Path, card: Mapping[str, object] | None = None
+) -> Path:
     """Write a folder that reloads exactly, compare before it gets its name, and return it.
 
     Weights take the type that they were stored in (`config.dtype`). What changed in the layers goes to config.json and
@@ -233,7 +260,7 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, out: str | Path, 
             shutil.copy(file, partial)
         streams = offload.store_of(stored) is not None
         note = {"reloaded": "block by block, not by transformers alone"} if streams else {}
-        (partial / "compression.json").write_text(json.dumps(dict(card) | note, indent=1), encoding="utf-8")
+        (partial / "compression.json").write_text(json.dumps(dict(card or {}) | note, indent=1), encoding="utf-8")
         del stored
         _compare(partial, reference, streams)
         if out.exists():
@@ -270,7 +297,7 @@ def _write(stored: nn.Module, changed: Mapping[str, dict], folder: Path) -> None
 
 def _mark(model: nn.Module, changed: Mapping[str, dict]) -> None:
     """Make `model` of the compressed class, with its changes in the config, in place."""
-    base = modeling.base_class(model)
+    base: Any = modeling.base_class(model)
     model.__class__ = modeling.compressed_model(base)
     model.config = modeling.compressed_config(base.config_class)(**model.config.to_dict() | {"compressed": changed})
     model.config.auto_map = {"AutoConfig": f"modeling.{type(model.config).__name__}"}
@@ -278,7 +305,7 @@ def _mark(model: nn.Module, changed: Mapping[str, dict]) -> None:
     modeling.tie(model)
 
 
-def _auto_classes(base: type) -> list[str]:
+def _auto_classes(base: type[PreTrainedModel]) -> list[str]:
     mappings = {a: getattr(transformers, a)._model_mapping for a in AUTO_CLASSES}
     return [a for a, m in mappings.items() if base.config_class in m and m[base.config_class] is base]
 

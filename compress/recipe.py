@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from compress.draw import MADE
+from compress.suggest import did_you_mean
 
 KEYS = ("model", "steps", "out", "calibration", "tokens", "seed", "data", "metric")
 
@@ -46,7 +47,7 @@ def read(path: Path, methods: Collection[str]) -> Recipe:
         raise ValueError(f"{path} holds no keys: give {', '.join(KEYS)}")
     for key in found:
         if key not in KEYS:
-            raise ValueError(f"{path}: key '{key}' is unknown: give {', '.join(KEYS)}")
+            raise ValueError(f"{path}: key '{key}' is unknown{did_you_mean(str(key), KEYS)}: give {', '.join(KEYS)}")
     for key in KEYS[:3]:
         if not found.get(key):
             raise ValueError(f"{path} has no '{key}': give {', '.join(KEYS[:3])}")
@@ -81,7 +82,8 @@ def _placed(folder: Path, part: str) -> str:
 def _step(path: Path, step: object, methods: Collection[str]) -> Step:
     if not isinstance(step, dict) or step.get("method") not in methods:
         given = step.get("method") if isinstance(step, dict) else step
-        raise ValueError(f"{path}: method '{given}' is unknown: give one of {', '.join(methods)}")
+        guess = did_you_mean(str(given), methods)
+        raise ValueError(f"{path}: method '{given}' is unknown{guess}: give one of {', '.join(methods)}")
     options = {k: v for k, v in step.items() if k != "method"}
     return Step(step["method"], tuple(f"{k}={_text(v)}" for k, v in options.items()))
 

@@ -11,6 +11,8 @@ from pyarrow import ArrowException
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from compress.suggest import absent, did_you_mean
+
 FORMATS = ".txt (documents separated by blank lines), .csv, .csv.gz, .tsv, .parquet, .jsonl or a data set folder"
 
 
@@ -44,7 +46,8 @@ def table_texts(path: Path, frame: pd.DataFrame) -> list[Text]:
         return [" ".join(words) for words in word_lists(path, frame["tokens"])]
     first, second = ("question", "context") if {"question", "context"} <= set(frame) else ("text", "text_pair")
     if first not in frame:
-        raise ValueError(f"{path} has no column 'text' (columns: {', '.join(map(str, frame.columns))})")
+        guess = did_you_mean("text", frame.columns)
+        raise ValueError(f"{path} has no column 'text'{guess} (columns: {', '.join(map(str, frame.columns))})")
     columns = [[t.strip() if isinstance(t, str) else "" for t in frame[c]] for c in (first, second) if c in frame]
     return columns[0] if len(columns) == 1 else [(a, b) if a and b else a or b for a, b in zip(*columns)]
 
@@ -83,7 +86,7 @@ def read_table(path: Path) -> pd.DataFrame:
     """The table at `path`, empty cells as empty texts. Raises ValueError for what cannot be read."""
     name = path.name.lower()
     if not path.exists():
-        raise ValueError(f"{path} does not exist: give {FORMATS}")
+        raise ValueError(f"{absent(path)}: give {FORMATS}")
     try:
         if path.is_dir():
             from datasets import Dataset, load_from_disk

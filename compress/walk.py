@@ -4,6 +4,7 @@ Methods never loop over a model by themselves: `run` starts at any block and sto
 of hidden states (one (batch, tokens, width) a batch) replaces a cache of every layer's inputs.
 """
 
+import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -196,6 +197,7 @@ def warn_of_few_tokens(batches: Sequence[Batch], features: int) -> None:
 
 
 def track(steps: Iterable[T], what: str) -> Iterable[T]:
-    """`steps` with a progress bar on stderr, quiet when that is not a terminal."""
+    """`steps` with a progress bar on stderr, quiet when that is not a terminal or only errors are logged."""
     console = Console(stderr=True)
-    return progress.track(steps, what, console=console, disable=not console.is_terminal)
+    shown = console.is_terminal and logging.getLogger(__name__).isEnabledFor(logging.WARNING)
+    return progress.track(steps, what, console=console, disable=not shown)

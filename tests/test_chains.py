@@ -29,7 +29,7 @@ def weights(folder):
 @pytest.mark.parametrize("finished", [1, 2])
 def test_a_chain_goes_on_at_the_step_where_it_stopped(finished, tmp_path, monkeypatch):
     job.run(MODEL, STEPS, TEXTS, tmp_path / "whole", tokens=300)
-    apply, done = job._apply, []
+    apply, done = job.apply, []
 
     def failing(net, data, step, *rest):
         if len(done) == finished:
@@ -38,11 +38,11 @@ def test_a_chain_goes_on_at_the_step_where_it_stopped(finished, tmp_path, monkey
         return apply(net, data, step, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(job, "_apply", failing)
+        patch.setattr(job, "apply", failing)
         with pytest.raises(KeyboardInterrupt):
             job.run(MODEL, STEPS, TEXTS, tmp_path / "m", tokens=300)
     done.clear()
-    monkeypatch.setattr(job, "_apply", lambda *a: done.append(a[2].method) or apply(*a))
+    monkeypatch.setattr(job, "apply", lambda *a: done.append(a[2].method) or apply(*a))
     card = job.run(MODEL, STEPS, TEXTS, tmp_path / "m", tokens=300, resume=True)
     assert done == [s.method for s in STEPS[finished:]]
     assert [s["method"] for s in card["steps"]] == [s.method for s in STEPS]

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 import cli
-from transmeter import data, ranking
+from transmeter import data, options, ranking
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = ROOT / "data/tabular"
@@ -130,7 +130,7 @@ def test_validate_leaves_out_what_it_cannot_read_and_says_why(tmp_path):
     "text, seconds", [("60s", 60), ("2m", 120), ("1.5h", 5400), ("90", 90), (" 0.5 m ", 30), ("3 s", 3)]
 )
 def test_a_time_is_read_in_its_unit(text, seconds):
-    assert cli.SECONDS.convert(text, None, None) == seconds
+    assert options.SECONDS.convert(text, None, None) == seconds
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "0s", "-5s", "5d", "", "1m30s", "nan", "inf"])

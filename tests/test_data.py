@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transmeter import data
+from transmeter import data, encoding, specs
 
 
 def write(frame, path):
@@ -55,7 +55,7 @@ def test_saved_data_set_folder_with_class_labels(frame, tmp_path):
 
 def test_names_and_label_columns(frame, tmp_path):
     path = write(frame.rename(columns={"label": "outcome"}), tmp_path / "b.csv.gz")
-    assert data.parse(f"mine={path}::outcome") == ("mine", path, "outcome")
+    assert specs.parse(f"mine={path}::outcome") == ("mine", path, "outcome")
     assert data.load(f"mine={path}::outcome").name == "mine"
     assert data.load(str(path), "outcome").name == "b"
     with pytest.raises(ValueError, match="no label column 'label'.*--label.*outcome"):
@@ -147,7 +147,7 @@ def test_a_bad_source_among_good_ones_is_listed_a_missing_one_refused(frame, tmp
 
 def test_encoder_looks_at_its_rows_only_and_keeps_its_width(frame):
     table = data.table("a", frame.drop(columns="label"), frame["label"])
-    encoder = data.Encoder(table.features.iloc[:30])
+    encoder = encoding.Encoder(table.features.iloc[:30])
     changed = table.features.copy()
     changed.loc[30:, "age"], changed.loc[30:, "town"] = 1e6, "Daegu"
     np.testing.assert_array_equal(encoder(table.features)[:30], encoder(changed)[:30])
@@ -160,7 +160,7 @@ def test_encoder_looks_at_its_rows_only_and_keeps_its_width(frame):
 def test_many_categories_share_a_column():
     features = pd.DataFrame({"id": [f"row {i}" for i in range(500)], "x": np.arange(500.0)})
     table = data.table("a", features, np.arange(500) % 2)
-    assert len(data.Encoder(table.features).names) <= data.MAX_CATEGORIES + 1
+    assert len(encoding.Encoder(table.features).names) <= encoding.MAX_CATEGORIES + 1
 
 
 @settings(max_examples=50, deadline=None)
@@ -182,7 +182,7 @@ def test_any_mixed_table_is_encoded_or_refused_in_words(rows):
     except ValueError as error:
         assert len(str(error).splitlines()) == 1
         return
-    encoded = data.Encoder(table.features)(table.features)
+    encoded = encoding.Encoder(table.features)(table.features)
     assert encoded.shape[0] == len(rows) and np.isfinite(encoded).all()
 
 

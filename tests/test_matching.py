@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transmeter import data, ranking, show, source
+from transmeter import data, encoding, ranking, show, source
 from transmeter.matching import Match, align, match_columns, shared_features
 from transmeter.names import likeness
 from transmeter.prepare import prepare
@@ -136,7 +136,7 @@ def test_aligned_tables_share_features_and_categories():
         None,
     }
     assert [m.how for m in matches] == ["meaning"] * 2 and isinstance(matches[0], Match)
-    names = data.Encoder(found.features).names, data.Encoder(b.features).names
+    names = encoding.Encoder(found.features).names, encoding.Encoder(b.features).names
     assert [names[1][j] for _, j in shared_features(*names)] == ["rest_bp", "town=BUSAN", "town=SEOUL"]
 
 

@@ -104,7 +104,7 @@ def test_twenty_labels_give_a_wide_interval_that_unlabelled_rows_and_labels_narr
 
 def test_bad_settings_are_refused(heart):
     va, cleveland = heart["va"], heart["cleveland"]
-    with pytest.raises(ValueError, match="scorer 'logmee' is unknown: give one of alignment"):
+    with pytest.raises(ValueError, match="scorer 'logmee' is unknown, did you mean 'logme'.: give one of alignment"):
         ranking.rank(va, [cleveland], "logmee")
     with pytest.raises(ValueError, match="option 'x' is unknown to scorer logme: give steps"):
         ranking.rank(va, [cleveland], "logme", options={"x": 1})

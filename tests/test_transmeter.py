@@ -92,7 +92,7 @@ def test_screened_sources_stand_in_the_ranking_without_repeats(sources, target, 
     assert sorted(r.rank for r in found.rows) == [1, 2, 3, 4] and {rows[n].repeats for n in ("good", "fair")} == {10}
     for name in ("inverted", "apart"):
         row = rows[name]
-        assert row.repeats == 0 and row.baseline is None and row.verdict == ranking.verdict(row.gain)
+        assert row.repeats == 0 and row.baseline is None and row.verdict == row.gain.verdict
     assert rows["good"].evidence["zero_shot"] > 0.5 and rows["good"].baseline
     found.save(tmp_path / "r.json")
     assert ranking.load(tmp_path / "r.json") == found

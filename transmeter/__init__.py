@@ -1,0 +1,25 @@
+"""Which data should I use? Rank source data sets for a target, and use the one that helps.
+
+What is public is imported when it is first asked for: torch takes seconds, `import transmeter` does not.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transmeter.api import rank as rank
+    from transmeter.classifier import TransferClassifier as TransferClassifier
+    from transmeter.ranking import Ranking as Ranking
+
+_WHERE = {"rank": "api", "TransferClassifier": "classifier", "Ranking": "ranking"}
+__all__ = ["Ranking", "TransferClassifier", "rank"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'transmeter' has no attribute '{name}'")
+    return getattr(import_module(f"transmeter.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,6 +1,7 @@
 """Tables: reading them from files, and turning mixed columns into numbers."""
 
 import json
+import logging
 import os
 import re
 import warnings
@@ -10,15 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.impute import SimpleImputer
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from transmeter.files import FORMATS, listed, read
+from transmeter.specs import parse
+from transmeter.suggest import absent, did_you_mean
 
+LOG = logging.getLogger(__name__)
 LARGEST = 1e100  # squares of what is larger overflow
-MAX_CATEGORIES = 20  # of one column; rarer ones share a column
 MAX_ROWS = 20_000  # of a table that is used; more are sampled
-_ENDINGS = re.compile(r"(\.csv|\.tsv|\.parquet|\.arff|\.txt|\.jsonl|\.npz)?(\.gz)?$", re.IGNORECASE)
 _DATE = re.compile(
     r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([ T].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}( .*)?"
     r"|[A-Za-z]{3,9}\.? \d{1,2},? \d{4}|\d{1,2}\.?[ -][A-Za-z]{3,9}[ -]\d{2,4}"
@@ -61,15 +61,6 @@ class Table:
         return replace(self, features=features, labels=self.labels[rows], keys=keys)
 
 
-def parse(spec: str) -> tuple[str, Path, str | None]:
-    """(name, path, label column or None) of `NAME=PATH::column`; name and column may be left out."""
-    name, text = None, spec
-    if "=" in spec and not Path(spec.partition("::")[0]).exists():
-        name, _, text = spec.partition("=")
-    path, _, column = text.partition("::")
-    return name or _ENDINGS.sub("", Path(path).name), Path(path), column or None
-
-
 def load(spec: str, label: str | None = None, strict: bool = True, key: str | None = None) -> Table:
     """Read `[NAME=]PATH[::column]`. The label column: `column`, else `label`, else 'label'.
 
@@ -79,20 +70,53 @@ def load(spec: str, label: str | None = None, strict: bool = True, key: str | No
     Raises ValueError for a file that is missing, empty, of no known format or without that column, and as `table`.
     """
     name, path, column = parse(spec)
-    frame = read(path)
+    return from_frame(name, read(path), column, label, strict, key, str(path))
+
+
+def from_frame(
+    name: str,
+    frame: pd.DataFrame,
+    column: str | None = None,
+    label: str | None = None,
+    strict: bool = True,
+    key: str | None = None,
+    where: str | None = None,
+) -> Table:
+    """The table in a data frame, labels and keys among its columns, as `load` finds them; where: what errors name.
+
+    Raises ValueError as `load`, and for two columns of one name.
+    """
+    where = where or name
+    frame = frame.set_axis([str(c) for c in frame.columns], axis=1)
+    if frame.columns.duplicated().any():
+        raise ValueError(f"{where} has two columns called '{frame.columns[frame.columns.duplicated()][0]}': rename one")
     column = column or (label if label and (strict or label in frame.columns) else "label")
     if column not in frame.columns:
         raise ValueError(
-            f"{path} has no label column '{column}': name it with --label or as PATH::column"
-            f" (columns: {listed(frame.columns)})"
+            f"{where} has no label column '{column}'{did_you_mean(column, frame.columns)}: name it with --label or as"
+            f" PATH::column, in Python with label= (columns: {listed(frame.columns)})"
         )
     if key and (key == column or strict and key not in frame.columns):
-        raise ValueError(f"{path} has no key column '{key}' beside its label (columns: {listed(frame.columns)})")
+        guess = did_you_mean(key, frame.columns) if key != column else ""
+        raise ValueError(
+            f"{where} has no key column '{key}' beside its label{guess} (columns: {listed(frame.columns)})"
+        )
     if len(frame) > MAX_ROWS:  # before the columns are looked at one by one, which takes long
         warnings.warn(f"{name}: {MAX_ROWS} of {len(frame)} rows are used, drawn at random", stacklevel=2)
         frame = frame.iloc[_drawn(frame[column].notna().to_numpy(), MAX_ROWS, seed=0)]
     keys = frame[key] if key in frame.columns else None
-    return table(name, frame.drop(columns=[column] if keys is None else [column, key]), frame[column], keys)
+    found = table(name, frame.drop(columns=[column] if keys is None else [column, key]), frame[column], keys)
+    kinds = [pd.api.types.is_float_dtype(found.features[c]) for c in found.columns]
+    labelled = f"{int((found.codes >= 0).sum())} labelled by '{column}' as {listed(pd.Index(found.classes))}"
+    LOG.info(
+        "%s: %d rows, %s; %d numeric columns, %d others",
+        name,
+        len(found),
+        labelled,
+        sum(kinds),
+        len(kinds) - sum(kinds),
+    )
+    return found
 
 
 @dataclass(frozen=True)
@@ -114,7 +138,7 @@ def load_all(specs: Sequence[str], label: str | None = None, key: str | None = N
     for spec, name in zip(specs, names):
         path = parse(spec)[1]
         if not path.exists():
-            raise ValueError(f"{path} does not exist: give {FORMATS}")
+            raise ValueError(f"{absent(path)}: give {FORMATS}")
         if names.count(name) > 1:
             raise ValueError(f"two sources are called '{name}': name them apart as NAME=PATH")
     found: list[Table | Unusable] = []
@@ -138,6 +162,15 @@ def table(
     an empty one marks an unlabelled row; a quantity is cut into classes with a warning. Raises ValueError for dates,
     infinite values, other nested columns, no usable column, fewer than two classes, or nearly as many as rows.
     """
+    frame = clean(name, features)
+    texts = _classes(name, label_texts(labels))
+    classes = tuple(sorted({t for t in texts if t is not None}))
+    return Table(name, frame, texts, classes, None if keys is None else label_texts(keys))
+
+
+def clean(name: str, features: pd.DataFrame) -> pd.DataFrame:
+    """The columns as floats, or as text with None for missing; `name` is what errors name. Raises ValueError as
+    `table`."""
     cleaned: dict[str, pd.Series] = {}
     for column in map(str, features.columns):
         for part, values in _parts(name, column, features[column]).items():
@@ -147,13 +180,41 @@ def table(
     cleaned = {c: values for c, values in cleaned.items() if values.notna().any()}
     if not any(values.nunique(dropna=False) > 1 for values in cleaned.values()):
         raise ValueError(f"{name} has no column that varies: nothing can be learned from it")
-    texts = _classes(name, _texts(labels))
-    classes = tuple(sorted({t for t in texts if t is not None}))
-    frame = pd.DataFrame(cleaned).reset_index(drop=True)
-    return Table(name, frame, texts, classes, None if keys is None else _texts(keys))
+    return pd.DataFrame(cleaned).reset_index(drop=True)
 
 
-def _texts(values: pd.Series | np.ndarray) -> np.ndarray:
+def conform(name: str, features: pd.DataFrame, numeric: Sequence[str], categorical: Sequence[str]) -> pd.DataFrame:
+    """Other rows of a cleaned table, whose columns are known to be numbers or texts; columns beside them are left out.
+
+    Raises ValueError for a column that is not there and for a text in a column of numbers.
+    """
+    found: dict[str, pd.Series] = {}
+    for column in features.columns:
+        for part, values in _parts(name, column, features[column]).items():
+            if part in numeric:
+                found[part] = _column(name, part, values)
+                if not pd.api.types.is_float_dtype(found[part]):
+                    example = found[part].dropna().iloc[0]
+                    raise ValueError(f"column '{part}' of {name} holds '{example}', but was learned as numbers")
+            elif part in categorical:
+                found[part] = _categories(values)
+    for column in (*numeric, *categorical):
+        if column not in found:
+            guess = did_you_mean(column, features.columns)
+            raise ValueError(f"{name} has no column '{column}'{guess} (columns: {listed(features.columns)})")
+    return pd.DataFrame({c: found[c] for c in (*numeric, *categorical)}).reset_index(drop=True)
+
+
+def rows_like(known: Table, name: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """The feature columns of `known` in another data frame, whose other columns are left out. Raises ValueError as
+    `conform`."""
+    numeric = [c for c in known.columns if pd.api.types.is_float_dtype(known.features[c])]
+    found = conform(name, frame, numeric, [c for c in known.columns if c not in numeric])
+    return found[known.columns]
+
+
+def label_texts(values: pd.Series | np.ndarray) -> np.ndarray:
+    """(n,) labels or keys as text, None for an empty one. Raises ValueError for lists."""
     given = pd.Series(values).tolist()
     if any(isinstance(v, (list, dict, tuple, np.ndarray)) for v in given):
         raise ValueError("a label is a list: give one class a row")
@@ -219,8 +280,10 @@ def from_arrays(name: str, features: np.ndarray, labels: np.ndarray, columns: Se
     """
     if not np.isfinite(features).all():
         raise ValueError(f"{name} has feature values that are not finite: replace them first")
-    texts = _texts(labels)
-    frame = pd.DataFrame(features.astype(np.float64), columns=columns or [f"f{i}" for i in range(features.shape[1])])
+    texts = label_texts(labels)
+    frame = pd.DataFrame(
+        features.astype(np.float64), columns=list(columns or (f"f{i}" for i in range(features.shape[1])))
+    )
     return Table(name, frame, texts, tuple(sorted({t for t in texts if t is not None})))
 
 
@@ -256,11 +319,9 @@ def _column(table_name: str, name: str, values: pd.Series) -> pd.Series:
             what = "infinite values" if np.isinf(numbers).any() else f"values beyond {LARGEST:g}"
             raise ValueError(f"column '{name}' of {table_name} holds {what}: replace them or leave them empty")
         return numbers
-    present = values.dropna()
-    if present.map(lambda v: isinstance(v, (dict, set))).any():
+    if values.dropna().map(lambda v: isinstance(v, (dict, set))).any():
         raise ValueError(f"column '{name}' of {table_name} holds nested values: give one number or text a cell")
-    texts = present.map(lambda v: str(v).strip())
-    texts = texts[~texts.isin(_MISSING)]
+    texts = _present(values)
     lower = texts.str.lower() if len(texts) else texts
     if lower.isin(["true", "false"]).all():
         texts = lower.map({"true": "1", "false": "0"})
@@ -269,7 +330,17 @@ def _column(table_name: str, name: str, values: pd.Series) -> pd.Series:
         return _column(table_name, name, numbers.astype("float64").reindex(values.index))
     if texts.map(lambda t: bool(_DATE.fullmatch(t))).mean() > 0.9:
         raise ValueError(_dates(table_name, name, texts.iloc[0]))
-    return texts.map(_text).reindex(values.index).astype(object).where(lambda s: s.notna(), None)
+    return _categories(values)
+
+
+def _present(values: pd.Series) -> pd.Series:
+    """What is not missing, as text."""
+    texts = values.dropna().map(lambda v: str(v).strip())
+    return texts[~texts.isin(_MISSING)]
+
+
+def _categories(values: pd.Series) -> pd.Series:
+    return _present(values).map(_text).reindex(values.index).astype(object).where(lambda s: s.notna(), None)
 
 
 def _dates(table_name: str, name: str, example: object) -> str:
@@ -285,42 +356,3 @@ def _text(value: object) -> str | None:
     text = str(value).strip()
     whole = re.fullmatch(r"(-?\d+)\.0*", text)
     return (whole[1] if whole else text) or None
-
-
-class Encoder:
-    """Mixed columns to standardised numbers, by scikit-learn's imputer, scaler and one-hot encoder.
-
-    Fitted on the given rows only. names: of the d encoded features.
-    """
-
-    def __init__(self, features: pd.DataFrame):
-        self.numeric = [c for c in features if pd.api.types.is_float_dtype(features[c])]
-        self.categorical = [c for c in features if c not in self.numeric]
-        self._imputer = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
-        self._scaler = StandardScaler()
-        self._onehot = OneHotEncoder(
-            handle_unknown="infrequent_if_exist",
-            max_categories=MAX_CATEGORIES,
-            min_frequency=0.01,
-            sparse_output=False,
-            dtype=np.float32,
-            feature_name_combiner=lambda column, category: f"{column}={category}",
-        )
-        self.names: list[str] = []
-        if self.numeric:
-            self._scaler.fit(self._imputer.fit_transform(features[self.numeric].to_numpy(dtype=np.float64)))
-            missing = [self.numeric[i] for i in self._imputer.indicator_.features_]
-            self.names += self.numeric + [f"{c} is missing" for c in missing]
-        if self.categorical:
-            self._onehot.fit(features[self.categorical].fillna("(missing)"))
-            self.names += [str(n) for n in self._onehot.get_feature_names_out(self.categorical)]
-
-    def __call__(self, features: pd.DataFrame) -> np.ndarray:
-        """(n, d) float32, clipped to 10 standard deviations."""
-        parts = []
-        if self.numeric:
-            filled = self._imputer.transform(features[self.numeric].to_numpy(dtype=np.float64))
-            parts.append(self._scaler.transform(filled))
-        if self.categorical:
-            parts.append(self._onehot.transform(features[self.categorical].fillna("(missing)")))
-        return np.clip(np.concatenate(parts, axis=1), -10, 10).astype(np.float32)

@@ -162,8 +162,14 @@ def right_class(chances: torch.Tensor, tested: Tested) -> float:
 def differences(chances: torch.Tensor, alone: torch.Tensor, tested: Tested) -> np.ndarray:
     """(repeats, n) correct with the source minus correct by the baseline, nan where a repeat did not measure a row;
     chances, alone (splits, n, classes) of the first splits."""
+    return correct(chances, tested) - correct(alone, tested)
+
+
+def correct(chances: torch.Tensor, tested: Tested) -> np.ndarray:
+    """(repeats, n) 1.0 where the likeliest class of a row is its own, else 0.0, nan where a repeat did not measure it;
+    chances (splits, n, classes) of the first splits."""
     codes, splits = torch.from_numpy(tested.codes), tested.splits[: len(chances)]
-    right = (chances.argmax(2) == codes).float().numpy() - (alone.argmax(2) == codes).float().numpy()
+    right = (chances.argmax(2) == codes).float().numpy()
     found = np.full((splits[-1].repeat + 1, len(codes)), np.nan)
     for i, split in enumerate(splits):
         found[split.repeat, split.test] = right[i, split.test]

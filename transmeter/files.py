@@ -2,11 +2,17 @@
 
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from pyarrow import ArrowException
 from scipy.io import arff
+
+from transmeter.suggest import absent
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 FORMATS = ".csv, .csv.gz, .tsv, .parquet, .jsonl, .npz, .arff or a saved Hugging Face data set folder"
 _UNREADABLE = (pd.errors.ParserError, pd.errors.EmptyDataError, ArrowException, OSError, zipfile.BadZipFile, EOFError)
@@ -16,7 +22,7 @@ def read(path: Path) -> pd.DataFrame:
     """The file as a data frame. Raises ValueError naming the file and the reason."""
     name = path.name.lower()
     if not path.exists():
-        raise ValueError(f"{path} does not exist: give {FORMATS}")
+        raise ValueError(f"{absent(path)}: give {FORMATS}")
     try:
         if path.is_dir():
             frame = _read_folder(path)
@@ -39,6 +45,9 @@ def read(path: Path) -> pd.DataFrame:
     except (*_UNREADABLE, arff.ArffError, NotImplementedError) as error:
         raise ValueError(f"{path} cannot be read: {str(error).strip().splitlines()[0]}") from None
     frame.columns = [str(c).strip() for c in frame.columns]
+    mark = next((m for m in ";\t|" if len(frame.columns) == 1 and m in frame.columns[0]), None)
+    if mark:
+        raise ValueError(f"{path} has one column, '{frame.columns[0]}': separate columns by commas, not by {mark!r}")
     if frame.columns.duplicated().any():
         raise ValueError(f"{path} has two columns called '{frame.columns[frame.columns.duplicated()][0]}': rename one")
     if frame.empty:
@@ -47,15 +56,22 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def _read_folder(path: Path) -> pd.DataFrame:
-    from datasets import ClassLabel, Dataset, load_from_disk
+    from datasets import Dataset, load_from_disk
 
     loaded = load_from_disk(str(path))
     if not isinstance(loaded, Dataset):
         raise ValueError(f"{path} holds several splits ({', '.join(loaded)}): give the folder of one of them")
-    frame = loaded.to_pandas()
-    for column, kind in loaded.features.items():
+    return from_dataset(loaded)
+
+
+def from_dataset(dataset: "Dataset") -> pd.DataFrame:
+    """A Hugging Face data set as a data frame, classes by their names."""
+    from datasets import ClassLabel
+
+    frame = dataset.to_pandas()
+    for column, kind in dataset.features.items():
         if isinstance(kind, ClassLabel):
-            frame[column] = [kind.names[i] if i is not None and i >= 0 else None for i in loaded[column]]
+            frame[column] = [kind.names[i] if i is not None and i >= 0 else None for i in dataset[column]]
     return frame
 
 
@@ -106,3 +122,13 @@ def _read_arrays(path: Path) -> pd.DataFrame:
 def listed(columns: pd.Index) -> str:
     """The first dozen of the columns' names."""
     return ", ".join(map(str, columns[:12])) + (", ..." if len(columns) > 12 else "")
+
+
+def check_new_folder(out: str | Path) -> Path:
+    """`out` as a path at which a folder can be made. Raises ValueError where something is there already."""
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} exists already: give a new folder or remove it first")
+    if not out.absolute().parent.is_dir():
+        raise ValueError(f"{out.absolute().parent} does not exist: create it first")
+    return out

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
-from transmeter.data import Encoder, Table
+from transmeter.data import Table
+from transmeter.encoding import Encoder
 from transmeter.names import likeness, same_numbers, telling, words
 
 THRESHOLD = 0.6  # confidence from which columns match by meaning

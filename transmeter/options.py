@@ -1,6 +1,7 @@
 """Arguments and options of the command line, and the errors that bad ones give."""
 
 import inspect
+import logging
 import math
 import re
 import sys
@@ -11,6 +12,10 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import click
+
+from transmeter.suggest import did_you_mean
+
+PACKAGES = ("transmeter", "compress")  # whose loggers --quiet and --verbose set
 
 
 class Seconds(click.ParamType):
@@ -39,16 +44,55 @@ class Bytes(click.ParamType):
         return round(float(found[1]) * 1000 ** " kmgt".index(found[2] or " "))
 
 
+class Echo(logging.Handler):
+    """Log records as lines on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        click.echo(self.format(record), err=True)
+
+
+def listen(quiet: bool, verbose: bool) -> None:
+    """Log what is decided and why to stderr (verbose), or show nothing there but errors (quiet)."""
+    if quiet and verbose:
+        raise ValueError("--quiet and --verbose are both given: give one")
+    for name in PACKAGES:
+        logger = logging.getLogger(name)
+        logger.handlers = [Echo()]
+        logger.setLevel(logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING)
+
+
+def tell(message: str) -> None:
+    """A line on stderr, but for --quiet."""
+    if logging.getLogger(PACKAGES[0]).isEnabledFor(logging.WARNING):
+        click.echo(message, err=True)
+
+
 SECONDS = Seconds()
 BYTES = Bytes()
+seed_option = click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of every random draw.")
 
 
 class Group(click.Group):
     """Bad input ends with one line and exit code 2, a failed run with one line and exit code 1."""
 
+    SECTIONS = {
+        "Data": ("rank", "validate", "transfer", "scorers"),
+        "Models": ("calibrate", "compress", "run", "sweep", "evaluate", "export", "report", "methods"),
+    }  # commands of neither, such as batch, come last
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands by what they are about."""
+        rest = [c for c in self.list_commands(ctx) if not any(c in names for names in self.SECTIONS.values())]
+        for title, names in (*self.SECTIONS.items(), ("Batch", rest)):
+            commands = {name: self.commands[name] for name in names if name in self.commands}
+            if commands:
+                with formatter.section(title):
+                    formatter.write_dl([(name, c.get_short_help_str(limit=90)) for name, c in commands.items()])
+
     def invoke(self, ctx: click.Context):
         """Run the command."""
-        warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {message}", err=True)
+        warnings.showwarning = lambda message, *_, **__: tell(f"Warning: {message}")
         try:
             return super().invoke(ctx)
         except ValueError as error:
@@ -94,7 +138,9 @@ def convert(function: Callable, settings: tuple[str, ...], fixed: tuple[str, ...
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals or name not in options:
-            raise ValueError(f"--set {setting} is not understood: give OPTION=VALUE with one of {', '.join(options)}")
+            guess = did_you_mean(name, options)
+            wanted = f"give OPTION=VALUE with one of {', '.join(options)}" if options else "there are no options to set"
+            raise ValueError(f"--set {setting} is not understood{guess}: {wanted}")
         found[name] = _value(setting, text, options[name].annotation)
     return found
 
@@ -135,11 +181,19 @@ def user_cache() -> Path:
 
 def warn_of_same_file(target: str, sources: tuple[str, ...]) -> None:
     """Warn of a source that is the target's own file."""
-    from transmeter.data import parse
+    from transmeter.specs import parse
 
     for name, path, _ in map(parse, sources):
         if path.resolve() == parse(target)[1].resolve():
             warnings.warn(f"{name} is the target's own file: its gain is leakage, not transfer", stacklevel=2)
+
+
+def refuse_same_file(target: str, source: str) -> None:
+    """Raise ValueError for a source that is the target's own file."""
+    from transmeter.specs import parse
+
+    if parse(source)[1].resolve() == parse(target)[1].resolve():
+        raise ValueError(f"{parse(source)[1]} is the target's own file: give another one as the source")
 
 
 def weighted(weights: tuple[str, ...], names: Collection[str]) -> dict[str, float]:
@@ -172,7 +226,7 @@ def in_order(order: list[tuple[str, str]], known: dict[str, Callable]) -> list[t
     found: list[tuple[str, Callable, list[str]]] = []
     for kind, value in order:
         if kind == "methods" and value not in known:
-            raise ValueError(f"method '{value}' is unknown: give one of {', '.join(known)}")
+            raise ValueError(f"method '{value}' is unknown{did_you_mean(value, known)}: give one of {', '.join(known)}")
         if kind == "methods":
             found.append((value, known[value], []))
         elif not found:
@@ -194,8 +248,6 @@ def listing(functions: dict[str, Callable], fixed: tuple[str, ...]) -> None:
 
 def quiet() -> None:
     """Switch off the libraries' progress bars and retry notices: ours say what takes time and what is wrong."""
-    import logging
-
     import datasets
     import transformers
 

@@ -1,5 +1,6 @@
 """What happens to tables before any scorer sees them: texts become numbers, columns get the target's names."""
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ from transmeter.data import Table
 from transmeter.matching import Match, align
 from transmeter.text import check_encoder, embed, featurise
 
+LOG = logging.getLogger(__name__)
 MATCH = ("meaning", "name")  # how columns may match
 
 
@@ -30,4 +32,14 @@ def prepare(
     target, *tables = featurise([target, *sources], encoder, cache)
     describe = partial(embed, encoder=encoder, cache=cache) if encoder else None
     aligned = [align(t, target, describe, meaning=match == "meaning") for t in tables]
+    for table, (_, matches) in zip(tables, aligned):
+        meant = ", ".join(f"{m.source} = {m.target} ({m.confidence})" for m in matches if m.how == "meaning")
+        named = sum(m.how == "name" for m in matches)
+        LOG.info(
+            "%s: %d of %d columns matched by name; by meaning: %s",
+            table.name,
+            named,
+            len(table.columns),
+            meant or "none",
+        )
     return target, [t for t, _ in aligned], [m for _, m in aligned]

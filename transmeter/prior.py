@@ -45,6 +45,11 @@ class Gain:
     high: float
     p_negative: float
 
+    @property
+    def verdict(self) -> str:
+        """helps or hurts where the 95 % interval excludes zero, else no evidence."""
+        return "helps" if self.low > 0 else "hurts" if self.high < 0 else "no evidence"
+
 
 @dataclass(frozen=True)
 class Linear:

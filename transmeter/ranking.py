@@ -2,12 +2,14 @@
 
 import inspect
 import json
+import logging
 import math
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -17,7 +19,12 @@ from transmeter.prepare import prepare
 from transmeter.prior import Gain
 from transmeter.scorers import scorers
 from transmeter.source import Source
+from transmeter.suggest import did_you_mean
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LOG = logging.getLogger(__name__)
 SHARED = ("seed", "shots", "repeats", "metric", "budget")  # settings of a ranking that a scorer may ask for
 
 
@@ -49,7 +56,7 @@ class Row:
     @property
     def gain(self) -> Gain | None:
         """The estimated gain, where the scorer gave one."""
-        if self.gain_pp is None:
+        if self.gain_pp is None or self.ci_low is None or self.ci_high is None or self.p_negative is None:
             return None
         return Gain(self.gain_pp, self.ci_low, self.ci_high, self.p_negative)
 
@@ -69,6 +76,29 @@ class Ranking:
     encoder: str | None
     match: str
     rows: list[Row]
+
+    @property
+    def best(self) -> str | None:
+        """Name of the first source, None unless it helps; of a scorer without verdicts simply the first."""
+        first = next((row for row in self.rows if row.rank == 1), None)
+        return first.source if first and first.verdict in ("helps", None) else None
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a source, in order, with the fields of `Row` but for evidence and matches."""
+        names = [f.name for f in fields(Row) if f.name not in ("evidence", "matches")]
+        return pd.DataFrame([[getattr(row, n) for n in names] for row in self.rows], columns=names)
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draw every source with its interval, coloured and marked by verdict, on `ax` (None: a new figure's)."""
+        from transmeter import figure
+
+        return figure.draw(self, ax)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from transmeter import figure
+
+        return figure.html(self)
 
     def save(self, path: str | Path) -> None:
         """Write JSON under a temporary name, then rename."""
@@ -116,7 +146,7 @@ def rank(
     repeats = usual_repeats(shots) if repeats is None else repeats
     known = scorers()
     if scorer not in known:
-        raise ValueError(f"scorer '{scorer}' is unknown: give one of {', '.join(known)}")
+        raise ValueError(f"scorer '{scorer}' is unknown{did_you_mean(scorer, known)}: give one of {', '.join(known)}")
     failed = [Row(None, None, s.name, *(None,) * 9, 0.0, s.reason) for s in sources if isinstance(s, Unusable)]
     if len(failed) == len(sources):
         raise ValueError(failed[0].error if failed else "no source is given: name at least one")
@@ -126,11 +156,15 @@ def rank(
     parameters = inspect.signature(known[scorer]).parameters
     unknown = [k for k in given if k not in parameters or k in SHARED]
     if unknown:
-        allowed = ", ".join(k for k in list(parameters)[2:] if k not in SHARED) or "none"
-        raise ValueError(f"option '{unknown[0]}' is unknown to scorer {scorer}: give {allowed}")
+        allowed = [k for k in list(parameters)[2:] if k not in SHARED]
+        guess = did_you_mean(unknown[0], allowed)
+        raise ValueError(
+            f"option '{unknown[0]}' is unknown to scorer {scorer}{guess}: give {', '.join(allowed) or 'none'}"
+        )
     if shots is not None and "shots" not in parameters:
         warnings.warn(f"scorer {scorer} looks at all labelled rows: shots are ignored", stacklevel=2)
         shots = None
+    LOG.info("scorer %s, options %s, %s", scorer, given or "as they are", shared)
     arguments = given | {k: v for k, v in shared.items() if k in parameters}
     target, tables, matches = prepare(target, tables, encoder, match, cache and cache / "texts")
     scored = _score(known[scorer], [Source(t, cache, seed) for t in tables], target, arguments)
@@ -143,7 +177,9 @@ def rank(
     return Ranking(target.name, *settings, rows + failed)
 
 
-def _score(function, sources: list[Source], target: Table, arguments: dict) -> list[tuple[Score | str, float]]:
+def _score(
+    function: Callable[..., list[Score]], sources: list[Source], target: Table, arguments: dict
+) -> list[tuple[Score | str, float]]:
     """(score or reason of failure, seconds) of every source: all at once, one by one where one of them fails."""
     begin = time.perf_counter()
     try:
@@ -158,7 +194,7 @@ def _score(function, sources: list[Source], target: Table, arguments: dict) -> l
     for source in sources:
         begin = time.perf_counter()
         try:
-            result = function([source], target, **arguments)[0]
+            result: Score | str = function([source], target, **arguments)[0]
         except ValueError as error:
             result = str(error)
         found.append((result, time.perf_counter() - begin))
@@ -174,17 +210,26 @@ def _rows(tables: Sequence[Table], scored: Sequence[tuple[Score | str, float]]) 
     rows = []
     for position, ((name, score, seconds), group) in enumerate(zip(done, groups), start=1):
         gain, outcome = score.gain, score.outcome
-        fields = (gain.mean, gain.low, gain.high, gain.p_negative, verdict(gain)) if gain else (None,) * 5
-        measured = (len(outcome.difference), outcome.baseline, asdict(outcome.evidence)) if outcome else None
-        fields += measured or (0 if gain else None, None, None)
-        rows.append(Row(position, group, name, score.value, *fields, seconds, None))
+        rows.append(
+            Row(
+                rank=position,
+                tie_group=group,
+                source=name,
+                score=score.value,
+                gain_pp=gain.mean if gain else None,
+                ci_low=gain.low if gain else None,
+                ci_high=gain.high if gain else None,
+                p_negative=gain.p_negative if gain else None,
+                verdict=gain.verdict if gain else None,
+                repeats=len(outcome.difference) if outcome else 0 if gain else None,
+                baseline=outcome.baseline if outcome else None,
+                evidence=asdict(outcome.evidence) if outcome else None,
+                seconds=seconds,
+                error=None,
+            )
+        )
     failed = [(t.name, s, seconds) for t, (s, seconds) in zip(tables, scored) if isinstance(s, str)]
     return rows + [Row(None, None, n, *(None,) * 9, seconds, reason) for n, reason, seconds in failed]
-
-
-def verdict(gain: Gain) -> str:
-    """helps or hurts where the 95 % interval excludes zero, else no evidence."""
-    return "helps" if gain.low > 0 else "hurts" if gain.high < 0 else "no evidence"
 
 
 def tie_groups(scores: Sequence[Score]) -> list[int]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from transmeter.agreement import Honesty, Order
+from transmeter.heldout import Check
 from transmeter.ranking import Ranking, Row
 from transmeter.truth import Truth
 
@@ -48,6 +49,24 @@ def text(ranking: Ranking, shape: str) -> str:
             pairs = (f"{m['source']} = {m['target']} ({m['confidence']:.2f})" for m in matches)
             out.write(f"{source}, columns matched by meaning: {', '.join(pairs)}\n")
     return out.getvalue()
+
+
+def check_text(check: Check) -> str:
+    """Held-out accuracy with the source and without; ends with a line break."""
+    shots = f"{check.shots} labelled rows a class" if check.shots else "all labelled rows, cross-fitted"
+    grid = Grid("", f"{check.metric} in %", "95 % interval", "", box=None, pad_edge=False)
+    for name, reached, note in (
+        (f"with {check.source}", check.reached, ""),
+        ("target alone", check.alone, check.baseline),
+        ("gain", check.gain, f"P(gain<0) {check.gain.p_negative:.2f}, {check.verdict}"),
+    ):
+        sign = "+" if name == "gain" else ""
+        interval = f"{reached.low:{sign}.1f} to {reached.high:{sign}.1f}"
+        grid.add_row(name, f"{reached.mean:{sign}.1f}", interval, note)
+    out = io.StringIO()
+    Console(file=out, width=120, markup=False, emoji=False).print(grid)
+    lines = "".join(line.rstrip() + "\n" for line in out.getvalue().splitlines())
+    return f"{lines}held-out rows of {check.target}, {check.repeats} repeats; {shots}\n"
 
 
 def truth_text(truth: Truth, predicted: dict[str, Row], order: Order | None, honesty: Honesty | None) -> str:

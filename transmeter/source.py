@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -13,11 +14,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from transmeter.data import Encoder, Table
+from transmeter.data import Table
+from transmeter.encoding import Encoder
 from transmeter.modules import Branch, Trunk
 from transmeter.ridge import loo_skill
 from transmeter.training import Data, Schedule, Stack, Terms, fit
 
+LOG = logging.getLogger(__name__)
 WIDTH, HIDDEN = 32, 32  # of the transformation and of the common representation
 # noisy inputs and decay: what a source's classifier learns by heart does not transfer
 SCHEDULE, TERMS = Schedule(steps=300, rate=3e-3, decay=0.3, batch=128, noise=0.5), Terms(reconstruction=0.1)
@@ -63,7 +66,9 @@ class Source(Encoded):
         """Pre-trained on the labelled rows with cross-entropy and reconstruction; from the cache where it is there."""
         path = self.cache / f"{self._key()}.safetensors" if self.cache else None
         if path and path.exists():
+            LOG.info("%s: its classifier is read from %s", self.table.name, path)
             return load_classifier(path)
+        LOG.info("%s: its classifier is trained on %d rows", self.table.name, int((self.table.codes >= 0).sum()))
         classifier = fit_source(self.table, self.x, self.seed)
         if path:
             save_classifier(classifier, path, self.table, self.encoder.names)

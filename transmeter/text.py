@@ -2,28 +2,28 @@
 
 import hashlib
 import os
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from transmeter.data import Table
+from transmeter.tfidf import Tfidf
 from transmeter.training import track
 
-DIMENSIONS = 64  # of TF-IDF after the SVD
-VOCABULARY = 50_000
+if TYPE_CHECKING:  # half of all that is imported, and only encoders need it
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 TOKENS = 128  # of a text that an encoder reads
 BATCH = 32
+Reader: TypeAlias = Callable[[Sequence[str]], np.ndarray]
 
 
 def is_text(values: pd.Series) -> bool:
@@ -45,33 +45,43 @@ def featurise(
     of words and an SVD, fitted on the texts of all tables together. cache: folder for what an encoder gave. Raises
     ValueError for an encoder that cannot be loaded.
     """
-    columns = [[c for c in t.columns if is_text(t.features[c])] for t in tables]
-    joined = [t.features[c].fillna("").agg(" ".join, axis=1).str.strip().tolist() for t, c in zip(tables, columns) if c]
-    if not joined:
-        return list(tables)
-    states = iter([embed(j, encoder, cache) for j in joined] if encoder else tfidf(joined, seed))
-    return [_replaced(t, c, next(states)) if c else t for t, c in zip(tables, columns)]
+    read = reader(tables, encoder, cache, seed)
+    columns = [text_columns(t.features) for t in tables]
+    return [replace(t, features=read_texts(t.name, t.features, c, read)) if c else t for t, c in zip(tables, columns)]
 
 
-def _replaced(table: Table, columns: list[str], states: np.ndarray) -> Table:
+def reader(
+    tables: Sequence[Table], encoder: str | Path | None = None, cache: Path | None = None, seed: int = 0
+) -> Reader | None:
+    """What makes states (n, h) of n texts, as for `featurise`; None where no table has texts."""
+    columns = [text_columns(t.features) for t in tables]
+    if not any(columns):
+        return None
+    if encoder:
+        return partial(embed, encoder=encoder, cache=cache)
+    return Tfidf([text for t, c in zip(tables, columns) if c for text in joined(t.features, c)], seed)
+
+
+def read_texts(name: str, features: pd.DataFrame, columns: list[str], read: Reader | None) -> pd.DataFrame:
+    """The features with columns `text dimension 0`.. in the place of the text columns; `name` is what errors name."""
+    if not columns or read is None:
+        return features
+    states = read(joined(features, columns))
     names = [f"text dimension {i}" for i in range(states.shape[1])]
-    if set(names) & set(table.features):
-        raise ValueError(f"{table.name} has texts and a column called 'text dimension ..': rename that")
-    numbers = pd.DataFrame(states.astype(np.float64), columns=names, index=table.features.index)
-    return replace(table, features=pd.concat([table.features.drop(columns=columns), numbers], axis=1))
+    if set(names) & set(features):
+        raise ValueError(f"{name} has texts and a column called 'text dimension ..': rename that")
+    numbers = pd.DataFrame(states.astype(np.float64), columns=names, index=features.index)
+    return pd.concat([features.drop(columns=columns), numbers], axis=1)
 
 
-def tfidf(texts: Sequence[Sequence[str]], seed: int = 0) -> list[np.ndarray]:
-    """(n, up to 64) a list of texts, from one TF-IDF of words and pairs of words and one SVD of all of them."""
-    flat = [text for part in texts for text in part]
-    if not any(re.search(r"\w", text) for text in flat):
-        raise ValueError("the texts hold no word: give texts of letters, or an --encoder")
-    vectors = TfidfVectorizer(
-        ngram_range=(1, 2), sublinear_tf=True, max_features=VOCABULARY, token_pattern=r"(?u)\b\w+\b", dtype=np.float32
-    ).fit_transform(flat)
-    size = min(DIMENSIONS, vectors.shape[0] - 1, vectors.shape[1] - 1)
-    states = TruncatedSVD(max(size, 1), random_state=seed).fit_transform(vectors)
-    return np.split(states, np.cumsum([len(part) for part in texts])[:-1])
+def text_columns(features: pd.DataFrame) -> list[str]:
+    """Names of the columns that hold texts."""
+    return [c for c in features if is_text(features[c])]
+
+
+def joined(features: pd.DataFrame, columns: list[str]) -> list[str]:
+    """One text a row: those of the columns, joined by a space."""
+    return features[columns].fillna("").agg(" ".join, axis=1).str.strip().tolist()
 
 
 def embed(texts: Sequence[str], encoder: str | Path, cache: Path | None = None) -> np.ndarray:
@@ -102,6 +112,8 @@ def check_encoder(encoder: str | Path) -> None:
         if not (Path(encoder) / "config.json").exists():
             raise ValueError(f"encoder {encoder} is not a model folder: it has no config.json")
         return
+    from transformers import AutoConfig
+
     try:
         AutoConfig.from_pretrained(str(encoder), trust_remote_code=False)
     except (OSError, ValueError):
@@ -110,7 +122,9 @@ def check_encoder(encoder: str | Path) -> None:
 
 
 @lru_cache(maxsize=1)  # one model serves all tables of a run
-def _load(encoder: str | Path) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+def _load(encoder: str | Path) -> "tuple[PreTrainedTokenizerBase, PreTrainedModel]":
+    from transformers import AutoModel, AutoTokenizer
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(encoder, trust_remote_code=False)
         model = AutoModel.from_pretrained(encoder, dtype=torch.float32, trust_remote_code=False).eval()
@@ -136,7 +150,7 @@ def _states(texts: Sequence[str], encoder: str | Path) -> np.ndarray:
     return states
 
 
-def _room(model: PreTrainedModel) -> int:
+def _room(model: "PreTrainedModel") -> int:
     """Most tokens of the model; RoBERTa's positions start two places later."""
     return getattr(model.config, "max_position_embeddings", TOKENS + 2) - 2
 

@@ -1,5 +1,6 @@
 """One flat training loop for many stacked networks; no callbacks."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from transmeter import losses
 from transmeter.modules import Branch, Discriminators, Trunk, represent, reverse
 
 T = TypeVar("T")
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -189,22 +191,26 @@ def _draw(splits: int, batch: int, rows: int, generator: torch.Generator) -> Ten
 
 
 def track(steps: Iterable[T], what: str) -> Iterable[T]:
-    """`steps` with a progress bar on stderr, quiet when that is not a terminal."""
+    """`steps` with a progress bar on stderr, as `bar` shows one."""
     console = Console(stderr=True)
-    return progress.track(steps, what, console=console, disable=not console.is_terminal)
+    return progress.track(steps, what, console=console, disable=_hidden(console))
+
+
+def _hidden(console: Console) -> bool:
+    return not (console.is_terminal and LOG.isEnabledFor(logging.WARNING))
 
 
 @contextmanager
 def bar(what: str, steps: int) -> Iterator[Callable[[str], None]]:
-    """A progress bar on stderr, quiet when that is not a terminal; call what it gives after a step, with what is known
-    then."""
+    """A progress bar on stderr, quiet when that is not a terminal or only errors are logged; call what it gives after a
+    step, with what is known then."""
     console = Console(stderr=True)
     with progress.Progress(
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
         progress.TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,
+        disable=_hidden(console),
         transient=True,
     ) as shown:
         task = shown.add_task(what, total=steps)

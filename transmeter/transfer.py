@@ -48,6 +48,13 @@ class Trained:
         logits = self.stack.trunk.head(self.represent(x).flatten(0, 1))
         return logits.softmax(2).unflatten(0, (self.arms, self.splits))
 
+    def weights(self, arm: int, split: int) -> dict[str, Tensor]:
+        """What one network needs for a target row: weight (inputs, outputs) and bias (outputs,) of each layer."""
+        layers = {"transform": self.stack.target.transform} | dict(self.stack.trunk.named_children())
+        own = arm * self.splits + split
+        found = {f"{n}.weight": layer.weight[own].detach().clone() for n, layer in layers.items()}
+        return found | {f"{n}.bias": layer.bias[own, 0].detach().clone() for n, layer in layers.items()}
+
 
 def train(
     sources: Sequence[Source], target: Encoded, splits: Sequence[Split], terms: Terms, schedule: Schedule, seed: int

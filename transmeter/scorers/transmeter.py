@@ -6,6 +6,7 @@ on held-out target rows against learners of the target alone: same rows, same st
 settled drop out. Range: percentage points, about -50 to 50.
 """
 
+import logging
 import time
 import warnings
 from collections.abc import Sequence
@@ -39,6 +40,7 @@ from transmeter.source import WIDTH, Encoded, Source
 from transmeter.training import Schedule, Terms, bar
 from transmeter.transfer import train
 
+LOG = logging.getLogger(__name__)
 SPLITS = 10  # of one stack: a round
 STACK = 160  # networks that train as one batch, so that memory is flat in sources and repeats
 WEIGHTS = 30_000_000  # of the first and last layers of one batch, so that wide tables do not fill the memory
@@ -67,13 +69,15 @@ def score(
     discriminator: float | None = None,
     mean_distance: float | None = None,
     steps: int = 80,
+    independent: bool = False,
 ) -> list[Score]:
     """Estimated gain of every source, its value in percentage points.
 
     shots, repeats, metric, budget: as in `ranking.rank`; variant: terms of the loss, plain (cross-entropies), fast
     (with reconstruction and mean distance) or paper (with label-wise discriminators as well); source_loss,
     reconstruction, discriminator, mean_distance: weights other than the variant's, 0 switches a term off; steps: of
-    training. Raises ValueError as `estimate.make_splits`.
+    training; independent: every source is transferred and measured as if it were the only one, whatever the others
+    are. Raises ValueError as `estimate.make_splits`.
     """
     check_metric(metric)
     begin = time.monotonic()
@@ -86,8 +90,13 @@ def score(
     terms, schedule = replace(VARIANTS[variant], **{k: v for k, v in given.items() if v is not None}), Schedule(steps)
     repeats = usual_repeats(shots) if repeats is None else repeats
     splits = make_splits(target, shots, repeats, seed)
-    race = Race(sources, target, Tested(target, splits, metric, shots), splits, seed, shots)
-    live = sorted(range(len(sources)), key=lambda i: -race.foreseen[i].high)[:CANDIDATES]
+    race = Race(sources, target, Tested(target, splits, metric, shots), splits, seed, shots, independent)
+    live = sorted(range(len(sources)), key=lambda i: -race.foreseen[i].high)
+    live = live if independent else live[:CANDIDATES]
+    screened = [s.table.name for i, s in enumerate(sources) if i not in live]
+    LOG.info(
+        "%d of %d sources are transferred; screened out: %s", len(live), len(sources), ", ".join(screened) or "none"
+    )
     rounds = -(-len(race.splits) // SPLITS)
     with bar(f"{len(sources)} sources for {target.name}:", rounds) as step:
         for number in range(rounds):
@@ -102,6 +111,7 @@ def score(
                 break
             live = race.still_open(live)
             step(race.news(live))
+            LOG.info("round %d of %d: %s", number + 1, rounds, race.news(live))
     outcomes = [race.outcome(i) for i in range(len(sources))]
     gains = [estimate(o) if o else g for o, g in zip(outcomes, race.foreseen)]
     return [Score(g.mean, g, o) for g, o in zip(gains, outcomes)]
@@ -118,7 +128,9 @@ class Race:
         splits: Sequence[Split],
         seed: int,
         shots: int | None,
+        independent: bool = False,
     ):
+        self.independent = independent
         self.sources, self.target, self.tested, self.splits, self.seed = sources, Encoded(target), tested, splits, seed
         # a fold of cross-fitting trains on a little less than what is asked about: all labelled rows
         self.shots = shots or int(np.bincount(target.codes[target.codes >= 0]).min())
@@ -126,7 +138,7 @@ class Race:
         self.foreseen: list[Gain] = [foresee(e, self.shots) for e in self.evidence]
         self.chances: dict[int, Tensor] = {}  # of a source (splits so far, rows, classes)
         self.alone: dict[str, Tensor] = {}  # of a learner of the target alone
-        self.baseline = SCRATCH  # the best of them so far
+        self.best: dict[int, str] = {}  # of those learners by the number of splits
 
     def run(self, live: Sequence[int], number: int, terms: Terms, schedule: Schedule) -> None:
         """Round `number`: the live sources and the learners of the target alone on its splits."""
@@ -143,21 +155,27 @@ class Race:
             found |= zip(chunk, chances)
         for known, new in ((self.chances, found), (self.alone, alone)):  # all or nothing, should it be interrupted
             known |= {key: torch.cat([known[key], new[key]]) if key in known else new[key] for key in new}
-        done, codes = self.tested.splits[: len(self.alone[SCRATCH])], self.tested.codes
-        accuracy = {n: accuracies(c[None], codes, done, self.tested.metric).mean() for n, c in self.alone.items()}
-        self.baseline = max(accuracy, key=accuracy.get)
+
+    def baseline(self, done: int) -> str:
+        """The learner of the target alone that is best on the first `done` splits."""
+        if done not in self.best:
+            splits, codes, metric = self.tested.splits[:done], self.tested.codes, self.tested.metric
+            accuracy = {n: accuracies(c[None, :done], codes, splits, metric).mean() for n, c in self.alone.items()}
+            self.best[done] = max(accuracy, key=accuracy.get)
+        return self.best[done]
 
     def outcome(self, i: int) -> Outcome | None:
         """Of source i so far, None before its first round."""
         if i not in self.chances:
             return None
         chances, done = self.chances[i], len(self.chances[i])
+        baseline = self.baseline(done if self.independent else len(self.alone[SCRATCH]))
         return Outcome(
-            difference=differences(chances, self.alone[self.baseline][:done], self.tested),
+            difference=differences(chances, self.alone[baseline][:done], self.tested),
             codes=self.tested.codes,
             metric=self.tested.metric,
             population=self.tested.population,
-            baseline=self.baseline,
+            baseline=baseline,
             soft=right_class(chances, self.tested) - right_class(self.alone[SCRATCH][:done], self.tested),
             evidence=self.evidence[i],
             shots=self.shots,
@@ -169,14 +187,16 @@ class Race:
         if min(len(o.difference) for o in outcomes.values()) < LEAST:
             return list(live)
         gains = {i: estimate(o) for i, o in outcomes.items()}
+        wide = {i: gain.high - gain.low >= 2 * SETTLED for i, gain in gains.items()}
+        if self.independent:
+            return [i for i in live if wide[i]]
         leader, *others = sorted(live, key=lambda i: -gains[i].mean)
         kept = []
         for i in others:
-            settled = gains[i].low > 0 or gains[i].high < 0 or gains[i].high - gains[i].low < 2 * SETTLED
+            settled = gains[i].low > 0 or gains[i].high < 0 or not wide[i]
             if not (settled and differ(outcomes[leader], outcomes[i])):
                 kept.append(i)
-        wide = gains[leader].high - gains[leader].low >= 2 * SETTLED
-        return [leader, *kept] if kept or wide else []
+        return [leader, *kept] if kept or wide[leader] else []
 
     def news(self, live: Sequence[int]) -> str:
         """The leader and how many sources are open."""

@@ -1,0 +1,159 @@
+"""`transmeter.rank` from Python: everything that a user may have at hand, and the result as frame, picture and HTML."""
+
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import datasets
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+import transmeter
+from transmeter import data, ranking
+from transmeter.inputs import as_table, as_tables
+
+matplotlib.use("Agg")
+QUICK = {"shots": 3, "repeats": 4, "options": {"steps": 5}}
+
+
+@pytest.fixture(scope="module")
+def tables(root):
+    """Two sites as data frames, labels in `label`."""
+    return {n: pd.read_csv(root / f"data/tabular/heart_{n}.csv") for n in ("va", "hungarian")}
+
+
+@pytest.fixture(scope="module")
+def found(root, tables):
+    """A ranking of a good, a plain and an unusable source."""
+    sources = {
+        "<b>good</b>": tables["hungarian"],
+        "plain": str(root / "data/tabular/heart_cleveland.csv"),
+        "one class": tables["hungarian"].assign(label="sick"),
+    }
+    return transmeter.rank(tables["va"], sources, **QUICK)
+
+
+@pytest.mark.parametrize("kind", ["frame", "pair", "path", "text", "dataset", "table"])
+def test_every_kind_of_data_gives_the_same_ranking(kind, root, tables):
+    def as_kind(name):
+        frame, path = tables[name], root / f"data/tabular/heart_{name}.csv"
+        return {
+            "frame": frame,
+            "pair": (frame.drop(columns="label"), frame["label"]),
+            "path": path,
+            "text": f"{path}::label",
+            "dataset": datasets.Dataset.from_pandas(frame),
+            "table": data.load(str(path)),
+        }[kind]
+
+    reference = transmeter.rank(tables["va"], {"h": tables["hungarian"]}, **QUICK).rows[0]
+    row = transmeter.rank(as_kind("va"), {"h": as_kind("hungarian")}, **QUICK).rows[0]
+    assert row.source == "h" and (row.gain_pp, row.evidence) == (reference.gain_pp, reference.evidence)
+
+
+def test_sources_in_a_list_are_named_by_file_table_or_place(root, tables):
+    path = root / "data/tabular/heart_cleveland.csv"
+    given = [tables["hungarian"], path, f"x={path}", data.load(str(path)), (np.eye(4), [0, 1, 0, 1])]
+    with pytest.raises(ValueError, match="two sources are called 'heart_cleveland': give a dict"):
+        as_tables(given)
+    names = [t.name for t in as_tables([given[0], *given[2:]])]
+    assert names == ["source 1", "x", "heart_cleveland", "source 4"]
+    assert [t.name for t in as_tables(path)] == ["heart_cleveland"]
+
+
+def test_arrays_match_by_place_and_lists_will_do():
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 2
+    x = rng.normal(size=(60, 3)) + y[:, None]
+    row = transmeter.rank((x, y), {"s": (x[::-1].tolist(), y[::-1].tolist())}, **QUICK).rows[0]
+    assert row.evidence["shared"] == 1
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (None, "target is a NoneType: give a data frame"),
+        ((np.ones(3), [1, 2, 3]), r"features of shape \(3,\)"),
+        ((np.eye(3), [1, 2]), "has 3 rows and 2 labels"),
+        (pd.DataFrame({"x": [1, 2], "labell": [0, 1]}), "no label column 'label', did you mean 'labell'?"),
+        (pd.DataFrame([[1, 2, 0]], columns=["x", "x", "label"]), "two columns called 'x'"),
+    ],
+)
+def test_what_is_no_table_is_refused(given, message, tables):
+    with pytest.raises(ValueError, match=message):
+        transmeter.rank(given, [tables["hungarian"]])
+
+
+def test_bad_sources_and_settings_are_refused(tables):
+    with pytest.raises(ValueError, match="none.csv does not exist"):
+        transmeter.rank(tables["va"], ["none.csv"])
+    with pytest.raises(ValueError, match="'logmee' is unknown, did you mean 'logme'?"):
+        transmeter.rank(tables["va"], [tables["hungarian"]], scorer="logmee")
+    with pytest.raises(ValueError, match="no source is given"):
+        transmeter.rank(tables["va"], [])
+
+
+def test_the_frame_has_a_row_a_source(found):
+    frame = found.to_frame()
+    assert list(frame["source"]) == [row.source for row in found.rows] and frame.index.tolist() == [0, 1, 2]
+    assert frame["gain_pp"].tolist()[:2] == [row.gain_pp for row in found.rows[:2]]
+    assert "only the class 'sick'" in frame["error"][2]
+
+
+@pytest.mark.parametrize("verdict, best", [("helps", "a"), ("no evidence", None), ("hurts", None), (None, "a")])
+def test_best_is_none_where_no_source_helps(verdict, best, found):
+    row = ranking.Row(1, 1, "a", 1.0, *(None,) * 4, verdict, None, None, None, 0.0, None)
+    failed = ranking.Row(None, None, "b", *(None,) * 9, 0.0, "broken")
+    assert ranking.replace(found, rows=[row, failed]).best == best
+    assert ranking.replace(found, rows=[failed]).best is None
+
+
+def test_the_picture_shows_every_interval_and_tells_verdicts_apart_without_colour(found):
+    verdicts = ("helps", "hurts")
+    rows = [ranking.replace(row, verdict=v) for row, v in zip(found.rows, verdicts)]
+    ax = ranking.replace(found, rows=[*rows, found.rows[2]]).plot()
+    bars = [line.get_xdata() for line in ax.lines if len(line.get_xdata()) == 2][:2]
+    assert [tuple(b) for b in bars] == [(row.ci_low, row.ci_high) for row in rows]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == list(verdicts)
+    assert len({line.get_marker() for line in ax.lines} - {"None"}) == 2
+    assert found.plot(ax) is ax
+    matplotlib.pyplot.close("all")
+
+
+def test_plain_scores_are_drawn_too(tables):
+    ax = transmeter.rank(tables["va"], {"$h$": tables["hungarian"]}, scorer="source_size").plot()
+    assert ax.get_xlabel() == "score by source_size" and ax.get_legend() is None
+    ax.figure.canvas.draw()  # no formula
+    matplotlib.pyplot.close("all")
+
+
+def test_html_is_escaped_and_closed(found):
+    class Parser(HTMLParser):
+        seen: list[str] = []
+
+        def handle_starttag(self, tag, attrs):
+            self.seen.append(tag)
+
+    page = found._repr_html_()
+    parser = Parser()
+    parser.feed(page)
+    assert "b" not in parser.seen and parser.seen.count("tr") == 4
+    assert "&lt;b&gt;good&lt;/b&gt;" in page and "nan" not in page.lower()
+
+
+def test_import_is_quick_and_without_torch():
+    code = (
+        "import sys, time; start = time.process_time(); import transmeter, compress;"
+        "took = time.process_time() - start;"
+        "assert 'torch' not in sys.modules and 'pandas' not in sys.modules; assert 'rank' in dir(transmeter);"
+        "assert took < 0.3, took"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="no attribute 'rnak'"):
+        transmeter.rnak  # noqa: B018
+
+
+def test_a_table_keeps_its_own_name(heart):
+    assert as_table(heart["va"]).name == "heart_va" and as_table(heart["va"], "mine").name == "mine"

@@ -1,0 +1,70 @@
+"""`compress.compress` from Python: the model that the command line would write, and what is refused."""
+
+import pandas as pd
+import pytest
+import torch
+
+import compress
+from compress import job, models
+
+
+@pytest.fixture(scope="module")
+def folder(root):
+    """The real small Llama's folder."""
+    return root / "data/mixlm"
+
+
+def same(model, other):
+    """Whether two models have equal weights."""
+    one, two = model.state_dict(), other.state_dict()
+    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_it_is_the_model_that_a_job_writes(folder, root, tmp_path):
+    math = str(root / "data/text/math.txt")
+    found = compress.compress(folder, "wanda", options={"pattern": "2:4"}, calibration=math, tokens=300)
+    compress.save(found, compress.load(folder)[1], tmp_path / "api")
+    job.run(str(folder), [job.Step("wanda", {"pattern": "2:4"})], math, tmp_path / "job", tokens=300)
+    assert same(compress.load(tmp_path / "api")[0], compress.load(tmp_path / "job")[0])
+
+
+def test_a_model_at_hand_stays_as_it_is(encoder, tokenizer, texts):
+    before = {k: v.clone() for k, v in encoder.state_dict().items()}
+    found = compress.compress((encoder, tokenizer), ratio=0.5, multiple=4, calibration=texts, tokens=200)
+    assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
+    assert models.stored_bytes(found) < models.stored_bytes(encoder)
+
+
+def test_texts_in_a_list_are_those_of_a_file(encoder, tokenizer, texts, tmp_path):
+    pd.Series(texts[:40], name="text").to_frame().to_parquet(tmp_path / "t.parquet")
+    by_list, by_file = (
+        compress.compress((encoder, tokenizer), "gptq", options={"group": 16}, calibration=given, tokens=200)
+        for given in (texts[:40], str(tmp_path / "t.parquet"))
+    )
+    assert same(by_list, by_file)
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"method": "kprun"}, "method 'kprun' is unknown, did you mean 'kprune'?"),
+        ({"ratio": 1.5}, "ratio 1.5 is not a share to remove"),
+        ({"ratio": 0.5, "bytes": 9}, "are both given"),
+        ({"method": "gptq", "ratio": 0.5}, "option 'ratio' is unknown to gptq"),
+        ({"options": {"ridg": 1}}, "option 'ridg' is unknown to kprune, did you mean 'ridge'?"),
+        ({"options": {"seed": 1}}, "option 'seed' is unknown to kprune"),
+        ({"calibration": None}, "kprune looks at calibration texts"),
+        ({"calibration": "none.txt"}, "none.txt does not exist"),
+        ({"calibration": []}, "calibration holds no text of two tokens"),
+        ({"model": "no/model"}, "neither a model folder nor a hub name"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(given, message, folder):
+    with pytest.raises(ValueError) as found:
+        compress.compress(**{"model": folder, "calibration": ["Two texts."], **given})
+    assert message in str(found.value) and "\n" not in str(found.value)
+
+
+def test_a_model_without_a_head_is_refused(decoder):
+    with pytest.raises(ValueError, match="architecture 'LlamaModel' has no head"):
+        compress.compress((decoder[0].model, decoder[1]), "round_to_nearest")

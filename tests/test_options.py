@@ -1,0 +1,120 @@
+"""The command line around its commands: what it says of itself, --quiet and --verbose, defaults, completion."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+import cli
+from transmeter.suggest import did_you_mean
+
+ROOT = Path(__file__).resolve().parent.parent
+VA, HUNGARIAN = (str(ROOT / f"data/tabular/heart_{n}.csv") for n in ("va", "hungarian"))
+SIZES = ("rank", VA, HUNGARIAN, "--scorer", "source_size")
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path, monkeypatch):
+    """A working directory and a cache of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("click.get_app_dir", lambda name: str(tmp_path / "app"))
+
+
+def run(*args):
+    """Result of the command."""
+    return CliRunner().invoke(cli.main, [str(a) for a in args])
+
+
+def test_help_is_in_sections_and_quick():
+    start = time.process_time()
+    text = run("--help").stdout
+    assert time.process_time() - start < 0.5
+    order = [text.index(part) for part in ("\nData:\n  rank ", "\nModels:\n  calibrate ", "\n  compress   ")]
+    assert order == sorted(order)
+    code = "import sys, cli; assert not {'torch', 'pandas', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_every_command_has_an_example_of_its_own_options():
+    for name, command in cli.main.commands.items():
+        text = " ".join((command.help or "").split())
+        assert f"Example: transmeter {name}" in text, name
+        words = text.partition(f"Example: transmeter {name}")[2].split()
+        known = {o for p in command.params for o in p.opts}
+        assert {w for w in words if w.startswith("--")} <= known, name
+
+
+def test_verbose_says_what_is_decided_and_quiet_nothing():
+    loud, plain, silent = (run(*flags, *SIZES, "--shots", 3) for flags in (("--verbose",), (), ("-q",)))
+    assert loud.stdout.split()[:-1] and loud.exit_code == plain.exit_code == silent.exit_code == 0
+    for text in ("heart_va: 200 rows", "labelled by 'label' as 0, 1", "columns matched by name", "scorer source_size"):
+        assert text in loud.stderr
+    assert plain.stderr == "Warning: scorer source_size looks at all labelled rows: shots are ignored\n"
+    assert silent.stderr == "" and silent.stdout.splitlines()[0] == plain.stdout.splitlines()[0]
+    found = run("-q", "-v", *SIZES)
+    assert found.exit_code == 2 and "--quiet and --verbose are both given" in found.stderr
+    assert "Error: " in run("-q", "rank", "none.csv", HUNGARIAN).stderr
+
+
+def test_a_file_sets_defaults_that_the_command_line_overrides(tmp_path):
+    (tmp_path / "transmeter.toml").write_text('[rank]\nscorer = "source_size"\nformat = "json"\nset = []\n')
+    assert '"scorer": "source_size"' in run("rank", VA, HUNGARIAN).stdout
+    assert run("rank", VA, HUNGARIAN, "--format", "csv").stdout.startswith("rank,tie_group")
+    other = tmp_path / "other.toml"
+    other.write_text("[rank]\nshots = 0\n")
+    found = run("--config", other, *SIZES)
+    assert found.exit_code == 2 and "Invalid value for '--shots'" in found.stderr
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("[rank\n", "cannot be read as TOML"),
+        ("shots = 5\n", "[shots] is no command: give sections such as [rank]"),
+        ('[rank]\nset = "steps=5"\n', "set of rank may repeat: give a list"),
+        ('[compress]\nmethod = ["kprune"]\n', "'method' is no option of compress to set here"),
+    ],
+)
+def test_a_bad_file_of_defaults_is_refused(text, message, tmp_path):
+    (tmp_path / "transmeter.toml").write_text(text)
+    found = run(*SIZES)
+    assert found.exit_code == 2 and message in found.stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_has_a_script_for_every_shell(shell):
+    from click.shell_completion import shell_complete
+
+    @click.command()
+    def script():
+        shell_complete(cli.main, {}, "transmeter", "_TRANSMETER_COMPLETE", f"{shell}_source")
+
+    assert "_TRANSMETER_COMPLETE" in CliRunner().invoke(script).stdout
+
+
+def test_completion_knows_commands_and_options():
+    def completed(words):
+        given = os.environ | {"_CLI_PY_COMPLETE": "bash_complete", "COMP_WORDS": words}
+        given["COMP_CWORD"] = str(len(words.split()) - 1)
+        command = [sys.executable, str(ROOT / "cli.py")]
+        return subprocess.run(command, env=given, capture_output=True, text=True).stdout
+
+    assert completed("cli.py ra") == "plain,rank\n" and completed("cli.py rank --sh") == "plain,--shots\n"
+
+
+@given(st.text(alphabet="abcdefgh_", min_size=5, max_size=12), st.integers(0, 11), st.lists(st.text(alphabet="xyz")))
+def test_a_word_with_a_letter_left_out_is_recognised(word, place, others):
+    place %= len(word)
+    typed = word[:place] + word[place + 1 :]
+    known = [*others, word]
+    assert did_you_mean(typed, known) == f", did you mean '{word}'?"
+    assert did_you_mean(typed, []) == ""

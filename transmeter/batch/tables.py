@@ -1,0 +1,56 @@
+"""Tables that were read once, kept as arrays that every process maps instead of copying."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from transmeter.data import Table
+
+
+def keep(table: Table, folder: Path) -> None:
+    """Write the table to `folder`: JSON and arrays (columns, rows), under a temporary name first."""
+    numeric = [c for c in table.columns if pd.api.types.is_float_dtype(table.features[c])]
+    others = [c for c in table.columns if c not in numeric]
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    partial.mkdir(parents=True)
+    np.save(partial / "numbers.npy", np.ascontiguousarray(table.features[numeric].to_numpy(dtype=np.float64).T))
+    coded = {c: pd.factorize(table.features[c]) for c in others}
+    codes = [c for c, _ in coded.values()]
+    np.save(partial / "codes.npy", np.stack(codes).astype(np.int32) if codes else np.zeros((0, len(table)), np.int32))
+    np.save(partial / "labels.npy", table.codes.astype(np.int32))
+    about = {
+        "columns": table.columns,
+        "numeric": numeric,
+        "categories": {c: [str(v) for v in values] for c, (_, values) in coded.items()},
+        "classes": list(table.classes),
+        "keys": None if table.keys is None else list(table.keys),
+    }
+    (partial / "table.json").write_text(json.dumps(about), encoding="utf-8")
+    try:
+        partial.rename(folder)
+    except OSError:
+        shutil.rmtree(partial)
+        if not folder.is_dir():  # else another process was quicker
+            raise
+
+
+def mapped(folder: Path, name: str) -> Table:
+    """What `keep` wrote, its numbers mapped from the file. Raises ValueError for a folder that is not that."""
+    try:
+        about = json.loads((folder / "table.json").read_text(encoding="utf-8"))
+        files = (folder / f"{part}.npy" for part in ("numbers", "codes", "labels"))
+        numbers, codes, labels = (np.load(file, mmap_mode="r", allow_pickle=False) for file in files)
+        columns = {c: pd.Series(values, copy=False) for c, values in zip(about["numeric"], numbers, strict=True)}
+        for (column, categories), place in zip(about["categories"].items(), codes, strict=True):
+            columns[column] = pd.Series(np.array([*categories, None], dtype=object)[place], dtype=object)  # -1 is None
+        features = pd.DataFrame({c: columns[c] for c in about["columns"]}, copy=False)
+        classes = tuple(about["classes"])
+        texts = np.array([*classes, None], dtype=object)[labels]
+        keys = None if about["keys"] is None else np.array(about["keys"], dtype=object)
+        return Table(name, features, texts, classes, keys)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError) as error:
+        raise ValueError(f"{folder} holds no table ({error}): delete it, and it is made again") from None

@@ -1,0 +1,130 @@
+"""What a run says while it runs: a live table on a terminal, a log in JSON lines, and its state from elsewhere."""
+
+import json
+import sqlite3
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table as Grid
+from rich.text import Text
+
+from transmeter.batch import store
+
+LEADERS = 10  # targets whose best sources are shown
+FRESH = 120.0  # seconds since its last result in which a run is taken for alive
+
+
+def printable(text: str) -> str:
+    """The text without what could steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+class Watch:
+    """Takes the events of a run; a context. log: file that JSON lines are appended to, or None."""
+
+    def __init__(self, log: Path | None):
+        self.counts = {"total": 0, "before": 0, "done": 0, "failed": 0, "open": 0}
+        self.scored = self.read = 0
+        self.begin = time.monotonic()
+        self.leaders: dict[tuple[str, str], tuple[float, str]] = {}
+        self.warned: set[str] = set()
+        self.log = open(log, "a", encoding="utf-8", buffering=1) if log else None  # noqa: SIM115
+        console = Console(stderr=True)
+        self.live = Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None
+
+    def __enter__(self) -> "Watch":
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.live:
+            self.live.stop()
+        if self.log:
+            how = "done" if error is None else "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+            self._note("end", {**self.counts, "how": how})
+            self.log.close()
+
+    def tell(self, event: str, about: dict) -> None:
+        """Take note of an event of `run`."""
+        if event == "warning":
+            if about["message"] in self.warned:
+                return
+            self.warned.add(about["message"])
+        elif event == "read":
+            self.read += 1
+        elif event == "start":
+            self.begin, self.counts = time.monotonic(), self.counts | about
+        elif event == "pairs":
+            self._count(about)
+        self._note(event, about)
+        if self.live:
+            self.live.update(self._shown(), refresh=True)
+
+    def _count(self, about: dict) -> None:
+        for source, row in about["rows"].items():
+            self.scored += 1
+            self.counts["failed" if row.get("error") else "done"] += 1
+            place = about["target"], about["scorer"]
+            if not row.get("error") and (place not in self.leaders or row["score"] > self.leaders[place][0]):
+                self.leaders[place] = row["score"], source
+
+    def _note(self, event: str, about: dict) -> None:
+        if self.log:
+            self.log.write(json.dumps({"time": round(time.time(), 3), "event": event, **about}) + "\n")
+
+    def _shown(self) -> Group:
+        counts, seconds = self.counts, time.monotonic() - self.begin
+        rate = self.scored / seconds if seconds else 0.0
+        left = (counts["open"] - self.scored) / rate if rate else None
+        head = Grid("done", "failed", "left", "pairs a minute", "time left", box=None, pad_edge=False)
+        done, open_pairs = counts["before"] + counts["done"], counts["open"] - self.scored
+        head.add_row(*(str(n) for n in (done, counts["failed"], open_pairs)), f"{60 * rate:.0f}", duration(left))
+        if not counts["total"]:
+            return Group(Text(f"{self.read} files read"))
+        grid = Grid("target", "scorer", "leader", "score", box=None, pad_edge=False)
+        for (target, scorer), (score, source) in list(self.leaders.items())[-LEADERS:]:
+            grid.add_row(*(Text(printable(t)) for t in (target, scorer, source, f"{score:.4g}")))
+        return Group(head, Text(), grid)
+
+
+def duration(seconds: float | None) -> str:
+    """Such as 3 h 05 min."""
+    if seconds is None:
+        return "not known"
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+
+
+def status(db: sqlite3.Connection) -> str:
+    """The state of a store, with the last run's pace; ends with a line break."""
+    counts = dict(store.query(db, "SELECT status, count(*) FROM results GROUP BY status")[1])
+    done, failed, left = (counts.get(name, 0) for name in ("done", "failed", "open"))
+    lines = [f"{done} done, {failed} failed, {left} open"]
+    names = "id, began, beat, ended, how, host, pid, engine, workers, open"
+    last = next(store.query(db, f"SELECT {names} FROM runs ORDER BY id DESC LIMIT 1")[1], None)
+    if last:
+        _, began, beat, ended, how, host, pid, engine, workers, _ = last
+        scored = next(store.query(db, "SELECT count(*) FROM pairs WHERE at >= ?", (began,))[1])[0]
+        rate = scored / max((ended or beat) - began, 1e-9)
+        if ended:
+            state = f"ended {duration(time.time() - ended)} ago: {printable(how)}"
+        else:
+            state = f"last result {duration(time.time() - beat)} ago"
+            state += f", {duration(left / rate)} left" if scored else ""
+        lines.append(
+            f"run on {host} (process {pid}, {engine}, {workers} workers): {state}; {60 * rate:.0f} pairs a minute"
+        )
+    reasons = "SELECT error, count(*) FROM results WHERE status = 'failed' GROUP BY error ORDER BY 2 DESC LIMIT 5"
+    lines += [f"{count} failed: {printable(error)}" for error, count in store.query(db, reasons)[1]]
+    leaders = (
+        "SELECT target, scorer, source, max(score), gain_pp, verdict FROM results WHERE status = 'done'"
+        f" GROUP BY target, scorer ORDER BY target, scorer LIMIT {LEADERS}"
+    )
+    for target, scorer, source, score, gain, verdict in store.query(db, leaders)[1]:
+        told = f"{gain:+.1f} points, {verdict}" if gain is not None else f"{score:.4g}"
+        lines.append(f"{printable(target)}, {scorer}: {printable(source)} leads ({told})")
+    return "\n".join(lines) + "\n"

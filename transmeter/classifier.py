@@ -1,0 +1,266 @@
+"""A scikit-learn classifier that uses a source for its target, by the transfer that a ranking measures."""
+
+import functools
+import json
+import os
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import Tags, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+from torch.nn import functional as F
+
+from transmeter.baseline import SCRATCH, held_out, linear
+from transmeter.data import Table, clean, conform, label_texts
+from transmeter.encoding import Encoder
+from transmeter.estimate import Split, accuracies, make_splits
+from transmeter.files import check_new_folder
+from transmeter.inputs import Given, as_table, columns
+from transmeter.prepare import prepare
+from transmeter.source import Encoded, Source
+from transmeter.text import check_encoder, embed, read_texts, reader, text_columns
+from transmeter.tfidf import Tfidf
+from transmeter.training import Schedule, Terms
+from transmeter.transfer import train
+
+FILES = ("classifier.safetensors", "classifier.json")
+FORMAT = 1  # of the files
+
+
+class TransferClassifier(ClassifierMixin, BaseEstimator):
+    """A network that starts from a source's pre-trained classifier and is trained on the target, as `rank` measures it.
+
+    Its input layer starts from the columns that source and target share by name or meaning (so give data frames), its
+    head from the classes of one name or place. Without a source: the best of logistic regression and the network by
+    itself, by cross-fitting; gradient boosting, which `rank` compares with as well, cannot be saved as plain numbers.
+
+    source: the picked one, as `rank` takes it (a table, data frame, (X, y), data set or path), or None; label: its
+    label column (None: "label"); key: its column of what a row is about, for `fit(..., keys=...)`; match: "meaning" or
+    "name"; encoder: folder of a transformers model that reads texts and column names (None: TF-IDF, n-grams);
+    steps: of training; random_state: seed of every draw, a whole number; cache: folder in which the source's classifier
+    is kept.
+
+    After fit: classes_, n_features_in_, feature_names_in_ (of a data frame); learner_: what was trained; matches_: the
+    source's columns that stand for columns of the target.
+    """
+
+    def __init__(
+        self,
+        source: Given | None = None,
+        *,
+        label: str | None = None,
+        key: str | None = None,
+        match: str = "meaning",
+        encoder: str | Path | None = None,
+        steps: int = 80,
+        random_state: int = 0,
+        cache: str | Path | None = None,
+    ):
+        self.source = source
+        self.label = label
+        self.key = key
+        self.match = match
+        self.encoder = encoder
+        self.steps = steps
+        self.random_state = random_state
+        self.cache = cache
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def fit(self, X: ArrayLike, y: ArrayLike, keys: ArrayLike | None = None) -> "TransferClassifier":  # noqa: N803
+        """Train on rows X (n, d), a data frame of mixed columns or an array of numbers, with labels y (n,).
+
+        Rows whose label is missing (None, NaN) help to standardise the columns; keys (n,): what each row is about, so
+        that the source teaches those of them that it has seen (with `key`). Raises ValueError for an unusable source,
+        fewer than two classes, and whatever scikit-learn refuses.
+        """
+        if y is None:
+            raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None")
+        frame = self._checked(X, reset=True)
+        table = self._table(frame, column_or_1d(y, warn=True), keys)
+        cache = Path(self.cache) if self.cache else None
+        given = [] if self.source is None else [as_table(self.source, None, self.label, self.key)]
+        if self.encoder:
+            check_encoder(self.encoder)
+        self.text_columns_ = text_columns(table.features)
+        states = reader([table, *given], self.encoder, cache and cache / "texts")
+        self.reader_ = states if self.text_columns_ else None
+        read = [
+            replace(t, features=read_texts(t.name, t.features, text_columns(t.features), states))
+            for t in (table, *given)
+        ]
+        target, sources, matches = prepare(read[0], read[1:], self.encoder, self.match, cache and cache / "texts")
+        encoded = Encoded(target)
+        self.encoder_, self.matches_ = encoded.encoder, [asdict(m) for found in matches for m in found]
+        if sources:
+            self.learner_ = f"network from {sources[0].name}"
+            self.weights_ = self._network([Source(sources[0], cache, self.random_state)], encoded)
+        else:
+            self.learner_, self.weights_ = self._alone(encoded)
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:  # noqa: N803
+        """(n, classes) probabilities of rows X, in the order of `classes_`. Raises ValueError for other columns."""
+        check_is_fitted(self)
+        frame = self._checked(X, reset=False)
+        texts = self.text_columns_
+        numeric = [c for c in self.encoder_.numeric if not (texts and c.startswith("text dimension "))]
+        features = conform("X", frame, numeric, [*self.encoder_.categorical, *texts])
+        features = read_texts("X", features, texts, self.reader_)
+        x = torch.from_numpy(self.encoder_(features)).double()  # so that a row does not depend on its neighbours
+        return logits(self.weights_, x).softmax(1).numpy()
+
+    def predict(self, X: ArrayLike) -> np.ndarray:  # noqa: N803
+        """(n,) the likeliest class of each row."""
+        chances = self.predict_proba(X)
+        return self.classes_[chances.argmax(1)]
+
+    def save(self, path: str | Path) -> None:
+        """Write a new folder: weights as safetensors, the rest as JSON, nothing pickled.
+
+        The source is not in it, at most its path. Raises ValueError where something is there already.
+        """
+        check_is_fitted(self)
+        path = check_new_folder(path)
+        source = self.source if isinstance(self.source, str | Path | None) else self.learner_
+        words, tensors = self.reader_.state() if isinstance(self.reader_, Tfidf) else (None, {})
+        about = {
+            "format": FORMAT,
+            "params": self.get_params() | {"source": source},
+            "classes": self.classes_.tolist(),
+            "type": self.classes_.dtype.str,
+            "columns": getattr(self, "feature_names_in_", np.zeros(0)).tolist() or self.n_features_in_,
+            "texts": self.text_columns_,
+            "words": words,
+            "learner": self.learner_,
+            "matches": self.matches_,
+            "encoder": self.encoder_.state(),
+        }
+        partial = path.absolute().parent / f".{path.name}.{os.getpid()}"
+        try:
+            partial.mkdir()
+            save_file(self.weights_ | {k: torch.from_numpy(v) for k, v in tensors.items()}, partial / FILES[0])
+            (partial / FILES[1]).write_text(json.dumps(about, indent=1, default=str) + "\n", encoding="utf-8")
+            if path.exists():
+                path.rmdir()
+            partial.rename(path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def predictions(self, X: ArrayLike) -> pd.DataFrame:  # noqa: N803
+        """A column `prediction`, and `probability CLASS` for every class, of rows X as `predict` takes them."""
+        chances = self.predict_proba(X)
+        found = pd.DataFrame(chances, columns=[f"probability {c}" for c in self.classes_])
+        found.insert(0, "prediction", self.classes_[chances.argmax(1)])
+        return found
+
+    @classmethod
+    def load(cls, path: str | Path) -> "TransferClassifier":
+        """What `save` wrote, ready to predict. Raises ValueError for a folder that is not that."""
+        try:
+            about = json.loads((Path(path) / FILES[1]).read_text(encoding="utf-8"))
+            if about["format"] != FORMAT:
+                raise ValueError(f"format {about['format']}, {FORMAT} is known")
+            found = cls(**about["params"])
+            tensors = load_file(Path(path) / FILES[0])
+            found.weights_ = {k: v for k, v in tensors.items() if not k.startswith("tfidf.")}
+            found.reader_ = functools.partial(embed, encoder=about["params"]["encoder"]) if about["texts"] else None
+            if about["words"]:
+                found.reader_ = Tfidf.restore(about["words"], {k: v.numpy() for k, v in tensors.items()})
+            found.classes_ = np.array(about["classes"], dtype=np.dtype(about["type"]))
+            found.text_columns_, found.learner_, found.matches_ = about["texts"], about["learner"], about["matches"]
+            found.encoder_ = Encoder.restore(about["encoder"])
+            if isinstance(about["columns"], list):
+                found.feature_names_in_ = np.array(about["columns"], dtype=object)
+            found.n_features_in_ = about["columns"] if isinstance(about["columns"], int) else len(about["columns"])
+            if logits(found.weights_, torch.zeros(1, len(found.encoder_.names)).double()).shape[1] != len(
+                found.classes_
+            ):
+                raise ValueError("weights of another number of classes")
+        except FileNotFoundError:
+            raise ValueError(f"{path} is no saved classifier: it lacks {FILES[0]} or {FILES[1]}") from None
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            raise ValueError(f"{path} is no saved classifier ({error}): save it anew") from None
+        return found
+
+    def _checked(self, X: ArrayLike, reset: bool) -> pd.DataFrame:  # noqa: N803
+        """X with names of columns; numbers, where it is no data frame."""
+        if isinstance(X, pd.DataFrame):
+            validate_data(self, X, skip_check_array=True, reset=reset)
+            if reset and len(X) < 2:
+                raise ValueError("X has 1 sample or none: at least two classes are needed")
+        else:
+            X = validate_data(  # noqa: N806
+                self, X, reset=reset, ensure_all_finite="allow-nan", ensure_min_samples=2 if reset else 1
+            )
+        return columns("X", X)
+
+    def _table(self, frame: pd.DataFrame, y: np.ndarray, keys: ArrayLike | None) -> Table:
+        """The target, its classes in the order of `classes_`, which is set."""
+        if len(y) != len(frame):
+            raise ValueError(f"X has {len(frame)} rows and y {len(y)}: give one label a row")
+        texts = label_texts(y)
+        labelled = np.array([t is not None for t in texts])
+        if not labelled.any():
+            raise ValueError("y holds no label, NaN or None only: two classes are needed")
+        known = y[labelled] if labelled.all() else np.array(y[labelled].tolist())
+        check_classification_targets(known)
+        self.classes_ = np.unique(known)
+        names = tuple(label_texts(self.classes_))
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise ValueError(f"y has {len(set(names))} class, {', '.join(map(repr, names))}: two classes are needed")
+        return Table(
+            "the target", clean("X", frame), texts, names, None if keys is None else label_texts(np.array(keys))
+        )
+
+    def _network(self, sources: list[Source], target: Encoded) -> dict[str, Tensor]:
+        """Of one network, trained on all labelled rows."""
+        rows = np.flatnonzero(target.table.codes >= 0)
+        trained = train(sources, target, [Split(rows, rows, 0)], Terms(), Schedule(steps=self.steps), self.random_state)
+        return trained.weights(0, 0)
+
+    def _alone(self, target: Encoded) -> tuple[str, dict[str, Tensor]]:
+        """(name, weights) of the learner of the target alone that is best on held-out rows; logistic regression where
+        a class has one row, so that none can be held out."""
+        codes, every = target.table.codes, np.arange(len(target.table))
+        rows = np.flatnonzero(codes >= 0)
+        best, learners = next(iter(linear())), linear()
+        if np.bincount(codes[rows]).min() > 1:
+            splits = make_splits(target.table, None, 2, self.random_state)
+            held = held_out(learners, target, splits, every)
+            trained = train([], target, splits, Terms(), Schedule(steps=self.steps), self.random_state)
+            held[SCRATCH] = trained.probabilities(target.x)[0]
+            reached = {
+                name: accuracies(held[name][None], codes, splits, "balanced_accuracy").mean()
+                for name in (*learners, SCRATCH)
+            }
+            best = max(reached, key=lambda name: reached[name])
+        if best == SCRATCH:
+            return best, self._network([], target)
+        model = learners[best].fit(target.x.numpy()[rows], codes[rows])
+        coefficients, intercepts = (torch.from_numpy(np.asarray(a)) for a in (model.coef_.T, model.intercept_))
+        if len(intercepts) == 1:  # of two classes scikit-learn keeps one
+            coefficients = torch.cat([torch.zeros_like(coefficients), coefficients], 1)
+            intercepts = torch.cat([torch.zeros_like(intercepts), intercepts])
+        return best, {"head.weight": coefficients.contiguous(), "head.bias": intercepts}
+
+
+def logits(weights: dict[str, Tensor], x: Tensor) -> Tensor:
+    """(n, classes) of encoded rows x (n, d) float64: a network of three layers, or its head alone, a linear model."""
+    for layer in ("transform", "encode"):
+        if f"{layer}.weight" in weights:
+            x = F.relu(x @ weights[f"{layer}.weight"].double() + weights[f"{layer}.bias"].double())
+    return x @ weights["head.weight"].double() + weights["head.bias"].double()

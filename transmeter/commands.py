@@ -1,0 +1,217 @@
+"""The commands that need transmeter alone: rank, validate, transfer, scorers."""
+
+import json
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from transmeter.options import (
+    SECONDS,
+    check_parent,
+    compared,
+    convert,
+    listing,
+    quiet,
+    refuse_same_file,
+    seed_option,
+    tell,
+    user_cache,
+    warn_of_same_file,
+)
+from transmeter.suggest import did_you_mean
+
+METRICS = ("balanced_accuracy", "accuracy")
+
+
+@click.command()
+@compared
+@click.option("--shots", type=click.IntRange(1), help="Labelled rows a class to train on; the rest only measures.")
+@click.option(
+    "--repeats", type=click.IntRange(2), help="Of the comparison, at most. Default: 40 of shots, 10 of folds."
+)
+@click.option("--budget", type=SECONDS, help="Time after which no new round begins, such as 60s or 2m.")
+@click.option("--scorer", default="transmeter", show_default=True, help="See: transmeter scorers.")
+@click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Option of the scorer.")
+@click.option("--metric", default="balanced_accuracy", show_default=True, type=click.Choice(METRICS))
+@seed_option
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write ranking.json.")
+@click.option("--format", "shape", default="table", show_default=True, type=click.Choice(["table", "json", "csv"]))
+def rank(
+    target,
+    sources,
+    label,
+    cache,
+    key,
+    match,
+    encoder,
+    shots,
+    repeats,
+    budget,
+    scorer,
+    settings,
+    metric,
+    seed,
+    out,
+    shape,
+) -> None:
+    """Rank SOURCE data sets by the gain that they bring to TARGET.
+
+    TARGET and SOURCE are [NAME=]PATH[::LABEL_COLUMN]: csv, csv.gz, tsv, parquet, jsonl, npz, arff or a data set folder.
+    Target rows with an empty label are unlabelled rows.
+
+    Example: transmeter rank mine.csv a.csv b=other/b.csv::diagnosis
+    """
+    from transmeter import data, ranking, show
+    from transmeter.scorers import scorers
+
+    quiet()
+    check_parent(out)
+    if scorer not in scorers():
+        guess = did_you_mean(scorer, scorers())
+        raise ValueError(f"scorer '{scorer}' is unknown{guess}: give one of {', '.join(scorers())}")
+    options = convert(scorers()[scorer], settings, ranking.SHARED)
+    warn_of_same_file(target, sources)
+    found = ranking.rank(
+        data.load(target, label, key=key),
+        data.load_all(sources, label, key),
+        scorer,
+        shots=shots,
+        repeats=repeats,
+        budget=budget,
+        seed=seed,
+        metric=metric,
+        options=options,
+        cache=cache or user_cache(),
+        encoder=encoder,
+        match=match,
+    )
+    if out:
+        found.save(out)
+    click.echo(show.text(found, shape), nl=False)
+
+
+@click.command()
+@compared
+@click.option("--ranking", "ranked", type=click.Path(path_type=Path), help="ranking.json of these sources to check.")
+@click.option("--shots", type=click.IntRange(1), help="As in rank; default: as in --ranking.")
+@click.option("--repeats", default=24, show_default=True, type=click.IntRange(2))
+@click.option("--steps", default=80, show_default=True, type=click.IntRange(1), help="Of training, in every arm.")
+@click.option("--metric", type=click.Choice(METRICS), help="Default: that of --ranking, else balanced_accuracy.")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Other than the ranking's.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write truth.json.")
+def validate(
+    target, sources, label, cache, key, match, encoder, ranked, shots, repeats, steps, metric, seed, out
+) -> None:
+    """Measure what every SOURCE truly brings to TARGET by full transfer, and check a ranking against it.
+
+    Every arm has the same labelled rows, fresh layers and steps; controls must not help: permuted weights, shuffled
+    labels, a Gaussian mixture, no source with another seed.
+
+    Example: transmeter validate mine.csv a.csv b.csv --ranking ranking.json
+    """
+    from transmeter import agreement, data, ranking, show, truth
+    from transmeter.prepare import prepare
+    from transmeter.source import Source
+    from transmeter.specs import parse
+
+    check_parent(out)
+    found = ranking.load(ranked) if ranked else None
+    predicted = {row.source: row for row in found.rows if row.error is None} if found else {}
+    if found and shots is not None and shots != found.shots:
+        raise ValueError(f"--shots {shots} differs from the ranking's {found.shots}: gains depend on it, leave it out")
+    if found and metric is not None and metric != found.metric:
+        raise ValueError(f"--metric {metric} differs from the ranking's {found.metric}: leave it out")
+    if found and parse(target)[0] != found.target:
+        raise ValueError(f"{ranked} ranks sources for '{found.target}', not for '{parse(target)[0]}'")
+    if found and (match, encoder) != (found.match, found.encoder):
+        used = f"--match {found.match}" + (f" --encoder {found.encoder}" if found.encoder else "")
+        raise ValueError(f"the ranking was made with {used}: give the same")
+    if found and seed == found.seed:
+        raise ValueError(f"--seed {seed} is the ranking's own, so that both see the same draws: give another")
+    warn_of_same_file(target, sources)
+    wanted, tables = data.load(target, label, key=key), data.load_all(sources, label, key)
+    for table in tables:
+        if isinstance(table, data.Unusable):
+            warnings.warn(f"{table.name} is left out: {table.reason}", stacklevel=2)
+    usable = [t for t in tables if isinstance(t, data.Table)]
+    missing = [t.name for t in usable if found and t.name not in predicted]
+    if missing or not usable:
+        raise ValueError(f"{ranked} does not rank '{missing[0]}'" if missing else "no source is usable")
+    cache = cache or user_cache()
+    wanted, usable, _ = prepare(wanted, usable, encoder, match, cache / "texts")
+    true = truth.measure(
+        [Source(t, cache) for t in usable],
+        wanted,
+        shots=found.shots if found else shots,
+        repeats=repeats,
+        seed=seed,
+        metric=found.metric if found else metric or METRICS[0],
+        steps=steps,
+    )
+    if out:
+        true.save(out)
+    rows = [predicted[arm.name] for arm in true.sources] if found else []
+    order = agreement.order([r.score for r in rows], [a.gain_pp for a in true.sources]) if rows else None
+    gains = [row.gain for row in rows if row.gain]
+    true_gains = [(a.gain_pp, a.error_pp) for a in true.sources]
+    honesty = agreement.honesty(gains, *zip(*true_gains)) if gains else None
+    click.echo(show.truth_text(true, predicted, order, honesty), nl=False)
+
+
+@click.command()
+@compared
+@click.option(
+    "--predict", type=click.Path(path_type=Path), metavar="FILE", help="Rows to predict, with TARGET's columns."
+)
+@click.option("--repeats", type=click.IntRange(2), help="Of the check on held-out rows. Default: 10 of 5 folds.")
+@click.option("--metric", default="balanced_accuracy", show_default=True, type=click.Choice(METRICS))
+@seed_option
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the model.")
+@click.option("--format", "shape", default="table", show_default=True, type=click.Choice(["table", "json"]))
+def transfer(target, sources, label, cache, key, match, encoder, predict, repeats, metric, seed, out, shape) -> None:
+    """Train a classifier for TARGET that starts from SOURCE, check it on held-out rows, and save it.
+
+    Writes classifier.safetensors and classifier.json (for transmeter.TransferClassifier.load), transfer.json with the
+    check and, with --predict, predictions.csv with the probability of every class.
+
+    Example: transmeter transfer mine.csv a.csv --predict new.csv --out model
+    """
+    from transmeter import data, heldout, show
+    from transmeter.classifier import TransferClassifier
+    from transmeter.files import check_new_folder, read
+    from transmeter.prepare import prepare
+    from transmeter.source import Source
+
+    quiet()
+    check_new_folder(out)
+    if len(sources) > 1:
+        raise ValueError(f"{len(sources)} sources are given: rank them, then transfer from the best one")
+    refuse_same_file(target, sources[0])
+    wanted, source = data.load(target, label, key=key), data.load(sources[0], label, strict=False, key=key)
+    rows = data.rows_like(wanted, str(predict), read(predict)) if predict else None
+    cache = cache or user_cache()
+    settings = {"match": match, "encoder": encoder, "random_state": seed, "cache": cache}
+    classifier = TransferClassifier(source, **settings).fit(wanted.features, wanted.labels, keys=wanted.keys)
+    prepared, (table,), _ = prepare(wanted, [source], encoder, match, cache / "texts")
+    check = heldout.check(Source(table, cache, seed), prepared, repeats=repeats, seed=seed, metric=metric)
+    classifier.save(out)
+    data.write_json(asdict(check), out / "transfer.json")
+    if rows is not None:
+        classifier.predictions(rows).to_csv(out / "predictions.csv", index=False)
+    text = json.dumps(asdict(check), indent=1) + "\n" if shape == "json" else show.check_text(check)
+    click.echo(text, nl=False)
+    tell(f"{out}: {classifier.learner_}" + (f", {len(rows)} predictions" if predict else ""))
+
+
+@click.command()
+def scorers() -> None:
+    """The scorers with their options.
+
+    Example: transmeter scorers
+    """
+    from transmeter.ranking import SHARED
+    from transmeter.scorers import scorers as known
+
+    listing(known(), SHARED)

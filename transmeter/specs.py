@@ -1,0 +1,20 @@
+"""How a file is named on the command line: [NAME=]PATH[::LABEL_COLUMN]."""
+
+import re
+from pathlib import Path
+
+_ENDINGS = re.compile(r"(\.csv|\.tsv|\.parquet|\.arff|\.txt|\.jsonl|\.npz)?(\.gz)?$", re.IGNORECASE)
+
+
+def parse(spec: str) -> tuple[str, Path, str | None]:
+    """(name, path, label column or None) of `NAME=PATH::column`; name and column may be left out."""
+    name, text = None, spec
+    if "=" in spec and not Path(spec.partition("::")[0]).exists():
+        name, _, text = spec.partition("=")
+    path, _, column = text.partition("::")
+    return name or stem(path), Path(path), column or None
+
+
+def stem(path: str) -> str:
+    """What a file is called where no name is given."""
+    return _ENDINGS.sub("", Path(path).name)
