@@ -1,15 +1,22 @@
 """Files as data frames: csv, tsv, parquet, jsonl, npz, arff, saved Hugging Face data sets."""
 
+import gzip
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from pyarrow import ArrowException
+from pyarrow.parquet import ParquetFile
 from scipy.io import arff
 
 FORMATS = ".csv, .csv.gz, .tsv, .parquet, .jsonl, .npz, .arff or a saved Hugging Face data set folder"
-_UNREADABLE = (pd.errors.ParserError, pd.errors.EmptyDataError, ArrowException, OSError, zipfile.BadZipFile, EOFError)
+UNPACKED = 4_000_000_000  # bytes that a compressed file may hold
+_UNREADABLE = (
+    *(pd.errors.ParserError, pd.errors.EmptyDataError, ArrowException, OSError, EOFError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -18,6 +25,8 @@ def read(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise ValueError(f"{path} does not exist: give {FORMATS}")
     try:
+        if not path.is_dir() and _unpacked(path) > UNPACKED:
+            raise ValueError(f"{path} holds more than {UNPACKED:,} bytes when unpacked: give a sample of its rows")
         if path.is_dir():
             frame = _read_folder(path)
         elif name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
@@ -37,13 +46,32 @@ def read(path: Path) -> pd.DataFrame:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text (byte {error.start}): convert it first") from None
     except (*_UNREADABLE, arff.ArffError, NotImplementedError) as error:
-        raise ValueError(f"{path} cannot be read: {str(error).strip().splitlines()[0]}") from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path} cannot be read: {reason}") from None
     frame.columns = [str(c).strip() for c in frame.columns]
     if frame.columns.duplicated().any():
         raise ValueError(f"{path} has two columns called '{frame.columns[frame.columns.duplicated()][0]}': rename one")
     if frame.empty:
         raise ValueError(f"{path} has no rows: at least two classes of labelled rows are needed")
     return frame
+
+
+def _unpacked(path: Path) -> int:
+    """Bytes that a compressed file holds, or that its table takes; counted only as far as matters."""
+    name = path.name.lower()
+    if name.endswith(".gz") and path.stat().st_size > UNPACKED // 1032:  # no deflate packs closer
+        total = 0
+        with gzip.open(path) as file:
+            while total <= UNPACKED and (part := file.read(1 << 20)):
+                total += len(part)
+        return total
+    if name.endswith(".npz") and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return sum(member.file_size for member in archive.infolist())
+    if name.endswith(".parquet"):
+        about = ParquetFile(path).metadata
+        return 8 * about.num_rows * about.num_columns
+    return 0
 
 
 def _read_folder(path: Path) -> pd.DataFrame:

@@ -65,8 +65,8 @@ def test_a_worker_that_cannot_start_stops_the_run(stand_in, monkeypatch):
 
 @pytest.fixture
 def job(tmp_path):
-    """60 pairs in 4 targets' chunks of 15."""
-    for i in range(16):
+    """56 pairs: 4 targets with a chunk of 14 sources each."""
+    for i in range(15):
         (tmp_path / f"{i:02}.csv").write_text(f"x,label\n{i},0\n")
     text = "targets: ['0[0-3].csv']\nsources: ['*.csv']\nscorers: shared_columns\n"
     (tmp_path / "job.yaml").write_text(text)
@@ -128,7 +128,7 @@ def test_kill_9_of_the_command_at_any_moment_loses_only_what_was_in_flight(stand
     out, err = second.communicate(timeout=60)
     assert second.returncode == 0, err
     disturbed = scores(job.parent)
-    assert len(disturbed) == 60
+    assert len(disturbed) == 56
     tasks = len((stand_in / "log").read_text().splitlines())
     assert tasks <= 4 + 1 and before <= 4  # one chunk was in flight
     (job.parent / "s.sqlite").unlink()
@@ -150,10 +150,10 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(stand_in, job, monkey
     first.send_signal(signal.SIGINT)
     out, err = first.communicate(timeout=30)
     assert first.returncode == 130 and "the same command goes on" in err and "Traceback" not in err
-    assert 15 <= len(scores(job.parent)) < 60
+    assert 14 <= len(scores(job.parent)) < 56
     again = command(job)
     out, _ = again.communicate(timeout=60)
-    assert again.returncode == 0 and len(scores(job.parent)) == 60
+    assert again.returncode == 0 and len(scores(job.parent)) == 56
 
 
 def test_a_worker_killed_from_outside_is_replaced(stand_in, job, monkeypatch):
@@ -167,7 +167,7 @@ def test_a_worker_killed_from_outside_is_replaced(stand_in, job, monkeypatch):
             os.kill(int(pid), signal.SIGKILL)
     out, err = run.communicate(timeout=60)
     assert run.returncode == 0, err
-    assert len(scores(job.parent)) == 60
+    assert len(scores(job.parent)) == 56
 
 
 # where a cluster's workers look it up
