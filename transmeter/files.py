@@ -89,7 +89,10 @@ def _read_folder(path: Path) -> pd.DataFrame:
 
 def _read_arff(path: Path) -> pd.DataFrame:
     with open(path, encoding="utf-8") as file:
-        rows, _ = arff.loadarff(file)
+        try:
+            rows, _ = arff.loadarff(file)
+        except StopIteration:
+            raise ValueError(f"{path} cannot be read: it has no @data") from None
     frame = pd.DataFrame(rows)
     text = {c: frame[c].str.decode("utf-8").replace("?", None) for c in frame.columns if frame[c].dtype == object}
     return frame.assign(**text)

@@ -1,4 +1,4 @@
-"""Generated bad inputs: tables, jobs, rankings, stores, classifiers, options. Each must end with exit 2 and one line."""
+"""Generated bad inputs: tables, jobs, rankings, stores, classifiers, options; each must end with exit 2, one line."""
 
 import json
 import random
