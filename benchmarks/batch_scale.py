@@ -5,6 +5,8 @@
     python benchmarks/batch_scale.py TABLES --part memory
     python benchmarks/batch_scale.py TABLES --part kills --kills 100
     python benchmarks/batch_scale.py TABLES --part fuzz --fuzz 10000
+    python benchmarks/batch_scale.py TABLES --part units               (a source of a million rows)
+    python benchmarks/batch_scale.py TABLES --part paper               (docs/scale.md from pace and units)
 
 TABLES holds CSV files with a column label. Every part is written to results/batch_scale.json beside the others. Use a
 quiet machine: a pace is wall time.
@@ -24,11 +26,14 @@ from contextlib import closing
 from pathlib import Path
 
 import click
+import numpy as np
 
 from transmeter.data import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results/batch_scale.json"
+DOCS = ROOT / "docs/scale.md"
+DOLLARS = 0.04  # a core hour of a rented machine
 QUICK = (
     "shared_columns",
     "source_accuracy",
@@ -47,14 +52,20 @@ APART = ("credit_australian", "credit_approval_jp")  # the same applications
 
 @click.command()
 @click.argument("tables", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--part", required=True, type=click.Choice(["engines", "pace", "memory", "kills", "fuzz"]))
+@click.option(
+    "--part", required=True, type=click.Choice(["engines", "pace", "memory", "kills", "fuzz", "units", "paper"])
+)
 @click.option("--pairs", default=2000, show_default=True)
 @click.option("--engine", "engines", multiple=True, default=("local", "dask", "ray"), show_default=True)
 @click.option("--kills", default=100, show_default=True)
 @click.option("--fuzz", default=10_000, show_default=True)
+@click.option("--rows", default=1_000_000, show_default=True, help="Of the source that units looks at.")
 @click.option("--seed", default=0, show_default=True)
-def main(tables: Path, part: str, pairs: int, engines: Sequence[str], kills: int, fuzz: int, seed: int) -> None:
+def main(
+    tables: Path, part: str, pairs: int, engines: Sequence[str], kills: int, fuzz: int, rows: int, seed: int
+) -> None:
     """Run one part and merge it into the results."""
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         found = {
@@ -63,8 +74,9 @@ def main(tables: Path, part: str, pairs: int, engines: Sequence[str], kills: int
             "memory": lambda: _memory(tables, work, pairs),
             "kills": lambda: _kills(tables, work, kills, seed),
             "fuzz": lambda: _fuzz(work, fuzz, seed),
+            "units": lambda: _source(work, rows),
+            "paper": lambda: _paper(known),
         }[part]()
-    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     write_json(known | {part: found | {"cores": os.cpu_count()}}, RESULTS)
     click.echo(json.dumps(found, indent=1))
 
@@ -273,6 +285,67 @@ def _fuzz(work: Path, count: int, seed: int) -> dict:
         if fault:
             faults.append(f"{number} {case.kind}: {fault}"[:500])
     return {"inputs": count, "kinds": kinds, "faults": len(faults), "first_faults": faults[:5]}
+
+
+def _source(work: Path, rows: int, columns: int = 20) -> dict:
+    """What a large source costs once: to hash, to read and keep, to train; bytes of file and cache."""
+    from transmeter.batch import files, scoring
+
+    rng = np.random.default_rng(0)
+    path, cache = work / "large.csv", work / "cache"
+    with open(path, "w") as file:
+        file.write(",".join(f"c{i}" for i in range(columns)) + ",label\n")
+        for first in range(0, rows, 100_000):
+            x = rng.normal(size=(min(100_000, rows - first), columns))
+            y = (x[:, 0] > 0).astype(int)
+            np.savetxt(file, np.c_[x, y], fmt=["%.6f"] * columns + ["%d"], delimiter=",")
+    begin = time.perf_counter()
+    content = files.digest(path).hex()
+    hashed = time.perf_counter()
+    task = {"do": "read", "cache": str(cache), "label": None, "key": None, "seed": 0}
+    item = {"name": "large", "spec": str(path), "digest": content, "train": False}
+    scoring.run(task | {"items": [item]})
+    read = time.perf_counter()
+    scoring.run(task | {"items": [item | {"train": True}]})
+    kept = sum(f.stat().st_size for f in cache.rglob("*") if f.is_file())
+    return {
+        "rows": rows,
+        "columns": columns,
+        "file_bytes": path.stat().st_size,
+        "cache_bytes": kept,
+        "hash_seconds": hashed - begin,
+        "read_seconds": read - hashed,
+        "train_seconds": time.perf_counter() - read,
+    }
+
+
+def _paper(known: dict) -> dict:
+    """A million pairs over ten thousand sources of a million rows, from the unit costs; also into docs/scale.md."""
+    pace, units, memory = known["pace"], known["units"], known["memory"]
+    pairs, sources = 1_000_000, 10_000
+    hours = {
+        "hash the sources": sources * units["hash_seconds"] / 3600,
+        "read the sources": sources * units["read_seconds"] / 3600,
+        "train their classifiers": sources * units["train_seconds"] / 3600,
+    } | {f"score with {s}": pairs * cost / 3600 for s, cost in pace["unit_seconds"].items()}
+    cached = {
+        "classifiers and tables": sources * units["cache_bytes"] / 1e9,
+        "files": sources * units["file_bytes"] / 1e9,
+    }
+    worker = max(part["worker"] for part in memory.values() if isinstance(part, dict)) / 1e9
+    lines = ["| what | core hours | dollars |", "|---|---|---|"]
+    lines += [f"| {what} | {h:,.1f} | {h * DOLLARS:,.2f} |" for what, h in hours.items()]
+    lines += ["", "| where | GB |", "|---|---|"]
+    lines += [f"| {what} | {size:,.1f} |" for what, size in cached.items()]
+    lines += [
+        f"| the store | {pairs * pace['store_bytes_a_pair'] / 1e9:,.2f} |",
+        f"| memory of a worker | {worker:.2f} |",
+    ]
+    text = DOCS.read_text(encoding="utf-8")
+    head, _, rest = text.partition("<!-- figures -->")
+    tail = rest.partition("<!-- end -->")[2]
+    DOCS.write_text(head + "<!-- figures -->\n" + "\n".join(lines) + "\n<!-- end -->" + tail, encoding="utf-8")
+    return {"core_hours": hours, "gigabytes": cached, "dollars_a_core_hour": DOLLARS}
 
 
 if __name__ == "__main__":
