@@ -307,3 +307,16 @@ def test_a_long_table_is_sampled_before_its_columns_are_parsed(tmp_path):
         found = data.load(str(tmp_path / "long.parquet"))
     assert len(found) == 20_000 and (found.codes >= 0).sum() == 10  # the few labelled rows are kept
     assert found.features["x"].is_monotonic_increasing
+
+
+def test_what_unpacks_to_more_than_fits_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    frame = pd.DataFrame({"x": np.arange(3000) % 7, "label": np.arange(3000) % 2})
+    frame.to_csv(tmp_path / "a.csv.gz", index=False)
+    frame.to_parquet(tmp_path / "a.parquet")
+    np.savez_compressed(tmp_path / "a.npz", features=np.zeros((3000, 4)), labels=frame["label"])
+    for name in ("a.csv.gz", "a.parquet", "a.npz"):
+        with monkeypatch.context() as limit:
+            limit.setattr("transmeter.files.UNPACKED", 5000)
+            with pytest.raises(ValueError, match="holds more than 5,000 bytes when unpacked: give a sample"):
+                data.load(str(tmp_path / name))
+    assert len(data.load(str(tmp_path / "a.csv.gz"))) == 3000

@@ -1,12 +1,15 @@
 """Files as data frames: csv, tsv, parquet, jsonl, npz, arff, saved Hugging Face data sets."""
 
+import gzip
 import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from pyarrow import ArrowException
+from pyarrow.parquet import ParquetFile
 from scipy.io import arff
 
 from transmeter.suggest import absent
@@ -15,7 +18,11 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 FORMATS = ".csv, .csv.gz, .tsv, .parquet, .jsonl, .npz, .arff or a saved Hugging Face data set folder"
-_UNREADABLE = (pd.errors.ParserError, pd.errors.EmptyDataError, ArrowException, OSError, zipfile.BadZipFile, EOFError)
+UNPACKED = 4_000_000_000  # bytes that a compressed file may hold
+_UNREADABLE = (
+    *(pd.errors.ParserError, pd.errors.EmptyDataError, ArrowException, OSError, EOFError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -24,6 +31,8 @@ def read(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise ValueError(f"{absent(path)}: give {FORMATS}")
     try:
+        if not path.is_dir() and _unpacked(path) > UNPACKED:
+            raise ValueError(f"{path} holds more than {UNPACKED:,} bytes when unpacked: give a sample of its rows")
         if path.is_dir():
             frame = _read_folder(path)
         elif name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
@@ -43,7 +52,8 @@ def read(path: Path) -> pd.DataFrame:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text (byte {error.start}): convert it first") from None
     except (*_UNREADABLE, arff.ArffError, NotImplementedError) as error:
-        raise ValueError(f"{path} cannot be read: {str(error).strip().splitlines()[0]}") from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path} cannot be read: {reason}") from None
     frame.columns = [str(c).strip() for c in frame.columns]
     mark = next((m for m in ";\t|" if len(frame.columns) == 1 and m in frame.columns[0]), None)
     if mark:
@@ -53,6 +63,24 @@ def read(path: Path) -> pd.DataFrame:
     if frame.empty:
         raise ValueError(f"{path} has no rows: at least two classes of labelled rows are needed")
     return frame
+
+
+def _unpacked(path: Path) -> int:
+    """Bytes that a compressed file holds, or that its table takes; counted only as far as matters."""
+    name = path.name.lower()
+    if name.endswith(".gz") and path.stat().st_size > UNPACKED // 1032:  # no deflate packs closer
+        total = 0
+        with gzip.open(path) as file:
+            while total <= UNPACKED and (part := file.read(1 << 20)):
+                total += len(part)
+        return total
+    if name.endswith(".npz") and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return sum(member.file_size for member in archive.infolist())
+    if name.endswith(".parquet"):
+        about = ParquetFile(path).metadata
+        return 8 * about.num_rows * about.num_columns
+    return 0
 
 
 def _read_folder(path: Path) -> pd.DataFrame:
@@ -77,7 +105,10 @@ def from_dataset(dataset: "Dataset") -> pd.DataFrame:
 
 def _read_arff(path: Path) -> pd.DataFrame:
     with open(path, encoding="utf-8") as file:
-        rows, _ = arff.loadarff(file)
+        try:
+            rows, _ = arff.loadarff(file)
+        except StopIteration:
+            raise ValueError(f"{path} cannot be read: it has no @data") from None
     frame = pd.DataFrame(rows)
     text = {c: frame[c].str.decode("utf-8").replace("?", None) for c in frame.columns if frame[c].dtype == object}
     return frame.assign(**text)

@@ -60,7 +60,7 @@ def batch(
 
     check_parent(store)
     check_parent(log)
-    plan = _plan(job, given, not allow_outside, cache or user_cache())
+    plan = plan_of(job, given, not allow_outside, cache or user_cache())
     workers = workers or os.cpu_count() or 1
     if address and engine == "local":
         raise ValueError("--address is of a cluster: give --engine dask or --engine ray with it")
@@ -82,7 +82,7 @@ def batch(
         sys.exit(FAILED)
 
 
-def _plan(path, given, inside, cache):
+def plan_of(path, given, inside, cache):
     """The job of the file or of the options, checked."""
     from transmeter.batch import job, run
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 
 from joblib import Parallel, delayed
@@ -87,9 +87,11 @@ def _dask(workers: int, address: str | None, host: str) -> Iterator[Call]:
         try:
             yield partial(_by_dask, client)
         finally:
-            client.close(timeout=2)
+            with suppress(OSError):  # of a scheduler that is gone, or a machine too busy to answer
+                client.close(timeout=5)
             if not address:
-                cluster.close(timeout=5)
+                with suppress(OSError):
+                    cluster.close(timeout=30)
 
 
 def _by_dask(client: object, task: dict) -> dict:

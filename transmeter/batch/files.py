@@ -16,8 +16,9 @@ def digest(path: Path, *read_as: str | None) -> bytes:
     """SHA-256 of the file's bytes, or those of the files in the folder, and of how it is read."""
     total = hashlib.sha256(json.dumps(read_as).encode())
     for file in _files(path):
+        called = str(file.relative_to(path)) if path.is_dir() else "".join(path.suffixes[-2:])  # by which it is read
         with open(file, "rb") as content:
-            total.update(file.name.encode() + b"\0" + hashlib.file_digest(content, "sha256").digest())
+            total.update(called.encode() + b"\0" + hashlib.file_digest(content, "sha256").digest())
     return total.digest()
 
 

@@ -12,6 +12,7 @@ import time
 
 IDLE = 120.0  # seconds without a task after which a child ends, so that none is left on a cluster
 START = 300.0  # seconds that a child may take to import what it needs
+MODULE = "transmeter.batch.worker"  # what a child runs
 STARTS = 3  # attempts, before no child can be had
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _idle: list["Child"] = []  # that wait for a task
@@ -36,7 +37,7 @@ class Child:
         self.memory = memory
         self._said = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "transmeter.batch.worker", str(memory or 0)],
+            [sys.executable, "-m", MODULE, str(memory or 0)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
@@ -168,11 +169,8 @@ def main() -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     _limit(int(sys.argv[1]))
-    import torch
-
     from transmeter.batch import scoring
 
-    torch.set_num_threads(1)
     print(json.dumps({"ready": os.getpid()}), file=channel, flush=True)
     while select.select([sys.stdin], [], [], IDLE)[0]:
         line = sys.stdin.readline()
