@@ -77,7 +77,7 @@ def version() -> str:
     """SHA-256 of the code that scores: a number of other code is another number."""
     total = hashlib.sha256()
     root = Path(str(resources.files("transmeter")))
-    for path in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".json") and p.stem not in _APART):
+    for path in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".json") and p.name not in _APART):
         total.update(path.name.encode() + b"\0" + path.read_bytes())
     return total.hexdigest()
 
