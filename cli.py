@@ -123,7 +123,7 @@ def calibrate(model, targets, candidates, by, weights, protect, held_out, pack, 
 
     def closeness(target, sets, cheap):
         tables = [data.from_arrays(name, *calibration.features(view)) for name, view in sets.items()]
-        options = {"discriminator": 0.0, "coverage": 0.0} if cheap else {}
+        options = {"coverage": 0.0} if cheap else {}
         aim = data.from_arrays(target.origins[0], *calibration.features(target))
         rankings.append(ranking.rank(aim, tables, "alignment", seed=seed, options=options))
         return {row.source: row.score for row in rankings[-1].rows if row.error is None}

@@ -41,6 +41,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 TERMS = ("mean_distance", "separability", "uncovered")
 TARGETS = {"encoders": TASKS, "decoder": tuple(DOMAINS)}
 OWN = "own text"
+MEASURE = {key: float(key[1] != "separability") for key in product(DEPTHS, TERMS)}  # the scorer's defaults
 
 
 def table(name: str, view: Survey) -> Table:
@@ -50,7 +51,7 @@ def table(name: str, view: Survey) -> Table:
 
 def closeness(target: Survey, sets: Mapping[str, Survey], cheap: bool = False) -> dict[str, float]:
     """The alignment score of every set, as `transmeter calibrate` has it."""
-    options = {"discriminator": 0.0, "coverage": 0.0} if cheap else {}
+    options = {"coverage": 0.0} if cheap else {}
     tables = [table(name, view) for name, view in sets.items()]
     found = ranking.rank(table("target", target), tables, "alignment", options=options)
     return {row.source: row.score for row in found.rows if row.error is None}
@@ -198,10 +199,9 @@ def broad(rows: pd.DataFrame) -> list[dict[str, object]]:
 def summary(rows: pd.DataFrame, terms: pd.DataFrame) -> dict[str, object]:
     """All figures: of the measure as it is, of every term alone, and of weights learned on other targets."""
     equal = dict.fromkeys(product(DEPTHS, TERMS), 1.0)
-    kinds = {"measure": equal}
+    kinds = {"measure": MEASURE, "measure with discriminators": equal}
     kinds |= {f"{t} alone": {k: float(k[1] == t) for k in equal} for t in TERMS}
-    kinds |= {f"{d} block alone": {k: float(k[0] == d) for k in equal} for d in DEPTHS}
-    kinds["cheap screen"] = kinds["mean_distance alone"]
+    kinds |= {f"measure, {d} block alone": {k: v * (k[0] == d) for k, v in MEASURE.items()} for d in DEPTHS}
     scores = {kind: predicted(terms, weights) for kind, weights in kinds.items()}
     other = []
     for part, targets in TARGETS.items():
@@ -279,7 +279,7 @@ def main(datasets: Path, encoders: Path, decoder: Path, jobs: int, quick: bool) 
         terms = pd.concat([terms, pd.DataFrame(found)], ignore_index=True)
         terms.to_csv(file, index=False, float_format="%.6g")
     found = summary(rows, terms)
-    draw(rows, predicted(terms, dict.fromkeys(product(DEPTHS, TERMS), 1.0)), RESULTS / "calibration_quality.svg")
+    draw(rows, predicted(terms, MEASURE), RESULTS / "calibration_quality.svg")
     (RESULTS / "calibration_quality.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
     click.echo(pd.DataFrame(found["agreement"]).round(3).to_string())
     click.echo(pd.DataFrame(found["by method"]).round(3).to_string())

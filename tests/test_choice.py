@@ -38,7 +38,7 @@ def target(decoder) -> survey.Survey:
 
 
 def closeness(aim: survey.Survey, sets, cheap: bool) -> dict[str, float]:
-    options = {"discriminator": 0.0, "coverage": 0.0} if cheap else {}
+    options = {"coverage": 0.0} if cheap else {}
     tables = [data.from_arrays(name, *calibration.features(view)) for name, view in sets.items()]
     found = ranking.rank(data.from_arrays("t", *calibration.features(aim)), tables, "alignment", options=options)
     return {row.source: row.score for row in found.rows}
