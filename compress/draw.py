@@ -19,11 +19,12 @@ from compress.texts import MAX_LENGTH, cut, first, read_texts
 MADE = ("self", "random")  # not read from a file: written by the model, tokens drawn alike from the vocabulary
 
 
-def parse(spec: str) -> list[tuple[str, int | None]]:
+def parse(spec: str | Path) -> list[tuple[str, int | None]]:
     """[(what, tokens or None)] of PATH, self, random, or several as WHAT:TOKENS,WHAT:TOKENS.
 
     Raises ValueError for what does not exist, a number that is none, and several without their tokens.
     """
+    spec = str(spec)
     if spec in MADE or Path(spec).exists():
         return [(spec, None)]
     found: list[tuple[str, int | None]] = []
@@ -38,7 +39,7 @@ def parse(spec: str) -> list[tuple[str, int | None]]:
 
 
 def draw(
-    spec: str, sizes: nn.Module, tokenizer: Tokenizer, tokens: int, seed: int, load: Callable[[], nn.Module]
+    spec: str | Path, sizes: nn.Module, tokenizer: Tokenizer, tokens: int, seed: int, load: Callable[[], nn.Module]
 ) -> tuple[list[list[int]], dict[str, object]]:
     """Sequences of `tokens` tokens of what `spec` names, and what the model card says of them.
 
@@ -62,7 +63,7 @@ def draw(
         parts.append({"texts": what, "tokens": count, "seed": seed, **about})
     if len(parts) == 1:
         return sequences, parts[0]
-    return sequences, {"texts": spec, "tokens": sum(map(len, sequences)), "seed": seed, "parts": parts}
+    return sequences, {"texts": str(spec), "tokens": sum(map(len, sequences)), "seed": seed, "parts": parts}
 
 
 def _one(

@@ -56,7 +56,7 @@ class Machine:
 def run(
     model: str,
     steps: Sequence[Step],
-    texts: str | None,
+    texts: str | Path | None,
     out: Path,
     *,
     tokens: int = 20_000,

@@ -80,6 +80,7 @@ def adopt(model: nn.Module, tokenizer: PreTrainedTokenizerBase, name: str = "the
     modeling.linearise(model)
     _check(name, model, tokenizer)
     _agree(model, tokenizer)
+    model.config.dtype = stored_type(model)
     return model.eval()
 
 
@@ -341,7 +342,8 @@ def _probe(model: nn.Module) -> Tensor:
 
 def stored_type(model: nn.Module) -> torch.dtype:
     """The type that the numbers of `model` take on disk."""
-    return model.config.dtype or torch.float32
+    found = model.config.dtype or torch.float32
+    return getattr(torch, found) if isinstance(found, str) else found  # transformers writes its name when it saves
 
 
 def stored_bytes(model: nn.Module) -> int:

@@ -31,7 +31,7 @@ def name(step: Step) -> str:
 def run(
     model: str,
     steps: Sequence[Step],
-    texts: str | None,
+    texts: str | Path | None,
     out: Path,
     exam: Exam,
     *,

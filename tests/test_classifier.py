@@ -1,5 +1,6 @@
 """`TransferClassifier`: a scikit-learn estimator that reaches with a source what a ranking foretells."""
 
+import copy
 import json
 
 import numpy as np
@@ -178,7 +179,7 @@ def test_a_bad_source_is_refused(sites):
 
 @pytest.mark.parametrize("by", ["encoder", "tfidf"])
 def test_texts_are_read_as_the_ranking_reads_them(by, encoder, tokenizer, tmp_path):
-    encoder.save_pretrained(tmp_path)
+    copy.deepcopy(encoder).save_pretrained(tmp_path)  # it writes to its config
     tokenizer.save_pretrained(tmp_path)
     x = pd.DataFrame({"t": [f"number {i} is {'even' if i % 2 else 'odd'} they say" for i in range(30)], "n": range(30)})
     y = np.arange(30) % 2

@@ -13,7 +13,7 @@ from test_methods import DECODERS, LARGER, OTHERS
 from transformers import AutoTokenizer, BertTokenizer
 
 import cli
-from compress import calibration, evaluate, models, predict, walk
+from compress import calibration, draw, evaluate, models, predict, survey, walk
 from compress.examples import read_examples
 from compress.methods import methods
 from compress.texts import batches, cut, decode, pad, read_texts, shorten
@@ -294,15 +294,15 @@ def test_words_get_the_label_of_their_first_token_beyond_the_context_too(words, 
 def test_calibration_is_chosen_and_drawn_for_every_task(task, folder, file, tmp_path):
     model, tokenizer = models.load(folder("Bert", task))
     texts = read_texts(file(task))
-    x, y = calibration.features(model, tokenizer, texts, 90)
-    assert x.shape[1] == 32 and len(x) == len(y) and np.isfinite(x).all()
+    view = survey.look(model, tokenizer, "a", cut(tokenizer, texts, 90, 64))
+    x, y, columns = calibration.features(view)
+    assert x.shape[1] == len(columns) == 48 and len(x) == len(y) and np.isfinite(x).all()
     assert (len(x) == 90) == (task == "labels")
-    chosen = calibration.choose({"a": 1.0}, {"a": texts}, tokenizer, tokens=90)
-    calibration.save(chosen, tmp_path / "c", {"seed": 0})
-    assert read_texts(tmp_path / "c") == chosen.texts
-    assert isinstance(chosen.texts[0], tuple) == (task in ("values", "answers"))
-    sequences, card = calibration.draw(tmp_path / "c", chosen.texts, model, tokenizer, 7)
-    assert sum(map(len, sequences)) == card["tokens"] == 90
+    way, chosen, _ = calibration.choose({"a": view}, [], lambda *_: {}, tokens=90, by="longest")
+    calibration.save(calibration.Draw(chosen.sequences, chosen.origins), tokenizer, tmp_path / "c", {"seed": 0})
+    assert isinstance(read_texts(tmp_path / "c")[0], tuple) == (task in ("values", "answers"))
+    sequences, card = draw.draw(str(tmp_path / "c"), model, tokenizer, 7, 0, lambda: model)
+    assert sequences == chosen.sequences and sum(map(len, sequences)) == card["tokens"]
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from children import stand_in as stand_in  # a fixture
 
 from transmeter.batch import engines, worker
 
