@@ -28,7 +28,7 @@ from compress.walk import track
 
 SCREENED = 20  # candidates that are measured in full; of more, the closest by the cheap measure
 AT_ONCE = 20  # candidates in memory while they are screened
-LOOKED = 2000  # tokens of a candidate that are looked at, at most
+LOOKED = 2000  # tokens of a candidate that are looked at: with few hundred the measure is chance
 MARGIN = 1.2  # chosen on the first draw of benchmarks/calibration_quality.py
 ROOM = 2  # tokens that are looked at to select one, once it is known from which sets
 OTHER_DRAW = 1000  # added to the seed for the target's texts, so that a candidate of the same texts is another draw
@@ -163,12 +163,12 @@ def calibrate(
     """`tokens` tokens of what `choose` gives for the texts of every candidate, and the tokenizer they were read with.
 
     pools: None for what the model writes itself; targets: texts and weight by name; pack: fill sequences to their
-    length, for models that predict next tokens; cache: folder for surveys, so that a stopped run goes on. At most
-    `LOOKED` tokens of a candidate are looked at; more are drawn from the sets that were chosen, in the same shares.
+    length, for models that predict next tokens; cache: folder for surveys, so that a stopped run goes on. `LOOKED`
+    tokens of a candidate are looked at; those wanted are drawn from the sets that were chosen, in the same shares.
     """
     check_way(by, bool(targets))
     net, tokenizer = models.load(model)
-    length, known, looked = context(net, MAX_LENGTH), models.hash_of(model), min(tokens, LOOKED)
+    length, known, looked = context(net, MAX_LENGTH), models.hash_of(model), LOOKED
     if pack and net.get_output_embeddings() is None:
         raise ValueError("--pack joins texts, but the model looks at them one by one: leave it out")
 

@@ -184,13 +184,13 @@ def test_many_candidates_are_screened_a_few_at_a_time(views, target):
 
 @pytest.mark.parametrize("by", ["measure", "uniform", "longest"])
 def test_more_tokens_than_are_looked_at_come_from_the_sets_chosen(by, pools, tmp_path, monkeypatch):
-    monkeypatch.setattr(calibration, "LOOKED", 400)
+    monkeypatch.setattr(calibration, "LOOKED", 1500)
     targets = {"t": (read_texts(DATA / "text/math_sample.txt"), 1.0)} if by == "measure" else {}
     texts = {**pools, "self": None} if by == "uniform" else pools
-    options = {"tokens": 1200, "by": by, "cache": tmp_path}
+    options = {"tokens": 2500, "by": by, "cache": tmp_path}
     found, scores, _ = calibration.calibrate(str(DATA / "mixlm"), texts, targets, closeness, **options)
     shares = {part.name: part.share for part in calibration.parts(found)}
-    assert sum(map(len, found.sequences)) == pytest.approx(1200, rel=0.1) and bool(scores) == (by == "measure")
+    assert sum(map(len, found.sequences)) == pytest.approx(2500, rel=0.1) and bool(scores) == (by == "measure")
     if by == "measure":
         assert shares["math"] > 0.4
     if by == "uniform":

@@ -277,5 +277,7 @@ def test_short_finetune_keeps_to_its_budget():
 
 def test_the_example_of_the_readme_is_the_file():
     root = Path(__file__).resolve().parent.parent
-    example = re.search(r"```python\n(.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+    example = re.search(
+        r"```python\n(\"\"\"Shared.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )[1]
     assert example == (root / "transmeter/scorers/shared_columns.py").read_text(encoding="utf-8")
