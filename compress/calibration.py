@@ -8,7 +8,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -76,13 +77,27 @@ def screen(
 ) -> dict[str, Survey]:
     """The `keep` candidates that the cheap measure finds closest to all targets, few of them in memory at a time."""
     if len(names) <= keep or not targets:
-        return {name: look(name) for name in track(names, "Looking at candidates")}
+        return _usable(track(names, "Looking at candidates"), look)
     scores: dict[str, float] = {}
     for start in track(range(0, len(names), AT_ONCE), "Screening candidates"):
-        views = {name: look(name) for name in names[start : start + AT_ONCE]}
+        views = _usable(names[start : start + AT_ONCE], look)
         scores |= _joined([score(t.view, views, True) for t in targets], targets, "mean")
     best = sorted(scores, key=lambda name: -scores[name])[:keep]
     return {name: look(name) for name in best}
+
+
+def _usable(names: Iterable[str], look: Callable[[str], Survey]) -> dict[str, Survey]:
+    """Surveys of the candidates that give any; warns of the others. Raises ValueError where none does."""
+    found, reasons = {}, []
+    for name in names:
+        try:
+            found[name] = look(name)
+        except ValueError as error:
+            reasons.append(str(error))
+            warnings.warn(f"{name} is left out: {error}", stacklevel=3)
+    if not found:
+        raise ValueError(reasons[0])
+    return found
 
 
 def check_way(by: str, targets: bool) -> None:

@@ -182,6 +182,18 @@ def test_many_candidates_are_screened_a_few_at_a_time(views, target):
     assert {name[:-1] for name in kept} == {"math"} and len(alive) == len(names) + 9
 
 
+def test_a_candidate_that_gives_nothing_is_left_out(views):
+    def look(name):
+        if name == "none":
+            raise ValueError("none has no text")
+        return views[name]
+
+    with pytest.warns(UserWarning, match="none is left out: none has no text"):
+        assert set(calibration.screen(["none", "math"], look, [], closeness)) == {"math"}
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="none has no text"):
+        calibration.screen(["none"], look, [], closeness)
+
+
 @pytest.mark.parametrize("by", ["measure", "uniform", "longest"])
 def test_more_tokens_than_are_looked_at_come_from_the_sets_chosen(by, pools, tmp_path, monkeypatch):
     monkeypatch.setattr(calibration, "LOOKED", 1500)
