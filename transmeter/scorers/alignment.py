@@ -70,7 +70,10 @@ def terms(source: Table, target: Table, wanted: Sequence[str], seed: int = 0) ->
 def _common(source: Table, target: Table, seed: int) -> Iterator[tuple[str, Tensor, Tensor, Tensor, Tensor]]:
     """A space at a time x (1, n, d), in the target's deviations, and memberships q (1, n, classes) of both sides."""
     classes = [c for c in target.classes if c in source.classes]
-    if common_features(source, target) is None or not classes:
+    spaces = {
+        s: common_features(_within(source, s), _within(target, s)) for s in dict.fromkeys(map(_space, target.columns))
+    }
+    if not classes or not any(spaces.values()):
         what = "feature" if classes else "class name"
         raise ValueError(f"{source.name} shares no {what} with {target.name}: alignment needs a common space")
     rng = np.random.default_rng(seed)
@@ -79,8 +82,7 @@ def _common(source: Table, target: Table, seed: int) -> Iterator[tuple[str, Tens
         torch.from_numpy(table.labels[r, None] == np.array(classes, dtype=object)).float()[None]
         for table, r in zip((source, target), rows)
     )
-    for space in dict.fromkeys(map(_space, target.columns)):
-        found = common_features(_within(source, space), _within(target, space))
+    for space, found in spaces.items():
         if found is not None:
             x_s, x_t = (torch.from_numpy(x[r])[None] for x, r in zip(found, rows))
             yield space, x_s, q_s, x_t, q_t

@@ -110,8 +110,9 @@ def score(
                 warnings.warn(f"interrupted: gains are of {number} of {rounds} rounds", stacklevel=2)
                 break
             live = race.still_open(live)
-            step(race.news(live))
-            LOG.info("round %d of %d: %s", number + 1, rounds, race.news(live))
+            news = race.news(live)
+            step(news)
+            LOG.info("round %d of %d: %s", number + 1, rounds, news)
     outcomes = [race.outcome(i) for i in range(len(sources))]
     gains = [estimate(o) if o else g for o, g in zip(outcomes, race.foreseen)]
     return [Score(g.mean, g, o) for g, o in zip(gains, outcomes)]
