@@ -1,13 +1,16 @@
 """What `import compress` offers: one method on one model, in memory."""
 
 import copy
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from compress import draw, job, models
+from compress import draw, hub, job, models
 from compress.methods import check
 from compress.structure import context
 from compress.texts import MAX_LENGTH, Text, batches, cut
@@ -31,6 +34,8 @@ def compress(
 ) -> nn.Module:
     """A smaller model by one method; what is given stays as it is. `compress.save` writes it with its tokenizer.
 
+    What was done stands in its attribute `compression`, a dict, of which `compress.save` makes the model card.
+
     model: folder, hub name, or (model, tokenizer); ratio, parameters, bytes, latency, multiple: what is to go or may
     stay, of methods that remove units (see compress.budget; none: half of the FLOPs); options: the method's own (see
     `transmeter methods`); calibration: texts (pairs of texts), or what --calibration takes (a file, a folder of
@@ -51,10 +56,37 @@ def compress(
         net = models.adopt(net, tokenizer)
     job.check_fit([step], net, tokenizer)
     if isinstance(calibration, str | Path):
-        sequences = draw.draw(str(calibration), net, tokenizer, tokens, seed, lambda: net)[0]
+        sequences, used = draw.draw(str(calibration), net, tokenizer, tokens, seed, lambda: net)
     else:
         sequences = cut(tokenizer, calibration or [], tokens, context(net, MAX_LENGTH), seed)
+        used = {"texts": "texts given in Python", "tokens": sum(map(len, sequences)), "seed": seed}
         if calibration is not None and not sequences:
             raise ValueError("calibration holds no text of two tokens or more: give longer texts")
     data = [{k: v.to(net.device) for k, v in b.items()} for b in batches(tokenizer, sequences, batch_size)]
-    return job.apply(net, data, step, seed)
+    noted = getattr(net, "compression", None) or _origin(net, tokenizer)
+    start = time.perf_counter()
+    found = job.apply(net, data, step, seed)
+    done = {**asdict(step), "seconds": time.perf_counter() - start, "after": job.measured(found, tokenizer)}
+    both = _both(noted.get("calibration"), used if calibration is not None else None)
+    found.compression = {
+        **noted,
+        "steps": [*noted["steps"], done],
+        "calibration": both,
+        "versions": hub.versions(),
+    }
+    return found
+
+
+def _both(earlier: dict[str, Any] | None, now: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What the model card says of the calibration of one step after another."""
+    if not (earlier and now):
+        return now or earlier
+    parts = [part for used in (earlier, now) for part in used.get("parts", [used])]
+    return {"texts": "one step after another", "tokens": sum(p["tokens"] for p in parts), "parts": parts}
+
+
+def _origin(net: nn.Module, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What is known of a model that nothing was done to."""
+    name = net.config._name_or_path
+    about = {"base_model": name, "base": hub.about_base(name)} if name else {}
+    return {**about, "before": job.measured(net, tokenizer), "steps": []}

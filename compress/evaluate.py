@@ -1,5 +1,6 @@
 """What a model can do and what it costs: a metric of its task, bytes, parameters, FLOPs, latency, peak memory."""
 
+import hashlib
 import json
 import logging
 import statistics
@@ -51,6 +52,11 @@ class Exam:
     def value(self, found: metrics.Outcome) -> metrics.Estimate:
         """The metric with its interval."""
         return metrics.perplexity(found) if self.task == "text" else metrics.measure(self.metric, found)
+
+    def about(self) -> dict[str, str]:
+        """What the model card says of it: the data, their SHA-256 where they are one file, the metric."""
+        found = {"data": str(self.file), "metric": self.metric}
+        return found | ({"sha256": hashlib.sha256(self.file.read_bytes()).hexdigest()} if self.file.is_file() else {})
 
     def change(self, found: metrics.Outcome, baseline: metrics.Outcome) -> dict[str, metrics.Estimate]:
         """The paired change, by its name; empty where the items differ, as windows do where tokenizers do."""

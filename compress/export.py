@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from compress import layers, modeling, models
+from compress import hub, layers, modeling, models
+from compress.card import write_card
 from compress.structure import blocks_path
 
 NEEDED = {
@@ -80,8 +81,13 @@ def export(source: str, format: str, out: Path) -> Path:
             warnings.simplefilter("ignore")
             convert[format](model, partial)
         tokenizer.save_pretrained(partial)
-        note = {"base_model": source, "format": format}
+        size = sum(f.stat().st_size for f in partial.iterdir() if f.name.startswith("model"))
+        made = Path(source) / "compression.json"
+        known = json.loads(made.read_text(encoding="utf-8")) if made.is_file() else {}
+        known.setdefault("base", hub.about_base(source))
+        note = {"base_model": source, **known, "exported": source, "format": format, "bytes": size}
         (partial / "export.json").write_text(json.dumps(note, indent=1), encoding="utf-8")
+        write_card(partial)
         if out.exists():
             out.rmdir()
         partial.rename(out)

@@ -19,10 +19,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from compress import draw, evaluate, memory, models, sparsity, structure
+from compress import draw, evaluate, hub, memory, models, sparsity, structure
 from compress.budget import Limits
 from compress.evaluate import Exam
-from compress.methods import distil, methods
+from compress.methods import distil, methods, quantizes
 from compress.metrics import METRICS
 from compress.offload import move, store_of
 from compress.progress import Progress
@@ -104,6 +104,7 @@ def run(
         load = partial(models.load, device=machine.device, dtype=machine.dtype, stream=stream, scratch=scratch)
         net, card = _run(load, model, tokenizer, cpu, steps, seed, work, exam, tell)
         card |= {"calibration": used, "device": machine.device, "dtype": str(machine.dtype).removeprefix("torch.")}
+        card |= _asked(texts, tokens, seed, machine, exam)
         if machine.device == "auto":
             accelerate.hooks.remove_hook_from_submodules(net)
         memory.trim()
@@ -136,7 +137,12 @@ def _run(
         card = json.loads((last / "compression.json").read_text(encoding="utf-8"))
         net.config.dtype = getattr(torch, card.pop("stored"))
     else:
-        card = {"base_model": model, "before": _measured(net, tokenizer, exam), "steps": []}
+        card = {
+            "base_model": model,
+            "base": hub.about_base(model),
+            "before": measured(net, tokenizer, exam),
+            "steps": [],
+        }
     original = None  # what a later step learns from
     if any(_learns(step) for step in steps[max(finished, 1) :]):
         original = load(model)[0] if finished else fork(net)
@@ -149,13 +155,22 @@ def _run(
         start = time.perf_counter()
         net = apply(net, data, step, seed, original if index else None, Progress(folder))
         seconds = time.perf_counter() - start
-        after = _measured(net, tokenizer, exam)
+        after = measured(net, tokenizer, exam)
         card["steps"].append({**asdict(step), "seconds": seconds, "after": after})
         if tell:
             tell(_line(step, seconds, card["before"], after))
         if index + 1 < len(steps):
             _keep(net, tokenizer, folder / "model", card)
     return net, card
+
+
+def _asked(texts: str | Path | None, tokens: int, seed: int, machine: Machine, exam: Exam | None) -> dict[str, object]:
+    """What the card says of how the job was called: the options of compress but for steps and folders, and the exam."""
+    given = {"calibration": texts and str(texts), "tokens": tokens, "seed": seed}
+    given |= {"data": exam and str(exam.file), "metric": exam and exam.metric, "device": machine.device}
+    given |= {"dtype": str(machine.dtype).removeprefix("torch."), "batch_size": machine.batch_size}
+    found = {"arguments": given | {"memory": machine.memory}, "versions": hub.versions()}
+    return found | ({"exam": exam.about()} if exam else {})
 
 
 def _keep(net: nn.Module, tokenizer: Tokenizer, folder: Path, card: Mapping[str, object]) -> None:
@@ -166,7 +181,7 @@ def _keep(net: nn.Module, tokenizer: Tokenizer, folder: Path, card: Mapping[str,
     net.config.dtype = stored
 
 
-def _measured(net: nn.Module, tokenizer: Tokenizer, exam: Exam | None) -> dict[str, object]:
+def measured(net: nn.Module, tokenizer: Tokenizer, exam: Exam | None = None) -> dict[str, object]:
     """Sizes of a model, and what it reaches in the exam; empty for one that streams from files."""
     if store_of(net):
         return {}
@@ -191,7 +206,7 @@ def check_steps(steps: Sequence[Step], texts: bool) -> None:
         Limits(**{f.name: step.options[f.name] for f in fields(Limits) if f.name in step.options})
         sparsity.parse(step.options.get("ratio"), step.options.get("pattern"))
         earlier = [s.method for s in steps[:index]]
-        grid = next((m for m in earlier if "bits" in inspect.signature(known[m]).parameters), None)
+        grid = next(filter(quantizes, earlier), None)
         if grid and step.method != "early_exit":
             raise ValueError(f"{step.method} cannot follow {grid}: quantized weights do not change, quantize last")
         if "svd" in earlier and "parameters" in inspect.signature(known[step.method]).parameters:
@@ -227,7 +242,7 @@ def _check_exits(steps: Sequence[Step], sizes: nn.Module) -> None:
     """Raise ValueError for a step that would change a model whose exits are fitted to it; quantizers may."""
     leaving = hasattr(sizes, "exits")
     for step in steps:
-        if leaving and "bits" not in inspect.signature(methods()[step.method]).parameters:
+        if leaving and not quantizes(step.method):
             raise ValueError(f"{step.method} would change the model that the exits are fitted to: put early_exit last")
         leaving = leaving or step.method == "early_exit"
 

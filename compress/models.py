@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from compress import layers, modeling, offload, walk
+from compress import hub, layers, modeling, offload, walk
+from compress.card import write_card
 from compress.suggest import absent
 
 AUTO_CLASSES = (
@@ -235,16 +236,27 @@ def check_output(out: str | Path) -> Path:
 
 @torch.no_grad()
 def save(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, out: str | Path, card: Mapping[str, object] | None = None
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    out: str | Path,
+    card: Mapping[str, object] | None = None,
+    *,
+    push_to_hub: str | None = None,
 ) -> Path:
     """Write a folder that reloads exactly, compare before it gets its name, and return it.
 
     Weights take the type that they were stored in (`config.dtype`). What changed in the layers goes to config.json and
-    is derived from the model itself. card: what was done with which data, written to compression.json.
+    is derived from the model itself. card: what was done with which data (None: what compress.compress noted),
+    written to compression.json, of which README.md is made (compress.card). push_to_hub: name that the folder is
+    uploaded as when it is written; a repository that is new is private.
+    Raises ValueError for a name, a network or a token that the upload cannot work with, before anything is written.
     Raises RuntimeError if the reloaded model differs in a single logit, and OSError where it cannot be written (a full
     disk); in both cases nothing is left.
     """
     out = check_output(out)
+    if push_to_hub:
+        hub.check(push_to_hub)
+    card = getattr(model, "compression", {}) if card is None else card
     partial = out.absolute().parent / f".{out.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     dtype = stored_type(model)
@@ -261,7 +273,8 @@ def save(
             shutil.copy(file, partial)
         streams = offload.store_of(stored) is not None
         note = {"reloaded": "block by block, not by transformers alone"} if streams else {}
-        (partial / "compression.json").write_text(json.dumps(dict(card or {}) | note, indent=1), encoding="utf-8")
+        (partial / "compression.json").write_text(json.dumps(dict(card) | note, indent=1), encoding="utf-8")
+        write_card(partial)
         del stored
         _compare(partial, reference, streams)
         if out.exists():
@@ -271,6 +284,8 @@ def save(
         raise OSError(f"{out} cannot be written: {str(error).splitlines()[0]}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    if push_to_hub:
+        hub.push(out, push_to_hub)
     return out
 
 

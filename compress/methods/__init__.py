@@ -13,6 +13,12 @@ def methods() -> dict[str, Callable]:
     return {m.name: import_module(f"{__name__}.{m.name}").compress for m in iter_modules(__path__)}
 
 
+def quantizes(method: str) -> bool:
+    """Whether a method stores weights in few bits."""
+    known = methods()
+    return method in known and "bits" in inspect.signature(known[method]).parameters
+
+
 def check(method: str, options: Collection[str], fixed: Collection[str] = ()) -> None:
     """Raise ValueError for a method that is unknown, or an option that is not among its own, but for `fixed` ones."""
     known = methods()
