@@ -1,6 +1,5 @@
 """The command line: parse, call, print. Results go to stdout, everything else to stderr."""
 
-import json
 import sys
 import warnings
 from pathlib import Path
@@ -10,17 +9,20 @@ import click
 from transmeter import commands
 from transmeter import config as defaults
 from transmeter.batch import commands as scale
+from transmeter.document import document
+from transmeter.model_options import machine_options, push_option, resume_option, tokens_option
 from transmeter.options import (
-    BYTES,
     Group,
     Ordered,
     check_parent,
     convert,
     in_order,
+    json_option,
     listen,
     listing,
     quiet,
     seed_option,
+    shape_options,
     tell,
     user_cache,
     weighted,
@@ -28,27 +30,6 @@ from transmeter.options import (
 
 EXPORTS = ("compressed-tensors", "torchao", "torchao-dynamic", "onnx")
 TOKENS = 100_000  # that perplexity is measured on
-tokens_option = click.option("--tokens", default=20_000, show_default=True, type=click.IntRange(1))
-
-resume_option = click.option("--resume", is_flag=True, help="Go on with a run of the same options that was stopped.")
-
-
-def machine_options(command):
-    """What a compression runs on."""
-    for option in (
-        click.option(
-            "--memory", type=BYTES, help="What may be used, such as 2GB; beyond it the model streams. Default: all."
-        ),
-        click.option(
-            "--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Sequences run at once."
-        ),
-        click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"])),
-        click.option(
-            "--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, or auto: all GPUs and the memory."
-        ),
-    ):
-        command = option(command)
-    return command
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -95,7 +76,10 @@ for command in own:
 @seed_option
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder for what is reused. Default: user cache.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the data set.")
-def calibrate(model, targets, candidates, by, weights, protect, held_out, pack, tokens, seed, cache, out) -> None:
+@json_option
+def calibrate(
+    model, targets, candidates, by, weights, protect, held_out, pack, tokens, seed, cache, out, as_json
+) -> None:
     """Choose calibration texts for MODEL by how close candidates come to the targets in the model's own states.
 
     TEXTS: .txt (documents separated by blank lines), .csv, .csv.gz, .parquet, .jsonl with a column text (or messages,
@@ -108,11 +92,11 @@ def calibrate(model, targets, candidates, by, weights, protect, held_out, pack, 
     """
     from compress import calibration, models, overlap
     from compress.texts import read_texts
-    from transmeter import data, ranking, show
+    from transmeter import data, ranking, show, specs
 
     quiet()
     models.check_output(out)
-    pools, wanted = _named(candidates), _named(targets)
+    pools, wanted = specs.paths(candidates), specs.paths(targets)
     by = by or ("measure" if targets else "uniform")
     shares = weighted(weights, wanted)
     tokenizer = models.skeleton(model)[1]
@@ -142,24 +126,19 @@ def calibrate(model, targets, candidates, by, weights, protect, held_out, pack, 
     )
     about = {"model": model, "targets": {n: str(p) for n, p in wanted.items()}, "by": by, "tokens": tokens}
     calibration.save(chosen, tokenizer, out, about | {"seed": seed, "protect": protect, "scores": scores})
-    for found in rankings[-len(wanted) :] if by == "measure" else ():
+    last = rankings[-len(wanted) :] if by == "measure" else []
+    for found in last:
         found.save(out / ("ranking.json" if len(wanted) == 1 else f"ranking-{found.target}.json"))
-        click.echo(show.text(found, "table"), nl=False)
     drawn = calibration.parts(chosen)
     if sum(part.tokens for part in drawn) < 0.95 * tokens:
         warnings.warn(f"the texts drawn hold fewer than {tokens} tokens", stacklevel=2)
+    if as_json:
+        click.echo(document({"out": out, "by": by, "parts": drawn, "scores": scores, "rankings": last}), nl=False)
+        return
+    for found in last:
+        click.echo(show.text(found, "table"), nl=False)
     for part in drawn:
         click.echo(f"{out}: {part.tokens} tokens in {part.texts} texts of {part.name} ({part.share:.0%})")
-
-
-def _named(values: tuple[str, ...]) -> dict[str, Path]:
-    """NAME=PATH or PATH as paths by name. Raises ValueError for two of one name."""
-    from transmeter.specs import parse
-
-    paths = dict(parse(value)[:2] for value in values)
-    if len(paths) < len(values):
-        raise ValueError("two texts have the same name: name them apart as NAME=TEXTS")
-    return paths
 
 
 @main.command(cls=Ordered)
@@ -173,6 +152,8 @@ def _named(values: tuple[str, ...]) -> dict[str, Path]:
 @click.option("--metric", help="As in evaluate.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the model.")
 @resume_option
+@push_option
+@json_option
 @machine_options
 @click.pass_context
 def compress(
@@ -191,23 +172,30 @@ def compress(
     dtype,
     batch_size,
     memory,
+    repo,
+    as_json,
 ) -> None:
     """Make MODEL smaller and write a folder that reloads exactly.
 
     Example: transmeter compress MODEL --method kprune --set ratio=0.5 --calibration DIR --out small
     """
     from compress.methods import methods as known
+    from compress.recipe import Recipe, Step
 
-    steps = in_order(ctx.meta["order"], known())
+    quiet()
+    steps = [Step(name, given) for name, _, given in in_order(ctx.meta["order"], known())]
     machine = (device, dtype, batch_size, memory)
-    _compress(model, steps, calibration, out, tokens, seed, file, metric, machine, resume)
+    recipe = Recipe(model, steps, out, calibration, tokens, seed, file, metric)
+    _compress(recipe, machine, resume, repo, as_json)
 
 
 @main.command()
 @click.argument("recipe", type=click.Path(dir_okay=False, path_type=Path))
 @resume_option
+@push_option
+@json_option
 @machine_options
-def run(recipe, resume, device, dtype, batch_size, memory) -> None:
+def run(recipe, resume, device, dtype, batch_size, memory, repo, as_json) -> None:
     """Compress as RECIPE says, a YAML file: model, calibration, steps, out; perhaps tokens, seed, data, metric.
 
     Every step has a method and its options. Paths are relative to the file.
@@ -217,38 +205,54 @@ def run(recipe, resume, device, dtype, batch_size, memory) -> None:
     from compress import recipe as recipes
     from compress.methods import methods as known
 
-    r = recipes.read(recipe, known())
-    steps = [(step.method, known()[step.method], step.settings) for step in r.steps]
+    quiet()
     machine = (device, dtype, batch_size, memory)
-    _compress(r.model, steps, r.calibration, r.out, r.tokens, r.seed, r.data, r.metric, machine, resume)
+    _compress(recipes.read(recipe, known()), machine, resume, repo, as_json)
 
 
-def _compress(model, steps, calibration, out, tokens, seed, file, metric, machine, resume) -> None:
-    """What compress and run have in common. steps: (method, function, its settings)."""
+def _compress(recipe, machine, resume, repo, as_json) -> None:
+    """What compress and run have in common."""
     import torch
 
-    from compress import evaluate, job, models
+    from compress import evaluate, hub, job, models
+    from compress.methods import methods as known
 
-    quiet()
     device, dtype, batch_size, memory = machine
-    models.check_output(out)
+    models.check_output(recipe.out)
+    if repo:
+        hub.check(repo)
     try:
         job.run(
-            model,
-            [job.Step(name, convert(function, given, job.SHARED)) for name, function, given in steps],
-            calibration,
-            out,
-            tokens=tokens,
-            seed=seed,
+            recipe.model,
+            [job.Step(s.method, convert(known()[s.method], s.settings, job.SHARED)) for s in recipe.steps],
+            recipe.calibration,
+            recipe.out,
+            tokens=recipe.tokens,
+            seed=recipe.seed,
             machine=job.Machine(device, getattr(torch, dtype), batch_size, memory),
-            exam=evaluate.exam(model, file, metric, TOKENS) if file else None,
+            exam=evaluate.exam(recipe.model, recipe.data, recipe.metric, TOKENS) if recipe.data else None,
             resume=resume,
             tell=tell,
         )
     except KeyboardInterrupt:
         tell("stopped: the same command with --resume goes on from the last finished step")
         sys.exit(130)
-    click.echo(f"{out}: {models.bytes_of(model) or 0:,} -> {models.bytes_of(out):,} bytes, reloaded with equal logits")
+    size = models.bytes_of(recipe.out)
+    _written(recipe.model, recipe.out, size, "reloaded with equal logits", repo, as_json)
+
+
+def _written(model, out, size, checked, repo, as_json) -> None:
+    """What compress, run and export end with: the folder, its size before and after, and where it was uploaded to."""
+    from compress import hub, models
+
+    before, address = models.bytes_of(model), hub.push(out, repo) if repo else None
+    if as_json:
+        found = {"model": model, "out": out, "bytes_before": before, "bytes": size, "checked": checked}
+        click.echo(document(found | {"uploaded": address}), nl=False)
+        return
+    click.echo(f"{out}: {before or 0:,} -> {size:,} bytes, {checked}")
+    if address:
+        click.echo(f"{out}: uploaded to {address}")
 
 
 @main.command(cls=Ordered)
@@ -261,10 +265,25 @@ def _compress(model, steps, calibration, out, tokens, seed, file, metric, machin
 @click.option("--data", "file", required=True, type=click.Path(path_type=Path), help="TEXTS, or a labelled table.")
 @click.option("--metric", help="As in evaluate.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder, new or of a stopped sweep.")
+@json_option
 @machine_options
 @click.pass_context
 def sweep(
-    ctx, model, methods, settings, calibration, tokens, seed, file, metric, out, device, dtype, batch_size, memory
+    ctx,
+    model,
+    methods,
+    settings,
+    calibration,
+    tokens,
+    seed,
+    file,
+    metric,
+    out,
+    device,
+    dtype,
+    batch_size,
+    memory,
+    as_json,
 ) -> None:
     """Compress MODEL by every method and value, and draw what is reached at which size.
 
@@ -293,7 +312,7 @@ def sweep(
         machine=job.Machine(device, getattr(torch, dtype), batch_size, memory),
         tell=tell,
     )
-    click.echo(show.sweep(found), nl=False)
+    click.echo(document(found) if as_json else show.sweep(found), nl=False)
 
 
 @main.command()
@@ -310,7 +329,7 @@ def sweep(
 )
 @click.option("--energy", is_flag=True, help="Estimate the energy of a forward (codecarbon).")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write result.json.")
-@click.option("--format", "shape", default="table", show_default=True, type=click.Choice(["table", "json"]))
+@shape_options("table", "json")
 def evaluate(models, baseline, file, metric, tokens, energy, out, shape) -> None:
     """A metric with its 95 % interval, size, FLOPs, latency, peak memory and what it took to make MODEL...
 
@@ -326,17 +345,19 @@ def evaluate(models, baseline, file, metric, tokens, energy, out, shape) -> None
     quiet()
     check_parent(out)
     found = measure.report(models, baseline, measure.exam(models[0], file, metric, tokens), energy)
-    text = json.dumps(found if len(found) > 1 else found[0], indent=1)
+    text = document(found if len(found) > 1 else found[0])
     if out:
-        out.write_text(text + "\n", encoding="utf-8")
-    click.echo(show.evaluations(found) if shape == "table" else text, nl=shape == "json")
+        out.write_text(text, encoding="utf-8")
+    click.echo(text if shape == "json" else show.evaluations(found), nl=False)
 
 
 @main.command()
 @click.argument("model")
 @click.option("--format", "shape", required=True, type=click.Choice(EXPORTS))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder.")
-def export(model, shape, out) -> None:
+@push_option
+@json_option
+def export(model, shape, out, repo, as_json) -> None:
     """Write MODEL in a format that other tools read, and compare what a new process reads there.
 
     compressed-tensors: quantized models, for plain transformers and vLLM. torchao: weights in 8 bits; torchao-dynamic:
@@ -345,12 +366,14 @@ def export(model, shape, out) -> None:
     Example: transmeter export small --format onnx --out exported
     """
     from compress import export as exports
-    from compress import models
+    from compress import hub
 
     quiet()
+    if repo:
+        hub.check(repo)
     exports.export(model, shape, out)
     size = sum(f.stat().st_size for f in out.iterdir() if f.name.startswith("model"))
-    click.echo(f"{out}: {models.bytes_of(model) or 0:,} -> {size:,} bytes as {shape}, reread in a new process")
+    _written(model, out, size, f"as {shape}, reread in a new process", repo, as_json)
 
 
 @main.command()
@@ -369,7 +392,8 @@ def report(inputs, out) -> None:
 
 
 @main.command("methods")
-def list_methods() -> None:
+@json_option
+def list_methods(as_json) -> None:
     """The compression methods with their options.
 
     Example: transmeter methods
@@ -377,7 +401,8 @@ def list_methods() -> None:
     from compress.job import SHARED
     from compress.methods import methods
 
-    listing(methods(), SHARED)
+    quiet()
+    listing(methods(), SHARED, as_json)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from compress import draw, hub, job, models
+from compress.card import GIVEN
 from compress.methods import check
 from compress.structure import context
 from compress.texts import MAX_LENGTH, Text, batches, cut
@@ -59,7 +60,7 @@ def compress(
         sequences, used = draw.draw(str(calibration), net, tokenizer, tokens, seed, lambda: net)
     else:
         sequences = cut(tokenizer, calibration or [], tokens, context(net, MAX_LENGTH), seed)
-        used = {"texts": "texts given in Python", "tokens": sum(map(len, sequences)), "seed": seed}
+        used = {"texts": GIVEN, "tokens": sum(map(len, sequences)), "seed": seed}
         if calibration is not None and not sequences:
             raise ValueError("calibration holds no text of two tokens or more: give longer texts")
     data = [{k: v.to(net.device) for k, v in b.items()} for b in batches(tokenizer, sequences, batch_size)]

@@ -32,6 +32,7 @@ HEADS = {
     "ForTokenClassification": ("AutoModelForTokenClassification", "token-classification"),
     "ForQuestionAnswering": ("AutoModelForQuestionAnswering", "question-answering"),
 }
+GIVEN = "texts given in Python"  # in the place of a file's name
 QUANTIZED = ("compressed-tensors", "torchao", "torchao-dynamic")  # formats of export that round weights
 
 
@@ -40,7 +41,12 @@ def write_card(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     file = next(f for f in (folder / "export.json", folder / "compression.json") if f.exists())
     record = json.loads(file.read_text(encoding="utf-8"))
-    (folder / FILE).write_text(f"---\n{_front(record, config)}---\n\n{_body(record, config)}", encoding="utf-8")
+    (folder / FILE).write_text(render(record, config), encoding="utf-8")
+
+
+def render(record: Record, config: Record) -> str:
+    """The card of what compression.json or export.json says, and the model's config."""
+    return f"---\n{_front(record, config)}---\n\n{_body(record, config)}"
 
 
 def commands(record: Record) -> list[str]:
@@ -272,7 +278,7 @@ def _sets(record: Record) -> list[str]:
     for part in used.get("parts", [used] if used else []):
         drawn = part.get("provenance")
         found += [p["name"] for p in drawn["parts"]] if drawn else [_stem(part["texts"])]
-    return [n for n in dict.fromkeys(found) if n not in ("self", "random")]
+    return [n for n in dict.fromkeys(found) if n not in ("self", "random", GIVEN)]
 
 
 def _stem(path: str) -> str:

@@ -1,21 +1,23 @@
 """The commands that need transmeter alone: rank, validate, transfer, scorers."""
 
-import json
 import warnings
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from transmeter.document import document
 from transmeter.options import (
     SECONDS,
     check_parent,
     compared,
     convert,
+    json_option,
     listing,
     quiet,
     refuse_same_file,
     seed_option,
+    shape_options,
     tell,
     user_cache,
     warn_of_same_file,
@@ -37,7 +39,7 @@ METRICS = ("balanced_accuracy", "accuracy")
 @click.option("--metric", default="balanced_accuracy", show_default=True, type=click.Choice(METRICS))
 @seed_option
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write ranking.json.")
-@click.option("--format", "shape", default="table", show_default=True, type=click.Choice(["table", "json", "csv"]))
+@shape_options("table", "json", "csv")
 def rank(
     target,
     sources,
@@ -101,8 +103,9 @@ def rank(
 @click.option("--metric", type=click.Choice(METRICS), help="Default: that of --ranking, else balanced_accuracy.")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Other than the ranking's.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write truth.json.")
+@json_option
 def validate(
-    target, sources, label, cache, key, match, encoder, ranked, shots, repeats, steps, metric, seed, out
+    target, sources, label, cache, key, match, encoder, ranked, shots, repeats, steps, metric, seed, out, as_json
 ) -> None:
     """Measure what every SOURCE truly brings to TARGET by full transfer, and check a ranking against it.
 
@@ -157,7 +160,11 @@ def validate(
     gains = [row.gain for row in rows if row.gain]
     true_gains = [(a.gain_pp, a.error_pp) for a in true.sources]
     honesty = agreement.honesty(gains, *zip(*true_gains)) if gains else None
-    click.echo(show.truth_text(true, predicted, order, honesty), nl=False)
+    if as_json:
+        known = {"predicted": predicted, "agreement": order, "honesty": honesty}
+        click.echo(document({**asdict(true), **known}), nl=False)
+    else:
+        click.echo(show.truth_text(true, predicted, order, honesty), nl=False)
 
 
 @click.command()
@@ -169,7 +176,7 @@ def validate(
 @click.option("--metric", default="balanced_accuracy", show_default=True, type=click.Choice(METRICS))
 @seed_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the model.")
-@click.option("--format", "shape", default="table", show_default=True, type=click.Choice(["table", "json"]))
+@shape_options("table", "json")
 def transfer(target, sources, label, cache, key, match, encoder, predict, repeats, metric, seed, out, shape) -> None:
     """Train a classifier for TARGET that starts from SOURCE, check it on held-out rows, and save it.
 
@@ -200,13 +207,13 @@ def transfer(target, sources, label, cache, key, match, encoder, predict, repeat
     data.write_json(asdict(check), out / "transfer.json")
     if rows is not None:
         classifier.predictions(rows).to_csv(out / "predictions.csv", index=False)
-    text = json.dumps(asdict(check), indent=1) + "\n" if shape == "json" else show.check_text(check)
-    click.echo(text, nl=False)
+    click.echo(document(check) if shape == "json" else show.check_text(check), nl=False)
     tell(f"{out}: {classifier.learner_}" + (f", {len(rows)} predictions" if predict else ""))
 
 
 @click.command()
-def scorers() -> None:
+@json_option
+def scorers(as_json) -> None:
     """The scorers with their options.
 
     Example: transmeter scorers
@@ -214,4 +221,4 @@ def scorers() -> None:
     from transmeter.ranking import SHARED
     from transmeter.scorers import scorers as known
 
-    listing(known(), SHARED)
+    listing(known(), SHARED, as_json)

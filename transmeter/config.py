@@ -45,5 +45,6 @@ def _section(path: Path, name: str, section: object, group: click.Group) -> dict
             raise ValueError(f"{path}: '{key}' is no option of {name} to set here{guess}: give {', '.join(known)}")
         if options[option].multiple and not isinstance(value, list):
             raise ValueError(f"{path}: {key} of {name} may repeat: give a list")
-        defaults[str(options[option].name)] = value
+        chosen = options[option]
+        defaults[str(chosen.name)] = chosen.flag_value if value is True and chosen.is_flag else value
     return defaults

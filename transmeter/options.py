@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from transmeter.document import document
 from transmeter.suggest import did_you_mean
 
 PACKAGES = ("transmeter", "compress")  # whose loggers --quiet and --verbose set
@@ -71,6 +72,16 @@ def tell(message: str) -> None:
 SECONDS = Seconds()
 BYTES = Bytes()
 seed_option = click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of every random draw.")
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
+
+
+def shape_options(*shapes: str) -> Callable[[Callable], Callable]:
+    """--format with one of `shapes`, the first by default, and --json."""
+    wide = click.option("--format", "shape", default=shapes[0], show_default=True, type=click.Choice(shapes))
+    short = click.option("--json", "shape", flag_value="json", help="The same as --format json.")
+    return lambda command: short(wide(command))  # in this order: click 8.2 takes the last one's default
 
 
 class Group(click.Group):
@@ -236,14 +247,23 @@ def in_order(order: list[tuple[str, str]], known: dict[str, Callable]) -> list[t
     return [(name, function, tuple(given)) for name, function, given in found]
 
 
-def listing(functions: dict[str, Callable], fixed: tuple[str, ...]) -> None:
+def listing(functions: dict[str, Callable], fixed: tuple[str, ...], as_json: bool) -> None:
     """Print the functions with what they are and their options, but for the `fixed` ones."""
-    for name, function in functions.items():
-        line = (sys.modules[function.__module__].__doc__ or "").split("\n\n")[0].replace("\n", " ")
-        click.echo(f"{name}: {line}")
-        for option in keyword_options(function):
-            if option.name not in fixed:
-                click.echo(f"    --set {option.name}={option.default}")
+    found = [
+        {
+            "name": name,
+            "about": (sys.modules[function.__module__].__doc__ or "").split("\n\n")[0].replace("\n", " "),
+            "options": {o.name: o.default for o in keyword_options(function) if o.name not in fixed},
+        }
+        for name, function in functions.items()
+    ]
+    if as_json:
+        click.echo(document(found), nl=False)
+        return
+    for one in found:
+        click.echo(f"{one['name']}: {one['about']}")
+        for option, default in one["options"].items():
+            click.echo(f"    --set {option}={default}")
 
 
 def quiet() -> None:

@@ -2,13 +2,13 @@
 
 import csv
 import io
-import json
 from dataclasses import asdict
 
 from rich.console import Console
 from rich.table import Table as Grid
 
 from transmeter.agreement import Honesty, Order
+from transmeter.document import document
 from transmeter.heldout import Check
 from transmeter.ranking import Ranking, Row
 from transmeter.truth import Truth
@@ -17,7 +17,7 @@ from transmeter.truth import Truth
 def text(ranking: Ranking, shape: str) -> str:
     """The ranking as `shape`: table, json or csv; ends with a line break."""
     if shape == "json":
-        return json.dumps(asdict(ranking), indent=1, allow_nan=False) + "\n"
+        return document(ranking)
     rows = [asdict(row) for row in ranking.rows]
     matched = {row["source"]: [m for m in row.pop("matches") or [] if m["how"] == "meaning"] for row in rows}
     out = io.StringIO()

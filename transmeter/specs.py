@@ -1,6 +1,7 @@
 """How a file is named on the command line: [NAME=]PATH[::LABEL_COLUMN]."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 _ENDINGS = re.compile(r"(\.csv|\.tsv|\.parquet|\.arff|\.txt|\.jsonl|\.npz)?(\.gz)?$", re.IGNORECASE)
@@ -18,3 +19,11 @@ def parse(spec: str) -> tuple[str, Path, str | None]:
 def stem(path: str) -> str:
     """What a file is called where no name is given."""
     return _ENDINGS.sub("", Path(path).name)
+
+
+def paths(values: Sequence[str]) -> dict[str, Path]:
+    """Texts given as NAME=PATH or PATH by name. Raises ValueError for two of one name."""
+    found = dict(parse(value)[:2] for value in values)
+    if len(found) < len(values):
+        raise ValueError("two texts have the same name: name them apart as NAME=TEXTS")
+    return found

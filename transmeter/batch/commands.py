@@ -1,7 +1,6 @@
 """The commands of batch scoring: batch, results, status."""
 
 import csv
-import json
 import os
 import sys
 import warnings
@@ -9,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from transmeter.options import BYTES, SECONDS, check_parent, user_cache
+from transmeter.document import document
+from transmeter.options import BYTES, SECONDS, check_parent, json_option, shape_options, user_cache
 
 METRICS = ("balanced_accuracy", "accuracy")
 FAILED = 3  # exit code of a run that ended with failed pairs
@@ -38,8 +38,23 @@ BASE, FACTOR = 500e6, 6.0  # bytes of a worker, and those a byte of the tables t
 @click.option("--dry-run", is_flag=True, help="List the pairs and what they would take; score nothing.")
 @click.option("--log", type=click.Path(dir_okay=False, path_type=Path), help="Append what happens as JSON lines.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder for what is reused. Default: user cache.")
+@json_option
 def batch(
-    job, store, retry, dry_run, log, cache, allow_outside, engine, address, host, workers, timeout, memory, **given
+    job,
+    store,
+    retry,
+    dry_run,
+    log,
+    cache,
+    allow_outside,
+    engine,
+    address,
+    host,
+    workers,
+    timeout,
+    memory,
+    as_json,
+    **given,
 ):
     """Score every (target, source, scorer) of JOB, a YAML file, into a store; what is there is not scored again.
 
@@ -66,7 +81,7 @@ def batch(
         raise ValueError("--address is of a cluster: give --engine dask or --engine ray with it")
     machine = run.Machine(engine, workers, address, host, timeout, memory)
     if dry_run:
-        return _survey(store, plan, workers)
+        return _survey(store, plan, workers, as_json)
     try:
         with watch.Watch(log) as seen:
             counts = run.run(store, plan, machine, retry, seen.tell)
@@ -77,7 +92,11 @@ def batch(
         warnings.warn(watch.printable(said), stacklevel=2)
     done = counts["before"] + counts["done"]
     failed = f", {counts['failed']} failed (--retry-failed tries them again)" if counts["failed"] else ""
-    click.echo(f"{store}: {done} of {counts['total']} pairs, {counts['done']} of them new{failed}")
+    if as_json:
+        found = {"store": store, "total": counts["total"], "done": done, "new": counts["done"]}
+        click.echo(document(found | {"failed": counts["failed"]}), nl=False)
+    else:
+        click.echo(f"{store}: {done} of {counts['total']} pairs, {counts['done']} of them new{failed}")
     if counts["failed"]:
         sys.exit(FAILED)
 
@@ -106,7 +125,7 @@ def plan_of(path, given, inside, cache):
     return run.Plan(found, targets, sources, job.options(found, lines), cache.absolute())
 
 
-def _survey(path, plan, workers):
+def _survey(path, plan, workers, as_json):
     """Print the pairs, and on stderr what the open ones would take."""
     from transmeter.batch import run, store, watch
 
@@ -115,16 +134,24 @@ def _survey(path, plan, workers):
         with store.reading(path) as db:
             sql = "SELECT scorer, avg(seconds) FROM results WHERE status = 'done' GROUP BY scorer"
             timed = dict(store.query(db, sql)[1])
+    heads, rows = ("target", "source", "scorer", "status"), []
     writer = csv.writer(sys.stdout)
-    writer.writerow(["target", "source", "scorer", "status"])
+    if not as_json:
+        writer.writerow(heads)
     pairs = seconds = 0
     for row in run.survey(path, plan):
-        writer.writerow(row)
+        if as_json:
+            rows.append(dict(zip(heads, row)))
+        else:
+            writer.writerow(row)
         if row[3] == "open":
             pairs += 1
             seconds += timed.get(row[2], PER_PAIR[row[2] == "transmeter"])
     sizes = sorted(Path(s.partition("::")[0]).stat().st_size for s in plan.sources.values())
     memory = workers * (BASE + FACTOR * sum(sizes[-run.CHUNK :]))
+    if as_json:
+        about = {"pairs": rows, "open": pairs, "seconds": seconds / workers, "workers": workers, "bytes": memory}
+        click.echo(document(about), nl=False)
     how = "as timed in the store" if timed else "a guess before any pair was timed"
     click.echo(
         f"{pairs} pairs are open: about {watch.duration(seconds / workers)} on {workers} workers ({how}),"
@@ -137,7 +164,7 @@ def _survey(path, plan, workers):
 @click.argument("file", metavar="STORE", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--target", help="Only pairs of this target.")
 @click.option("--sql", metavar="QUERY", help="One SELECT instead, over results and the other tables; cannot write.")
-@click.option("--format", "shape", default="csv", show_default=True, type=click.Choice(["csv", "json", "parquet"]))
+@shape_options("csv", "json", "parquet")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write. Default: stdout.")
 def results(file, target, sql, shape, out) -> None:
     """Print what a batch found: target, source, scorer, score, gain_pp and its interval, verdict, status, error.
@@ -172,14 +199,15 @@ def _write(columns, rows, shape, out):
                 writer.writerow(columns)
                 writer.writerows(rows)
             else:
-                file.write(json.dumps([dict(zip(columns, row)) for row in rows], indent=1, default=bytes.hex) + "\n")
+                file.write(document([dict(zip(columns, row)) for row in rows]))
     if partial:
         partial.rename(out)
 
 
 @click.command()
 @click.argument("file", metavar="STORE", type=click.Path(dir_okay=False, path_type=Path))
-def status(file) -> None:
+@json_option
+def status(file, as_json) -> None:
     """Print how far the batch that writes STORE has come: pairs done, failed and open, pace, leaders.
 
     Example: transmeter status results.db
@@ -187,4 +215,5 @@ def status(file) -> None:
     from transmeter.batch import store, watch
 
     with store.reading(file) as db:
-        click.echo(watch.status(db), nl=False)
+        found = watch.state(db)
+    click.echo(document(found) if as_json else watch.status(found), nl=False)

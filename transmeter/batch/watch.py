@@ -3,8 +3,10 @@
 import json
 import sqlite3
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -99,32 +101,43 @@ def duration(seconds: float | None) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
-def status(db: sqlite3.Connection) -> str:
-    """The state of a store, with the last run's pace; ends with a line break."""
+def state(db: sqlite3.Connection) -> dict[str, Any]:
+    """The state of a store: pairs by status, the last run and its pace, reasons of failure, leaders."""
     counts = dict(store.query(db, "SELECT status, count(*) FROM results GROUP BY status")[1])
-    done, failed, left = (counts.get(name, 0) for name in ("done", "failed", "open"))
-    lines = [f"{done} done, {failed} failed, {left} open"]
-    names = "id, began, beat, ended, how, host, pid, engine, workers, open"
-    last = next(store.query(db, f"SELECT {names} FROM runs ORDER BY id DESC LIMIT 1")[1], None)
+    found: dict[str, Any] = {name: counts.get(name, 0) for name in ("done", "failed", "open")}
+    names = ("began", "beat", "ended", "how", "host", "pid", "engine", "workers")
+    last = next(store.query(db, f"SELECT {', '.join(names)} FROM runs ORDER BY id DESC LIMIT 1")[1], None)
+    found["run"] = dict(zip(names, last)) if last else None
     if last:
-        _, began, beat, ended, how, host, pid, engine, workers, _ = last
-        scored = next(store.query(db, "SELECT count(*) FROM pairs WHERE at >= ?", (began,))[1])[0]
-        rate = scored / max((ended or beat) - began, 1e-9)
-        if ended:
-            state = f"ended {duration(time.time() - ended)} ago: {printable(how)}"
-        else:
-            state = f"last result {duration(time.time() - beat)} ago"
-            state += f", {duration(left / rate)} left" if scored else ""
-        lines.append(
-            f"run on {host} (process {pid}, {engine}, {workers} workers): {state}; {60 * rate:.0f} pairs a minute"
-        )
+        run = found["run"]
+        run["pairs"] = next(store.query(db, "SELECT count(*) FROM pairs WHERE at >= ?", (run["began"],))[1])[0]
+        run["pairs_a_second"] = run["pairs"] / max((run["ended"] or run["beat"]) - run["began"], 1e-9)
     reasons = "SELECT error, count(*) FROM results WHERE status = 'failed' GROUP BY error ORDER BY 2 DESC LIMIT 5"
-    lines += [f"{count} failed: {printable(error)}" for error, count in store.query(db, reasons)[1]]
+    found["errors"] = [{"error": error, "pairs": count} for error, count in store.query(db, reasons)[1]]
     leaders = (
         "SELECT target, scorer, source, max(score), gain_pp, verdict FROM results WHERE status = 'done'"
         f" GROUP BY target, scorer ORDER BY target, scorer LIMIT {LEADERS}"
     )
-    for target, scorer, source, score, gain, verdict in store.query(db, leaders)[1]:
-        told = f"{gain:+.1f} points, {verdict}" if gain is not None else f"{score:.4g}"
-        lines.append(f"{printable(target)}, {scorer}: {printable(source)} leads ({told})")
+    heads = ("target", "scorer", "source", "score", "gain_pp", "verdict")
+    return found | {"leaders": [dict(zip(heads, row)) for row in store.query(db, leaders)[1]]}
+
+
+def status(found: Mapping[str, Any]) -> str:
+    """What `state` gives, for people; ends with a line break."""
+    lines = [f"{found['done']} done, {found['failed']} failed, {found['open']} open"]
+    if run := found["run"]:
+        rate = run["pairs_a_second"]
+        if run["ended"]:
+            now = f"ended {duration(time.time() - run['ended'])} ago: {printable(run['how'])}"
+        else:
+            now = f"last result {duration(time.time() - run['beat'])} ago"
+            now += f", {duration(found['open'] / rate)} left" if run["pairs"] else ""
+        who = f"process {run['pid']}, {run['engine']}, {run['workers']} workers"
+        lines.append(f"run on {run['host']} ({who}): {now}; {60 * rate:.0f} pairs a minute")
+    lines += [f"{e['pairs']} failed: {printable(e['error'])}" for e in found["errors"]]
+    for row in found["leaders"]:
+        gain = row["gain_pp"]
+        told = f"{gain:+.1f} points, {row['verdict']}" if gain is not None else f"{row['score']:.4g}"
+        names = [printable(row[k]) for k in ("target", "scorer", "source")]
+        lines.append(f"{names[0]}, {names[1]}: {names[2]} leads ({told})")
     return "\n".join(lines) + "\n"
