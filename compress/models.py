@@ -13,7 +13,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from compress import hub, layers, modeling, offload, walk
 from compress.card import write_card
@@ -206,7 +206,7 @@ def config_of(source: str | Path) -> dict:
             raise ValueError(f"{file} is not a model's config: it holds no JSON object")
         return config
     try:
-        return AutoConfig.from_pretrained(str(source)).to_dict()
+        return PretrainedConfig.get_config_dict(str(source))[0]  # as it is written: what `save` made asks for code
     except (OSError, ValueError):
         guess = absent(Path(source)).partition("does not exist")[2]
         message = (

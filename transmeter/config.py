@@ -46,5 +46,6 @@ def _section(path: Path, name: str, section: object, group: click.Group) -> dict
         if options[option].multiple and not isinstance(value, list):
             raise ValueError(f"{path}: {key} of {name} may repeat: give a list")
         chosen = options[option]
-        defaults[str(chosen.name)] = chosen.flag_value if value is True and chosen.is_flag else value
+        names_value = chosen.is_flag and not chosen.is_bool_flag  # --json, which is a value of --format
+        defaults[str(chosen.name)] = chosen.flag_value if names_value and value is True else value
     return defaults
