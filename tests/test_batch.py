@@ -341,6 +341,8 @@ def test_a_dry_run_lists_pairs_and_writes_nothing(tmp_path, cache):
     batch(path, cache, "--scorer", "source_size")
     found = batch(path, cache, "--scorer", "source_size", "--dry-run")
     assert found.stdout.count(",done") == 3 and "0 pairs are open" in found.stderr
+    found = batch(path, cache, "--scorer", "source_size", "--seed", 1, "--match", "name", "--dry-run")
+    assert found.stdout.count(",open") == 3 and "3 pairs are open" in found.stderr
 
 
 def test_results_in_every_format_and_by_target(tmp_path, cache):

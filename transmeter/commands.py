@@ -36,7 +36,9 @@ METRICS = ("balanced_accuracy", "accuracy")
 @click.option("--budget", type=SECONDS, help="Time after which no new round begins, such as 60s or 2m.")
 @click.option("--scorer", default="transmeter", show_default=True, help="See: transmeter scorers.")
 @click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Option of the scorer.")
-@click.option("--metric", default="balanced_accuracy", show_default=True, type=click.Choice(METRICS))
+@click.option(
+    "--metric", default="balanced_accuracy", show_default=True, type=click.Choice(METRICS), help="That gains are of."
+)
 @seed_option
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write ranking.json.")
 @shape_options("table", "json", "csv")
@@ -173,7 +175,9 @@ def validate(
     "--predict", type=click.Path(path_type=Path), metavar="FILE", help="Rows to predict, with TARGET's columns."
 )
 @click.option("--repeats", type=click.IntRange(2), help="Of the check on held-out rows. Default: 10 of 5 folds.")
-@click.option("--metric", default="balanced_accuracy", show_default=True, type=click.Choice(METRICS))
+@click.option(
+    "--metric", default="balanced_accuracy", show_default=True, type=click.Choice(METRICS), help="That gains are of."
+)
 @seed_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the model.")
 @shape_options("table", "json")

@@ -6,8 +6,9 @@ import click
 
 from transmeter.options import BYTES
 
-tokens_option = click.option("--tokens", default=20_000, show_default=True, type=click.IntRange(1))
-
+tokens_option = click.option(
+    "--tokens", default=20_000, show_default=True, type=click.IntRange(1), help="Of calibration."
+)
 resume_option = click.option("--resume", is_flag=True, help="Go on with a run of the same options that was stopped.")
 push_option = click.option(
     "--push-to-hub", "repo", metavar="REPO", help="Upload the folder too, as [USER/]REPO; what is new there is private."
@@ -23,7 +24,13 @@ def machine_options(command: Callable) -> Callable:
         click.option(
             "--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Sequences run at once."
         ),
-        click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"])),
+        click.option(
+            "--dtype",
+            default="float32",
+            show_default=True,
+            type=click.Choice(["float32", "bfloat16"]),
+            help="That it computes in.",
+        ),
         click.option(
             "--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, or auto: all GPUs and the memory."
         ),

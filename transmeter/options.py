@@ -129,7 +129,13 @@ def compared(command: Callable) -> Callable:
         click.option(
             "--encoder", metavar="PATH", help="Transformers encoder of texts and column names (TF-IDF, n-grams)."
         ),
-        click.option("--match", default="meaning", show_default=True, type=click.Choice(["meaning", "name"])),
+        click.option(
+            "--match",
+            default="meaning",
+            show_default=True,
+            type=click.Choice(["meaning", "name"]),
+            help="How columns of target and source find each other.",
+        ),
         click.option("--key", metavar="COLUMN", help="Keys of the rows: what a row is about. Sources may have it too."),
         click.option(
             "--cache", type=click.Path(path_type=Path), help="Folder for what is reused. Default: user cache."
