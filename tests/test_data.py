@@ -206,8 +206,9 @@ def test_words_for_missing_are_labels_in_the_label_column_and_missing_elsewhere(
     assert found.features["flag"].isna().sum() == 1
 
 
-def test_two_columns_of_one_name_are_refused(tmp_path):
-    (tmp_path / "a.csv").write_text("a ,a,label\n1,2,x\n3,4,y\n")
+@pytest.mark.parametrize("head", ["a,a,label", "a ,a,label"])
+def test_two_columns_of_one_name_are_refused(head, tmp_path):
+    (tmp_path / "a.csv").write_text(f"{head}\n1,2,x\n3,4,y\n")
     with pytest.raises(ValueError, match="two columns called 'a'"):
         data.load(str(tmp_path / "a.csv"))
 

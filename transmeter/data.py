@@ -106,17 +106,22 @@ def from_frame(
         frame = frame.iloc[_drawn(frame[column].notna().to_numpy(), MAX_ROWS, seed=0)]
     keys = frame[key] if key in frame.columns else None
     found = table(name, frame.drop(columns=[column] if keys is None else [column, key]), frame[column], keys)
-    kinds = [pd.api.types.is_float_dtype(found.features[c]) for c in found.columns]
+    numbers = len(numeric_columns(found.features))
     labelled = f"{int((found.codes >= 0).sum())} labelled by '{column}' as {listed(pd.Index(found.classes))}"
     LOG.info(
         "%s: %d rows, %s; %d numeric columns, %d others",
         name,
         len(found),
         labelled,
-        sum(kinds),
-        len(kinds) - sum(kinds),
+        numbers,
+        len(found.columns) - numbers,
     )
     return found
+
+
+def numeric_columns(features: pd.DataFrame) -> list[str]:
+    """Names of the columns of numbers; by type alone, since tables of hidden states have thousands."""
+    return [str(c) for c, kind in zip(features.columns, features.dtypes) if kind.kind == "f"]
 
 
 @dataclass(frozen=True)
@@ -208,7 +213,7 @@ def conform(name: str, features: pd.DataFrame, numeric: Sequence[str], categoric
 def rows_like(known: Table, name: str, frame: pd.DataFrame) -> pd.DataFrame:
     """The feature columns of `known` in another data frame, whose other columns are left out. Raises ValueError as
     `conform`."""
-    numeric = [c for c in known.columns if pd.api.types.is_float_dtype(known.features[c])]
+    numeric = numeric_columns(known.features)
     found = conform(name, frame, numeric, [c for c in known.columns if c not in numeric])
     return found[known.columns]
 
