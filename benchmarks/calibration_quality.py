@@ -152,7 +152,7 @@ def budgets(rows: pd.DataFrame, score: pd.Series) -> list[dict[str, object]]:
             cases = agreement(group, score)
             own = group[group.set == OWN].groupby("target").quality.mean()
             figures = cases[["spearman", "spread", "pick", "best", "median"]].mean().to_dict()
-            found.append({"part": part, "method": method, "tokens": tokens, "own": own.mean(), **figures})
+            found.append({"part": part, "method": method, "tokens": int(tokens), "own": own.mean(), **figures})
     return found
 
 
