@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from transmeter.files import FORMATS, listed, read
+from transmeter.files import listed, read
 from transmeter.specs import parse
-from transmeter.suggest import absent, did_you_mean
+from transmeter.suggest import did_you_mean
 
 LOG = logging.getLogger(__name__)
 LARGEST = 1e100  # squares of what is larger overflow
@@ -130,29 +130,6 @@ class Unusable:
 
     name: str
     reason: str
-
-
-def load_all(specs: Sequence[str], label: str | None = None, key: str | None = None) -> list[Table | Unusable]:
-    """`load` every source; what a file holds may make it `Unusable`, so that one bad file does not end the run.
-
-    Sources without the column `label` may have their labels in 'label', sources without `key` no keys.
-
-    Raises ValueError for a path that does not exist and for two sources of one name.
-    """
-    names = [parse(s)[0] for s in specs]
-    for spec, name in zip(specs, names):
-        path = parse(spec)[1]
-        if not path.exists():
-            raise ValueError(f"{absent(path)}: give {FORMATS}")
-        if names.count(name) > 1:
-            raise ValueError(f"two sources are called '{name}': name them apart as NAME=PATH")
-    found: list[Table | Unusable] = []
-    for spec, name in zip(specs, names):
-        try:
-            found.append(load(spec, label, strict=False, key=key))
-        except ValueError as error:
-            found.append(Unusable(name, str(error)))
-    return found
 
 
 def table(
