@@ -14,7 +14,7 @@ from compress import evaluate
 DATA = Path(__file__).resolve().parent.parent / "data"
 MODEL, TEXTS = str(DATA / "mixlm"), DATA / "text"
 CANDIDATES = ("code", "drama", "math", "novels", "web")
-TOKENS = 1000
+TOKENS = 800
 
 with TemporaryDirectory() as folder:
     # 1. Draw calibration texts by how close they come to a sample of the task; at random: equal shares of everything.
