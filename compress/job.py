@@ -96,7 +96,7 @@ def run(
             tell(why)
     if stream:
         memory.give_back()
-    _check(work, _fingerprint(model, sequences, steps, seed, machine))
+    _check(work, _fingerprint(model, sequences, steps, seed, machine, exam))
     scratch = work / "scratch"
     shutil.rmtree(scratch, ignore_errors=True)  # of a killed run
     scratch.mkdir()
@@ -279,7 +279,12 @@ def apply(
 
 
 def _fingerprint(
-    model: str, sequences: Sequence[Sequence[int]], steps: Sequence[Step], seed: int, machine: Machine
+    model: str,
+    sequences: Sequence[Sequence[int]],
+    steps: Sequence[Step],
+    seed: int,
+    machine: Machine,
+    exam: Exam | None,
 ) -> dict[str, object]:
     """What a resumed run must have in common with the one that it goes on with."""
     return {
@@ -290,6 +295,7 @@ def _fingerprint(
         "device": machine.device,
         "dtype": str(machine.dtype),
         "batch_size": machine.batch_size,
+        "data": exam and exam.about(),
     }
 
 

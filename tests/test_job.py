@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from conftest import DATA
 
 from cli import main
-from compress import job, models, progress
+from compress import evaluate, job, models, progress
 from compress.methods import kprune
 
 TEXTS = DATA / "text/math_sample.txt"
@@ -60,6 +60,9 @@ def test_a_stopped_run_goes_on_to_the_same_weights(finished, tmp_path, monkeypat
         job.run(model, steps(0.4), TEXTS, tmp_path / "m", tokens=600, resume=True)
     with pytest.raises(ValueError, match="begun with other texts: give the same"):
         job.run(model, steps(), TEXTS, tmp_path / "m", tokens=500, resume=True)
+    other = evaluate.exam(model, TEXTS, None, 100)
+    with pytest.raises(ValueError, match=r"begun with other data \(None, now .*math_sample"):
+        job.run(model, steps(), TEXTS, tmp_path / "m", tokens=600, exam=other, resume=True)
     measured, calls = kprune._knowledge, []
     monkeypatch.setattr(kprune, "_knowledge", lambda *a: calls.append(1) or measured(*a))
     job.run(model, steps(), TEXTS, tmp_path / "m", tokens=600, resume=True)
