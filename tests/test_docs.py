@@ -6,6 +6,7 @@ prints. A block with a title is the file of that name. Other blocks (`console`) 
 
 import contextlib
 import io
+import os
 import re
 import shlex
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from test_mistakes import MISTAKES
 
 import cli
 from compress.methods import methods
@@ -70,6 +72,11 @@ def test_every_method_and_scorer_has_its_section():
     assert set(re.findall(r"^## (\w+)$", there, re.MULTILINE)) == set(scorers())
 
 
+def test_the_messages_of_the_likely_mistakes_are_told():
+    told = (DOCS / "mistakes.md").read_text(encoding="utf-8")
+    assert not [message for _, message in MISTAKES.values() if message not in told]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_block_does_as_the_page_says(page, tmp_path, monkeypatch):
     text = page.read_text(encoding="utf-8")
@@ -114,14 +121,19 @@ def _run(command: str) -> str:
         found = CliRunner().invoke(cli.main, words[1:])
         assert found.exit_code == 0, f"{command}\n{found.output}"
         return found.stdout
-    said = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    said = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=300, env=os.environ | {"PATH": path}
+    )
     assert said.returncode == 0, f"{command}\n{said.stdout}{said.stderr}"
     return said.stdout
 
 
 def _agree(shown: str, printed: str) -> bool:
     """Equal but for white space, what `...` stands for, and the last digit of decimals: processors round differently."""
-    words = (".*?" if w == "..." else f"({NUMBER.pattern})".join(map(re.escape, NUMBER.split(w))) for w in shown.split())
+    words = (
+        ".*?" if w == "..." else f"({NUMBER.pattern})".join(map(re.escape, NUMBER.split(w))) for w in shown.split()
+    )
     found = re.fullmatch(r"\s+".join(words), printed.strip(), re.DOTALL)
     pairs = zip(NUMBER.findall(shown), found.groups()) if found else ()
     return bool(found) and all(abs(float(a) - float(b)) < 1.5 * 10.0 ** -len(a.split(".")[1]) for a, b in pairs)
