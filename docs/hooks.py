@@ -24,7 +24,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Point to the drawings where they are in the site, and put in the commands."""
+    """Point to the drawings in the site, put in the commands, and keep folded options out of the table of contents."""
+    markdown = re.sub(r"^    ::: .+$", "\\g<0>\n        options: {show_root_toc_entry: false}", markdown, flags=re.M)
     return markdown.replace(DRAWINGS, "results/").replace("<!-- commands -->", _commands())
 
 

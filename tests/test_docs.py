@@ -32,37 +32,34 @@ METHOD_PAGES = ("pruning", "quantization", "other-methods")
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The built pages, and what mkdocs said."""
+    """The built pages by file name. A warning fails the build."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert said.returncode == 0, said.stderr
-    return {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.html")}, said.stderr
+    return {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.html")}
 
 
 def test_the_site_builds_without_a_warning(site):
-    pages, said = site
-    assert "WARNING" not in said and "ERROR" not in said
-    assert {path.stem for path in PAGES} <= {name.removesuffix(".html") for name in pages}
+    assert {f"{path.stem}.html" for path in PAGES} <= set(site)
 
 
 def test_a_reader_needs_no_network(site):
-    for name, text in site[0].items():
+    for name, text in site.items():
         loaded = re.findall(r'<(?:script|img|iframe|source)[^>]+src="?(https?:)?//', text)
         loaded += re.findall(r'<link(?![^>]+rel="?canonical)[^>]+href="?(https?:)?//', text)
         assert not loaded, name
 
 
 def test_equations_are_mathml_and_the_reference_shows_what_is_public(site):
-    pages = site[0]
-    assert all("<math" in pages[f"{name}.html"] for name in (*METHOD_PAGES, "scorers", "reading-scores"))
-    assert not [name for name, text in pages.items() if 'class="arithmatex">\\' in text]
+    assert all("<math" in site[f"{name}.html"] for name in (*METHOD_PAGES, "scorers", "reading-scores"))
+    assert not [name for name, text in site.items() if re.search(r'class="arithmatex">\\|<m[a-z]+>[^<]*\\', text)]
     public = ("transmeter.rank", "transmeter.Ranking", "transmeter.Ranking.to_frame", "transmeter.Ranking.plot")
     public += ("transmeter.TransferClassifier", "transmeter.TransferClassifier.fit", "transmeter.ranking.load")
     for name in (*public, "compress.compress", "compress.load", "compress.save"):
-        assert f'id="{name}"' in pages["api.html"], name
+        assert f'id="{name}"' in site["api.html"], name
     for name in cli.main.commands:
-        assert f"transmeter {name}" in pages["commands.html"], name
+        assert f"transmeter {name}" in site["commands.html"], name
 
 
 def test_every_method_and_scorer_has_its_section():
@@ -130,7 +127,7 @@ def _run(command: str) -> str:
 
 
 def _agree(shown: str, printed: str) -> bool:
-    """Equal but for white space, what `...` stands for, and the last digit of decimals: processors round differently."""
+    """Equal but for white space, what `...` stands for, and the last digit of decimals, as processors round."""
     words = (
         ".*?" if w == "..." else f"({NUMBER.pattern})".join(map(re.escape, NUMBER.split(w))) for w in shown.split()
     )
