@@ -25,7 +25,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Point to the drawings in the site, put in the commands, and keep folded options out of the table of contents."""
-    markdown = re.sub(r"^    ::: .+$", "\\g<0>\n        options: {show_root_toc_entry: false}", markdown, flags=re.M)
+    markdown = re.sub(r"^    ::: .+$", "\\g<0>\n        options: {heading_level: 4}", markdown, flags=re.M)
     return markdown.replace(DRAWINGS, "results/").replace("<!-- commands -->", _commands())
 
 
