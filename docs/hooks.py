@@ -4,7 +4,7 @@ import html
 import re
 from pathlib import Path
 
-import click
+from click.testing import CliRunner
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -13,7 +13,7 @@ from mkdocs.structure.pages import Page
 import cli
 
 DRAWINGS = "../benchmarks/results/"  # as the pages name them, so that they show on a code host too
-WIDTH = 88  # of a command's help
+WIDTH = 74  # of a command's help
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -40,14 +40,10 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
 
 def _commands() -> str:
     """The help of every command, as it prints it."""
-    group = cli.main
-    named = [name for names in group.SECTIONS.values() for name in names if name in group.commands]
-    found = [f"## transmeter\n\n{_help(group, 'transmeter')}"]
-    for name in dict.fromkeys([*named, *sorted(group.commands)]):
-        found.append(f"## transmeter {name}\n\n{_help(group.commands[name], f'transmeter {name}')}")
+    named = [name for names in cli.main.SECTIONS.values() for name in names if name in cli.main.commands]
+    found = []
+    for name in ("", *dict.fromkeys([*named, *sorted(cli.main.commands)])):
+        words = [*name.split(), "--help"]
+        printed = CliRunner().invoke(cli.main, words, prog_name="transmeter", terminal_width=WIDTH).output
+        found.append(f"## transmeter {name}\n\n```text\n{printed}```")
     return "\n\n".join(found)
-
-
-def _help(command: click.Command, name: str) -> str:
-    with click.Context(command, info_name=name, terminal_width=WIDTH) as context:
-        return f"```text\n{command.get_help(context)}\n```"

@@ -40,6 +40,12 @@ def site(tmp_path_factory):
     return {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.html")}
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """The user's application folder, the same for all pages, as a reader has one."""
+    return tmp_path_factory.mktemp("app")
+
+
 def test_the_site_builds_without_a_warning(site):
     assert {f"{path.stem}.html" for path in PAGES} <= set(site)
 
@@ -75,7 +81,20 @@ def test_the_messages_of_the_likely_mistakes_are_told():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_block_does_as_the_page_says(page, tmp_path, monkeypatch):
+def test_commands_that_are_not_run_are_real(page):
+    """In the text, and in `console` blocks: the command and its options exist."""
+    text = page.read_text(encoding="utf-8")
+    blocks = "".join(code for kind, _, code in BLOCK.findall(text) if kind == "console")
+    lines = re.findall(r"`transmeter ([^`]+)`", BLOCK.sub("", text)) + re.findall(r"^transmeter (.+)$", blocks, re.M)
+    for words in map(str.split, lines):
+        command = cli.main if words[0].startswith("-") else cli.main.commands.get(words[0])
+        assert command or words[0] == "...", words
+        known = {o for p in (command or cli.main).params for o in p.opts} | {"--help"}
+        assert {w for w in words if w.startswith("--")} <= known, words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_does_as_the_page_says(page, cache, tmp_path, monkeypatch):
     text = page.read_text(encoding="utf-8")
     found = [(m.start(), m.end(), *m.groups()) for m in BLOCK.finditer(text)]
     if not any(kind in ("sh", "python") for _, _, kind, _, _ in found):
@@ -83,7 +102,7 @@ def test_every_block_does_as_the_page_says(page, tmp_path, monkeypatch):
     _clone(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr("click.get_app_dir", lambda name: str(tmp_path / "app"))
+    monkeypatch.setattr("click.get_app_dir", lambda name: str(cache))
     names: dict[str, object] = {"__name__": page.stem}
     before, printed = 0, ""
     for start, end, kind, title, code in found:
