@@ -6,7 +6,7 @@ TEXTS = data/text
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test
+.PHONY: demo docs test
 
 demo: .venv/installed
 	rm -rf demo && mkdir demo
@@ -26,6 +26,10 @@ test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q -n 2
+
+docs: .venv/installed
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -110,14 +110,15 @@ def _usable(scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def chosen(model: nn.Module, embeddings: bool, head: bool) -> list[str]:
-    """Paths of what is quantized: linear layers of the blocks; all embeddings; linear layers outside the blocks.
+    """Paths of what is quantized: linear layers of the blocks; all embeddings; linear layers outside the blocks. Layers
+    that pruning has left without a weight stay.
 
     Raises ValueError for a model that is quantized already, and where an embedding is its head but only one is wanted.
     """
     refuse_changed(model, (layers.PackedLinear, layers.PackedEmbedding))
     inner, found = blocks_path(model) + ".", []
     for path, module in model.named_modules():
-        if isinstance(module, nn.Linear) and (path.startswith(inner) or head):
+        if isinstance(module, nn.Linear) and module.weight.numel() and (path.startswith(inner) or head):
             found.append(path)
         elif type(module) is nn.Embedding and embeddings:
             found.append(path)

@@ -178,11 +178,14 @@ def refuse_changed(model: nn.Module, kinds: tuple[type, ...]) -> None:
 
 
 def block_linears(model: nn.Module, block: int) -> Iterator[tuple[str, nn.Linear]]:
-    """Path and module of every linear layer of one block. Raises ValueError where they are quantized."""
+    """Path and module of every linear layer of one block, but for those that pruning has left without a weight.
+
+    Raises ValueError where they are quantized.
+    """
     path = f"{blocks_path(model)}.{block}"
     refuse_changed(model.get_submodule(path), (layers.PackedLinear,))
     for name, module in model.get_submodule(path).named_modules(prefix=path):
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and module.weight.numel():
             yield name, module
 
 

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from compress.layers import Exits
+from compress.layers import Exits, PackedLinear
 from compress.offload import refuse
 from compress.progress import Progress
-from compress.structure import block_linears, blocks_path, refuse_changed
+from compress.structure import blocks_path, refuse_changed
 from compress.walk import Batch, frozen, row_weights, run, track
 
 T = TypeVar("T")
@@ -165,10 +165,10 @@ def _schedule(number: int, total: int) -> float:
 def require_trainable(model: nn.Module, method: str) -> None:
     """Raise ValueError for a model that `method` cannot train: it streams, has exits, is quantized, or in float16."""
     refuse(model, f"{method} trains all weights at once")
-    refuse_changed(model, (Exits,))
+    refuse_changed(model, (Exits, PackedLinear))
     for block in range(model.config.num_hidden_layers):
-        if not any(block_linears(model, block)):
-            path = f"{blocks_path(model)}.{block}"
+        path = f"{blocks_path(model)}.{block}"
+        if not any(isinstance(m, nn.Linear) for m in model.get_submodule(path).modules()):
             raise ValueError(f"{path} has no plain linear layer that {method} could train: put quantization behind it")
     if model.dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"{method} cannot train weights of {model.dtype}: give --dtype float32 or bfloat16")

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from compress import modeling, models
-from compress.methods import awq, gptq, round_to_nearest, smoothquant
+from compress import modeling, models, structure
+from compress.methods import awq, gptq, methods, round_to_nearest, smoothquant
 from compress.progress import Progress
 from compress.quantization import Grid, smoothing
 from compress.texts import batches, cut
@@ -240,6 +240,18 @@ def test_a_layer_without_inputs_or_with_few(encoder, calibration):
         small = method.compress(encoder, few, group=16)
         with torch.no_grad():
             assert small(**calibration[0]).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["round_to_nearest", "gptq", "awq", "smoothquant", "kmeans", "mixed", "vector"])
+def test_sublayers_that_pruning_has_emptied_are_left(name, encoder, calibration):
+    pruned = copy.deepcopy(encoder)
+    sublayers = structure.sublayers(pruned)
+    for sublayer in (sublayers[0], sublayers[3]):  # attention of the first block, neurons of the second
+        structure.remove(pruned, sublayer, torch.zeros(sublayer.units, dtype=torch.bool))
+    options = {} if name in ("smoothquant", "kmeans") else {"bits": 4} if name == "vector" else {"group": 16}
+    small = methods()[name](pruned, calibration, **options)
+    with torch.no_grad():
+        assert small(**calibration[0]).logits.isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ PACKAGES = ("transmeter", "compress")
 FOLDERS = (*PACKAGES, "tests", "examples", "data", "docs", "benchmarks", ".ci")
 FILES = (
     *("cli.py", "pyproject.toml", "README.md", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE"),
-    *("Makefile", "constraints.txt", ".pre-commit-config.yaml"),
+    *("Makefile", "constraints.txt", "mkdocs.yml", ".pre-commit-config.yaml"),
 )
 
 

@@ -1,9 +1,7 @@
 """The pure functions of the rival scorers against independent computations, and what each scorer promises alone."""
 
 import itertools
-import re
 import time
-from pathlib import Path
 
 import numpy as np
 import ot
@@ -273,11 +271,3 @@ def test_short_finetune_keeps_to_its_budget():
     found = short_finetune.score(sources, target, repeats=1000, steps=10, seconds=0.3)
     assert 0.2 < time.perf_counter() - begin < 10 and len(found) == 2
     assert len(short_finetune.score(sources, target, repeats=2, steps=10, seconds=1e-9)) == 2  # one round at least
-
-
-def test_the_example_of_the_readme_is_the_file():
-    root = Path(__file__).resolve().parent.parent
-    example = re.search(
-        r"```python\n(\"\"\"Shared.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.DOTALL
-    )[1]
-    assert example == (root / "transmeter/scorers/shared_columns.py").read_text(encoding="utf-8")

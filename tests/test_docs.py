@@ -1,0 +1,154 @@
+"""The documentation: it builds without a warning and without the network, and every block on its pages does as it says.
+
+On a page, `sh` and `python` blocks run in order, in the root of a clone; a `text` block right behind one is what it
+prints. A block with a title is the file of that name. Other blocks (`console`) are not run.
+"""
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from test_mistakes import MISTAKES
+
+import cli
+from compress.methods import methods
+from transmeter.scorers import scorers
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+NUMBER = re.compile(r"[-+]?\d+\.\d+")
+METHOD_PAGES = ("pruning", "quantization", "other-methods")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The built pages by file name. A warning fails the build."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert said.returncode == 0, said.stderr
+    return {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.html")}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """The user's application folder, the same for all pages, as a reader has one."""
+    return tmp_path_factory.mktemp("app")
+
+
+def test_the_site_builds_without_a_warning(site):
+    assert {f"{path.stem}.html" for path in PAGES} <= set(site)
+
+
+def test_a_reader_needs_no_network(site):
+    for name, text in site.items():
+        loaded = re.findall(r'<(?:script|img|iframe|source)[^>]+src="?(https?:)?//', text)
+        loaded += re.findall(r'<link(?![^>]+rel="?canonical)[^>]+href="?(https?:)?//', text)
+        assert not loaded, name
+
+
+def test_equations_are_mathml_and_the_reference_shows_what_is_public(site):
+    assert all("<math" in site[f"{name}.html"] for name in (*METHOD_PAGES, "scorers", "reading-scores"))
+    assert not [name for name, text in site.items() if re.search(r'class="arithmatex">\\|<m[a-z]+>[^<]*\\', text)]
+    public = ("transmeter.rank", "transmeter.Ranking", "transmeter.Ranking.to_frame", "transmeter.Ranking.plot")
+    public += ("transmeter.TransferClassifier", "transmeter.TransferClassifier.fit", "transmeter.ranking.load")
+    for name in (*public, "compress.compress", "compress.load", "compress.save"):
+        assert f'id="{name}"' in site["api.html"], name
+    for name in cli.main.commands:
+        assert f"transmeter {name}" in site["commands.html"], name
+
+
+def test_every_method_and_scorer_has_its_section():
+    there = "".join((DOCS / f"{name}.md").read_text(encoding="utf-8") for name in METHOD_PAGES)
+    assert set(re.findall(r"^## (\w+)$", there, re.MULTILINE)) == set(methods())
+    there = (DOCS / "scorers.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^## (\w+)$", there, re.MULTILINE)) == set(scorers())
+
+
+def test_the_messages_of_the_likely_mistakes_are_told():
+    told = (DOCS / "mistakes.md").read_text(encoding="utf-8")
+    assert not [message for _, message in MISTAKES.values() if message not in told]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_that_are_not_run_are_real(page):
+    """In the text, and in `console` blocks: the command and its options exist."""
+    text = page.read_text(encoding="utf-8")
+    blocks = "".join(code for kind, _, code in BLOCK.findall(text) if kind == "console")
+    lines = re.findall(r"`transmeter ([^`]+)`", BLOCK.sub("", text)) + re.findall(r"^transmeter (.+)$", blocks, re.M)
+    for words in map(str.split, lines):
+        command = cli.main if words[0].startswith("-") else cli.main.commands.get(words[0])
+        assert command or words[0] == "...", words
+        known = {o for p in (command or cli.main).params for o in p.opts} | {"--help"}
+        assert {w for w in words if w.startswith("--")} <= known, words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_does_as_the_page_says(page, cache, tmp_path, monkeypatch):
+    text = page.read_text(encoding="utf-8")
+    found = [(m.start(), m.end(), *m.groups()) for m in BLOCK.finditer(text)]
+    if not any(kind in ("sh", "python") for _, _, kind, _, _ in found):
+        pytest.skip("nothing to run")
+    _clone(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("click.get_app_dir", lambda name: str(cache))
+    names: dict[str, object] = {"__name__": page.stem}
+    before, printed = 0, ""
+    for start, end, kind, title, code in found:
+        line = text.count("\n", 0, start) + 1
+        if title:
+            Path(title).parent.mkdir(parents=True, exist_ok=True)
+            Path(title).write_text(code, encoding="utf-8")
+        elif kind == "sh":
+            printed = "".join(_run(command) for command in code.replace("\\\n", " ").splitlines() if command.strip())
+        elif kind == "python":
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                exec(compile("\n" * line + code, page, "exec"), names)
+            printed = out.getvalue()
+        elif kind == "text" and not text[before:start].strip():
+            assert _agree(code, printed), f"{page.name}, line {line}: printed was\n{printed}"
+        before = end
+
+
+def _clone(folder: Path) -> None:
+    for name in ("transmeter", "compress", "tests", "data", "cli.py", "pyproject.toml"):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, folder)
+
+
+def _run(command: str) -> str:
+    """What a line of a shell prints; transmeter in this process, since importing torch anew takes seconds."""
+    words = shlex.split(command, comments=True)
+    if words[:1] == ["transmeter"]:
+        found = CliRunner().invoke(cli.main, words[1:])
+        assert found.exit_code == 0, f"{command}\n{found.output}"
+        return found.stdout
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    said = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=300, env=os.environ | {"PATH": path}
+    )
+    assert said.returncode == 0, f"{command}\n{said.stdout}{said.stderr}"
+    return said.stdout
+
+
+def _agree(shown: str, printed: str) -> bool:
+    """Equal but for white space, what `...` stands for, and the last digit of decimals, as processors round."""
+    words = (
+        ".*?" if w == "..." else f"({NUMBER.pattern})".join(map(re.escape, NUMBER.split(w))) for w in shown.split()
+    )
+    found = re.fullmatch(r"\s+".join(words), printed.strip(), re.DOTALL)
+    pairs = zip(NUMBER.findall(shown), found.groups()) if found else ()
+    return bool(found) and all(abs(float(a) - float(b)) < 1.5 * 10.0 ** -len(a.split(".")[1]) for a, b in pairs)
