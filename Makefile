@@ -5,6 +5,7 @@ TABLES = data/tabular
 TEXTS = data/text
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
+export NO_MKDOCS_2_WARNING = 1
 
 .PHONY: demo docs test
 
