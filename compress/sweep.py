@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from compress import front, job
+from compress import front, job, picture
 from compress.evaluate import Exam
 from compress.job import Machine, Step
 
@@ -73,7 +73,9 @@ def run(
         row["front"] = (p.size, p.quality) in best
     found = about | {"before": kept[0]["before"], "area": front.area(points), "areas": areas, "rows": rows}
     _write(out / "sweep.json", found)
-    front.draw(points, exam.metric, out / "front.svg")
+    models = [front.measured(r["method"], r["after"], exam.metric) for r in kept]
+    drawn = front.chart([front.measured(front.DENSE, kept[0]["before"], exam.metric), *models], exam.metric)
+    (out / "front.svg").write_text(picture.svg(drawn, alt=f"{exam.metric} by size"), encoding="utf-8")
     return found
 
 

@@ -1,42 +1,78 @@
-"""A ranking as a picture and as HTML, for notebooks."""
+"""Rankings as pictures, and as HTML for notebooks."""
 
 import html as markup
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from matplotlib import pyplot as plt
+import altair as alt
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from transmeter.ranking import Ranking
 
 # colour and marker: apart for every kind of colour vision (Okabe & Ito 2008), and in grey
-VERDICTS = {"helps": ("#0072B2", "^"), "no evidence": ("#767676", "o"), "hurts": ("#D55E00", "v")}
+VERDICTS = {
+    "helps": ("#0072B2", "triangle-up"),
+    "no evidence": ("#767676", "circle"),
+    "hurts": ("#D55E00", "triangle-down"),
+}
+INK, BAND = "#1a1a1a", "#f0f0f0"
+MIDDLE = "#f7f7f7"  # of a scale of colours
+LABELLED = 400  # cells of a heat map beyond which figures in them could not be read
 SHOWN = {"gain_pp": "{:+.1f}", "ci_low": "{:+.1f}", "ci_high": "{:+.1f}", "p_negative": "{:.2f}", "score": "{:.4g}"}
 
 
-def draw(ranking: "Ranking", ax: "Axes | None" = None) -> "Axes":
-    """The sources from top to bottom, gains in percentage points with 95 % intervals, or plain scores; the axes."""
-    rows = [row for row in ranking.rows if row.error is None]
-    if ax is None:
-        ax = plt.subplots(figsize=(7, 1.2 + 0.35 * len(rows)), layout="constrained")[1]
-    gains = any(row.gain for row in rows)
-    for place, row in enumerate(rows):
-        colour, marker = VERDICTS.get(row.verdict or "", ("black", "o"))
-        label = row.verdict if row.verdict not in ax.get_legend_handles_labels()[1] else None
-        gain, value = row.gain, row.score or 0.0
-        if gain:
-            value = gain.mean
-            ax.plot([gain.low, gain.high], [place, place], color=colour, linewidth=2)
-        ax.plot(value, place, marker, color=colour, markersize=8, label=label)
-    ax.set_yticks(range(len(rows)), [row.source.replace("$", r"\$") for row in rows])  # $ would begin a formula
-    ax.set_ylim(len(rows) - 0.5, -0.5)
+def dots(ranking: "Ranking", most: int | None = None) -> alt.LayerChart:
+    """The sources (the first `most`) from top to bottom: gains in percentage points with 95 % intervals, or scores.
+
+    Every other tie group has a shade behind it.
+    """
+    scored = [row for row in ranking.rows if row.error is None][:most]
+    gains = any(row.gain for row in scored)
+    values: list[dict[str, object]] = []
+    for row in scored:
+        first = not values or values[-1]["group"] != row.tie_group
+        gain = row.gain
+        values.append({"source": row.source, "group": row.tie_group, "verdict": row.verdict or ""})
+        values[-1] |= {"tie": f"tie {row.tie_group}" if first else "", "value": gain.mean if gain else row.score}
+        values[-1] |= {"low": gain.low, "high": gain.high} if gain else {}
+    title = f"gain in {ranking.metric}, percentage points (95 %)" if gains else f"score by {ranking.scorer}"
+    y = alt.Y("source:N", sort=[v["source"] for v in values], title=None, axis=alt.Axis(ticks=False, labelLimit=130, labelPadding=6))
+    x = alt.X("value:Q", title=title.replace("_", " "), scale=alt.Scale(zero=gains), axis=alt.Axis(tickCount=5))
+    known = [v for v in VERDICTS if any(row.verdict == v for row in scored)]
+    colours, shapes = ([VERDICTS[v][i] for v in known] for i in (0, 1))
+    legend = alt.Legend(title=None, orient="top") if gains else None
+    colour = alt.Color("verdict:N", scale=alt.Scale(domain=known, range=colours), legend=legend)
+    shape = alt.Shape("verdict:N", scale=alt.Scale(domain=known, range=shapes), legend=legend)
+    if not gains:
+        colour, shape = alt.value(VERDICTS["helps"][0]), alt.value("circle")
+    base = alt.Chart().encode(y=y)
+    layers = [base.transform_filter("datum.group % 2 == 0").mark_rect(color=BAND)]
     if gains:
-        ax.axvline(0, color="black", linewidth=0.8)
-        ax.legend()
-    ax.set_xlabel(f"gain in {ranking.metric}, percentage points (95 %)" if gains else f"score by {ranking.scorer}")
-    ax.set_title(f"sources for {ranking.target}".replace("$", r"\$"))
-    return ax
+        layers.append(alt.Chart().mark_rule(color=INK).encode(x=alt.datum(0)))
+        layers.append(base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q"), x2="high:Q", color=colour))
+    layers.append(base.mark_point(filled=True, size=70, opacity=1).encode(x=x, color=colour, shape=shape))
+    tie = base.mark_text(align="left", dx=5, color=INK).encode(x=alt.value("width"), text="tie:N")
+    return alt.layer(*layers, tie, data=alt.Data(values=values)).properties(width=200, height=alt.Step(19))
+
+
+def heat(
+    cells: Sequence[Mapping[str, Any]], rows: Sequence[str], columns: Sequence[str], title: str, signed: bool
+) -> alt.LayerChart:
+    """A map of `cells` (row, column, value, label): signed values from orange over grey to blue, others from grey."""
+    largest = max((abs(c["value"]) for c in cells), default=0.0) or 1.0
+    low, colours = (-largest, [VERDICTS["hurts"][0], MIDDLE]) if signed else (0.0, [MIDDLE])
+    scale = alt.Scale(domain=[low, *([0.0] if signed else []), largest], range=[*colours, VERDICTS["helps"][0]])
+    legend = alt.Legend(title=title, orient="bottom", direction="horizontal", gradientLength=140, titleLimit=320)
+    base = alt.Chart(alt.Data(values=list(cells))).encode(
+        x=alt.X("column:N", sort=list(columns), title=None, axis=alt.Axis(orient="top", labelAngle=-45, labelLimit=140)),
+        y=alt.Y("row:N", sort=list(rows), title=None, axis=alt.Axis(labelLimit=130)),
+    )
+    found = [base.mark_rect().encode(color=alt.Color("value:Q", scale=scale, legend=legend))]
+    if len(cells) <= LABELLED:
+        on = alt.condition(alt.datum.value > 0.8 * largest, alt.value("#ffffff"), alt.value("#000000"))
+        found.append(base.mark_text(fontSize=9).encode(text="label:N", color=on))
+    step = 34 if len(cells) <= LABELLED else 14
+    return alt.layer(*found).properties(width=alt.Step(step), height=alt.Step(19 if step > 20 else 14))
 
 
 def html(ranking: "Ranking") -> str:

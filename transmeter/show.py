@@ -10,7 +10,7 @@ from rich.table import Table as Grid
 
 from transmeter.agreement import Honesty, Order
 from transmeter.heldout import Check
-from transmeter.ranking import Ranking, Row
+from transmeter.ranking import NESTED, Ranking, Row
 from transmeter.truth import Truth
 
 
@@ -22,7 +22,7 @@ def text(ranking: Ranking, shape: str) -> str:
     matched = {row["source"]: [m for m in row.pop("matches") or [] if m["how"] == "meaning"] for row in rows}
     out = io.StringIO()
     if shape == "csv":
-        writer = csv.DictWriter(out, [f for f in rows[0] if f != "evidence"], extrasaction="ignore")
+        writer = csv.DictWriter(out, [f for f in rows[0] if f not in NESTED], extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
         return out.getvalue()
