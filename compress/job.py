@@ -64,15 +64,16 @@ def run(
     machine: Machine = Machine(),  # noqa: B008, it is frozen
     exam: Exam | None = None,
     resume: bool = False,
+    command: str | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> dict[str, object]:
     """Compress `model` and write the folder `out`; returns the card that lies in it as compression.json.
 
     texts: as compress.draw.parse takes it, None where no step looks at any; tokens: drawn from what has no budget of
-    its own; exam: what the model is measured on before the first and after every
-    step. Finished steps lie beside `out` until it is complete; resume goes on from them. tell: is given a line on the
-    memory that it takes before the work, and one a step on what came of it. Raises ValueError for what is not to be
-    read or written or does not fit, or when an unfinished run was another one.
+    its own; exam: what the model is measured on before the first and after every step. Finished steps lie beside `out`
+    until it is complete; resume goes on from them. command: the line that asked for it, for the card; tell: is given a
+    line on the memory that it takes before the work, and one a step on what came of it. Raises ValueError for what is
+    not to be read or written or does not fit, or when an unfinished run was another one.
     """
     models.check_output(out)
     check_steps(steps, texts is not None)
@@ -103,7 +104,8 @@ def run(
     try:
         load = partial(models.load, device=machine.device, dtype=machine.dtype, stream=stream, scratch=scratch)
         net, card = _run(load, model, tokenizer, cpu, steps, seed, work, exam, tell)
-        card |= {"calibration": used, "device": machine.device, "dtype": str(machine.dtype).removeprefix("torch.")}
+        card |= {"command": command, "calibration": used, "device": machine.device}
+        card |= {"dtype": str(machine.dtype).removeprefix("torch.")}
         if machine.device == "auto":
             accelerate.hooks.remove_hook_from_submodules(net)
         memory.trim()

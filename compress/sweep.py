@@ -38,6 +38,7 @@ def run(
     tokens: int,
     seed: int,
     machine: Machine,
+    command: str | None = None,
     tell: Callable[[str], None],
 ) -> dict[str, object]:
     """Compress `model` by every step, each into a folder of its own in `out`, and write sweep.json and front.svg there.
@@ -53,7 +54,16 @@ def run(
         folder = out / name(step)
         try:
             card = _card(folder) or job.run(
-                model, [step], texts, folder, tokens=tokens, seed=seed, machine=machine, exam=exam, resume=True
+                model,
+                [step],
+                texts,
+                folder,
+                tokens=tokens,
+                seed=seed,
+                machine=machine,
+                exam=exam,
+                resume=True,
+                command=command,
             )
         except (ValueError, RuntimeError) as error:
             rows.append({**asdict(step), "error": str(error)})
@@ -71,7 +81,8 @@ def run(
     best = {(p.size, p.quality) for p in front.best(points)}
     for row, p in zip(kept, points):
         row["front"] = (p.size, p.quality) in best
-    found = about | {"before": kept[0]["before"], "area": front.area(points), "areas": areas, "rows": rows}
+    found = about | {"command": command, "before": kept[0]["before"]}
+    found |= {"area": front.area(points), "areas": areas, "rows": rows}
     _write(out / "sweep.json", found)
     models = [front.measured(r["method"], r["after"], exam.metric) for r in kept]
     drawn = front.chart([front.measured(front.DENSE, kept[0]["before"], exam.metric), *models], exam.metric)

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -17,6 +17,7 @@ from transmeter.options import (
     refuse_same_file,
     seed_option,
     tell,
+    typed,
     user_cache,
     warn_of_same_file,
 )
@@ -88,7 +89,7 @@ def rank(
         match=match,
     )
     if out:
-        found.save(out)
+        replace(found, command=typed()).save(out)
     click.echo(show.text(found, shape), nl=False)
 
 

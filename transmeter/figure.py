@@ -36,7 +36,12 @@ def dots(ranking: "Ranking", most: int | None = None) -> alt.LayerChart:
         values[-1] |= {"tie": f"tie {row.tie_group}" if first else "", "value": gain.mean if gain else row.score}
         values[-1] |= {"low": gain.low, "high": gain.high} if gain else {}
     title = f"gain in {ranking.metric}, percentage points (95 %)" if gains else f"score by {ranking.scorer}"
-    y = alt.Y("source:N", sort=[v["source"] for v in values], title=None, axis=alt.Axis(ticks=False, labelLimit=130, labelPadding=6))
+    y = alt.Y(
+        "source:N",
+        sort=[v["source"] for v in values],
+        title=None,
+        axis=alt.Axis(ticks=False, labelLimit=130, labelPadding=6),
+    )
     x = alt.X("value:Q", title=title.replace("_", " "), scale=alt.Scale(zero=gains), axis=alt.Axis(tickCount=5))
     known = [v for v in VERDICTS if any(row.verdict == v for row in scored)]
     colours, shapes = ([VERDICTS[v][i] for v in known] for i in (0, 1))
@@ -64,7 +69,9 @@ def heat(
     scale = alt.Scale(domain=[low, *([0.0] if signed else []), largest], range=[*colours, VERDICTS["helps"][0]])
     legend = alt.Legend(title=title, orient="bottom", direction="horizontal", gradientLength=140, titleLimit=320)
     base = alt.Chart(alt.Data(values=list(cells))).encode(
-        x=alt.X("column:N", sort=list(columns), title=None, axis=alt.Axis(orient="top", labelAngle=-45, labelLimit=140)),
+        x=alt.X(
+            "column:N", sort=list(columns), title=None, axis=alt.Axis(orient="top", labelAngle=-45, labelLimit=140)
+        ),
         y=alt.Y("row:N", sort=list(rows), title=None, axis=alt.Axis(labelLimit=130)),
     )
     found = [base.mark_rect().encode(color=alt.Color("value:Q", scale=scale, legend=legend))]

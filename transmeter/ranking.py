@@ -94,7 +94,7 @@ class Ranking:
         return pd.DataFrame([[getattr(row, n) for n in names] for row in self.rows], columns=names)
 
     def plot(self) -> "LayerChart":
-        """Every source with its interval, coloured and marked by verdict, tie groups apart: a chart that notebooks show."""
+        """Every source with its interval, coloured and marked by verdict, tie groups apart, as notebooks show it."""
         from transmeter import figure
 
         return figure.dots(self).properties(title=f"sources for {self.target}", width=420)
@@ -208,9 +208,7 @@ def _score(
     return found
 
 
-def _rows(
-    tables: Sequence[Table], scored: Sequence[tuple[Score | str, float]], classes: Sequence[str]
-) -> list[Row]:
+def _rows(tables: Sequence[Table], scored: Sequence[tuple[Score | str, float]], classes: Sequence[str]) -> list[Row]:
     done = [(t.name, s, seconds) for t, (s, seconds) in zip(tables, scored) if isinstance(s, Score)]
     done.sort(key=lambda item: -item[1].value)
     groups = tie_groups([s for _, s, _ in done])

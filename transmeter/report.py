@@ -221,7 +221,9 @@ def _store(path: Path, scorer: str, settings: str, most: int) -> Section:
     order = "GROUP BY source ORDER BY max(coalesce(gain_pp, score)) DESC, source LIMIT ?"
     with store.reading(path) as db:
         counts = dict(store.query(db, f"SELECT status, count(*) {own} GROUP BY status", method)[1])
-        sources = [r[0] for r in store.query(db, f"SELECT source {own} AND status = 'done' {order}", (*method, DRAWN))[1]]
+        sources = [
+            r[0] for r in store.query(db, f"SELECT source {own} AND status = 'done' {order}", (*method, DRAWN))[1]
+        ]
         room = max(1, most // len(sources))
         listed = f"SELECT DISTINCT target {own} AND status = 'done' ORDER BY target LIMIT ?"
         targets = [r[0] for r in store.query(db, listed, (*method, room))[1]]
