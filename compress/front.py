@@ -101,5 +101,5 @@ def chart(
     return alt.layer(
         steps.encode(x=x, y=y),
         base.mark_rule().encode(y=alt.Y("low:Q"), y2="high:Q", color=colour),
-        base.mark_point(filled=True, size=60, opacity=1).encode(y=y, color=colour, shape=shape),
+        base.mark_point(filled=True, size=90, opacity=1).encode(y=y, color=colour, shape=shape),
     ).properties(width=310, height=210)

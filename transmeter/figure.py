@@ -36,12 +36,8 @@ def dots(ranking: "Ranking", most: int | None = None) -> alt.LayerChart:
         values[-1] |= {"tie": f"tie {row.tie_group}" if first else "", "value": gain.mean if gain else row.score}
         values[-1] |= {"low": gain.low, "high": gain.high} if gain else {}
     title = f"gain in {ranking.metric}, percentage points (95 %)" if gains else f"score by {ranking.scorer}"
-    y = alt.Y(
-        "source:N",
-        sort=[v["source"] for v in values],
-        title=None,
-        axis=alt.Axis(ticks=False, labelLimit=130, labelPadding=6),
-    )
+    names = alt.Axis(ticks=False, labelLimit=130, labelPadding=6)
+    y = alt.Y("source:N", sort=[v["source"] for v in values], title=None, axis=names)
     x = alt.X("value:Q", title=title.replace("_", " "), scale=alt.Scale(zero=gains), axis=alt.Axis(tickCount=5))
     known = [v for v in VERDICTS if any(row.verdict == v for row in scored)]
     colours, shapes = ([VERDICTS[v][i] for v in known] for i in (0, 1))
@@ -55,7 +51,7 @@ def dots(ranking: "Ranking", most: int | None = None) -> alt.LayerChart:
     if gains:
         layers.append(alt.Chart().mark_rule(color=INK).encode(x=alt.datum(0)))
         layers.append(base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q"), x2="high:Q", color=colour))
-    layers.append(base.mark_point(filled=True, size=70, opacity=1).encode(x=x, color=colour, shape=shape))
+    layers.append(base.mark_point(filled=True, size=95, opacity=1).encode(x=x, color=colour, shape=shape))
     tie = base.mark_text(align="left", dx=5, color=INK).encode(x=alt.value("width"), text="tie:N")
     return alt.layer(*layers, tie, data=alt.Data(values=values)).properties(width=200, height=alt.Step(19))
 
@@ -68,12 +64,10 @@ def heat(
     low, colours = (-largest, [VERDICTS["hurts"][0], MIDDLE]) if signed else (0.0, [MIDDLE])
     scale = alt.Scale(domain=[low, *([0.0] if signed else []), largest], range=[*colours, VERDICTS["helps"][0]])
     legend = alt.Legend(title=title, orient="bottom", direction="horizontal", gradientLength=140, titleLimit=320)
-    base = alt.Chart(alt.Data(values=list(cells))).encode(
-        x=alt.X(
-            "column:N", sort=list(columns), title=None, axis=alt.Axis(orient="top", labelAngle=-45, labelLimit=140)
-        ),
-        y=alt.Y("row:N", sort=list(rows), title=None, axis=alt.Axis(labelLimit=130)),
-    )
+    above = alt.Axis(orient="top", labelAngle=-45, labelLimit=140)
+    x = alt.X("column:N", sort=list(columns), title=None, axis=above)
+    y = alt.Y("row:N", sort=list(rows), title=None, axis=alt.Axis(labelLimit=130))
+    base = alt.Chart(alt.Data(values=list(cells))).encode(x=x, y=y)
     found = [base.mark_rect().encode(color=alt.Color("value:Q", scale=scale, legend=legend))]
     if len(cells) <= LABELLED:
         on = alt.condition(alt.datum.value > 0.8 * largest, alt.value("#ffffff"), alt.value("#000000"))

@@ -1,7 +1,7 @@
 """What a report says of rankings and of the stores of `transmeter batch`: sections of plain text, tables and charts.
 
-A section is a dict: title, lead (one sentence), notes (sentences), figures ({chart, alt, caption}), tables ({caption,
-heads, rows, hidden}), parts (sections inside it), command. `compress.page` writes them.
+A section is a dict: title, lead (one sentence), notes (sentences), figures ({chart, alt, caption, table}), tables
+({caption, heads, rows}), parts (sections inside it), command. `compress.report.page` writes them.
 """
 
 import json
@@ -143,30 +143,28 @@ def _why(rows: Sequence[Row]) -> list[Section]:
     if summed:
         named = [t for t in TERMS if any(abs((row.terms or {}).get(t, 0.0)) >= 0.05 for row in summed)]
         cells = [_cell(row.source, c, v) for row in summed for c, v in _sum(row, named).items()]
-        columns = list(dict.fromkeys(c["column"] for c in cells))
         caption = "What the gains are made of, in percentage points: what the evidence adds up to is expected; that"
         caption += " and what was measured on held-out rows, weighed by how sure each is, give the gain."
-        figures.append(_map(cells, [r.source for r in summed], columns, "percentage points", caption))
-        tables.append(_as_table(caption, cells, [r.source for r in summed], columns))
+        figures.append(_map(cells, "percentage points", caption))
     moved = [row for row in rows if row.classes]
     classes = list(dict.fromkeys(c for row in moved for c in row.classes or {}))[:EXPLAINED]
     if moved:
-        cells = [_cell(r.source, c, r.classes[c]) for r in moved if r.classes for c in classes if c in r.classes]
+        changes = [(row.source, row.classes or {}) for row in moved]
+        cells = [_cell(source, f"class {c}", change[c]) for source, change in changes for c in classes if c in change]
         caption = "Which classes moved: how many more of their held-out rows are right with the source."
-        figures.append(_map(cells, [r.source for r in moved], classes, "percentage points", caption))
-        tables.append(_as_table(caption, cells, [r.source for r in moved], classes))
+        figures.append(_map(cells, "percentage points", caption))
     matched = [[row.source, *_columns(row)] for row in rows if row.matches is not None]
     if matched:
         heads = ["source", "columns shared", "by name", "by meaning (confidence)"]
-        tables.insert(0, {"caption": "Columns of the sources that stand for columns of the target", "heads": heads})
-        tables[0]["rows"] = matched
+        caption = "Columns of the sources that stand for columns of the target"
+        tables.append({"caption": caption, "heads": heads, "rows": matched})
     known = [r for r in rows if r.evidence]
     if known:
         heads = ["source", *EVIDENCE.values()]
-        cells = [[r.source, *(_number((r.evidence or {}).get(e)) for e in EVIDENCE)] for r in known]
+        listed = [[r.source, *(_number((r.evidence or {}).get(e)) for e in EVIDENCE)] for r in known]
         caption = "Evidence before any transfer; shares and accuracies above chance lie between 0 and 1"
-        tables.append({"caption": caption, "heads": heads, "rows": cells, "hidden": True})
-    return [{"title": "Why they rank so", "figures": figures, "tables": tables}] if tables else []
+        tables.append({"caption": caption, "heads": heads, "rows": listed})
+    return [{"title": "Why they rank so", "figures": figures, "tables": tables}] if figures or tables else []
 
 
 def _sum(row: Row, named: Sequence[str]) -> dict[str, float]:
@@ -194,15 +192,14 @@ def _cell(row: str, column: str, value: float, mark: str = "") -> Cell:
     return {"row": row, "column": column, "value": value, "label": f"{mark}{value:+.1f}"}
 
 
-def _map(cells: Sequence[Cell], rows: Sequence[str], columns: Sequence[str], title: str, caption: str) -> Section:
-    chart = figure.heat(cells, rows, columns, title, signed=True)
-    return {"chart": chart, "caption": caption, "alt": f"{caption} The same as a table follows."}
-
-
-def _as_table(caption: str, cells: Sequence[Cell], rows: Sequence[str], columns: Sequence[str]) -> Section:
+def _map(cells: Sequence[Cell], scale: str, caption: str, signed: bool = True) -> Section:
+    """A heat map and its table, rows and columns in the order of the cells."""
+    rows, columns = (list(dict.fromkeys(str(c[side]) for c in cells)) for side in ("row", "column"))
     known = {(c["row"], c["column"]): str(c["label"]) for c in cells}
     listed = [[row, *(known.get((row, c), "") for c in columns)] for row in rows]
-    return {"caption": caption, "heads": ["source", *columns], "rows": listed, "hidden": True}
+    table = {"caption": caption, "heads": ["source", *columns], "rows": listed}
+    chart = figure.heat(cells, rows, columns, scale, signed)
+    return {"chart": chart, "caption": caption, "alt": f"{caption} The same as a table follows.", "table": table}
 
 
 def _methods(path: Path) -> list[tuple[str, str]]:
@@ -221,9 +218,8 @@ def _store(path: Path, scorer: str, settings: str, most: int) -> Section:
     order = "GROUP BY source ORDER BY max(coalesce(gain_pp, score)) DESC, source LIMIT ?"
     with store.reading(path) as db:
         counts = dict(store.query(db, f"SELECT status, count(*) {own} GROUP BY status", method)[1])
-        sources = [
-            r[0] for r in store.query(db, f"SELECT source {own} AND status = 'done' {order}", (*method, DRAWN))[1]
-        ]
+        ranked = f"SELECT source {own} AND status = 'done' {order}"
+        sources = [r[0] for r in store.query(db, ranked, (*method, DRAWN))[1]]
         room = max(1, most // len(sources))
         listed = f"SELECT DISTINCT target {own} AND status = 'done' ORDER BY target LIMIT ?"
         targets = [r[0] for r in store.query(db, listed, (*method, room))[1]]
@@ -235,7 +231,8 @@ def _store(path: Path, scorer: str, settings: str, most: int) -> Section:
         failed = [[str(count), str(error)] for error, count in store.query(db, sql, method)[1]]
     section = _pairs(f"Sources for every target, by {scorer}", scorer, found, sources, targets)
     section["notes"] = [f"{path.name}: " + ", ".join(f"{n} pairs {status}" for status, n in counts.items()) + "."]
-    section["notes"] += [f"Settings: {settings}."] if settings != "{}" else []
+    chosen = ", ".join(f"{k} {v}" for k, v in json.loads(settings).items() if v is not None)
+    section["notes"] += [f"Settings: {chosen}."] if chosen else []
     if failed:
         section["tables"].append({"caption": "Pairs that failed", "heads": ["pairs", "reason"], "rows": failed})
     return section
@@ -260,26 +257,23 @@ def _joined(rankings: Sequence[Ranking]) -> list[Section]:
 
 def _pairs(title: str, scorer: str, found: Sequence[Found], sources: Sequence[str], targets: Sequence[str]) -> Section:
     gains = any(gain is not None for *_, gain, _ in found)
-    cells = []
+    known: dict[tuple[str, str], Cell] = {}
     for target in targets:
         own = sorted((f for f in found if f[0] == target and f[1] in sources), key=lambda f: -f[2])
         for place, (_, source, score, gain, verdict) in enumerate(own):
             if gains and gain is not None:
                 mark = {"helps": "\u25b2", "hurts": "\u25bc"}.get(verdict or "", "")
-                cells.append(_cell(source, target, gain, mark))
+                known[source, target] = _cell(source, target, gain, mark)
             elif not gains:
                 value = 1 - place / max(len(own) - 1, 1)
-                cells.append({"row": source, "column": target, "value": value, "label": f"{score:.2g}"})
+                known[source, target] = {"row": source, "column": target, "value": value, "label": f"{score:.2g}"}
+    cells = [known[s, t] for s in sources for t in targets if (s, t) in known]
+    lead = f"Sources: {len(sources)}; targets: {len(targets)}."
     if gains:
         scale = "gain, percentage points"
         caption = "Gain in percentage points; \u25b2 helps, \u25bc hurts: the 95 % interval leaves out zero."
-        helped = len({t for t, *_, verdict in found if verdict == "helps"})
-        lead = f"{helped} of {len(targets)} targets have a source that helps."
+        lead += f" Targets that a source helps: {len({t for t, *_, verdict in found if verdict == 'helps'})}."
     else:
         scale = "place among the sources of a target (1: the best)"
         caption = f"Scores by {scorer}; colours compare the sources of one target, since scores of two do not compare."
-        lead = f"{len(sources)} sources for {len(targets)} targets."
-    chart = figure.heat(cells, sources, targets, scale, gains)
-    picture = {"chart": chart, "caption": caption, "alt": f"{caption} The same as a table follows."}
-    tables = [_as_table(caption, cells, sources, targets)]
-    return {"title": title, "lead": lead, "notes": [], "figures": [picture], "tables": tables}
+    return {"title": title, "lead": lead, "notes": [], "figures": [_map(cells, scale, caption, gains)], "tables": []}

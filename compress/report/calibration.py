@@ -30,18 +30,18 @@ def _choice(made: Json) -> Json:
     note = f"For the model {made['model']} and {aims}, chosen by {made.get('by', 'measure')}, seed {made['seed']}."
     section = {"title": "Calibration data drawn", "lead": lead, "notes": [note], "figures": []}
     if scores:
-        caption = (
-            "Closeness of every candidate to the target in the model's states, and the share of it that was drawn."
-        )
+        caption = "How close every candidate comes to the target in the model's states, and the share that was drawn."
         caption += " Mixtures draw from all candidates."
         alt = f"{caption} The table below holds every figure."
         section["figures"] = [{"chart": _chart(scores, parts, made.get("chosen")), "caption": caption, "alt": alt}]
     rows = []
     for name in sorted({**scores, **parts}, key=lambda n: -scores.get(n, 0.0)):
         part = parts.get(name)
-        drawn = [f"{part['share']:.0%}", f"{part['tokens']:,}", str(part["texts"]), part["hash"]] if part else [""] * 4
+        drawn = (
+            [f"{part['share']:.0%}", f"{part['tokens']:,}", str(part["texts"]), part["hash"][:16]] if part else [""] * 4
+        )
         rows.append([name, f"{scores[name]:.3g}" if name in scores else "", *drawn])
-    heads = ["candidate", "closeness", "share", "tokens", "texts", "SHA-256 of the tokens"]
+    heads = ["candidate", "closeness", "share", "tokens", "texts", "SHA-256 of the tokens, its beginning"]
     section["tables"] = [{"caption": "Candidates and what was drawn from them", "heads": heads, "rows": rows}]
     return section | {"command": made.get("command")}
 
@@ -54,10 +54,8 @@ def _chart(scores: Mapping[str, float], parts: Mapping[str, Json], chosen: str |
     for name in names:
         share = parts[name]["share"] if name in parts else 0.0
         values.append({"name": name, "closeness": scores.get(name), "share": share})
-        values[-1] |= {
-            "kind": DRAWN if name == chosen or name in parts else REST,
-            "label": f"{share:.0%}" if share else "",
-        }
+        values[-1] |= {"kind": DRAWN if name == chosen or name in parts else REST}
+        values[-1] |= {"label": f"{share:.0%}" if share else ""}
     data = alt.Data(values=values)
     y = alt.Y("name:N", sort=names, title=None, axis=alt.Axis(labelLimit=110, ticks=False, labelPadding=6))
     scale = {"domain": [DRAWN, REST]}
@@ -65,12 +63,11 @@ def _chart(scores: Mapping[str, float], parts: Mapping[str, Json], chosen: str |
     colour = alt.Color("kind:N", scale=alt.Scale(**scale, range=[COLOURS[0], COLOURS[-1]]), legend=legend)
     shape = alt.Shape("kind:N", scale=alt.Scale(**scale, range=[SHAPES[2], SHAPES[0]]), legend=legend)
     x = alt.X("closeness:Q", title="closeness, higher is closer", axis=alt.Axis(tickCount=4))
-    dots = alt.Chart(data).mark_point(filled=True, size=70, opacity=1).encode(x=x, y=y, color=colour, shape=shape)
+    dots = alt.Chart(data).mark_point(filled=True, size=90, opacity=1).encode(x=x, y=y, color=colour, shape=shape)
     bare = alt.Y("name:N", sort=names, title=None, axis=None)
     bars = alt.Chart(data).encode(y=bare)
-    share = alt.X(
-        "share:Q", title="share drawn", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%", values=[0, 1])
-    )
+    axis = alt.Axis(format="%", values=[0, 1])
+    share = alt.X("share:Q", title="share drawn", scale=alt.Scale(domain=[0, 1]), axis=axis)
     track = bars.mark_bar(color=BAND).encode(x=alt.value(0), x2=alt.value("width"))
     filled = bars.mark_bar(color=COLOURS[0]).encode(x=share)
     text = bars.mark_text(align="left", dx=4, color=INK).encode(x=alt.value("width"), text="label:N")
@@ -151,5 +148,5 @@ def _scatter(title: str, models: Mapping[str, tuple[float, Json]], lower: bool) 
     shape = alt.Shape("name:N", scale=alt.Scale(range=list(SHAPES)), legend=legend, sort=list(models))
     base = alt.Chart(alt.Data(values=values)).encode(x=x)
     rules = base.mark_rule().encode(y=alt.Y("low:Q"), y2="high:Q", color=colour)
-    dots = base.mark_point(filled=True, size=70, opacity=1).encode(y=y, color=colour, shape=shape)
+    dots = base.mark_point(filled=True, size=90, opacity=1).encode(y=y, color=colour, shape=shape)
     return alt.layer(rules, dots).properties(width=310, height=190)

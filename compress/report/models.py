@@ -36,10 +36,11 @@ def _section(folder: Folder) -> Json:
     if panels:
         caption = "What is left of every layer, from the first at the top; grey is what there was."
         chart = _chart(panels)
-        section["figures"] = [{"chart": chart, "caption": caption, "alt": f"{caption} The same as a table follows."}]
         layers = sorted({layer for cells in panels.values() for layer in cells})
         rows = [[str(n), *(panels[p].get(n, (1.0, ""))[1] for p in panels)] for n in layers]
-        section["tables"].append({"caption": caption, "heads": ["layer", *panels], "rows": rows, "hidden": True})
+        table = {"caption": caption, "heads": ["layer", *panels], "rows": rows}
+        alt = f"{caption} The same as a table follows."
+        section["figures"] = [{"chart": chart, "caption": caption, "alt": alt, "table": table}]
     if folder.readme:
         section["parts"] = [_readme(folder.readme)]
     return section | {"command": card.get("command")}

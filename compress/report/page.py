@@ -14,9 +14,9 @@ BUILDERS: tuple[Callable[[Inputs], list[Json]], ...] = (calibration.sections, qu
 def sections(paths: Sequence[Path]) -> list[Json]:
     """Sections for folders of calibrate, compress and sweep, and for files of evaluate and sweep.
 
-    A section is a dict: title, lead (one sentence), notes (sentences), figures ({chart, alt, caption}), tables
-    ({caption, heads, rows, hidden}), html (trusted), preformatted, parts (sections inside it), command; all but the
-    title may be missing. Raises ValueError for an input that is none of these, or is not whole.
+    A section is a dict: title, lead (one sentence), notes (sentences), figures ({chart, alt, caption, and perhaps
+    table}), tables ({caption, heads, rows}), html (trusted), preformatted, parts (sections inside it), command; all
+    but the title may be missing. Raises ValueError for an input that is none of these, or is not whole.
     """
     found = inputs.read(paths)
     try:
