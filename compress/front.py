@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from compress.picture import COLOURS, INK, RULE, SHAPES
+from compress.picture import INK, RULE, styles
 
 if TYPE_CHECKING:
     from altair import LayerChart
@@ -81,21 +81,20 @@ def chart(
     shown = [m for m in models if getattr(m, cost) is not None and math.isfinite(m.value)]
     lower = metric == "perplexity"
     methods = [m for m in dict.fromkeys(m.method for m in shown) if m != DENSE]
-    known = [DENSE, *methods] if len(methods) < len({m.method for m in shown}) else methods
-    styles = {name: (COLOURS[i % len(COLOURS)], SHAPES[i % len(SHAPES)]) for i, name in enumerate(methods)}
-    styles[DENSE] = (INK, "cross")
+    colours, shapes = styles(methods)
+    if any(m.method == DENSE for m in shown):
+        methods, colours, shapes = [DENSE, *methods], [INK, *colours], ["cross", *shapes]
     front = best([Point(m.method, getattr(m, cost), -m.value if lower else m.value) for m in shown])
     line = [{cost: p.size, "value": abs(p.quality) if lower else p.quality} for p in front]
-    x = alt.X(f"{cost}:Q", title=COSTS[cost], scale=alt.Scale(zero=cost == "megabytes"))
+    values = [m.value for m in shown] or [1.0]
+    log = lower and max(values) > 4 * min(values)
+    scale = alt.Scale(type="log" if log else "linear", reverse=lower, zero=False, padding=8)
     title = f"{metric}, axis turned: up is better" if lower else metric.replace("_", " ")
-    wide = lower and max((m.value for m in shown), default=1) > 4 * min((m.value for m in shown), default=1)
-    scale = alt.Scale(type="log" if wide else "linear", reverse=lower, zero=False, padding=8)
+    x = alt.X(f"{cost}:Q", title=COSTS[cost], scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=6))
     y = alt.Y("value:Q", title=title, scale=scale, axis=alt.Axis(grid=True, tickCount=5, format="~g"))
     legend = alt.Legend(title=None, orient="bottom")
-    colour, shape = (
-        kind("method:N", scale=alt.Scale(domain=known, range=[styles[m][i] for m in known]), legend=legend)
-        for i, kind in enumerate((alt.Color, alt.Shape))
-    )
+    colour = alt.Color("method:N", scale=alt.Scale(domain=methods, range=colours), legend=legend)
+    shape = alt.Shape("method:N", scale=alt.Scale(domain=methods, range=shapes), legend=legend)
     base = alt.Chart(alt.Data(values=[asdict(m) for m in shown])).encode(x=x)
     steps = alt.Chart(alt.Data(values=line)).mark_line(interpolate="step-after", color=RULE, strokeDash=[3, 3])
     return alt.layer(

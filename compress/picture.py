@@ -1,7 +1,8 @@
 """Charts as SVG with one look, in light colours that a page may swap for dark ones."""
 
-import json
+import math
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
@@ -16,6 +17,9 @@ DARK = {
     **{INK: "#e8e8e8", GRID: "#3c3f44", RULE: "#85898f", BAND: "#26292e"},
     **{"#0072B2": "#4aa8e0", "#D55E00": "#f08a45", "#009E73": "#2fc197", "#CC79A7": "#dc97bd", "#767676": "#a2a2a2"},
 }
+# of long names on an axis: a limit in pixels is measured again and again, a tenth of a second a label
+SHORT = "length(datum.label) > 24 ? slice(datum.label, 0, 23) + '…' : datum.label"
+PHONE = 410  # width of a picture that fits a phone when drawn at 0.8
 FONT = "Helvetica, Arial, sans-serif"
 _AXIS = {"labelColor": INK, "titleColor": INK, "titleFontWeight": "normal", "labelFontSize": 10, "titleFontSize": 11}
 CONFIG = {
@@ -25,24 +29,28 @@ CONFIG = {
     "view": {"stroke": None},
     "axis": _AXIS | {"gridColor": GRID, "domainColor": RULE, "tickColor": RULE, "titlePadding": 6},
     "axisY": {"grid": False},
-    "legend": _AXIS | {"symbolStrokeWidth": 1, "symbolLimit": 0, "columns": 3, "labelLimit": 110},
+    "legend": _AXIS | {"symbolStrokeWidth": 1, "symbolLimit": 0, "columns": 3, "labelLimit": 150},
     "header": _AXIS,
     "title": {"color": INK, "fontSize": 12, "fontWeight": "normal"},
     "text": {"color": INK, "fontSize": 9.5},
 }
-_NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+_NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _SVG = "http://www.w3.org/2000/svg"
 _DROPPED = ("class", "pointer-events", "font-family", "stroke-miterlimit", "aria-hidden")  # vega's, of no use here
+
+
+def styles(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A colour and a marker for every name."""
+    each = range(len(names))
+    return [COLOURS[i % len(COLOURS)] for i in each], [SHAPES[i % len(SHAPES)] for i in each]
 
 
 def svg(chart: "TopLevelMixin", name: str = "chart", alt: str = "") -> str:
     """The chart as an <svg> element whose ids begin with `name`, described by `alt`; nothing is fetched."""
     import vl_convert
 
-    spec = json.dumps(chart.to_dict() | {"config": CONFIG}, ensure_ascii=False)
-    spec = spec.encode("utf-8", "replace").decode()  # names may hold what is no text
-    drawn = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
-    root = ElementTree.fromstring(_NO_XML.sub("", drawn))
+    drawn = vl_convert.vegalite_to_svg(_plain(chart.to_dict(validate=False) | {"config": CONFIG}), allowed_base_urls=[])
+    root = ElementTree.fromstring(drawn)
     for element in root.iter():
         for key in _DROPPED:
             element.attrib.pop(key, None)
@@ -55,6 +63,18 @@ def svg(chart: "TopLevelMixin", name: str = "chart", alt: str = "") -> str:
                 element.set(key, value.replace("url(#", f"url(#{name}-", 1))
     width, height = (float(root.attrib.pop(k)) for k in ("width", "height"))
     root.attrib |= {"role": "img", "aria-label": alt, "font-family": FONT}
-    root.set("style", f"width:100%;min-width:{0.8 * width:.0f}px;max-width:{1.3 * width:.0f}px")
+    least = 0.8 * width if width <= PHONE else width  # what does not fit a phone scrolls, at a size that can be read
+    root.set("style", f"width:100%;min-width:{least:.0f}px;max-width:{1.3 * width:.0f}px")
     ElementTree.register_namespace("", _SVG)
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _plain(value: object) -> object:
+    """A specification without NaN and infinity, and without the characters on which vl-convert ends the process."""
+    if isinstance(value, str):
+        return _NO_XML.sub("\ufffd", value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value

@@ -17,6 +17,8 @@ VERDICTS = {
 }
 INK, BAND = "#1a1a1a", "#f0f0f0"
 MIDDLE = "#f7f7f7"  # of a scale of colours
+# cut by letters: a limit in pixels is measured again and again, a tenth of a second a label
+SHORT = "length(datum.label) > 24 ? slice(datum.label, 0, 23) + '…' : datum.label"
 LABELLED = 400  # cells of a heat map beyond which figures in them could not be read
 SHOWN = {"gain_pp": "{:+.1f}", "ci_low": "{:+.1f}", "ci_high": "{:+.1f}", "p_negative": "{:.2f}", "score": "{:.4g}"}
 
@@ -36,7 +38,7 @@ def dots(ranking: "Ranking", most: int | None = None) -> alt.LayerChart:
         values[-1] |= {"tie": f"tie {row.tie_group}" if first else "", "value": gain.mean if gain else row.score}
         values[-1] |= {"low": gain.low, "high": gain.high} if gain else {}
     title = f"gain in {ranking.metric}, percentage points (95 %)" if gains else f"score by {ranking.scorer}"
-    names = alt.Axis(ticks=False, labelLimit=130, labelPadding=6)
+    names = alt.Axis(ticks=False, labelExpr=SHORT, labelLimit=0, labelPadding=6)
     y = alt.Y("source:N", sort=[v["source"] for v in values], title=None, axis=names)
     x = alt.X("value:Q", title=title.replace("_", " "), scale=alt.Scale(zero=gains), axis=alt.Axis(tickCount=5))
     known = [v for v in VERDICTS if any(row.verdict == v for row in scored)]
@@ -64,9 +66,9 @@ def heat(
     low, colours = (-largest, [VERDICTS["hurts"][0], MIDDLE]) if signed else (0.0, [MIDDLE])
     scale = alt.Scale(domain=[low, *([0.0] if signed else []), largest], range=[*colours, VERDICTS["helps"][0]])
     legend = alt.Legend(title=title, orient="bottom", direction="horizontal", gradientLength=140, titleLimit=320)
-    above = alt.Axis(orient="top", labelAngle=-45, labelLimit=140)
+    above = alt.Axis(orient="top", labelAngle=-45, labelExpr=SHORT, labelLimit=0)
     x = alt.X("column:N", sort=list(columns), title=None, axis=above)
-    y = alt.Y("row:N", sort=list(rows), title=None, axis=alt.Axis(labelLimit=130))
+    y = alt.Y("row:N", sort=list(rows), title=None, axis=alt.Axis(labelExpr=SHORT, labelLimit=0))
     base = alt.Chart(alt.Data(values=list(cells))).encode(x=x, y=y)
     found = [base.mark_rect().encode(color=alt.Color("value:Q", scale=scale, legend=legend))]
     if len(cells) <= LABELLED:

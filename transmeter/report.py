@@ -70,8 +70,12 @@ def sections(inputs: Sequence[Path]) -> tuple[list[Section], list[Path]]:
         else:
             rest.append(path)
     found_in = [(path, method) for path in stores for method in _methods(path)]
-    maps = [_store(path, *method, CELLS // len(found_in)) for path, method in found_in]
-    return [*map(_ranking, rankings), *_joined(rankings), *maps], rest
+    try:
+        maps = [_store(path, *method, CELLS // len(found_in)) for path, method in found_in]
+        return [*map(_ranking, rankings), *_joined(rankings), *maps], rest
+    except (KeyError, TypeError, AttributeError) as error:
+        given = ", ".join(str(path) for path in inputs if path not in rest)
+        raise ValueError(f"one of {given} is not as this version writes it ({error!r}): make it anew") from None
 
 
 def _is_store(path: Path) -> bool:
@@ -84,7 +88,7 @@ def _is_store(path: Path) -> bool:
 def _is_ranking(path: Path) -> bool:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(found, dict) and {"rows", "scorer", "target", "shots"} <= set(found)
 
@@ -145,14 +149,16 @@ def _why(rows: Sequence[Row]) -> list[Section]:
         cells = [_cell(row.source, c, v) for row in summed for c, v in _sum(row, named).items()]
         caption = "What the gains are made of, in percentage points: what the evidence adds up to is expected; that"
         caption += " and what was measured on held-out rows, weighed by how sure each is, give the gain."
-        figures.append(_map(cells, "percentage points", caption))
+        columns = [*_sum(summed[0], named)]
+        figures.append(_map(cells, [row.source for row in summed], columns, "percentage points", caption))
     moved = [row for row in rows if row.classes]
     classes = list(dict.fromkeys(c for row in moved for c in row.classes or {}))[:EXPLAINED]
     if moved:
         changes = [(row.source, row.classes or {}) for row in moved]
         cells = [_cell(source, f"class {c}", change[c]) for source, change in changes for c in classes if c in change]
         caption = "Which classes moved: how many more of their held-out rows are right with the source."
-        figures.append(_map(cells, "percentage points", caption))
+        columns = [f"class {c}" for c in classes]
+        figures.append(_map(cells, [row.source for row in moved], columns, "percentage points", caption))
     matched = [[row.source, *_columns(row)] for row in rows if row.matches is not None]
     if matched:
         heads = ["source", "columns shared", "by name", "by meaning (confidence)"]
@@ -192,9 +198,10 @@ def _cell(row: str, column: str, value: float, mark: str = "") -> Cell:
     return {"row": row, "column": column, "value": value, "label": f"{mark}{value:+.1f}"}
 
 
-def _map(cells: Sequence[Cell], scale: str, caption: str, signed: bool = True) -> Section:
-    """A heat map and its table, rows and columns in the order of the cells."""
-    rows, columns = (list(dict.fromkeys(str(c[side]) for c in cells)) for side in ("row", "column"))
+def _map(
+    cells: Sequence[Cell], rows: Sequence[str], columns: Sequence[str], scale: str, caption: str, signed: bool = True
+) -> Section:
+    """A heat map and the same as a table."""
     known = {(c["row"], c["column"]): str(c["label"]) for c in cells}
     listed = [[row, *(known.get((row, c), "") for c in columns)] for row in rows]
     table = {"caption": caption, "heads": ["source", *columns], "rows": listed}
@@ -267,7 +274,6 @@ def _pairs(title: str, scorer: str, found: Sequence[Found], sources: Sequence[st
             elif not gains:
                 value = 1 - place / max(len(own) - 1, 1)
                 known[source, target] = {"row": source, "column": target, "value": value, "label": f"{score:.2g}"}
-    cells = [known[s, t] for s in sources for t in targets if (s, t) in known]
     lead = f"Sources: {len(sources)}; targets: {len(targets)}."
     if gains:
         scale = "gain, percentage points"
@@ -276,4 +282,5 @@ def _pairs(title: str, scorer: str, found: Sequence[Found], sources: Sequence[st
     else:
         scale = "place among the sources of a target (1: the best)"
         caption = f"Scores by {scorer}; colours compare the sources of one target, since scores of two do not compare."
-    return {"title": title, "lead": lead, "notes": [], "figures": [_map(cells, scale, caption, gains)], "tables": []}
+    picture = _map(list(known.values()), sources, targets, scale, caption, gains)
+    return {"title": title, "lead": lead, "notes": [], "figures": [picture], "tables": []}

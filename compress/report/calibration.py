@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from compress.picture import BAND, COLOURS, INK, SHAPES
+from compress.picture import BAND, COLOURS, INK, SHAPES, SHORT, styles
 from compress.report.inputs import Folder, Inputs, Json
 from compress.report.quality import KNOWN
 
@@ -57,7 +57,9 @@ def _chart(scores: Mapping[str, float], parts: Mapping[str, Json], chosen: str |
         values[-1] |= {"kind": DRAWN if name == chosen or name in parts else REST}
         values[-1] |= {"label": f"{share:.0%}" if share else ""}
     data = alt.Data(values=values)
-    y = alt.Y("name:N", sort=names, title=None, axis=alt.Axis(labelLimit=110, ticks=False, labelPadding=6))
+    y = alt.Y(
+        "name:N", sort=names, title=None, axis=alt.Axis(labelExpr=SHORT, labelLimit=0, ticks=False, labelPadding=6)
+    )
     scale = {"domain": [DRAWN, REST]}
     legend = alt.Legend(title=None, orient="bottom", labelLimit=200)
     colour = alt.Color("kind:N", scale=alt.Scale(**scale, range=[COLOURS[0], COLOURS[-1]]), legend=legend)
@@ -120,7 +122,11 @@ def _outcome(title: str, models: Mapping[str, tuple[float, Json]]) -> Json:
         [name, f"{close:.3g}", f"{e['value']:.4g} ({e['ci_low']:.4g} to {e['ci_high']:.4g})"]
         for name, (close, e) in sorted(models.items(), key=lambda item: -item[1][0])
     ]
-    table = {"caption": caption, "heads": ["calibration data", "closeness", f"{title} (95 %)"], "rows": rows}
+    table = {
+        "caption": "What was foretold and what was measured",
+        "heads": ["calibration data", "closeness", f"{title} (95 %)"],
+        "rows": rows,
+    }
     figure = {
         "chart": _scatter(title, models, sign < 0),
         "caption": caption,
@@ -136,7 +142,12 @@ def _scatter(title: str, models: Mapping[str, tuple[float, Json]], lower: bool) 
         {"name": name, "closeness": close, "value": e["value"], "low": e["ci_low"], "high": e["ci_high"]}
         for name, (close, e) in models.items()
     ]
-    x = alt.X("closeness:Q", title="closeness, higher is closer", scale=alt.Scale(zero=False, padding=12))
+    x = alt.X(
+        "closeness:Q",
+        title="closeness, higher is closer",
+        scale=alt.Scale(zero=False, padding=12),
+        axis=alt.Axis(tickCount=6),
+    )
     y = alt.Y(
         "value:Q",
         title=title.partition(" on ")[0] + (", axis turned: up is better" if lower else ""),
@@ -144,8 +155,10 @@ def _scatter(title: str, models: Mapping[str, tuple[float, Json]], lower: bool) 
         axis=alt.Axis(grid=True, tickCount=5),
     )
     legend = alt.Legend(title=None, orient="bottom")
-    colour = alt.Color("name:N", scale=alt.Scale(range=list(COLOURS)), legend=legend, sort=list(models))
-    shape = alt.Shape("name:N", scale=alt.Scale(range=list(SHAPES)), legend=legend, sort=list(models))
+    names = list(models)
+    colours, shapes = styles(names)
+    colour = alt.Color("name:N", scale=alt.Scale(domain=names, range=colours), legend=legend)
+    shape = alt.Shape("name:N", scale=alt.Scale(domain=names, range=shapes), legend=legend)
     base = alt.Chart(alt.Data(values=values)).encode(x=x)
     rules = base.mark_rule().encode(y=alt.Y("low:Q"), y2="high:Q", color=colour)
     dots = base.mark_point(filled=True, size=90, opacity=1).encode(y=y, color=colour, shape=shape)

@@ -23,9 +23,7 @@ def sections(paths: Sequence[Path]) -> list[Json]:
         return [section for build in BUILDERS for section in build(found)]
     except (KeyError, TypeError, AttributeError, IndexError, ZeroDivisionError) as error:
         given = ", ".join(map(str, paths))
-        raise ValueError(
-            f"one of {given} is not as this version writes it ({type(error).__name__}: {error}): make it anew"
-        ) from None
+        raise ValueError(f"one of {given} is not as this version writes it ({error!r}): make it anew") from None
 
 
 def write(parts: Sequence[Json], out: Path, command: str | None = None) -> None:

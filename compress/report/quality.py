@@ -75,7 +75,7 @@ def _section(metric: str, data: str, group: dict[str, tuple[str, Json]]) -> Json
 
 def _lead(metric: str, group: dict[str, tuple[str, Json]]) -> str:
     dense = next((r for method, r in group.values() if method == DENSE), None)
-    others = [(name, r) for name, (method, r) in group.items() if method != DENSE]
+    others = [(Path(name).name, r) for name, (method, r) in group.items() if method != DENSE]
     if len(others) == 1 and dense:
         name, r = others[0]
         smaller = dense["bytes"] / r["bytes"] if dense.get("bytes") and r.get("bytes") else None
