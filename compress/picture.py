@@ -36,7 +36,16 @@ CONFIG = {
 }
 _NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _SVG = "http://www.w3.org/2000/svg"
-_DROPPED = ("class", "pointer-events", "font-family", "stroke-miterlimit", "aria-hidden")  # vega's, of no use here
+_DROPPED = (
+    "class",
+    "pointer-events",
+    "font-family",
+    "stroke-miterlimit",
+    "aria-hidden",
+    "role",
+    "aria-roledescription",
+    "aria-label",
+)  # vega's, of no use here
 
 
 def styles(names: Sequence[str]) -> tuple[list[str], list[str]]:
