@@ -3,7 +3,7 @@
     python benchmarks/batch_scale.py TABLES --part engines             (2,000 pairs thrice)
     python benchmarks/batch_scale.py TABLES --part pace
     python benchmarks/batch_scale.py TABLES --part memory
-    python benchmarks/batch_scale.py TABLES --part kills --kills 100
+    python benchmarks/batch_scale.py TABLES --part kills --kills 100 --engine local    (dask, ray: fewer)
     python benchmarks/batch_scale.py TABLES --part fuzz --fuzz 10000
     python benchmarks/batch_scale.py TABLES --part units               (a source of a million rows)
     python benchmarks/batch_scale.py TABLES --part paper               (docs/scale.md from pace and units)
@@ -72,12 +72,12 @@ def main(
             "engines": lambda: _engines(tables, work, pairs, engines),
             "pace": lambda: _pace(tables, work, pairs),
             "memory": lambda: _memory(tables, work, pairs),
-            "kills": lambda: _kills(tables, work, kills, seed),
+            "kills": lambda: known.get("kills", {}) | {e: _kills(tables, work, kills, seed, e) for e in engines},
             "fuzz": lambda: _fuzz(work, fuzz, seed),
             "units": lambda: _source(work, rows),
             "paper": lambda: _paper(known),
         }[part]()
-    write_json(known | {part: found | {"cores": os.cpu_count()}}, RESULTS)
+    write_json(known | {part: found if part == "kills" else found | {"cores": os.cpu_count()}}, RESULTS)
     click.echo(json.dumps(found, indent=1))
 
 
@@ -201,21 +201,21 @@ def _memory(tables: Path, work: Path, pairs: int) -> dict:
         )
         peaks = {"command": 0, "worker": 0}
         while process.poll() is None:
-            for kind, pids in (("command", [process.pid]), ("worker", _children(process.pid))):
+            for kind, pids in (("command", [process.pid]), ("worker", _descendants(process.pid))):
                 peaks[kind] = max([peaks[kind], *map(_peak, pids)])
             time.sleep(0.2)
         found[str(count)] = peaks | {"pairs": len(_rows(work / f"m{count}.sqlite"))}
     return found
 
 
-def _children(pid: int) -> list[int]:
+def _descendants(pid: int) -> list[int]:
     found: list[int] = []
     try:
         for thread in Path(f"/proc/{pid}/task").iterdir():
             found += map(int, (thread / "children").read_text().split())
     except OSError:
         pass  # it has ended
-    return found
+    return found + [further for child in found for further in _descendants(child)]
 
 
 def _peak(pid: int) -> int:
@@ -227,39 +227,50 @@ def _peak(pid: int) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
 
 
-def _kills(tables: Path, work: Path, kills: int, seed: int) -> dict:
-    """Runs of 200 pairs, each killed at a random moment (the command or a worker) and taken up again."""
+def _kills(tables: Path, work: Path, kills: int, seed: int, engine: str) -> dict:
+    """Runs of 200 pairs, each killed at a random moment (the command or a process of its own) and taken up again.
+
+    What dies on a cluster is a worker, its nanny, or, of Ray, the scheduler and the object store.
+    """
     job, cache, draw = _job(tables, work, 200, QUICK[:4]), work / "cache", random.Random(seed)
-    _run(_command(job, work / "warm.sqlite", cache, 2))
-    whole = _run(_command(job, work / "whole.sqlite", cache, 2))
-    undisturbed = _rows(work / "whole.sqlite")
-    different = recomputed = lost = finished = 0
+    _run(_command(job, work / f"warm_{engine}.sqlite", cache, 2, engine))
+    whole = _run(_command(job, work / f"whole_{engine}.sqlite", cache, 2, engine))
+    undisturbed = _rows(work / f"whole_{engine}.sqlite")
+    different = recomputed = lost = finished = commands = stopped = 0
     for number in range(kills):
-        store = work / f"k{number}.sqlite"
-        process = subprocess.Popen(_command(job, store, cache, 2), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        store = work / f"k{number}_{engine}.sqlite"
+        command = _command(job, store, cache, 2, engine)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(draw.uniform(0, whole))
-        workers = _children(process.pid)
-        victim = process.pid if draw.random() < 0.7 or not workers else draw.choice(workers)
+        others = _descendants(process.pid)
+        victim = process.pid if draw.random() < 0.7 or not others else draw.choice(others)
+        commands += victim == process.pid
         try:
             os.kill(victim, signal.SIGKILL)
         except ProcessLookupError:
             finished += 1
-        if victim == process.pid:
+        try:
+            stopped += process.wait(timeout=60 + 2 * whole) not in (0, 3, -signal.SIGKILL)
+        except subprocess.TimeoutExpired:
+            stopped += 1
             process.kill()
-        process.wait()
+            process.wait()
         before = len(_done(store))
-        _run(_command(job, store, cache, 2))
+        _run(command)
         rows, counted = _rows(store), sum(len(e["rows"]) for e in _events(store, "pairs"))
         lost += len(undisturbed.keys() - rows.keys())
         different += sum(rows.get(k) != v for k, v in undisturbed.items())
         recomputed = max(recomputed, counted - len(undisturbed) if before else 0)
     return {
         "kills": kills,
+        "of_the_command": commands,
         "after_the_end": finished,
+        "ended_in_an_error_by_it": stopped,
         "pairs": len(undisturbed),
         "lost": lost,
         "different": different,
         "most_kept_twice": recomputed,
+        "cores": os.cpu_count(),
     }
 
 

@@ -94,6 +94,7 @@ def truths(part: str) -> pd.DataFrame:
     """Quality by target, method, drawer and seed; the target's own text is called so."""
     rows = pd.read_csv(RESULTS / f"calibration_truth_{part}.csv", keep_default_na=False)
     rows["part"], rows["set"] = part, rows.drawer
+    rows["usual"] = rows.tokens == truth.TOKENS[part]
     rows.loc[rows.drawer == rows.target, "set"] = OWN
     return rows
 
@@ -138,6 +139,21 @@ def agreement(rows: pd.DataFrame, score: pd.Series) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(found)
+
+
+def budgets(rows: pd.DataFrame, score: pd.Series) -> list[dict[str, object]]:
+    """What the choice is worth by tokens, the closeness measured at the usual number; the mean over targets."""
+    found = []
+    for (part, method), these in rows.groupby(["part", "method"]):
+        if these.tokens.nunique() == 1:
+            continue
+        kept = set.intersection(*(set(g.drawer) for _, g in these.groupby("tokens")))
+        for tokens, group in these[these.drawer.isin(kept) & (these.seed == 0)].groupby("tokens"):
+            cases = agreement(group, score)
+            own = group[group.set == OWN].groupby("target").quality.mean()
+            figures = cases[["spearman", "spread", "pick", "best", "median"]].mean().to_dict()
+            found.append({"part": part, "method": method, "tokens": int(tokens), "own": own.mean(), **figures})
+    return found
 
 
 def learned(rows: pd.DataFrame, terms: pd.DataFrame) -> dict[tuple[str, str], float]:
@@ -273,17 +289,19 @@ def main(datasets: Path, encoders: Path, decoder: Path, jobs: int, quick: bool) 
     rows = rows[rows.seed == 0] if quick else rows
     terms = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["part", "target", "seed"])
     have = set(zip(terms.part, terms.target, terms.seed))
-    needed = set(zip(rows.part, rows.target, rows.seed)) - have
+    needed = set(zip(rows.part, rows.target, rows.seed)) - have  # of sets of the usual size
     work = [delayed(terms_of)(part, datasets, folders[part], target, seed) for part, target, seed in sorted(needed)]
     for found in track(Parallel(n_jobs=jobs, return_as="generator")(work), f"{len(work)} targets and seeds"):
         terms = pd.concat([terms, pd.DataFrame(found)], ignore_index=True)
         terms.to_csv(file, index=False, float_format="%.6g")
-    found = summary(rows, terms)
-    draw(rows, predicted(terms, MEASURE), RESULTS / "calibration_quality.svg")
+    usual = rows[rows.usual]
+    found = summary(usual, terms) | {"budgets": budgets(rows, predicted(terms, MEASURE))}
+    draw(usual, predicted(terms, MEASURE), RESULTS / "calibration_quality.svg")
     (RESULTS / "calibration_quality.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
     click.echo(pd.DataFrame(found["agreement"]).round(3).to_string())
     click.echo(pd.DataFrame(found["by method"]).round(3).to_string())
     click.echo(pd.DataFrame(found["rivals"]).round(3).to_string())
+    click.echo(pd.DataFrame(found["budgets"]).round(3).to_string())
     click.echo(
         pd.DataFrame(found["all targets at once"]).pivot(index="drawer", columns="method", values="mean").round(3)
     )

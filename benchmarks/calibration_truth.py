@@ -4,6 +4,8 @@
         python benchmarks/finetune.py MODELS/all-MiniLM-L6-v2-fp16 DATASETS/text/$t --out DENSE/$t; done
     python benchmarks/calibration_truth.py encoders DATASETS DENSE
     python benchmarks/calibration_truth.py decoder DATASETS data/mixlm
+    for n in 2000 32000; do
+        python benchmarks/calibration_truth.py decoder DATASETS data/mixlm --tokens $n --method "sparsegpt 70 %"; done
 
 A cell is one compression: a method, a token budget, who gives the texts (a set; a way of choosing texts from all sets,
 for an encoder those of other tasks; the model itself), and a seed. Its quality is the accuracy on the
@@ -71,9 +73,9 @@ class Cell:
     seed: int
 
 
-def cells(part: str, seeds: int) -> list[Cell]:
+def cells(part: str, seeds: int, tokens: int) -> list[Cell]:
     """All compressions of a part, those that everything else is compared with first."""
-    tokens, found = TOKENS[part], []
+    found = []
     ways = [w for w in WAYS if w != "random"]  # a random set is what it is compared with
     for seed in range(seeds):
         if part == "encoders":
@@ -169,18 +171,27 @@ def run(part: str, datasets: Path, folder: Path, cell: Cell) -> list[dict[str, o
 @click.argument("datasets", type=click.Path(exists=True, path_type=Path))
 @click.argument("folder", type=click.Path(exists=True, path_type=Path))
 @click.option("--seeds", default=3, show_default=True)
+@click.option("--tokens", type=click.IntRange(100), help="Of every cell. Default: 2,000 (encoders) or 8,000.")
 @click.option("--jobs", default=2, show_default=True, help="Cells at a time, one thread each.")
 @click.option("--method", "wanted", multiple=True, help="May repeat. Default: all.")
 @click.option("--drawer", "drawers", multiple=True, help="May repeat. Default: all.")
 @click.option("--out", type=click.Path(path_type=Path))
 def main(
-    part: str, datasets: Path, folder: Path, seeds: int, jobs: int, wanted: tuple, drawers: tuple, out: Path | None
+    part: str,
+    datasets: Path,
+    folder: Path,
+    seeds: int,
+    tokens: int | None,
+    jobs: int,
+    wanted: tuple,
+    drawers: tuple,
+    out: Path | None,
 ) -> None:
     """Measure every cell of PART that is not there yet."""
     out = out or Path(__file__).resolve().parent / "results" / f"calibration_truth_{part}.csv"
     rows = pd.read_csv(out, keep_default_na=False).to_dict("records") if out.exists() else []
     done = {tuple(r[f] for f in ("task", "method", "tokens", "drawer", "seed")) for r in rows}
-    left = [c for c in cells(part, seeds) if astuple(c) not in done]
+    left = [c for c in cells(part, seeds, tokens or TOKENS[part]) if astuple(c) not in done]
     left = [c for c in left if c.method in (wanted or METHODS[part]) and c.drawer in (drawers or (c.drawer,))]
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         waiting = [pool.submit(run, part, datasets, folder, cell) for cell in left]

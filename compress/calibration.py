@@ -22,7 +22,7 @@ from compress.draw import fingerprint
 from compress.generation import generate
 from compress.selection import LOOKING, PROPOSED, WAYS, fill
 from compress.structure import context
-from compress.survey import DEPTHS, Survey, look_once, merge
+from compress.survey import DEPTHS, Survey, clusters, look_once, merge
 from compress.texts import MAX_LENGTH, Text, cut, decode
 from compress.texts import pack as pack_texts
 from compress.walk import track
@@ -116,14 +116,20 @@ def _joined(each: Sequence[Mapping[str, float]], targets: Sequence[Target], prot
     return dict(zip(known, np.exp(logs.min(0) if protect == "worst" else weights @ logs).tolist()))
 
 
-def propose(views: Mapping[str, Survey], target: Survey, tokens: int, seed: int = 0) -> dict[str, Survey]:
+def propose(views: Mapping[str, Survey], targets: Sequence[Target], tokens: int, seed: int = 0) -> dict[str, Survey]:
     """What `tokens` tokens could be drawn: every set by itself, and, of several, mixtures by `selection.PROPOSED`."""
     found = {name: view.take(fill(view, range(len(view.sequences)), tokens)) for name, view in views.items()}
     if len(views) > 1:
         pool = merge(list(views.values()))
         for way in PROPOSED:
-            found[way] = pool.take(fill(pool, WAYS[way](pool, target, tokens, seed), tokens))
+            found[way] = _selected(way, pool, targets, tokens, seed)
     return found
+
+
+def _selected(way: str, pool: Survey, targets: Sequence[Target], tokens: int, seed: int) -> Survey:
+    """`tokens` tokens of the pool by one of `selection.WAYS`; without targets all of it is to be kept."""
+    target = merge([t.view for t in targets]) if targets else pool
+    return pool.take(fill(pool, WAYS[way](pool, target, tokens, seed), tokens))
 
 
 def choose(
@@ -145,9 +151,8 @@ def choose(
     check_way(by, bool(targets))
     pool = merge(list(views.values()))
     if by != "measure":
-        target = merge([t.view for t in targets]) if targets else pool
-        return by, pool.take(fill(pool, WAYS[by](pool, target, tokens, seed), tokens)), {}
-    wanted = propose(views, merge([t.view for t in targets]), tokens, seed)
+        return by, _selected(by, pool, targets, tokens, seed), {}
+    wanted = propose(views, targets, tokens, seed)
     scores = _joined([score(t.view, wanted, False) for t in targets], targets, protect)
     best = pick(scores)
     return best, wanted[best], scores
@@ -180,10 +185,14 @@ def calibrate(
     pools: None for what the model writes itself; targets: texts and weight by name; pack: fill sequences to their
     length, for models that predict next tokens; cache: folder for surveys, so that a stopped run goes on. `LOOKED`
     tokens of a candidate are looked at; those wanted are drawn from the sets that were chosen, in the same shares.
+    Raises ValueError as `check_way`, for a candidate called like a way, and for `pack` where texts are looked at alone.
     """
     check_way(by, bool(targets))
+    taken = next((name for name in pools if name in WAYS), None)
+    if taken:
+        raise ValueError(f"a candidate is called {taken}, as a way of choosing is: name it as NAME=TEXTS")
     net, tokenizer = models.load(model)
-    length, known, looked = context(net, MAX_LENGTH), models.hash_of(model), LOOKED
+    length, known, groups = context(net, MAX_LENGTH), models.hash_of(model), clusters(net, seed)
     if pack and net.get_output_embeddings() is None:
         raise ValueError("--pack joins texts, but the model looks at them one by one: leave it out")
 
@@ -193,18 +202,17 @@ def calibrate(
         return (pack_texts if pack else cut)(tokenizer, texts, count, length, draw)
 
     def look(name: str, texts: Sequence[Text] | None, count: int, draw: int) -> Survey:
-        return look_once(cache, known, net, tokenizer, name, read(texts, count, draw), seed)
+        return look_once(cache, known, net, tokenizer, name, read(texts, count, draw), seed, groups)
 
-    wanted = [Target(look(n, texts, looked, seed + OTHER_DRAW), weight) for n, (texts, weight) in targets.items()]
-    views = screen(list(pools), lambda name: look(name, pools[name], looked, seed), wanted, score)
-    way, chosen, scores = choose(views, wanted, score, tokens=looked, by=by, protect=protect, seed=seed)
-    if looked == tokens:
+    wanted = [Target(look(n, texts, LOOKED, seed + OTHER_DRAW), weight) for n, (texts, weight) in targets.items()]
+    views = screen(list(pools), lambda name: look(name, pools[name], LOOKED, seed), wanted, score)
+    way, chosen, scores = choose(views, wanted, score, tokens=LOOKED, by=by, protect=protect, seed=seed)
+    if tokens == LOOKED:
         return Draw(chosen.sequences, chosen.origins), scores, tokenizer
     shares = {part.name: part.share for part in parts(Draw(chosen.sequences, chosen.origins))}
     if way in WAYS and way not in ("random", "uniform"):  # texts were selected: so are the others
         pool = merge([look(n, pools[n], round(ROOM * share * tokens), seed) for n, share in shares.items()])
-        order = WAYS[way](pool, merge([t.view for t in wanted]) if wanted else pool, tokens, seed)
-        more = pool.take(fill(pool, order, tokens))
+        more = _selected(way, pool, wanted, tokens, seed)
         return Draw(more.sequences, more.origins), scores, tokenizer
     found = {name: read(pools[name], round(share * tokens), seed) for name, share in shares.items()}
     origins = [name for name, ids in found.items() for _ in ids]

@@ -19,6 +19,12 @@ from compress.texts import MAX_LENGTH, cut, first, read_texts
 MADE = ("self", "random")  # not read from a file: written by the model, tokens drawn alike from the vocabulary
 
 
+def split(part: str) -> tuple[str, str]:
+    """(WHAT, TOKENS) of WHAT:TOKENS, TOKENS "" where there are none."""
+    what, _, tokens = part.rpartition(":")
+    return (what, tokens) if what and tokens.isdigit() else (part, "")
+
+
 def parse(spec: str | Path) -> list[tuple[str, int | None]]:
     """[(what, tokens or None)] of PATH, self, random, or several as WHAT:TOKENS,WHAT:TOKENS.
 
@@ -29,8 +35,8 @@ def parse(spec: str | Path) -> list[tuple[str, int | None]]:
         return [(spec, None)]
     found: list[tuple[str, int | None]] = []
     for part in spec.split(","):
-        what, _, tokens = part.rpartition(":")
-        if not what or not tokens.isdigit() or not int(tokens):
+        what, tokens = split(part)
+        if not tokens or not int(tokens):
             raise ValueError(f"{absent(Path(part))}: give a file, a folder, self, random, or several as WHAT:TOKENS")
         if what not in MADE and not Path(what).exists():
             raise ValueError(f"{absent(Path(what))}: give a file, a folder, self or random")

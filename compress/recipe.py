@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from compress.draw import MADE
+from compress.draw import MADE, split
 from compress.suggest import did_you_mean
 
 KEYS = ("model", "steps", "out", "calibration", "tokens", "seed", "data", "metric")
@@ -75,8 +75,9 @@ def read(path: Path, methods: Collection[str]) -> Recipe:
 
 def _placed(folder: Path, part: str) -> str:
     """A part of a calibration (compress.draw.parse) with its path, if it is one, relative to `folder`."""
-    what, colon, tokens = part.partition(":") if part.rpartition(":")[2].isdigit() else (part, "", "")
-    return what + colon + tokens if what in MADE else f"{folder / what}{colon}{tokens}"
+    what, tokens = split(part)
+    placed = what if what in MADE else str(folder / what)
+    return f"{placed}:{tokens}" if tokens else placed
 
 
 def _step(path: Path, step: object, methods: Collection[str]) -> Step:

@@ -81,9 +81,16 @@ def merge(surveys: Sequence[Survey]) -> Survey:
 
 @torch.no_grad()
 def look(
-    model: nn.Module, tokenizer: Tokenizer, name: str, sequences: Sequence[Sequence[int]], seed: int = 0
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    name: str,
+    sequences: Sequence[Sequence[int]],
+    seed: int = 0,
+    groups: Tensor | None = None,
 ) -> Survey:
     """Survey of the token sequences of the set `name`; of a model of tokens `ROWS` rows, drawn by `seed`.
+
+    groups: what `clusters` gives for the model and the seed; None: found here.
 
     Labels are the predicted class, rounded where it is a value; of a decoder the cluster of the token predicted next;
     of a model of answers the cluster of the token that the answer begins with. Raises ValueError for no sequence.
@@ -93,7 +100,7 @@ def look(
     ordered = sorted((list(s) for s in sequences), key=len, reverse=True)
     path, last = blocks_path(model), model.config.num_hidden_layers - 1
     places = [f"{path}.{i}" for i in (0, (last + 1) // 2, last)]
-    groups = _clusters(model, seed)
+    groups = clusters(model, seed) if groups is None else groups
     surprise, states, labels, owners, seen_before = [], [], [], [], 0
     for batch in batches(tokenizer, ordered):
         with inputs(model, places) as seen:
@@ -130,6 +137,7 @@ def look_once(
     name: str,
     sequences: Sequence[Sequence[int]],
     seed: int = 0,
+    groups: Tensor | None = None,
 ) -> Survey:
     """`look`, kept in `folder` by the hash of the model and the sequences, so that it is done once."""
     about = json.dumps([model_hash, seed, [list(s) for s in sequences]])
@@ -138,7 +146,7 @@ def look_once(
         kept = load_file(file)
         ids = [part.tolist() for part in np.split(kept.pop("ids"), np.cumsum(kept.pop("lengths"))[:-1])]
         return Survey(ids, [name] * len(ids), **kept)
-    view = look(model, tokenizer, name, sequences, seed)
+    view = look(model, tokenizer, name, sequences, seed, groups)
     ids = {"ids": np.concatenate(view.sequences), "lengths": view.lengths}
     tensors = ids | {k: getattr(view, k) for k in ("surprise", "states", "labels", "owners")}
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,10 +166,10 @@ def _surprise(model: nn.Module, logits: Tensor, batch: dict[str, Tensor]) -> Ten
     return -(shares.exp() * shares).sum(-1).mean(1)
 
 
-def _clusters(model: nn.Module, seed: int) -> Tensor | None:
+def clusters(model: nn.Module, seed: int) -> Tensor | None:
     """(vocabulary,) cluster of every token by its embedding, the output's if there is one; None for a classifier."""
     head = model.get_input_embeddings() if hasattr(model, "qa_outputs") else model.get_output_embeddings()
     if head is None:
         return None
-    vectors = nn.functional.normalize(head.weight.float(), dim=1).numpy()
+    vectors = nn.functional.normalize(head.weight.detach().float(), dim=1).numpy()
     return torch.from_numpy(KMeans(CLUSTERS, n_init=1, random_state=seed).fit_predict(vectors)).long()

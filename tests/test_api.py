@@ -54,7 +54,7 @@ def test_every_kind_of_data_gives_the_same_ranking(kind, root, tables):
 def test_sources_in_a_list_are_named_by_file_table_or_place(root, tables):
     path = root / "data/tabular/heart_cleveland.csv"
     given = [tables["hungarian"], path, f"x={path}", data.load(str(path)), (np.eye(4), [0, 1, 0, 1])]
-    with pytest.raises(ValueError, match="two sources are called 'heart_cleveland': give a dict"):
+    with pytest.raises(ValueError, match="two sources are called 'heart_cleveland': name them apart"):
         as_tables(given)
     names = [t.name for t in as_tables([given[0], *given[2:]])]
     assert names == ["source 1", "x", "heart_cleveland", "source 4"]

@@ -4,6 +4,7 @@ Workers score in this process here; `tests/faults` has real ones.
 """
 
 import json
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -466,3 +467,15 @@ def test_names_of_inputs(tmp_path):
     }
     with pytest.raises(ValueError, match="cannot all be called"):
         job.inputs(["n=*/x.csv"], "sources", tmp_path, True, lines)
+
+
+def test_on_a_terminal_a_table_says_how_far_it_is_and_who_leads(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    with watch.Watch(None) as seen:
+        seen.tell("start", {"total": 4, "open": 4, "before": 0, "done": 0, "failed": 0})
+        rows = {"low": {"score": 0.25}, "high\x1b[2J": {"score": 0.5}, "bad": {"error": "out of memory"}}
+        seen.tell("pairs", {"target": "t", "scorer": "knn", "rows": rows})
+    shown = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", capsys.readouterr().err)
+    last = shown[shown.rindex("done") :].split("\n")
+    assert last[1].split()[:3] == ["2", "1", "1"] and last[4].split() == ["t", "knn", "high?[2J", "0.5"]

@@ -219,6 +219,12 @@ def test_a_way_that_cannot_work_is_refused(by, targets, message):
         calibration.check_way(by, targets)
 
 
+def test_a_candidate_called_like_a_way_is_refused(pools, tmp_path):
+    texts = {"uniform": pools["math"]}
+    with pytest.raises(ValueError, match="a candidate is called uniform"):
+        calibration.calibrate(str(DATA / "mixlm"), texts, {}, closeness, by="uniform", cache=tmp_path)
+
+
 def test_what_is_saved_is_drawn_again_token_by_token(decoder, views, tmp_path):
     net, tokenizer = decoder
     way, view, scores = calibration.choose(views, [], closeness, tokens=700, by="uniform")

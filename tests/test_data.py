@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transmeter import data, encoding, specs
+from transmeter import data, encoding, inputs, specs
 
 
 def write(frame, path):
@@ -137,12 +137,12 @@ def test_files_that_are_refused(tmp_path, name, content, message):
 def test_a_bad_source_among_good_ones_is_listed_a_missing_one_refused(frame, tmp_path):
     good = write(frame, tmp_path / "good.csv")
     (tmp_path / "empty.csv").write_bytes(b"")
-    found = data.load_all([str(good), str(tmp_path / "empty.csv")])
+    found = inputs.as_tables([str(good), str(tmp_path / "empty.csv")])
     assert isinstance(found[0], data.Table) and found[1].name == "empty"
     with pytest.raises(ValueError, match="does not exist"):
-        data.load_all([str(tmp_path / "none.csv")])
+        inputs.as_tables([str(tmp_path / "none.csv")])
     with pytest.raises(ValueError, match="two sources are called 'good'"):
-        data.load_all([str(good), str(good)])
+        inputs.as_tables([str(good), str(good)])
 
 
 def test_encoder_looks_at_its_rows_only_and_keeps_its_width(frame):
@@ -206,8 +206,9 @@ def test_words_for_missing_are_labels_in_the_label_column_and_missing_elsewhere(
     assert found.features["flag"].isna().sum() == 1
 
 
-def test_two_columns_of_one_name_are_refused(tmp_path):
-    (tmp_path / "a.csv").write_text("a ,a,label\n1,2,x\n3,4,y\n")
+@pytest.mark.parametrize("head", ["a,a,label", "a ,a,label"])
+def test_two_columns_of_one_name_are_refused(head, tmp_path):
+    (tmp_path / "a.csv").write_text(f"{head}\n1,2,x\n3,4,y\n")
     with pytest.raises(ValueError, match="two columns called 'a'"):
         data.load(str(tmp_path / "a.csv"))
 
@@ -282,7 +283,7 @@ def test_keys_are_no_features_and_stay_with_their_rows(frame, tmp_path):
     assert found.columns == ["age", "town", "member"] and list(found.keys[:3]) == ["0", "1", "2"]
     assert list(found.take(np.array([4, 2])).keys) == ["4", "2"]
     plain = str(write(frame, tmp_path / "b.csv"))
-    assert data.load_all([plain], key="patient")[0].keys is None
+    assert inputs.as_tables([plain], key="patient")[0].keys is None
     with pytest.raises(ValueError, match="no key column 'patient'"):
         data.load(plain, key="patient")
 

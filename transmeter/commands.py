@@ -64,7 +64,7 @@ def rank(
 
     Example: transmeter rank mine.csv a.csv b=other/b.csv::diagnosis
     """
-    from transmeter import data, ranking, show
+    from transmeter import data, inputs, ranking, show
     from transmeter.scorers import scorers
 
     quiet()
@@ -76,7 +76,7 @@ def rank(
     warn_of_same_file(target, sources)
     found = ranking.rank(
         data.load(target, label, key=key),
-        data.load_all(sources, label, key),
+        inputs.as_tables(sources, label, key),
         scorer,
         shots=shots,
         repeats=repeats,
@@ -112,7 +112,7 @@ def validate(
 
     Example: transmeter validate mine.csv a.csv b.csv --ranking ranking.json
     """
-    from transmeter import agreement, data, ranking, show, truth
+    from transmeter import agreement, data, inputs, ranking, show, truth
     from transmeter.prepare import prepare
     from transmeter.source import Source
     from transmeter.specs import parse
@@ -132,7 +132,7 @@ def validate(
     if found and seed == found.seed:
         raise ValueError(f"--seed {seed} is the ranking's own, so that both see the same draws: give another")
     warn_of_same_file(target, sources)
-    wanted, tables = data.load(target, label, key=key), data.load_all(sources, label, key)
+    wanted, tables = data.load(target, label, key=key), inputs.as_tables(sources, label, key)
     for table in tables:
         if isinstance(table, data.Unusable):
             warnings.warn(f"{table.name} is left out: {table.reason}", stacklevel=2)

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from transmeter.files import FORMATS, listed, read
+from transmeter.files import listed, read
 from transmeter.specs import parse
-from transmeter.suggest import absent, did_you_mean
+from transmeter.suggest import did_you_mean
 
 LOG = logging.getLogger(__name__)
 LARGEST = 1e100  # squares of what is larger overflow
@@ -106,17 +106,22 @@ def from_frame(
         frame = frame.iloc[_drawn(frame[column].notna().to_numpy(), MAX_ROWS, seed=0)]
     keys = frame[key] if key in frame.columns else None
     found = table(name, frame.drop(columns=[column] if keys is None else [column, key]), frame[column], keys)
-    kinds = [pd.api.types.is_float_dtype(found.features[c]) for c in found.columns]
+    numbers = len(numeric_columns(found.features))
     labelled = f"{int((found.codes >= 0).sum())} labelled by '{column}' as {listed(pd.Index(found.classes))}"
     LOG.info(
         "%s: %d rows, %s; %d numeric columns, %d others",
         name,
         len(found),
         labelled,
-        sum(kinds),
-        len(kinds) - sum(kinds),
+        numbers,
+        len(found.columns) - numbers,
     )
     return found
+
+
+def numeric_columns(features: pd.DataFrame) -> list[str]:
+    """Names of the columns of numbers; by type alone, since tables of hidden states have thousands."""
+    return [str(c) for c, kind in zip(features.columns, features.dtypes) if kind.kind == "f"]
 
 
 @dataclass(frozen=True)
@@ -125,29 +130,6 @@ class Unusable:
 
     name: str
     reason: str
-
-
-def load_all(specs: Sequence[str], label: str | None = None, key: str | None = None) -> list[Table | Unusable]:
-    """`load` every source; what a file holds may make it `Unusable`, so that one bad file does not end the run.
-
-    Sources without the column `label` may have their labels in 'label', sources without `key` no keys.
-
-    Raises ValueError for a path that does not exist and for two sources of one name.
-    """
-    names = [parse(s)[0] for s in specs]
-    for spec, name in zip(specs, names):
-        path = parse(spec)[1]
-        if not path.exists():
-            raise ValueError(f"{absent(path)}: give {FORMATS}")
-        if names.count(name) > 1:
-            raise ValueError(f"two sources are called '{name}': name them apart as NAME=PATH")
-    found: list[Table | Unusable] = []
-    for spec, name in zip(specs, names):
-        try:
-            found.append(load(spec, label, strict=False, key=key))
-        except ValueError as error:
-            found.append(Unusable(name, str(error)))
-    return found
 
 
 def table(
@@ -208,7 +190,7 @@ def conform(name: str, features: pd.DataFrame, numeric: Sequence[str], categoric
 def rows_like(known: Table, name: str, frame: pd.DataFrame) -> pd.DataFrame:
     """The feature columns of `known` in another data frame, whose other columns are left out. Raises ValueError as
     `conform`."""
-    numeric = [c for c in known.columns if pd.api.types.is_float_dtype(known.features[c])]
+    numeric = numeric_columns(known.features)
     found = conform(name, frame, numeric, [c for c in known.columns if c not in numeric])
     return found[known.columns]
 

@@ -9,6 +9,8 @@ import pandas as pd
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from transmeter.data import numeric_columns
+
 MAX_CATEGORIES = 20  # of one column; rarer ones share a column
 EMPTY = "(missing)"  # the category of an empty cell
 
@@ -28,9 +30,8 @@ class Encoder:
     """
 
     def __init__(self, features: pd.DataFrame):
-        columns = [str(c) for c in features.columns]
-        self.numeric = [c for c in columns if pd.api.types.is_float_dtype(features[c])]
-        self.categorical = [c for c in columns if c not in self.numeric]
+        self.numeric = numeric_columns(features)
+        self.categorical = [str(c) for c in features.columns.difference(self.numeric, sort=False)]
         self.names: list[str] = []
         self.missing: list[int] = []  # numbers of the numeric columns that have gaps
         self.medians, self.means, self.scales = np.zeros(0), np.zeros(0), np.zeros(0)

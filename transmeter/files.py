@@ -36,9 +36,7 @@ def read(path: Path) -> pd.DataFrame:
         if path.is_dir():
             frame = _read_folder(path)
         elif name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
-            frame = pd.read_csv(
-                path, sep="\t" if ".tsv" in name else ",", low_memory=False, keep_default_na=False, na_values=[""]
-            )
+            frame = _read_csv(path, "\t" if ".tsv" in name else ",")
         elif name.endswith(".parquet"):
             frame = pd.read_parquet(path)
         elif name.endswith((".jsonl", ".jsonl.gz")):
@@ -58,8 +56,7 @@ def read(path: Path) -> pd.DataFrame:
     mark = next((m for m in ";\t|" if len(frame.columns) == 1 and m in frame.columns[0]), None)
     if mark:
         raise ValueError(f"{path} has one column, '{frame.columns[0]}': separate columns by commas, not by {mark!r}")
-    if frame.columns.duplicated().any():
-        raise ValueError(f"{path} has two columns called '{frame.columns[frame.columns.duplicated()][0]}': rename one")
+    _check_names(path, frame.columns)
     if frame.empty:
         raise ValueError(f"{path} has no rows: at least two classes of labelled rows are needed")
     return frame
@@ -81,6 +78,19 @@ def _unpacked(path: Path) -> int:
         about = ParquetFile(path).metadata
         return 8 * about.num_rows * about.num_columns
     return 0
+
+
+def _read_csv(path: Path, mark: str) -> pd.DataFrame:
+    """pandas calls a second column x x.1, so that names are looked at before it does."""
+    head = pd.read_csv(path, sep=mark, header=None, nrows=1, dtype=str, keep_default_na=False)
+    _check_names(path, head.iloc[0].str.strip())
+    return pd.read_csv(path, sep=mark, low_memory=False, keep_default_na=False, na_values=[""])
+
+
+def _check_names(path: Path, names: pd.Index | pd.Series) -> None:
+    twice = [name for name in names[names.duplicated()] if name]
+    if twice:
+        raise ValueError(f"{path} has two columns called '{twice[0]}': rename one")
 
 
 def _read_folder(path: Path) -> pd.DataFrame:

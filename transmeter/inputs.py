@@ -66,22 +66,24 @@ def columns(name: str, features: ArrayLike) -> pd.DataFrame:
 def as_tables(
     given: Mapping[str, Given] | Sequence[Given], label: str | None = None, key: str | None = None
 ) -> list[Table | Unusable]:
-    """Every source as a table, or `Unusable` for what it holds, as `data.load_all`; named by the mapping's keys, by
-    their files, or source 1.. by their place.
+    """Every source as a table; what it holds may make it `Unusable`, so that one bad source does not end the run.
 
-    Raises ValueError for a path that does not exist and for two sources of one name.
+    Named by the mapping's keys, by their files, or source 1.. by their place. Sources without the column `label` may
+    have their labels in 'label', sources without `key` no keys. Raises ValueError for a path that does not exist and
+    for two sources of one name.
     """
     if isinstance(given, str | Path | Table | pd.DataFrame):
         given = [given]
     named = given if isinstance(given, Mapping) else {}
     items = list(named.items()) or [(_name(g, place), g) for place, g in enumerate(given, 1)]
     names = [name for name, _ in items]
-    found: list[Table | Unusable] = []
     for name, source in items:
-        if names.count(name) > 1:
-            raise ValueError(f"two sources are called '{name}': give a dict of names and sources")
         if isinstance(source, str | Path) and not parse(str(source))[1].exists():
             raise ValueError(f"{absent(parse(str(source))[1])}: give {FORMATS}")
+        if names.count(name) > 1:
+            raise ValueError(f"two sources are called '{name}': name them apart, as NAME=PATH or in a dict")
+    found: list[Table | Unusable] = []
+    for name, source in items:
         try:
             found.append(as_table(source, name, label, key, strict=False))
         except ValueError as error:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
-from transmeter.data import Table
+from transmeter.data import Table, numeric_columns
 from transmeter.encoding import Encoder
 from transmeter.names import likeness, same_numbers, telling, words
 
@@ -97,9 +97,9 @@ def align(
     for column in source.columns:
         if column not in names and normalise(column) in taken:
             names[column] = _apart(f"{column} (of {source.name})", [*source.columns, *names.values()])
-    features = source.features.rename(columns=names)
+    features, numbers = source.features.rename(columns=names), set(numeric_columns(target.features))
     for match in matches:
-        if not _is_numeric(target.features[match.target]):
+        if match.target not in numbers:
             known = target.features[match.target].dropna().unique()
             spelled = {_fold(c): c for c in known} | {c: c for c in known}
             mine = [_spelled(c, spelled) for c in features[match.target]]
@@ -181,6 +181,7 @@ def _many_valued(table: Table, column: str) -> bool:
 def _by_name(source: Table, target: Table) -> list[Match]:
     """Exactly equal names first, so that 'Age' and 'age' of one table stay apart; then normalised ones."""
     matches: list[Match] = []
+    numbers_s, numbers_t = (set(numeric_columns(t.features)) for t in (source, target))
     for spell in (str, normalise):
         used = {m.source for m in matches}, {m.target for m in matches}
         index: dict[str, str] = {}
@@ -189,7 +190,7 @@ def _by_name(source: Table, target: Table) -> list[Match]:
                 index.setdefault(spell(column), column)
         for column in target.columns:
             mine = index.get(spell(column)) if column not in used[1] else None
-            if mine is not None and _is_numeric(source.features[mine]) == _is_numeric(target.features[column]):
+            if mine is not None and (mine in numbers_s) == (column in numbers_t):
                 matches.append(Match(mine, column, 1.0, "name"))
                 del index[spell(column)]
     return matches

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from transmeter.data import Table
+from transmeter.data import Table, numeric_columns
 from transmeter.tfidf import Tfidf
 from transmeter.training import track
 
@@ -76,7 +76,7 @@ def read_texts(name: str, features: pd.DataFrame, columns: list[str], read: Read
 
 def text_columns(features: pd.DataFrame) -> list[str]:
     """Names of the columns that hold texts."""
-    return [c for c in features if is_text(features[c])]
+    return [c for c in features.columns.difference(numeric_columns(features), sort=False) if is_text(features[c])]
 
 
 def joined(features: pd.DataFrame, columns: list[str]) -> list[str]:

@@ -195,3 +195,44 @@ def test_a_cluster_outlives_the_kill_of_a_worker(stand_in, name, tmp_path, monke
     with engines.Engine(name, 1, None, engines.LOOPBACK) as engine:
         found = {task["number"]: result["rows"][0]["score"] for task, result in engine.each(tasks)}
     assert found == {i: i for i in range(6)} and (stand_in / "killed").exists()
+
+
+CLUSTER = """
+from distributed import LocalCluster
+from transmeter.batch import worker
+worker.MODULE = "stand_in"
+quiet = {"host": "127.0.0.1", "dashboard_address": None}
+print(LocalCluster(1, threads_per_worker=1, processes=False, protocol="tcp", **quiet).scheduler_address, flush=True)
+input()
+"""
+
+
+@pytest.fixture
+def cluster(stand_in):
+    """Starts a Dask scheduler with a worker in a process of its own, and gives it with its address."""
+    pytest.importorskip("distributed")
+    started = []
+
+    def start():
+        words = [sys.executable, "-c", CLUSTER]
+        started.append(subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        return started[-1], started[-1].stdout.readline().strip()
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_a_killed_scheduler_stops_the_run_and_another_one_goes_on(cluster, job, monkeypatch):
+    monkeypatch.setenv("PACE", "0.2")
+    scheduler, address = cluster()
+    run = command(job, "--engine", "dask", "--address", address)
+    until(lambda: "pairs" in events(job.parent))
+    scheduler.kill()
+    out, err = run.communicate(timeout=90)
+    assert run.returncode == 1 and "the same command goes on" in err and "Traceback" not in err, err
+    assert 14 <= len(scores(job.parent)) < 56
+    again = command(job, "--engine", "dask", "--address", cluster()[1])
+    out, err = again.communicate(timeout=60)
+    assert again.returncode == 0 and len(scores(job.parent)) == 56, err

@@ -73,14 +73,13 @@ def _dask(workers: int, address: str | None, host: str) -> Iterator[Call]:
     try:
         import dask
         from distributed import Client, LocalCluster
+        from distributed.utils import silence_logging_cmgr
     except ImportError:
         raise ValueError("--engine dask is not installed: pip install 'transmeter[dask]'") from None
     settings = {"distributed.comm.timeouts.connect": "10s", "distributed.scheduler.allowed-failures": RETRIES}
-    with dask.config.set(settings):
+    with dask.config.set(settings), silence_logging_cmgr(logging.CRITICAL):  # a loss is told by Lost
         try:
-            cluster = address or LocalCluster(
-                workers, threads_per_worker=1, host=host, dashboard_address=None, silence_logs=logging.CRITICAL
-            )
+            cluster = address or LocalCluster(workers, threads_per_worker=1, host=host, dashboard_address=None)
             client = Client(cluster, timeout="10s", set_as_default=False)
         except OSError as error:
             raise ValueError(f"no Dask scheduler answers at {address or host}: {error}") from None

@@ -158,6 +158,10 @@ def _work(
             if losses >= LOSSES:
                 raise Stopped(f"{error}, {losses} times in a row: the same command goes on") from None
             engine.stop()
+        except ValueError as error:  # what can be wrong before anything ran is bad input
+            if losses:
+                raise Stopped(f"{error}: the same command goes on") from None
+            raise
 
 
 def _inputs(

@@ -11,7 +11,7 @@ from transmeter.data import Table, load
 from transmeter.ranking import Row, rank
 from transmeter.scorers import scorers
 from transmeter.source import Source
-from transmeter.text import is_text
+from transmeter.text import text_columns
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -62,7 +62,7 @@ def _table(task: dict, item: dict) -> list[dict]:
     if not folder.exists():
         tables.keep(load(item["spec"], task["label"], strict=False, key=task["key"]), folder)
     table = tables.mapped(folder, item["name"])
-    texts = any(is_text(table.features[c]) for c in table.columns)
+    texts = bool(text_columns(table.features))
     if item["train"] and not texts:
         _ = Source(table, Path(task["cache"]), task["seed"]).classifier
     return [{"rows": len(table), "columns": len(table.columns), "texts": texts}]

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from transmeter.data import Table
+from transmeter.data import Table, numeric_columns
 
 
 def keep(table: Table, folder: Path) -> None:
     """Write the table to `folder`: JSON and arrays (columns, rows), under a temporary name first."""
-    numeric = [c for c in table.columns if pd.api.types.is_float_dtype(table.features[c])]
+    numeric = numeric_columns(table.features)
     others = [c for c in table.columns if c not in numeric]
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     partial.mkdir(parents=True)
