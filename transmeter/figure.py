@@ -30,7 +30,7 @@ def dots(ranking: "Ranking", most: int | None = None) -> alt.LayerChart:
     """
     scored = [row for row in ranking.rows if row.error is None][:most]
     gains = any(row.gain for row in scored)
-    values: list[dict[str, object]] = []
+    values: list[dict[str, Any]] = []
     for row in scored:
         first = not values or values[-1]["group"] != row.tie_group
         gain = row.gain
@@ -44,18 +44,20 @@ def dots(ranking: "Ranking", most: int | None = None) -> alt.LayerChart:
     known = [v for v in VERDICTS if any(row.verdict == v for row in scored)]
     colours, shapes = ([VERDICTS[v][i] for v in known] for i in (0, 1))
     legend = alt.Legend(title=None, orient="top") if gains else None
-    colour = alt.Color("verdict:N", scale=alt.Scale(domain=known, range=colours), legend=legend)
-    shape = alt.Shape("verdict:N", scale=alt.Scale(domain=known, range=shapes), legend=legend)
+    style: dict[str, Any] = {
+        "color": alt.Color("verdict:N", scale=alt.Scale(domain=known, range=colours), legend=legend),
+        "shape": alt.Shape("verdict:N", scale=alt.Scale(domain=known, range=shapes), legend=legend),
+    }
     if not gains:
-        colour, shape = alt.value(VERDICTS["helps"][0]), alt.value("circle")
+        style = {"color": alt.value(VERDICTS["helps"][0]), "shape": alt.value("circle")}
     base = alt.Chart().encode(y=y)
     layers = [base.transform_filter("datum.group % 2 == 0").mark_rect(color=BAND)]
     if gains:
         layers.append(alt.Chart().mark_rule(color=INK).encode(x=alt.datum(0)))
-        layers.append(base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q"), x2="high:Q", color=colour))
-    layers.append(base.mark_point(filled=True, size=95, opacity=1).encode(x=x, color=colour, shape=shape))
-    tie = base.mark_text(align="left", dx=5, color=INK).encode(x=alt.value("width"), text="tie:N")
-    return alt.layer(*layers, tie, data=alt.Data(values=values)).properties(width=200, height=alt.Step(19))
+        layers.append(base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q", color=style["color"]))
+    layers.append(base.mark_point(filled=True, size=95, opacity=1).encode(x=x, **style))
+    layers.append(base.mark_text(align="left", dx=5, color=INK).encode(x=alt.value("width"), text="tie:N"))
+    return alt.LayerChart(layer=layers, data=alt.Data(values=values), width=200, height=alt.Step(19))
 
 
 def heat(
@@ -75,7 +77,7 @@ def heat(
         on = alt.condition(alt.datum.value > 0.8 * largest, alt.value("#ffffff"), alt.value("#000000"))
         found.append(base.mark_text(fontSize=9).encode(text="label:N", color=on))
     step = 34 if len(cells) <= LABELLED else 14
-    return alt.layer(*found).properties(width=alt.Step(step), height=alt.Step(19 if step > 20 else 14))
+    return alt.LayerChart(layer=found, width=alt.Step(step), height=alt.Step(19 if step > 20 else 14))
 
 
 def html(ranking: "Ranking") -> str:
