@@ -18,7 +18,7 @@ DARK = {
     **{"#0072B2": "#4aa8e0", "#D55E00": "#f08a45", "#009E73": "#2fc197", "#CC79A7": "#dc97bd", "#767676": "#a2a2a2"},
 }
 # of long names on an axis: a limit in pixels is measured again and again, a tenth of a second a label
-SHORT = "length(datum.label) > 24 ? slice(datum.label, 0, 23) + '…' : datum.label"
+SHORT = "length(datum.label) > 24 ? slice(datum.label, 0, 11) + '…' + slice(datum.label, -12) : datum.label"
 PHONE = 410  # width of a picture that fits a phone when drawn at 0.8
 FONT = "Helvetica, Arial, sans-serif"
 _AXIS = {"labelColor": INK, "titleColor": INK, "titleFontWeight": "normal", "labelFontSize": 10, "titleFontSize": 11}

@@ -33,7 +33,7 @@ def made(target, rows, scorer="transmeter"):
     """A ranking."""
     settings = {"metric": "accuracy", "shots": 5, "repeats": 10, "budget": None, "seed": 0, "options": {}}
     return ranking.Ranking(
-        target, **settings, scorer=scorer, encoder=None, match="meaning", rows=rows, command="rank it"
+        target, **settings, scorer=scorer, encoder=None, match="meaning", rows=rows, command="transmeter rank it"
     )
 
 
@@ -97,7 +97,12 @@ def inputs(tmp_path_factory):
     write(root / "calibration/provenance.json", chosen | {"parts": [{"name": "near", **part}], "chosen": "near"})
     for name, value in (("near", 12.0), ("far", 15.0)):
         step = {"method": "wanda", "options": {"ratio": 0.5}, "seconds": 2.0, "after": measured(value, 4_000_000)}
-        card = {"base_model": "base", "before": measured(10.0, 8_000_000), "steps": [step], "command": f"make {name}"}
+        card = {
+            "base_model": "base",
+            "before": measured(10.0, 8_000_000),
+            "steps": [step],
+            "command": f"transmeter compress {name}",
+        }
         write(root / name / "compression.json", card | {"calibration": {"texts": f"data/{name}.txt", "tokens": 500}})
         write(root / name / "config.json", CONFIG)
     text = (
@@ -175,7 +180,7 @@ def test_every_section_is_there_with_its_figures(whole):
     assert "+1.0 to +3.0" in found.text and "one class <b>" in found.text and "it is <empty>" in found.text
     assert "Of 1 pairs of calibration sets 1 came out" in found.text
     assert "kept: 12 instead of 10" not in found.text and "2 models; none is smaller and better than" in found.text
-    assert "rank it" in found.text and "make near" in found.text and "transmeter report" in found.text
+    assert 0 < found.text.index("rank it") < found.text.index("compress near") < found.text.rindex("transmeter report")
     assert found.tags.count("svg") == found.tags.count("figure") >= 12
 
 

@@ -18,7 +18,7 @@ VERDICTS = {
 INK, BAND = "#1a1a1a", "#f0f0f0"
 MIDDLE = "#f7f7f7"  # of a scale of colours
 # cut by letters: a limit in pixels is measured again and again, a tenth of a second a label
-SHORT = "length(datum.label) > 24 ? slice(datum.label, 0, 23) + '…' : datum.label"
+SHORT = "length(datum.label) > 24 ? slice(datum.label, 0, 11) + '…' + slice(datum.label, -12) : datum.label"
 LABELLED = 400  # cells of a heat map beyond which figures in them could not be read
 SHOWN = {"gain_pp": "{:+.1f}", "ci_low": "{:+.1f}", "ci_high": "{:+.1f}", "p_negative": "{:.2f}", "score": "{:.4g}"}
 

@@ -1,7 +1,7 @@
 """What a report says of rankings and of the stores of `transmeter batch`: sections of plain text, tables and charts.
 
 A section is a dict: title, lead (one sentence), notes (sentences), figures ({chart, alt, caption, table}), tables
-({caption, heads, rows}), parts (sections inside it), command. `compress.report.page` writes them.
+({caption, heads, rows}), parts (sections inside it), commands. `compress.report.page` writes them.
 """
 
 import json
@@ -103,6 +103,7 @@ def _ranking(found: Ranking) -> Section:
         note += f"; {shots}; up to {found.repeats} repeats; gains in points of {found.metric} over {baseline} alone"
     caption = "Dots are estimates, bars 95 % intervals; the marker says what the colour says. " if gains else ""
     caption += "Sources of one tie group, shaded together, cannot be told apart."
+    caption += f" Drawn are the first {DRAWN} of {len(scored)}." if len(scored) > DRAWN else ""
     lead = _lead(found, scored)
     figures = []
     if scored:
@@ -114,7 +115,7 @@ def _ranking(found: Ranking) -> Section:
     left = f", the first {LISTED} of {len(found.rows)}" if len(found.rows) > LISTED else ""
     section = {"title": f"Sources for {found.target}", "lead": lead, "notes": [f"{note}."], "figures": figures}
     section["tables"] = [{"caption": f"The ranking for {found.target}{left}", "heads": heads, "rows": rows}]
-    return section | {"parts": _why(scored[:EXPLAINED]), "command": found.command}
+    return section | {"parts": _why(scored[:EXPLAINED]), "commands": [found.command]}
 
 
 def _lead(found: Ranking, scored: Sequence[Row]) -> str:
@@ -137,7 +138,14 @@ def _figures(row: Row, gains: bool) -> list[str]:
     if not gains or not row.gain:
         return [*place, f"{row.score:.4g}"]
     reach = f"{row.gain.low:+.1f} to {row.gain.high:+.1f}"
-    return [*place, f"{row.gain.mean:+.1f}", reach, f"{row.gain.p_negative:.2f}", row.verdict or "", str(row.repeats)]
+    return [
+        *place,
+        f"{row.gain.mean:+.1f}",
+        reach,
+        f"{row.gain.p_negative:.2f}",
+        row.verdict or "",
+        str(row.repeats or 0),
+    ]
 
 
 def _why(rows: Sequence[Row]) -> list[Section]:
@@ -224,6 +232,7 @@ def _store(path: Path, scorer: str, settings: str, most: int) -> Section:
     own, method = "FROM results WHERE scorer = ? AND settings = ?", (scorer, settings)
     order = "GROUP BY source ORDER BY max(coalesce(gain_pp, score)) DESC, source LIMIT ?"
     with store.reading(path) as db:
+        every = next(store.query(db, f"SELECT count(DISTINCT source), count(DISTINCT target) {own}", method)[1])
         counts = dict(store.query(db, f"SELECT status, count(*) {own} GROUP BY status", method)[1])
         ranked = f"SELECT source {own} AND status = 'done' {order}"
         sources = [r[0] for r in store.query(db, ranked, (*method, DRAWN))[1]]
@@ -240,9 +249,12 @@ def _store(path: Path, scorer: str, settings: str, most: int) -> Section:
     section["notes"] = [f"{path.name}: " + ", ".join(f"{n} pairs {status}" for status, n in counts.items()) + "."]
     chosen = ", ".join(f"{k} {v}" for k, v in json.loads(settings).items() if v is not None)
     section["notes"] += [f"Settings: {chosen}."] if chosen else []
+    if every != (len(sources), len(targets)):
+        which = f"{len(sources)} of {every[0]} sources, the best ones, and {len(targets)} of {every[1]} targets"
+        section["notes"].append(f"Drawn are {which}.")
     if failed:
         section["tables"].append({"caption": "Pairs that failed", "heads": ["pairs", "reason"], "rows": failed})
-    return section
+    return section | {"commands": [None]}
 
 
 def _joined(rankings: Sequence[Ranking]) -> list[Section]:

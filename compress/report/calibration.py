@@ -43,7 +43,7 @@ def _choice(made: Json) -> Json:
         rows.append([name, f"{scores[name]:.3g}" if name in scores else "", *drawn])
     heads = ["candidate", "closeness", "share", "tokens", "texts", "SHA-256 of the tokens, its beginning"]
     section["tables"] = [{"caption": "Candidates and what was drawn from them", "heads": heads, "rows": rows}]
-    return section | {"command": made.get("command")}
+    return section | {"commands": [made.get("command")]}
 
 
 def _chart(scores: Mapping[str, float], parts: Mapping[str, Json], chosen: str | None) -> Any:

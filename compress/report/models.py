@@ -43,7 +43,7 @@ def _section(folder: Folder) -> Json:
         section["figures"] = [{"chart": chart, "caption": caption, "alt": alt, "table": table}]
     if folder.readme:
         section["parts"] = [_readme(folder.readme)]
-    return section | {"command": card.get("command")}
+    return section | {"commands": [card.get("command")]}
 
 
 def _steps(card: Json, measured: Sequence[Json]) -> Json:

@@ -1,5 +1,6 @@
 """What models reach at which size and speed: every model that was measured by one metric on one file."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,24 +26,29 @@ HEADS = {
 
 def sections(found: Inputs) -> list[Json]:
     """A section for every (metric, data file) of the results and sweeps."""
-    groups: dict[tuple[str, str], dict[str, tuple[str, Json]]] = {}
+    groups: dict[tuple[str, str], dict[str, tuple[str, Json]]] = defaultdict(dict)
+    commands: dict[tuple[str, str], list[str | None]] = defaultdict(list)
     for result in found.results:
         metric = next((m for m in KNOWN if m in result), None)
         if metric is None:
             raise ValueError(f"the result of {result['model']} has none of the metrics {', '.join(KNOWN)}")
-        group = groups.setdefault((metric, str(result["data"])), {})
+        key = metric, str(result["data"])
+        group = groups[key]
+        commands[key].append(result.get("command"))
         if result.get("baseline"):
             group[result["baseline"]["model"]] = DENSE, result["baseline"]
         steps = result.get("steps") or next((f.card["steps"] for f in found.folders if _same(f.path, result)), [])
         method = " + ".join(step["method"] for step in steps)
         group[result["model"]] = method or Path(result["model"]).name, result
     for sweep in found.sweeps:
-        group = groups.setdefault((sweep["metric"], str(sweep["data"])), {})
+        key = sweep["metric"], str(sweep["data"])
+        group = groups[key]
+        commands[key].append(sweep.get("command"))
         group.setdefault(sweep["model"], (DENSE, {"model": sweep["model"], **sweep["before"]}))
         for row in (r for r in sweep["rows"] if "error" not in r):
             name = f"{row['method']} {options(row)}".strip()
             group[name] = row["method"], {**row["after"], "compression_seconds": row["seconds"]}
-    return [_section(metric, data, group) for (metric, data), group in groups.items()]
+    return [_section(*key, group) | {"commands": commands[key]} for key, group in groups.items()]
 
 
 def options(step: Json) -> str:
