@@ -479,3 +479,18 @@ def test_on_a_terminal_a_table_says_how_far_it_is_and_who_leads(monkeypatch, cap
     shown = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", capsys.readouterr().err)
     last = shown[shown.rindex("done") :].split("\n")
     assert last[1].split()[:3] == ["2", "1", "1"] and last[4].split() == ["t", "knn", "high?[2J", "0.5"]
+
+
+def test_reading_leaves_nothing_beside_a_store_nor_beside_what_is_none(tmp_path):
+    with store.writing(tmp_path / "a.db"):
+        assert (tmp_path / "a.db-wal").exists()
+    there = {"a.db", "a.db.lock"}
+    assert {p.name for p in tmp_path.iterdir()} == there
+    with store.reading(tmp_path / "a.db") as db:
+        assert list(store.query(db, "SELECT * FROM results")[1]) == []
+    head = bytearray((tmp_path / "a.db").read_bytes()[:100])
+    head[18] = head[19] = 2  # WAL
+    (tmp_path / "bad.db").write_bytes(bytes(head) + b"\x07" * 4000)
+    with pytest.raises(ValueError, match="is no store"), store.reading(tmp_path / "bad.db"):
+        pass
+    assert {p.name for p in tmp_path.iterdir()} == there | {"bad.db"}

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from transmeter.batch import worker
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 # what a child runs instead of the real scoring; the name of a source says what befalls it
@@ -67,9 +69,8 @@ def stand_in(tmp_path, monkeypatch):
     (tmp_path / "modules/command.py").write_text(COMMAND)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "modules"), str(ROOT), *sys.path]))
     monkeypatch.setenv("MARKS", str(marks))
-    monkeypatch.setattr("transmeter.batch.worker.MODULE", "stand_in")
+    monkeypatch.setattr(worker, "MODULE", "stand_in")
+    worker.may_start()  # a run of another test has ended its children
     yield marks
-    from transmeter.batch import worker
-
     worker.stop_all()
     worker.may_start()

@@ -4,7 +4,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,9 +79,18 @@ def writing(path: Path) -> Iterator[sqlite3.Connection]:
                 raise
             except sqlite3.DatabaseError as error:
                 raise ValueError(f"{path} is no store of transmeter batch ({error}): give another file") from None
-            yield store
+            try:
+                yield store
+            finally:
+                _fold(store)
     finally:
         lock.release()
+
+
+def _fold(store: sqlite3.Connection) -> None:
+    """One file again, which readers leave as it is; while somebody reads, or where the disk is full, it stays WAL."""
+    with suppress(sqlite3.Error):
+        store.execute("PRAGMA journal_mode = DELETE")
 
 
 def _migrate(store: sqlite3.Connection, path: Path) -> None:
@@ -106,6 +115,8 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """
     if not path.is_file():
         raise ValueError(f"{path} does not exist: make it with transmeter batch --store")
+    beside = [path.with_name(path.name + end) for end in ("-wal", "-shm")]
+    new = [file for file in beside if not file.exists()]
     store = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     with closing(store):
         try:
@@ -114,6 +125,9 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
             version = store.execute("PRAGMA user_version").fetchone()[0]
             there = store.execute("SELECT count(*) FROM sqlite_master WHERE name = 'results'").fetchone()[0]
         except sqlite3.DatabaseError as error:
+            store.close()
+            for file in new:  # sqlite makes them beside whatever says that it is a store in WAL mode
+                file.unlink(missing_ok=True)
             raise ValueError(f"{path} is no store of transmeter batch ({error})") from None
         if not there or version != len(SCHEMA):
             raise ValueError(f"{path} is no store of this version of transmeter batch: run batch on it first")
