@@ -1,6 +1,5 @@
-"""Rankings as pictures, and as HTML for notebooks."""
+"""Rankings as pictures."""
 
-import html as markup
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,6 @@ MIDDLE = "#f7f7f7"  # of a scale of colours
 # cut by letters: a limit in pixels is measured again and again, a tenth of a second a label
 SHORT = "length(datum.label) > 24 ? slice(datum.label, 0, 11) + '…' + slice(datum.label, -12) : datum.label"
 LABELLED = 400  # cells of a heat map beyond which figures in them could not be read
-SHOWN = {"gain_pp": "{:+.1f}", "ci_low": "{:+.1f}", "ci_high": "{:+.1f}", "p_negative": "{:.2f}", "score": "{:.4g}"}
 
 
 def dots(ranking: "Ranking", most: int | None = None) -> alt.LayerChart:
@@ -78,14 +76,3 @@ def heat(
         found.append(base.mark_text(fontSize=9).encode(text="label:N", color=on))
     step = 34 if len(cells) <= LABELLED else 14
     return alt.LayerChart(layer=found, width=alt.Step(step), height=alt.Step(19 if step > 20 else 14))
-
-
-def html(ranking: "Ranking") -> str:
-    """The ranking as an HTML table, every text in it escaped."""
-    frame = ranking.to_frame().drop(columns="seconds").dropna(axis=1, how="all")
-    shown = {c: shape.format for c, shape in SHOWN.items() if c in frame}
-    table = frame.to_html(index=False, border=0, formatters=shown, na_rep="")
-    picked = f"best: {ranking.best}" if ranking.best else "no source has been shown to help"
-    shots = f"{ranking.shots} labelled rows a class" if ranking.shots else "all labelled rows"
-    line = f"sources for {ranking.target}, {ranking.metric}, {shots}; {picked}"
-    return f"<p>{markup.escape(line)}</p>\n{table}"

@@ -101,9 +101,9 @@ class Ranking:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        from transmeter import figure
+        from transmeter import show
 
-        return figure.html(self)
+        return show.html(self)
 
     def save(self, path: str | Path) -> None:
         """Write JSON under a temporary name, then rename."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from compress.picture import BAND, COLOURS, INK, SHAPES, SHORT, styles
 from compress.report.inputs import Folder, Inputs, Json
-from compress.report.quality import KNOWN
+from compress.report.quality import KNOWN, is_of
 
 DRAWN, REST = "texts of it were drawn", "not drawn"
 
@@ -106,7 +106,7 @@ def _foretold(folder: Folder, choices: Sequence[Json]) -> tuple[str, float | Non
 
 def _measured(folder: Folder, results: Sequence[Json]) -> list[tuple[str, str, Json]]:
     """(metric, data, estimate) of a model by the results, else by its own card."""
-    own = [r for r in results if str(r["model"]).rstrip("/") == str(folder.path)]
+    own = [r for r in results if is_of(r, folder)]
     found = [(m, str(r["data"]), r[m]) for r in own for m in KNOWN if m in r]
     after = folder.card["steps"][-1].get("after") or {} if folder.card["steps"] else {}
     return found or [(m, "", after[m]) for m in KNOWN if m in after]

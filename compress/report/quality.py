@@ -8,7 +8,7 @@ from typing import Any
 from compress import front
 from compress.front import DENSE
 from compress.metrics import METRICS
-from compress.report.inputs import Inputs, Json
+from compress.report.inputs import Folder, Inputs, Json
 from compress.show import interval
 
 KNOWN = tuple(dict.fromkeys(metric for names in METRICS.values() for metric in names))
@@ -37,7 +37,7 @@ def sections(found: Inputs) -> list[Json]:
         commands[key].append(result.get("command"))
         if result.get("baseline"):
             group[result["baseline"]["model"]] = DENSE, result["baseline"]
-        steps = result.get("steps") or next((f.card["steps"] for f in found.folders if _same(f.path, result)), [])
+        steps = result.get("steps") or next((f.card["steps"] for f in found.folders if is_of(result, f)), [])
         method = " + ".join(step["method"] for step in steps)
         group[result["model"]] = method or Path(result["model"]).name, result
     for sweep in found.sweeps:
@@ -56,8 +56,9 @@ def options(step: Json) -> str:
     return " ".join(f"{k}={v}" for k, v in step["options"].items())
 
 
-def _same(path: Path, result: Json) -> bool:
-    return path == Path(result["model"]) or path.resolve() == Path(result["model"]).resolve()
+def is_of(result: Json, folder: Folder) -> bool:
+    """Whether a result is of the model in a folder."""
+    return Path(result["model"]).resolve() == folder.path.resolve()
 
 
 def _section(metric: str, data: str, group: dict[str, tuple[str, Json]]) -> Json:
