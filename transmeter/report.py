@@ -109,8 +109,8 @@ def _ranking(found: Ranking) -> Section:
     if scored:
         chart = figure.dots(found, DRAWN)
         figures = [{"chart": chart, "alt": f"{lead} The table below holds every figure.", "caption": caption}]
-    heads = ["source", "rank", "tie group"]
-    heads += ["gain, pp", "95 % interval", "P(gain < 0)", "verdict", "repeats"] if gains else ["score"]
+    heads = ["gain, pp", "verdict", "95 % interval", "P(gain < 0)", "repeats"] if gains else ["score"]
+    heads = ["source", *heads, "rank", "tie group"]
     rows = [[row.source, *_figures(row, gains)] for row in found.rows[:LISTED]]
     left = f", the first {LISTED} of {len(found.rows)}" if len(found.rows) > LISTED else ""
     section = {"title": f"Sources for {found.target}", "lead": lead, "notes": [f"{note}."], "figures": figures}
@@ -133,19 +133,13 @@ def _lead(found: Ranking, scored: Sequence[Row]) -> str:
 
 def _figures(row: Row, gains: bool) -> list[str]:
     if row.error or row.score is None:
-        return ["", "", row.error or "no score"]
+        return [row.error or "no score"]
     place = [str(row.rank), str(row.tie_group)]
     if not gains or not row.gain:
-        return [*place, f"{row.score:.4g}"]
-    reach = f"{row.gain.low:+.1f} to {row.gain.high:+.1f}"
-    return [
-        *place,
-        f"{row.gain.mean:+.1f}",
-        reach,
-        f"{row.gain.p_negative:.2f}",
-        row.verdict or "",
-        str(row.repeats or 0),
-    ]
+        return [f"{row.score:.4g}", *place]
+    gain = row.gain
+    reach = [f"{gain.low:+.1f} to {gain.high:+.1f}", f"{gain.p_negative:.2f}", str(row.repeats or 0)]
+    return [f"{gain.mean:+.1f}", row.verdict or "", *reach, *place]
 
 
 def _why(rows: Sequence[Row]) -> list[Section]:
