@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from compress.picture import INK, RULE, styles
+from compress.picture import INK, RULE, short, styles
 
 if TYPE_CHECKING:
     from altair import LayerChart
@@ -92,7 +92,7 @@ def chart(
     title = f"{metric}, axis turned: up is better" if lower else metric.replace("_", " ")
     x = alt.X(f"{cost}:Q", title=COSTS[cost], scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=6))
     y = alt.Y("value:Q", title=title, scale=scale, axis=alt.Axis(grid=True, tickCount=5, format="~g"))
-    legend = alt.Legend(title=None, orient="bottom")
+    legend = alt.Legend(title=None, orient="bottom", labelExpr=short(methods))
     colour = alt.Color("method:N", scale=alt.Scale(domain=methods, range=colours), legend=legend)
     shape = alt.Shape("method:N", scale=alt.Scale(domain=methods, range=shapes), legend=legend)
     base = alt.Chart(alt.Data(values=[asdict(m) for m in shown])).encode(x=x)

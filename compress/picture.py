@@ -1,8 +1,9 @@
 """Charts as SVG with one look, in light colours that a page may swap for dark ones."""
 
+import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
@@ -17,8 +18,6 @@ DARK = {
     **{INK: "#e8e8e8", GRID: "#3c3f44", RULE: "#85898f", BAND: "#26292e"},
     **{"#0072B2": "#4aa8e0", "#D55E00": "#f08a45", "#009E73": "#2fc197", "#CC79A7": "#dc97bd", "#767676": "#a2a2a2"},
 }
-# of long names on an axis: a limit in pixels is measured again and again, a tenth of a second a label
-SHORT = "length(datum.label) > 24 ? slice(datum.label, 0, 11) + '…' + slice(datum.label, -12) : datum.label"
 PHONE = 410  # width of a picture that fits a phone when drawn at 0.8
 FONT = "Helvetica, Arial, sans-serif"
 _AXIS = {"labelColor": INK, "titleColor": INK, "titleFontWeight": "normal", "labelFontSize": 10, "titleFontSize": 11}
@@ -29,7 +28,7 @@ CONFIG = {
     "view": {"stroke": None},
     "axis": _AXIS | {"gridColor": GRID, "domainColor": RULE, "tickColor": RULE, "titlePadding": 6},
     "axisY": {"grid": False},
-    "legend": _AXIS | {"symbolStrokeWidth": 1, "symbolLimit": 0, "columns": 3, "labelLimit": 150},
+    "legend": _AXIS | {"symbolStrokeWidth": 1, "symbolLimit": 0, "columns": 3, "labelLimit": 0},
     "header": _AXIS,
     "title": {"color": INK, "fontSize": 12, "fontWeight": "normal"},
     "text": {"color": INK, "fontSize": 9.5},
@@ -46,6 +45,17 @@ _DROPPED = (
     "aria-roledescription",
     "aria-label",
 )  # vega's, of no use here
+
+
+def short(names: Iterable[str]) -> str:
+    """The expression for the labels of `names` that leaves out the middle of long ones.
+
+    A limit in pixels is measured again and again, and like Vega's own functions it may cut a character in two, which
+    ends the conversion.
+    """
+    cut = {name: f"{name[:11]}…{name[-12:]}" for name in names if len(name) > 24}
+    place = f"indexof({json.dumps(list(cut))}, datum.label)"
+    return f"{place} < 0 ? datum.label : {json.dumps(list(cut.values()))}[{place}]"
 
 
 def styles(names: Sequence[str]) -> tuple[list[str], list[str]]:

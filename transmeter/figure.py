@@ -1,6 +1,7 @@
 """Rankings as pictures."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import altair as alt
@@ -16,9 +17,18 @@ VERDICTS = {
 }
 INK, BAND = "#1a1a1a", "#f0f0f0"
 MIDDLE = "#f7f7f7"  # of a scale of colours
-# cut by letters: a limit in pixels is measured again and again, a tenth of a second a label
-SHORT = "length(datum.label) > 24 ? slice(datum.label, 0, 11) + '…' + slice(datum.label, -12) : datum.label"
 LABELLED = 400  # cells of a heat map beyond which figures in them could not be read
+
+
+def short(names: Iterable[str]) -> str:
+    """The expression for the labels of `names` that leaves out the middle of long ones.
+
+    A limit in pixels is measured again and again, and like Vega's own functions it may cut a character in two, which
+    ends the conversion.
+    """
+    cut = {name: f"{name[:11]}…{name[-12:]}" for name in names if len(name) > 24}
+    place = f"indexof({json.dumps(list(cut))}, datum.label)"
+    return f"{place} < 0 ? datum.label : {json.dumps(list(cut.values()))}[{place}]"
 
 
 def dots(ranking: "Ranking", most: int | None = None) -> alt.LayerChart:
@@ -36,8 +46,9 @@ def dots(ranking: "Ranking", most: int | None = None) -> alt.LayerChart:
         values[-1] |= {"tie": f"tie {row.tie_group}" if first else "", "value": gain.mean if gain else row.score}
         values[-1] |= {"low": gain.low, "high": gain.high} if gain else {}
     title = f"gain in {ranking.metric}, percentage points (95 %)" if gains else f"score by {ranking.scorer}"
-    names = alt.Axis(ticks=False, labelExpr=SHORT, labelLimit=0, labelPadding=6)
-    y = alt.Y("source:N", sort=[v["source"] for v in values], title=None, axis=names)
+    names = [v["source"] for v in values]
+    axis = alt.Axis(ticks=False, labelExpr=short(names), labelLimit=0, labelPadding=6)
+    y = alt.Y("source:N", sort=names, title=None, axis=axis)
     x = alt.X("value:Q", title=title.replace("_", " "), scale=alt.Scale(zero=gains), axis=alt.Axis(tickCount=5))
     known = [v for v in VERDICTS if any(row.verdict == v for row in scored)]
     colours, shapes = ([VERDICTS[v][i] for v in known] for i in (0, 1))
@@ -66,9 +77,9 @@ def heat(
     low, colours = (-largest, [VERDICTS["hurts"][0], MIDDLE]) if signed else (0.0, [MIDDLE])
     scale = alt.Scale(domain=[low, *([0.0] if signed else []), largest], range=[*colours, VERDICTS["helps"][0]])
     legend = alt.Legend(title=title, orient="bottom", direction="horizontal", gradientLength=140, titleLimit=320)
-    above = alt.Axis(orient="top", labelAngle=-45, labelExpr=SHORT, labelLimit=0)
+    above = alt.Axis(orient="top", labelAngle=-45, labelExpr=short(columns), labelLimit=0)
     x = alt.X("column:N", sort=list(columns), title=None, axis=above)
-    y = alt.Y("row:N", sort=list(rows), title=None, axis=alt.Axis(labelExpr=SHORT, labelLimit=0))
+    y = alt.Y("row:N", sort=list(rows), title=None, axis=alt.Axis(labelExpr=short(rows), labelLimit=0))
     base = alt.Chart(alt.Data(values=list(cells))).encode(x=x, y=y)
     found = [base.mark_rect().encode(color=alt.Color("value:Q", scale=scale, legend=legend))]
     if len(cells) <= LABELLED:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from compress.picture import BAND, COLOURS, INK, SHAPES, SHORT, styles
+from compress.picture import BAND, COLOURS, INK, SHAPES, short, styles
 from compress.report.inputs import Folder, Inputs, Json
 from compress.report.quality import KNOWN, is_of
 
@@ -58,10 +58,13 @@ def _chart(scores: Mapping[str, float], parts: Mapping[str, Json], chosen: str |
         values[-1] |= {"label": f"{share:.0%}" if share else ""}
     data = alt.Data(values=values)
     y = alt.Y(
-        "name:N", sort=names, title=None, axis=alt.Axis(labelExpr=SHORT, labelLimit=0, ticks=False, labelPadding=6)
+        "name:N",
+        sort=names,
+        title=None,
+        axis=alt.Axis(labelExpr=short(names), labelLimit=0, ticks=False, labelPadding=6),
     )
     scale = {"domain": [DRAWN, REST]}
-    legend = alt.Legend(title=None, orient="bottom", labelLimit=200)
+    legend = alt.Legend(title=None, orient="bottom")
     colour = alt.Color("kind:N", scale=alt.Scale(**scale, range=[COLOURS[0], COLOURS[-1]]), legend=legend)
     shape = alt.Shape("kind:N", scale=alt.Scale(**scale, range=[SHAPES[2], SHAPES[0]]), legend=legend)
     x = alt.X("closeness:Q", title="closeness, higher is closer", axis=alt.Axis(tickCount=4))
@@ -154,8 +157,8 @@ def _scatter(title: str, models: Mapping[str, tuple[float, Json]], lower: bool) 
         scale=alt.Scale(zero=False, reverse=lower),
         axis=alt.Axis(grid=True, tickCount=5),
     )
-    legend = alt.Legend(title=None, orient="bottom")
     names = list(models)
+    legend = alt.Legend(title=None, orient="bottom", labelExpr=short(names))
     colours, shapes = styles(names)
     colour = alt.Color("name:N", scale=alt.Scale(domain=names, range=colours), legend=legend)
     shape = alt.Shape("name:N", scale=alt.Scale(domain=names, range=shapes), legend=legend)
