@@ -24,6 +24,7 @@ from transmeter.options import (
     seed_option,
     shape_options,
     tell,
+    typed,
     user_cache,
     weighted,
 )
@@ -125,7 +126,9 @@ def calibrate(
         cache=(cache or user_cache()) / "surveys",
     )
     about = {"model": model, "targets": {n: str(p) for n, p in wanted.items()}, "by": by, "tokens": tokens}
-    calibration.save(chosen, tokenizer, out, about | {"seed": seed, "protect": protect, "scores": scores})
+    about |= {"seed": seed, "protect": protect, "scores": scores, "command": typed()}
+    about |= {"chosen": calibration.pick(scores) if scores else by}
+    calibration.save(chosen, tokenizer, out, about)
     last = rankings[-len(wanted) :] if by == "measure" else []
     for found in last:
         found.save(out / ("ranking.json" if len(wanted) == 1 else f"ranking-{found.target}.json"))
@@ -310,6 +313,7 @@ def sweep(
         tokens=tokens,
         seed=seed,
         machine=job.Machine(device, getattr(torch, dtype), batch_size, memory),
+        command=typed(),
         tell=tell,
     )
     click.echo(document(found) if as_json else show.sweep(found), nl=False)
@@ -345,6 +349,7 @@ def evaluate(models, baseline, file, metric, tokens, energy, out, shape) -> None
     quiet()
     check_parent(out)
     found = measure.report(models, baseline, measure.exam(models[0], file, metric, tokens), energy)
+    found = [result | {"command": typed()} for result in found]
     text = document(found if len(found) > 1 else found[0])
     if out:
         out.write_text(text, encoding="utf-8")
@@ -380,14 +385,17 @@ def export(model, shape, out, repo, as_json) -> None:
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
 def report(inputs, out) -> None:
-    """One HTML page from INPUT...: ranking.json, result.json, folders of calibrate and compress.
+    """One HTML page from INPUT...: ranking.json, result.json, sweep.json, a store of batch, folders of calibrate,
+    compress and sweep. It loads nothing, and reads on a phone, on paper, and in the dark.
 
     Example: transmeter report ranking.json small result.json --out report.html
     """
-    from compress import report as page
+    from compress.report import page
+    from transmeter import report as rankings
 
     check_parent(out)
-    page.write(inputs, out)
+    ranked, rest = rankings.sections(inputs)
+    page.write([*ranked, *page.sections(rest)], out, typed())
     click.echo(str(out))
 
 

@@ -110,7 +110,9 @@ def _measured(name: str, wanted: Exam, energy: bool) -> tuple[dict[str, object],
     found |= {"latency_seconds": latency(net), "peak_memory_bytes": peak_memory(name)}
     sparse = {"Bitmask"} if any(isinstance(m, nn.Linear) and modeling.is_sparse(m) for m in net.modules()) else set()
     packed = sorted({type(m).__name__ for m in net.modules() if isinstance(m, FORMS)} | sparse)
-    found |= {"compression_seconds": _compressed_in(name), "packed": packed}
+    steps = _steps(name)
+    found |= {"compression_seconds": sum(s["seconds"] for s in steps) if steps is not None else None, "packed": packed}
+    found |= {"steps": [{k: s[k] for k in ("method", "options")} for s in steps or []]}
     return found | ({"energy_joules_estimate": joules(net)} if energy else {}), outcome
 
 
@@ -138,12 +140,10 @@ def curve(
     return found
 
 
-def _compressed_in(name: str) -> float | None:
-    """Seconds that all steps took that made the model, by its card."""
+def _steps(name: str) -> list[dict[str, Any]] | None:
+    """The steps that made the model, by its card; None where it has none."""
     file = Path(name) / "compression.json"
-    if not file.exists():
-        return None
-    return sum(step["seconds"] for step in json.loads(file.read_text(encoding="utf-8")).get("steps", []))
+    return json.loads(file.read_text(encoding="utf-8")).get("steps", []) if file.exists() else None
 
 
 def helps(found: Mapping[str, Any], dense: Mapping[str, Any]) -> str:

@@ -1,17 +1,17 @@
-"""What is reached at which size: the accuracy-size front, the area under it, and its picture."""
+"""What is reached at which size or speed: the front, the area under it, and its picture."""
 
-import io
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-import matplotlib
+from compress.picture import INK, RULE, short, styles
 
-matplotlib.use("svg")
-import matplotlib.pyplot as plt  # noqa: E402  the backend comes first
+if TYPE_CHECKING:
+    from altair import LayerChart
 
-# Okabe & Ito 2008, with markers that say the same
-STYLES = list(zip(("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"), "os^Dv<>")) * 3
+DENSE = "dense"  # what stands for the model before
+COSTS = {"megabytes": "weights on disk, MB", "milliseconds": "latency of one forward, ms"}
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,28 @@ class Point:
     method: str
     size: float
     quality: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A model in a picture: the method that made it, its metric with the 95 % interval, and what it costs."""
+
+    method: str
+    value: float
+    low: float
+    high: float
+    megabytes: float | None
+    milliseconds: float | None = None
+
+
+def measured(method: str, found: Mapping[str, Any], metric: str) -> Measured:
+    """A model as a card, a sweep or an evaluation has it."""
+    estimate, speed = found[metric], found.get("latency_seconds")
+    return Measured(
+        *(method, estimate["value"], estimate["ci_low"], estimate["ci_high"]),
+        megabytes=found["bytes"] / 1e6 if found.get("bytes") else None,
+        milliseconds=1e3 * speed["median"] if speed else None,
+    )
 
 
 def point(method: str, before: dict, after: dict, metric: str) -> Point:
@@ -45,27 +67,38 @@ def area(points: Sequence[Point]) -> float:
     At every size what the best model of at most that size reaches: the hypervolume to size 1 and quality 0 (Zitzler,
     Thiele, 1999).
     """
-    front = best([p for p in points if p.size < 1] + [Point("dense", 1.0, 1.0)])
+    front = best([p for p in points if p.size < 1] + [Point(DENSE, 1.0, 1.0)])
     edges = [p.size for p in front[1:]] + [1.0]
     return sum(p.quality * max(edge - p.size, 0.0) for p, edge in zip(front, edges))
 
 
-def draw(points: Sequence[Point], metric: str, out: Path) -> None:
-    """Write the points of every method, and the front over all, as an SVG."""
-    figure, axes = plt.subplots(figsize=(8, 4.5))
-    front = best([*points, Point("dense", 1.0, 1.0)])
-    axes.step([p.size for p in front], [p.quality for p in front], where="post", color="#999999", label="front")
-    methods = list(dict.fromkeys(p.method for p in points))
-    for method, (colour, marker) in zip(methods, STYLES):
-        own = sorted((p for p in points if p.method == method), key=lambda p: p.size)
-        axes.plot([p.size for p in own], [p.quality for p in own], marker, color=colour, label=method, markersize=7)
-    axes.plot(1, 1, "*", color="#333333", markersize=11, label="dense")
-    axes.set_xlabel("bytes, share of the dense model's")
-    axes.set_ylabel("dense perplexity / perplexity" if metric == "perplexity" else f"share of the dense {metric}")
-    axes.set_xlim(0, 1.05)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    text = io.StringIO()
-    figure.savefig(text, format="svg", bbox_inches="tight")
-    plt.close(figure)
-    out.write_text(text.getvalue(), encoding="utf-8")
+def chart(
+    models: Sequence[Measured], metric: str, cost: Literal["megabytes", "milliseconds"] = "megabytes"
+) -> "LayerChart":
+    """Every model by what it costs, those of one method alike, and the line that none is beyond; up is better."""
+    import altair as alt
+
+    shown = [m for m in models if getattr(m, cost) is not None and math.isfinite(m.value)]
+    lower = metric == "perplexity"
+    methods = [m for m in dict.fromkeys(m.method for m in shown) if m != DENSE]
+    colours, shapes = styles(methods)
+    if any(m.method == DENSE for m in shown):
+        methods, colours, shapes = [DENSE, *methods], [INK, *colours], ["cross", *shapes]
+    front = best([Point(m.method, getattr(m, cost), -m.value if lower else m.value) for m in shown])
+    line = [{cost: p.size, "value": abs(p.quality) if lower else p.quality} for p in front]
+    values = [m.value for m in shown] or [1.0]
+    log = lower and max(values) > 4 * min(values)
+    scale = alt.Scale(type="log" if log else "linear", reverse=lower, zero=False, padding=8)
+    title = f"{metric}, axis turned: up is better" if lower else metric.replace("_", " ")
+    x = alt.X(f"{cost}:Q", title=COSTS[cost], scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=6))
+    y = alt.Y("value:Q", title=title, scale=scale, axis=alt.Axis(grid=True, tickCount=5, format="~g"))
+    legend = alt.Legend(title=None, orient="bottom", labelExpr=short(methods))
+    colour = alt.Color("method:N", scale=alt.Scale(domain=methods, range=colours), legend=legend)
+    shape = alt.Shape("method:N", scale=alt.Scale(domain=methods, range=shapes), legend=legend)
+    base = alt.Chart(alt.Data(values=[asdict(m) for m in shown])).encode(x=x)
+    steps = alt.Chart(alt.Data(values=line)).mark_line(interpolate="step-after", color=RULE, strokeDash=[3, 3])
+    return alt.layer(
+        steps.encode(x=x, y=y),
+        base.mark_rule().encode(y=alt.Y("low:Q"), y2="high:Q", color=colour),
+        base.mark_point(filled=True, size=90, opacity=1).encode(y=y, color=colour, shape=shape),
+    ).properties(width=310, height=210)

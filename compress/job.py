@@ -69,10 +69,10 @@ def run(
     """Compress `model` and write the folder `out`; returns the card that lies in it as compression.json.
 
     texts: as compress.draw.parse takes it, None where no step looks at any; tokens: drawn from what has no budget of
-    its own; exam: what the model is measured on before the first and after every
-    step. Finished steps lie beside `out` until it is complete; resume goes on from them. tell: is given a line on the
-    memory that it takes before the work, and one a step on what came of it. Raises ValueError for what is not to be
-    read or written or does not fit, or when an unfinished run was another one.
+    its own; exam: what the model is measured on before the first and after every step. Finished steps lie beside `out`
+    until it is complete; resume goes on from them. tell: is given a line on the memory that it takes before the work,
+    and one a step on what came of it. Raises ValueError for what is not to be read or written or does not fit, or when
+    an unfinished run was another one.
     """
     models.check_output(out)
     check_steps(steps, texts is not None)

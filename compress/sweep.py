@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from compress import front, job
+from compress import front, job, picture
 from compress.evaluate import Exam
 from compress.job import Machine, Step
 
@@ -38,6 +38,7 @@ def run(
     tokens: int,
     seed: int,
     machine: Machine,
+    command: str | None = None,
     tell: Callable[[str], None],
 ) -> dict[str, object]:
     """Compress `model` by every step, each into a folder of its own in `out`, and write sweep.json and front.svg there.
@@ -71,9 +72,12 @@ def run(
     best = {(p.size, p.quality) for p in front.best(points)}
     for row, p in zip(kept, points):
         row["front"] = (p.size, p.quality) in best
-    found = about | {"before": kept[0]["before"], "area": front.area(points), "areas": areas, "rows": rows}
+    found = about | {"command": command, "before": kept[0]["before"]}
+    found |= {"area": front.area(points), "areas": areas, "rows": rows}
     _write(out / "sweep.json", found)
-    front.draw(points, exam.metric, out / "front.svg")
+    models = [front.measured(r["method"], r["after"], exam.metric) for r in kept]
+    drawn = front.chart([front.measured(front.DENSE, kept[0]["before"], exam.metric), *models], exam.metric)
+    (out / "front.svg").write_text(picture.svg(drawn, alt=f"{exam.metric} by size"), encoding="utf-8")
     return found
 
 

@@ -5,7 +5,6 @@ import sys
 from html.parser import HTMLParser
 
 import datasets
-import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +13,6 @@ import transmeter
 from transmeter import data, ranking
 from transmeter.inputs import as_table, as_tables
 
-matplotlib.use("Agg")
 QUICK = {"shots": 3, "repeats": 4, "options": {"steps": 5}}
 
 
@@ -113,20 +111,19 @@ def test_best_is_none_where_no_source_helps(verdict, best, found):
 def test_the_picture_shows_every_interval_and_tells_verdicts_apart_without_colour(found):
     verdicts = ("helps", "hurts")
     rows = [ranking.replace(row, verdict=v) for row, v in zip(found.rows, verdicts)]
-    ax = ranking.replace(found, rows=[*rows, found.rows[2]]).plot()
-    bars = [line.get_xdata() for line in ax.lines if len(line.get_xdata()) == 2][:2]
-    assert [tuple(b) for b in bars] == [(row.ci_low, row.ci_high) for row in rows]
-    assert [t.get_text() for t in ax.get_legend().get_texts()] == list(verdicts)
-    assert len({line.get_marker() for line in ax.lines} - {"None"}) == 2
-    assert found.plot(ax) is ax
-    matplotlib.pyplot.close("all")
+    spec = ranking.replace(found, rows=[*rows, found.rows[2]]).plot().to_dict()
+    drawn = next(iter(spec["datasets"].values())) if "datasets" in spec else spec["data"]["values"]
+    assert [(v["low"], v["high"]) for v in drawn] == [(row.ci_low, row.ci_high) for row in rows]
+    dots = next(layer for layer in spec["layer"] if layer["mark"]["type"] == "point")
+    assert dots["encoding"]["shape"]["scale"]["domain"] == list(verdicts)
+    assert len(set(dots["encoding"]["shape"]["scale"]["range"])) == 2
+    assert spec["title"] == f"sources for {found.target}"
 
 
 def test_plain_scores_are_drawn_too(tables):
-    ax = transmeter.rank(tables["va"], {"$h$": tables["hungarian"]}, scorer="source_size").plot()
-    assert ax.get_xlabel() == "score by source_size" and ax.get_legend() is None
-    ax.figure.canvas.draw()  # no formula
-    matplotlib.pyplot.close("all")
+    spec = transmeter.rank(tables["va"], {"$h$": tables["hungarian"]}, scorer="source_size").plot().to_dict()
+    dots = next(layer for layer in spec["layer"] if layer["mark"]["type"] == "point")
+    assert dots["encoding"]["x"]["title"] == "score by source size" and "scale" not in dots["encoding"]["shape"]
 
 
 def test_html_is_escaped_and_closed(found):

@@ -1,4 +1,4 @@
-"""Texts, batches, the choice of calibration data, evaluation and the report."""
+"""Texts, batches, the choice of calibration data, and evaluation."""
 
 import math
 from pathlib import Path
@@ -8,11 +8,10 @@ import pandas as pd
 import pytest
 from datasets import Dataset
 
-from compress import evaluate, metrics, predict, report
+from compress import evaluate, metrics, predict
 from compress.budget import flops
 from compress.examples import read_examples
 from compress.texts import batches, cut, read_texts
-from transmeter import ranking
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 
@@ -100,27 +99,6 @@ def test_costs_are_measured(decoder):
     assert evaluate.peak_memory(str(DATA / "mixlm")) > 3_443_136 * 4
     speed = evaluate.latency(decoder[0], repeats=5)
     assert 0 < speed["q1"] <= speed["median"] <= speed["q3"] and speed["n"] == 5
-
-
-def test_the_report_is_one_page_without_network_and_escapes_names(tmp_path):
-    evil = "<script>alert(1)</script> $x_1$"
-    empty = dict.fromkeys(ranking.Row.__dataclass_fields__) | {"seconds": 0.1}
-    gain = {"score": 2.0, "gain_pp": 2.0, "ci_low": 1.0, "ci_high": 3.0, "p_negative": 0.01, "verdict": "helps"}
-    rows = [
-        ranking.Row(**empty | gain | {"rank": 1, "tie_group": 1, "source": evil}),
-        ranking.Row(**empty | {"source": "b", "error": "one class <b>"}),
-    ]
-    settings = {"metric": "accuracy", "shots": 5, "repeats": 10, "budget": None, "seed": 0}
-    settings |= {"scorer": "transmeter", "options": {}, "encoder": None, "match": "meaning"}
-    ranking.Ranking("t", **settings, rows=rows).save(tmp_path / "r.json")
-    report.write([tmp_path / "r.json"], tmp_path / "r.html")
-    page = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "<script" not in page and "one class &lt;b&gt;" in page and "+1.0 to +3.0" in page
-    assert "src=" not in page and "<link" not in page and "@import" not in page
-    with pytest.raises(ValueError, match="nothing to report"):
-        (tmp_path / "x.json").write_text('{"rows": 3}')
-        report.write([tmp_path / "x.json"], tmp_path / "y.html")
-    assert not (tmp_path / "y.html").exists()
 
 
 def test_change_of_the_loss_agrees_with_the_two_perplexities():

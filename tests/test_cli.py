@@ -86,7 +86,7 @@ def test_the_main_job_end_to_end(tmp_path):
     page = run("report", tmp_path / "c", tmp_path / "m", tmp_path / "e.json", "--out", tmp_path / "r.html")
     assert page.exit_code == 0, page.output
     html = (tmp_path / "r.html").read_text(encoding="utf-8")
-    for text in ("Sources for math_sample", "Perplexity and size", "Calibration data drawn", "kprune"):
+    for text in ("Perplexity and size", "Calibration data drawn", "kprune ratio=0.3 + wanda", "transmeter calibrate"):
         assert text in html
 
 

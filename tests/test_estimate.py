@@ -112,6 +112,11 @@ def test_a_row_that_no_repeat_measured_does_not_count():
     assert part == pytest.approx(estimate.measured(outcome(cells[:, seen], np.arange(40)[seen] % 2)))
 
 
+def test_classes_move_by_the_mean_of_their_own_measured_rows():
+    cells = np.array([[1.0, 0, np.nan, -1], [0, np.nan, np.nan, -1]])
+    assert estimate.by_class(outcome(cells, np.array([0, 0, 1, 2]))) == {0: 25.0, 2: -100.0}
+
+
 def test_a_lead_is_paired_over_the_repeats_that_both_ran():
     rng = np.random.default_rng(5)
     common = rng.choice([-1.0, 0, 1], (12, 200))

@@ -72,6 +72,15 @@ def test_the_joined_gain_lies_between_both_and_is_surer_than_either(mean, error,
     assert half <= 1.9601 * min(deviation, error * shipped.inflation)
 
 
+@given(evidences, st.integers(1, 10_000), finite, st.floats(-50, 50), st.floats(0, 1e6))
+def test_what_a_gain_is_made_of_adds_up_to_it(evidence, shots, soft, mean, error):
+    measurement = (mean, error, 5.0)
+    terms = prior.explain(prior.shipped(), evidence, shots, soft, measurement)
+    trust, measured = terms.pop("trust"), terms.pop("measured")
+    gain = prior.join(prior.shipped(), evidence, shots, soft, measurement).mean
+    assert 0 <= trust <= 1 and trust * measured + (1 - trust) * sum(terms.values()) == pytest.approx(gain, abs=1e-6)
+
+
 @given(evidences, st.integers(1, 10_000), finite, finite, st.floats(0, 1e6))
 def test_any_evidence_gives_a_finite_gain_with_a_chance(evidence, shots, soft, mean, error):
     for found in (

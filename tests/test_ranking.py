@@ -43,10 +43,14 @@ def test_json_goes_out_and_comes_back(found, tmp_path):
     found[0].save(tmp_path / "r.json")
     assert ranking.load(tmp_path / "r.json") == found[0]
     content = json.loads((tmp_path / "r.json").read_text())
-    settings = "target metric shots repeats budget seed scorer options encoder match rows"
+    settings = "target metric shots repeats budget seed scorer options encoder match rows command"
     assert " ".join(content) == settings and content["budget"] is None and content["match"] == "meaning"
     assert set(content["rows"][0]["evidence"]) == set(Evidence.__dataclass_fields__)
     assert content["rows"][-1]["evidence"] is None
+    first = content["rows"][0]
+    expected = sum(v for k, v in first["terms"].items() if k not in ("trust", "measured"))
+    weighed = first["terms"]["trust"] * first["terms"]["measured"] + (1 - first["terms"]["trust"]) * expected
+    assert weighed == pytest.approx(first["gain_pp"]) and set(first["classes"]) <= {"0", "1"}
     (tmp_path / "bad.json").write_text('{"rows": 3}')
     with pytest.raises(ValueError, match="is not a ranking"):
         ranking.load(tmp_path / "bad.json")

@@ -215,7 +215,7 @@ def test_the_command_line_compresses_evaluates_and_reports(task, metric, table, 
     assert change["ci_low"] <= change["value"] <= change["ci_high"]
     run("report", tmp_path / "r.json", tmp_path / "small", "--out", tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert f"{name.replace('_', ' ').capitalize()} and size" in page and f"{name.replace('_', ' ')} change" in page
+    assert f"{name.replace('_', ' ').capitalize()} and size" in page and "change (95 %, paired)" in page
 
 
 def test_pairs_get_the_tokenizers_own_types(words, folder):

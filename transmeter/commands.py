@@ -1,7 +1,7 @@
 """The commands that need transmeter alone: rank, validate, transfer, scorers."""
 
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -19,6 +19,7 @@ from transmeter.options import (
     seed_option,
     shape_options,
     tell,
+    typed,
     user_cache,
     warn_of_same_file,
 )
@@ -92,7 +93,7 @@ def rank(
         match=match,
     )
     if out:
-        found.save(out)
+        replace(found, command=typed()).save(out)
     click.echo(show.text(found, shape), nl=False)
 
 

@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn.model_selection import StratifiedKFold
 
 from transmeter.data import Table
-from transmeter.prior import Evidence, Gain, join, shipped
+from transmeter.prior import Evidence, Gain, explain, join, shipped
 
 METRICS = ("balanced_accuracy", "accuracy")
 FOLDS = 5
@@ -228,6 +228,18 @@ def _stratified(values: np.ndarray, codes: np.ndarray, weights: np.ndarray) -> f
 def estimate(outcome: Outcome) -> Gain:
     """The gain as measured, joined with what the evidence lets expect."""
     return join(shipped(), outcome.evidence, outcome.shots, outcome.soft, measured(outcome))
+
+
+def terms(outcome: Outcome) -> dict[str, float]:
+    """What the estimated gain is made of (`prior.explain`)."""
+    return explain(shipped(), outcome.evidence, outcome.shots, outcome.soft, measured(outcome))
+
+
+def by_class(outcome: Outcome) -> dict[int, float]:
+    """Of every measured class how many more of its rows were right with the source, in percentage points."""
+    seen = ~np.isnan(outcome.difference).all(0)
+    rows, codes = 100 * np.nanmean(outcome.difference[:, seen], axis=0), outcome.codes[seen]
+    return {int(c): float(rows[codes == c].mean()) for c in np.unique(codes)}
 
 
 def differ(leader: Outcome, other: Outcome) -> bool:

@@ -4,6 +4,7 @@ import inspect
 import logging
 import math
 import re
+import shlex
 import sys
 import types
 import typing
@@ -69,6 +70,11 @@ def tell(message: str) -> None:
         click.echo(message, err=True)
 
 
+def typed() -> str:
+    """The command line, for what it writes to tell how it was made."""
+    return click.get_current_context().meta["typed"]
+
+
 SECONDS = Seconds()
 BYTES = Bytes()
 seed_option = click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of every random draw.")
@@ -100,6 +106,11 @@ class Group(click.Group):
             if commands:
                 with formatter.section(title):
                     formatter.write_dl([(name, c.get_short_help_str(limit=90)) for name, c in commands.items()])
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as usual, and note what was typed."""
+        ctx.meta["typed"] = shlex.join(["transmeter", *args])
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context):
         """Run the command."""

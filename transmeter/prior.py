@@ -61,10 +61,17 @@ class Linear:
     intercept: float
     spread: list[float]
 
+    def standard(self, x: list[float]) -> np.ndarray:
+        """(features,) in deviations from those of the average pair; no trust far from what was seen."""
+        return np.clip((np.array(x) - self.center) / np.array(self.scale), -4, 4)
+
+    def deviation(self, shots: int) -> float:
+        """Standard deviation of what is expected, in percentage points."""
+        return (self.spread[0] + self.spread[1] / shots) ** 0.5
+
     def expect(self, x: list[float], shots: int) -> tuple[float, float]:
         """(mean, standard deviation) in percentage points."""
-        z = np.clip((np.array(x) - self.center) / np.array(self.scale), -4, 4)  # no trust far from what was seen
-        return self.intercept + float(z @ self.weights), (self.spread[0] + self.spread[1] / shots) ** 0.5
+        return self.intercept + float(self.standard(x) @ self.weights), self.deviation(shots)
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,15 @@ def features(evidence: Evidence, shots: int, soft: float | None = None) -> list[
     return found if soft is None else [*found, soft, few * soft, float(np.tanh(soft / 10))]
 
 
+# the term of a gain that each of `features` counts for
+TERMS = (
+    *("shared", "mapped", "paired", "size", "skill"),
+    *("zero_shot", "zero_shot", "closeness", "closeness", "separation", "misfit", "ridge_gain"),
+    *("shared", "paired", "shared", "shared", "usual", "shared", "zero_shot", "paired"),
+    *("transfer", "transfer", "transfer"),
+)
+
+
 def foresee(evidence: Evidence, shots: int) -> Gain:
     """The gain that evidence alone lets expect."""
     mean, deviation = shipped().screen.expect(features(evidence, shots), shots)
@@ -107,13 +123,34 @@ def foresee(evidence: Evidence, shots: int) -> Gain:
 
 def join(prior: Prior, evidence: Evidence, shots: int, soft: float, measured: tuple[float, float, float]) -> Gain:
     """The expected gain and the measured one (mean, standard error, degrees of freedom), weighed by precision."""
-    expected, deviation = prior.transfer.expect(features(evidence, shots, soft), shots)
+    expected, _ = prior.transfer.expect(features(evidence, shots, soft), shots)
     mean, error, freedom = measured
     error *= prior.inflation
-    weight = deviation**2 / (deviation**2 + error**2)
+    weight = trust(prior, shots, error)
     # the share of the measurement is as uncertain as its degrees of freedom say, that of the prior is not
     freedom = freedom / max(weight, 1e-6) ** 2
     return gain(weight * mean + (1 - weight) * expected, weight**0.5 * error, freedom)
+
+
+def trust(prior: Prior, shots: int, error: float) -> float:
+    """Share of the measured gain, whose (inflated) standard error is `error`, in the joined one."""
+    deviation = prior.transfer.deviation(shots)
+    return deviation**2 / (deviation**2 + error**2)
+
+
+def explain(
+    prior: Prior, evidence: Evidence, shots: int, soft: float, measured: tuple[float, float, float]
+) -> dict[str, float]:
+    """What the mean of `join` is made of: measured, which counts by the share trust, and the terms that sum to what was
+    expected, which counts by the rest. In percentage points: usual is what the average pair of the prior's gains, the
+    others what a short transfer and every kind of evidence add to that.
+    """
+    found = {"trust": trust(prior, shots, measured[1] * prior.inflation), "measured": measured[0]}
+    found["usual"] = prior.transfer.intercept
+    parts = prior.transfer.standard(features(evidence, shots, soft)) * prior.transfer.weights
+    for term, part in zip(TERMS, parts, strict=True):
+        found[term] = found.get(term, 0.0) + float(part)
+    return found
 
 
 def gain(mean: float, error: float, freedom: float = np.inf) -> Gain:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from transmeter.data import MAX_ROWS, Table, Unusable, sample, write_json
-from transmeter.estimate import Score, differ, usual_repeats
+from transmeter.estimate import Score, by_class, differ, terms, usual_repeats
 from transmeter.prepare import prepare
 from transmeter.prior import Gain
 from transmeter.scorers import scorers
@@ -22,9 +22,10 @@ from transmeter.source import Source
 from transmeter.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from altair import LayerChart
 
 LOG = logging.getLogger(__name__)
+NESTED = ("evidence", "matches", "terms", "classes")  # fields of a row that hold several values
 SHARED = ("seed", "shots", "repeats", "metric", "budget")  # settings of a ranking that a scorer may ask for
 
 
@@ -34,7 +35,8 @@ class Row:
 
     repeats: of the transfer that measured the gain, 0 where the screen alone speaks; baseline: the best learner of the
     target alone, which the gain is over; evidence: see `prior.Evidence`.
-    matches: the source's columns that stand for columns of the target (fields of `matching.Match`).
+    matches: the source's columns that stand for columns of the target (fields of `matching.Match`); terms: what the
+    gain is made of (`prior.explain`); classes: how many more rows of a class were right, in percentage points.
     """
 
     rank: int | None
@@ -52,6 +54,8 @@ class Row:
     seconds: float
     error: str | None
     matches: list[dict[str, object]] | None = None
+    terms: dict[str, float] | None = None
+    classes: dict[str, float] | None = None
 
     @property
     def gain(self) -> Gain | None:
@@ -63,7 +67,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Sources from best to worst with the settings that gave the order."""
+    """Sources from best to worst with the settings that gave the order; command: the line that made it, if one did."""
 
     target: str
     metric: str
@@ -76,6 +80,7 @@ class Ranking:
     encoder: str | None
     match: str
     rows: list[Row]
+    command: str | None = None
 
     @property
     def best(self) -> str | None:
@@ -84,21 +89,21 @@ class Ranking:
         return first.source if first and first.verdict in ("helps", None) else None
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a source, in order, with the fields of `Row` but for evidence and matches."""
-        names = [f.name for f in fields(Row) if f.name not in ("evidence", "matches")]
+        """One row a source, in order, with the fields of `Row` that are one value."""
+        names = [f.name for f in fields(Row) if f.name not in NESTED]
         return pd.DataFrame([[getattr(row, n) for n in names] for row in self.rows], columns=names)
 
-    def plot(self, ax: "Axes | None" = None) -> "Axes":
-        """Draw every source with its interval, coloured and marked by verdict, on `ax` (None: a new figure's)."""
+    def plot(self) -> "LayerChart":
+        """Every source with its interval, coloured and marked by verdict, tie groups apart, as notebooks show it."""
         from transmeter import figure
 
-        return figure.draw(self, ax)
+        return figure.dots(self).properties(title=f"sources for {self.target}", width=420)
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        from transmeter import figure
+        from transmeter import show
 
-        return figure.html(self)
+        return show.html(self)
 
     def save(self, path: str | Path) -> None:
         """Write JSON under a temporary name, then rename."""
@@ -172,7 +177,7 @@ def rank(
         if isinstance(score, Score) and score.outcome:
             _warn_of_leakage(target, table)
     found = {t.name: [asdict(m) for m in ms] for t, ms in zip(tables, matches)}
-    rows = [replace(row, matches=found[row.source]) for row in _rows(tables, scored)]
+    rows = [replace(row, matches=found[row.source]) for row in _rows(tables, scored, target.classes)]
     settings = (metric, shots, repeats, budget, seed, scorer, given, str(encoder) if encoder else None, match)
     return Ranking(target.name, *settings, rows + failed)
 
@@ -203,7 +208,7 @@ def _score(
     return found
 
 
-def _rows(tables: Sequence[Table], scored: Sequence[tuple[Score | str, float]]) -> list[Row]:
+def _rows(tables: Sequence[Table], scored: Sequence[tuple[Score | str, float]], classes: Sequence[str]) -> list[Row]:
     done = [(t.name, s, seconds) for t, (s, seconds) in zip(tables, scored) if isinstance(s, Score)]
     done.sort(key=lambda item: -item[1].value)
     groups = tie_groups([s for _, s, _ in done])
@@ -226,6 +231,8 @@ def _rows(tables: Sequence[Table], scored: Sequence[tuple[Score | str, float]]) 
                 evidence=asdict(outcome.evidence) if outcome else None,
                 seconds=seconds,
                 error=None,
+                terms=terms(outcome) if outcome else None,
+                classes={classes[c]: moved for c, moved in by_class(outcome).items()} if outcome else None,
             )
         )
     failed = [(t.name, s, seconds) for t, (s, seconds) in zip(tables, scored) if isinstance(s, str)]

@@ -1,6 +1,7 @@
 """A ranking, and the truth that it is checked against, as text for people and programs."""
 
 import csv
+import html as markup
 import io
 from dataclasses import asdict
 
@@ -10,8 +11,10 @@ from rich.table import Table as Grid
 from transmeter.agreement import Honesty, Order
 from transmeter.document import document
 from transmeter.heldout import Check
-from transmeter.ranking import Ranking, Row
+from transmeter.ranking import NESTED, Ranking, Row
 from transmeter.truth import Truth
+
+SHOWN = {"gain_pp": "{:+.1f}", "ci_low": "{:+.1f}", "ci_high": "{:+.1f}", "p_negative": "{:.2f}", "score": "{:.4g}"}
 
 
 def text(ranking: Ranking, shape: str) -> str:
@@ -22,7 +25,7 @@ def text(ranking: Ranking, shape: str) -> str:
     matched = {row["source"]: [m for m in row.pop("matches") or [] if m["how"] == "meaning"] for row in rows}
     out = io.StringIO()
     if shape == "csv":
-        writer = csv.DictWriter(out, [f for f in rows[0] if f != "evidence"], extrasaction="ignore")
+        writer = csv.DictWriter(out, [f for f in rows[0] if f not in NESTED], extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
         return out.getvalue()
@@ -49,6 +52,17 @@ def text(ranking: Ranking, shape: str) -> str:
             pairs = (f"{m['source']} = {m['target']} ({m['confidence']:.2f})" for m in matches)
             out.write(f"{source}, columns matched by meaning: {', '.join(pairs)}\n")
     return out.getvalue()
+
+
+def html(ranking: Ranking) -> str:
+    """The ranking as an HTML table, every text in it escaped."""
+    frame = ranking.to_frame().drop(columns="seconds").dropna(axis=1, how="all")
+    shown = {c: shape.format for c, shape in SHOWN.items() if c in frame}
+    table = frame.to_html(index=False, border=0, formatters=shown, na_rep="")
+    picked = f"best: {ranking.best}" if ranking.best else "no source has been shown to help"
+    shots = f"{ranking.shots} labelled rows a class" if ranking.shots else "all labelled rows"
+    line = f"sources for {ranking.target}, {ranking.metric}, {shots}; {picked}"
+    return f"<p>{markup.escape(line)}</p>\n{table}"
 
 
 def check_text(check: Check) -> str:

@@ -1,0 +1,86 @@
+"""What a report is made from: folders of calibrate, compress and sweep, and files of evaluate and sweep."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compress.suggest import absent
+
+WANTED = "give ranking.json, result.json, sweep.json, a store of batch, or a folder of calibrate, compress or sweep"
+RESULT = {"model", "data", "parameters", "bytes", "latency_seconds"}
+SWEEP = {"model", "data", "metric", "before", "rows"}
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A compressed model: compression.json, config.json, and README.md where there is one."""
+
+    path: Path
+    card: Json
+    config: Json
+    readme: str | None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that was found, as it was written."""
+
+    calibrations: list[Json] = field(default_factory=list)
+    folders: list[Folder] = field(default_factory=list)
+    sweeps: list[Json] = field(default_factory=list)
+    results: list[Json] = field(default_factory=list)
+
+
+def read(paths: Sequence[Path]) -> Inputs:
+    """All of `paths`. Raises ValueError for one that does not exist, cannot be read or holds nothing to report."""
+    found = Inputs()
+    for path in paths:
+        before = [len(kind) for kind in vars(found).values()]
+        if not path.exists():
+            raise ValueError(f"{absent(path)}: {WANTED}")
+        if path.is_dir():
+            _read_folder(path, found)
+        else:
+            _read_file(path, found)
+        if [len(kind) for kind in vars(found).values()] == before:
+            raise ValueError(f"{path} is nothing to report: {WANTED}")
+    return found
+
+
+def _read_folder(path: Path, found: Inputs) -> None:
+    if (path / "provenance.json").is_file():
+        found.calibrations.append(_object(path / "provenance.json"))
+    if (path / "sweep.json").is_file():
+        found.sweeps.append(_object(path / "sweep.json"))
+    if (path / "compression.json").is_file():
+        config = _object(path / "config.json") if (path / "config.json").is_file() else {}
+        readme = path / "README.md"
+        text = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else None
+        found.folders.append(Folder(path, _object(path / "compression.json"), config, text))
+
+
+def _read_file(path: Path, found: Inputs) -> None:
+    content = _json(path)
+    for part in content if isinstance(content, list) else [content]:
+        if isinstance(part, dict) and RESULT <= set(part):
+            found.results.append(part)
+        elif isinstance(part, dict) and SWEEP <= set(part):
+            found.sweeps.append(part)
+
+
+def _object(path: Path) -> Json:
+    content = _json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object: it was not written by transmeter")
+    return content
+
+
+def _json(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read as JSON: {str(error).splitlines()[0]}") from None

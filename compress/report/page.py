@@ -1,0 +1,57 @@
+"""The page: sections as one HTML file that loads nothing, for screens of all sizes, for paper, light and dark."""
+
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+
+from compress.picture import DARK, svg
+from compress.report import calibration, inputs, models, quality
+from compress.report.inputs import Inputs, Json
+
+STAGES = ("rank", "calibrate", "compress", "run", "sweep", "evaluate")  # in the order of work
+BUILDERS: tuple[Callable[[Inputs], list[Json]], ...] = (calibration.sections, quality.sections, models.sections)
+
+
+def sections(paths: Sequence[Path]) -> list[Json]:
+    """Sections for folders of calibrate, compress and sweep, and for files of evaluate and sweep.
+
+    A section is a dict: title, lead (one sentence), notes (sentences), figures ({chart, alt, caption, and perhaps
+    table}), tables ({caption, heads, rows}), html (trusted), preformatted, parts (sections inside it), commands;
+    all but the title may be missing. Raises ValueError for an input that is none of these, or is not whole.
+    """
+    found = inputs.read(paths)
+    try:
+        return [section for build in BUILDERS for section in build(found)]
+    except (KeyError, TypeError, AttributeError, IndexError, ZeroDivisionError) as error:
+        given = ", ".join(map(str, paths))
+        raise ValueError(f"one of {given} is not as this version writes it ({error!r}): make it anew") from None
+
+
+def write(parts: Sequence[Json], out: Path, command: str | None = None) -> None:
+    """Write the page of the sections `parts` to `out`; command: the line that made it."""
+    from jinja2 import Environment
+
+    numbers = iter(range(10**6))
+
+    def draw(figure: Json) -> str:
+        """The chart of a figure, ids of its own."""
+        return svg(figure["chart"], f"f{next(numbers)}", figure["alt"])
+
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(resources.files("compress.report").joinpath("page.html").read_text("utf-8"))
+    known = dict.fromkeys(c for part in parts for c in part.get("commands", []) if c)
+    page = template.render(
+        sections=parts,
+        draw=draw,
+        dark=DARK,
+        commands=sorted(known, key=_stage) + ([command] if command else []),
+        unknown=[part["title"] for part in parts if None in part.get("commands", [])],
+    )
+    partial = out.with_name(f".{out.name}.partial")
+    partial.write_text(page, encoding="utf-8", errors="replace")
+    partial.rename(out)
+
+
+def _stage(command: str) -> int:
+    """Place of a command line in the order of work."""
+    return next((STAGES.index(word) for word in command.split() if word in STAGES), len(STAGES))
