@@ -62,6 +62,8 @@ def listen(quiet: bool, verbose: bool) -> None:
         logger = logging.getLogger(name)
         logger.handlers = [Echo()]
         logger.setLevel(logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING)
+    for name in ("huggingface_hub", "torchao", "torch.utils._pytree"):  # retries, and what a GPU would need
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def tell(message: str) -> None:
@@ -284,11 +286,9 @@ def listing(functions: dict[str, Callable], fixed: tuple[str, ...], as_json: boo
 
 
 def quiet() -> None:
-    """Switch off the libraries' progress bars and retry notices: ours say what takes time and what is wrong."""
+    """Switch off the libraries' progress bars: ours say what takes time."""
     import datasets
     import transformers
 
-    for name in ("huggingface_hub", "torchao", "torch.utils._pytree"):  # torchao: what a GPU would need
-        logging.getLogger(name).setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
