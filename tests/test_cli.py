@@ -139,7 +139,7 @@ CALIBRATE = ("calibrate", str(MODEL), "--out", "OUT", "--target", MATH)
         ((*COMPRESS, "wanda", "--method", "kprune", "--set", "ratio=2"), "0 <= ratio < 1"),
         ((*COMPRESS, "kprune", "--set", "temperature=0"), "temperature must be above 0"),
         (("rank", VA, HUNGARIAN, "--out", "none/r.json"), "in a folder that does not exist: create it first"),
-        (("rank", VA, HUNGARIAN, HUNGARIAN), "name them apart as NAME=PATH"),
+        (("rank", VA, HUNGARIAN, HUNGARIAN), "name them apart, as NAME=PATH"),
         (("rank", VA), "SOURCES"),
         ((*CALIBRATE, "--candidate", "none.txt"), "none.txt does not exist"),
         ((*CALIBRATE, "--candidate", MATH, "--candidate", MATH), "same name"),

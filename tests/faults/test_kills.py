@@ -146,7 +146,9 @@ def _runs(pid):
 
 def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(stand_in, job, monkeypatch):
     monkeypatch.setenv("PACE", "0.2")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a shell has it ignored
     first = command(job)
+    signal.signal(signal.SIGINT, before)
     until(lambda: "pairs" in events(job.parent))
     first.send_signal(signal.SIGINT)
     out, err = first.communicate(timeout=30)
