@@ -2,12 +2,13 @@
 
     python benchmarks/calibration_speed.py DATASETS DENSE/sst2
 
-The choice among 20 and among 1,000 candidates, cut from the sets of calibration_truth.py, for MiniLM, 2,000 tokens
+The choice among 20 and among 1,000 candidates, drawn from the sets of calibration_truth.py, for MiniLM, 2,000 tokens
 looked at of each; once anew and once with what the first left in its cache; beside K-prune, Kwon and GPTQ on the 20,000
 tokens chosen. One process, as many threads as there are cores. Writes benchmarks/results/calibration_speed.json.
 """
 
 import json
+import random
 import resource
 import tempfile
 import time
@@ -25,6 +26,7 @@ from compress.texts import batches
 
 METHODS = {"kprune": {"ratio": 0.75}, "kwon": {"ratio": 0.6}, "gptq": {"bits": 3}}
 TOKENS = 20_000
+TEXTS = 400  # of a candidate, drawn from its set: more than are looked at
 OUT = Path(__file__).resolve().parent / "results" / "calibration_speed.json"
 
 
@@ -42,7 +44,11 @@ def main(datasets: Path, model: str, many: int) -> None:
     chosen = None
     for count in (20, many):
         each = -(-count // len(others))
-        sets = {f"{n}-{i}": texts[i::each] for n, texts in others.items() for i in range(each)}
+        sets = {
+            f"{n}-{i}": random.Random(i).sample(texts, min(len(texts), TEXTS))
+            for n, texts in others.items()
+            for i in range(each)
+        }
         sets = dict(list(sets.items())[:count])
         with tempfile.TemporaryDirectory() as cache:
             for kind in ("anew", "again"):

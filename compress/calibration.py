@@ -75,28 +75,31 @@ def features(view: Survey) -> tuple[np.ndarray, np.ndarray, list[str]]:
 def screen(
     names: Sequence[str], look: Callable[[str], Survey], targets: Sequence[Target], score: Score, keep: int = SCREENED
 ) -> dict[str, Survey]:
-    """The `keep` candidates that the cheap measure finds closest to all targets, few of them in memory at a time."""
+    """The `keep` candidates that the cheap measure finds closest to all targets, few of them in memory at a time.
+
+    Raises ValueError where no candidate gives anything to look at; warns of each that does not.
+    """
     if len(names) <= keep or not targets:
-        return _usable(track(names, "Looking at candidates"), look)
-    scores: dict[str, float] = {}
-    for start in track(range(0, len(names), AT_ONCE), "Screening candidates"):
-        views = _usable(names[start : start + AT_ONCE], look)
-        scores |= _joined([score(t.view, views, True) for t in targets], targets, "mean")
-    best = sorted(scores, key=lambda name: -scores[name])[:keep]
-    return {name: look(name) for name in best}
+        found = _usable(track(names, "Looking at candidates"), look)
+    else:
+        scores: dict[str, float] = {}
+        for start in track(range(0, len(names), AT_ONCE), "Screening candidates"):
+            if views := _usable(names[start : start + AT_ONCE], look):
+                scores |= _joined([score(t.view, views, True) for t in targets], targets, "mean")
+        found = {name: look(name) for name in sorted(scores, key=lambda name: -scores[name])[:keep]}
+    if not found:
+        raise ValueError("no candidate gives anything to look at: give longer texts")
+    return found
 
 
 def _usable(names: Iterable[str], look: Callable[[str], Survey]) -> dict[str, Survey]:
-    """Surveys of the candidates that give any; warns of the others. Raises ValueError where none does."""
-    found, reasons = {}, []
+    """Surveys of the candidates that give any; warns of the others."""
+    found = {}
     for name in names:
         try:
             found[name] = look(name)
         except ValueError as error:
-            reasons.append(str(error))
             warnings.warn(f"{name} is left out: {error}", stacklevel=3)
-    if not found:
-        raise ValueError(reasons[0])
     return found
 
 
