@@ -376,8 +376,7 @@ def export(model, shape, out, repo, as_json) -> None:
     quiet()
     if repo:
         hub.check(repo)
-    exports.export(model, shape, out)
-    size = sum(f.stat().st_size for f in out.iterdir() if f.name.startswith("model"))
+    size = exports.export(model, shape, out)
     _written(model, out, size, f"as {shape}, reread in a new process", repo, as_json)
 
 

@@ -152,9 +152,8 @@ def choose(
     worst. Raises ValueError for an unknown way, and one that needs a target where there is none.
     """
     check_way(by, bool(targets))
-    pool = merge(list(views.values()))
     if by != "measure":
-        return by, _selected(by, pool, targets, tokens, seed), {}
+        return by, _selected(by, merge(list(views.values())), targets, tokens, seed), {}
     wanted = propose(views, targets, tokens, seed)
     scores = _joined([score(t.view, wanted, False) for t in targets], targets, protect)
     best = pick(scores)

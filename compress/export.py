@@ -55,9 +55,10 @@ np.save(out, np.concatenate([x.flatten() for x in found]))
 
 
 @torch.no_grad()
-def export(source: str, format: str, out: Path) -> Path:
-    """Write the model of a folder or a hub name in one of the formats of `NEEDED` to the folder `out`, and return it.
+def export(source: str, format: str, out: Path) -> int:
+    """Write the model of a folder or a hub name in one of the formats of `NEEDED` to the folder `out`.
 
+    Returns the bytes of its files of weights.
     Raises ValueError for a model that the format has no way to say, or a library that is missing, and RuntimeError
     where what was written gives other logits when it is reread; then nothing is left.
     """
@@ -93,7 +94,7 @@ def export(source: str, format: str, out: Path) -> Path:
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return out
+    return size
 
 
 def _compressed_tensors(model: nn.Module, folder: Path) -> None:

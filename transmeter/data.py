@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from transmeter.files import listed, read
+from transmeter.files import check_names, listed, read
 from transmeter.specs import parse
 from transmeter.suggest import did_you_mean
 
@@ -88,8 +88,7 @@ def from_frame(
     """
     where = where or name
     frame = frame.set_axis([str(c) for c in frame.columns], axis=1)
-    if frame.columns.duplicated().any():
-        raise ValueError(f"{where} has two columns called '{frame.columns[frame.columns.duplicated()][0]}': rename one")
+    check_names(where, frame.columns)
     column = column or (label if label and (strict or label in frame.columns) else "label")
     if column not in frame.columns:
         raise ValueError(

@@ -56,7 +56,7 @@ def read(path: Path) -> pd.DataFrame:
     mark = next((m for m in ";\t|" if len(frame.columns) == 1 and m in frame.columns[0]), None)
     if mark:
         raise ValueError(f"{path} has one column, '{frame.columns[0]}': separate columns by commas, not by {mark!r}")
-    _check_names(path, frame.columns)
+    check_names(path, frame.columns)
     if frame.empty:
         raise ValueError(f"{path} has no rows: at least two classes of labelled rows are needed")
     return frame
@@ -83,14 +83,15 @@ def _unpacked(path: Path) -> int:
 def _read_csv(path: Path, mark: str) -> pd.DataFrame:
     """pandas calls a second column x x.1, so that names are looked at before it does."""
     head = pd.read_csv(path, sep=mark, header=None, nrows=1, dtype=str, keep_default_na=False)
-    _check_names(path, head.iloc[0].str.strip())
+    names = pd.Index(head.iloc[0].str.strip())
+    check_names(path, names[names != ""])
     return pd.read_csv(path, sep=mark, low_memory=False, keep_default_na=False, na_values=[""])
 
 
-def _check_names(path: Path, names: pd.Index | pd.Series) -> None:
-    twice = [name for name in names[names.duplicated()] if name]
-    if twice:
-        raise ValueError(f"{path} has two columns called '{twice[0]}': rename one")
+def check_names(where: str | Path, names: pd.Index) -> None:
+    """Raise ValueError, which begins with `where`, for two columns of one name."""
+    if names.has_duplicates:
+        raise ValueError(f"{where} has two columns called '{names[names.duplicated()][0]}': rename one")
 
 
 def _read_folder(path: Path) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from transmeter.data import Table, Unusable, from_frame, load, table
-from transmeter.files import FORMATS, from_dataset
+from transmeter.files import FORMATS, check_names, from_dataset
 from transmeter.specs import parse
 from transmeter.suggest import absent
 
@@ -53,9 +53,7 @@ def columns(name: str, features: ArrayLike) -> pd.DataFrame:
     """(n, d) features as a data frame with names of text, f0.. for an array. Raises ValueError for another shape."""
     if isinstance(features, pd.DataFrame):
         frame = features.set_axis([str(c) for c in features.columns], axis=1)
-        if frame.columns.duplicated().any():
-            again = frame.columns[frame.columns.duplicated()][0]
-            raise ValueError(f"{name} has two columns called '{again}': rename one")
+        check_names(name, frame.columns)
         return frame
     array = np.asarray(features)
     if array.ndim != 2:
