@@ -1,11 +1,13 @@
 """The only model input and output: load, save, exact reload, bytes."""
 
 import copy
-import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,12 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from compress import hub, layers, modeling, offload, walk
 from compress.card import write_card
-from compress.suggest import absent
+from transmeter.util import checkpoint
+from transmeter.util.checkpoint import TOKENIZERS, bytes_of, hash_of  # noqa: F401, what is read is said there once
 
 AUTO_CLASSES = (
     "AutoModelForCausalLM",
@@ -26,7 +29,6 @@ AUTO_CLASSES = (
     "AutoModelForQuestionAnswering",
     "AutoModelForMaskedLM",
 )
-TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
 NO_TOKENIZER = "put the files that the model was trained with beside it"
 # what a model is for, by the end of its class's name; a classifier of one class gives "values"
 HEADS = {
@@ -45,32 +47,121 @@ def load(
     *,
     stream: bool = False,
     scratch: Path | None = None,
+    quantized: bool = False,
 ) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     """A model in `dtype` on `device`, ready for inference, and its tokenizer, from a folder or a hub name.
 
     device: of torch, or "auto" to spread the blocks over all GPUs and the memory (accelerate); stream: leave the
-    blocks in their files and put what is changed into the folder `scratch` (compress.offload). No code of a folder is
-    run, also not for what `save` wrote. The type that the weights are stored in stays in `config.dtype`. Raises
-    ValueError for an architecture without one of the `HEADS`, a device that is not here, a tokenizer that is missing,
-    slow or larger than the model's vocabulary, and for weights that are NaN or infinite.
+    blocks in their files and put what is changed into the folder `scratch` (compress.offload); quantized: whether a
+    model that another tool has quantized will do, which can be run, but not be changed. No code of a folder is run,
+    also not for what `save` wrote. The type that the weights are stored in stays in `config.dtype`. Raises ValueError
+    for a folder whose weights are not all there (transmeter.util.checkpoint), an architecture without one of the
+    `HEADS`, a device that is not here, a tokenizer that is missing, slow or larger than the model's vocabulary, and for
+    weights that are NaN or infinite.
     """
     check_device(device)
-    config = config_of(source)
-    cls = _class_of(source, config)
-    try:
-        stored = getattr(torch, str(config.get("dtype", config.get("torch_dtype", "float32"))).split(".")[-1])
-        if stream:
-            model = offload.load(cls, source, dtype, device, scratch)
+    found = _open(source, quantized)
+    with _naming(source), quiet_loading():
+        if found.quantizer:
+            model = _whole(found, dtype, device)
         else:
-            model = cls.from_pretrained(source, dtype=dtype, device_map=device if device != "cpu" else None)
-        tokenizer = _tokenizer(source, model)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
-    adopt(model, tokenizer, str(source))
-    if not stream:  # what streams is read into memory of torch's own
-        _align(model)
-    model.config.dtype = stored
+            built = offload.build(found.cls, found.config)
+            keys = checkpoint.match(source, built, found.tensors)
+            if stream:
+                model = offload.load(built, keys, found.tensors, dtype, device, scratch)
+                if model.can_generate() and (found.folder / "generation_config.json").exists():
+                    model.generation_config = GenerationConfig.from_pretrained(found.folder)
+            else:
+                model = _whole(found, dtype, device)
+            _warn_of_untied(source, model, keys)
+        tokenizer = _tokenizer(found.folder, model)
+    if not found.quantizer:
+        adopt(model, tokenizer, str(source))
+        if not stream:  # what streams is read into memory of torch's own
+            _align(model)
+    model.config.dtype, model.config.name_or_path = found.config.dtype, found.name
     return model, tokenizer
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A model folder that was looked at: `config.dtype` is the type that its weights are stored in; quantizer: the
+    method by which another tool has quantized it."""
+
+    name: str
+    folder: Path
+    cls: type[PreTrainedModel]
+    config: PretrainedConfig
+    tensors: dict[str, checkpoint.Stored]
+    quantizer: str | None
+
+
+def _open(source: str | Path, quantized: bool = False) -> _Source:
+    """The folder of a model, its class, its config and what its files hold. Raises ValueError as `load`."""
+    folder, written, tensors = checkpoint.check(source, quantized=quantized)
+    cls = _class_of(source, written)
+    known = cls.config_class.model_type
+    if written.get("model_type", known) != known:
+        kind = f"model_type '{written['model_type']}' does not belong to {cls.__name__} ('{known}')"
+        raise ValueError(f"{source}: {kind}: give the config that belongs to the weights")
+    with _naming(source), quiet_loading():
+        config = cls.config_class.from_dict({k: v for k, v in written.items() if k not in ("dtype", "torch_dtype")})
+    config.name_or_path = str(source)
+    config.dtype = getattr(torch, checkpoint.stored_type(source, tensors))
+    asked = config._attn_implementation
+    if asked not in (None, "eager", "sdpa"):
+        warnings.warn(f"{source}: attn_implementation '{asked}' of config.json is not used: sdpa is", stacklevel=1)
+        config._attn_implementation = None
+    return _Source(str(source), folder, cls, config, tensors, checkpoint.quantizer_of(folder, written))
+
+
+def _whole(found: _Source, dtype: torch.dtype, device: str) -> nn.Module:
+    """The model in memory, as transformers loads it. Raises ValueError where that leaves a weight at random."""
+    model, info = found.cls.from_pretrained(
+        found.folder,
+        config=found.config,
+        dtype=dtype,
+        device_map=device if device != "cpu" else None,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    unexpected = set(info["unexpected_keys"]) if found.quantizer else set()  # else `checkpoint.match` has told of them
+    mismatched = {name for name, *_ in info["mismatched_keys"]}
+    checkpoint.refuse_incomplete(found.name, model, set(info["missing_keys"]) | mismatched, unexpected)
+    return model
+
+
+def _warn_of_untied(source: str | Path, model: nn.Module, keys: Mapping[str, str]) -> None:
+    """Warn of weights that the config ties, but that differ in the files, so that transformers keeps both."""
+    for name, other in model.get_expanded_tied_weights_keys(all_submodels=True).items():
+        if name in keys and other in keys and model.get_parameter(name) is not model.get_parameter(other):
+            text = f"{source}: config.json ties {name} to {other}, but they differ in the files: both are kept"
+            warnings.warn(text, stacklevel=1)  # of one place, so that it is told once
+
+
+@contextmanager
+def _naming(source: str | Path) -> Iterator[None]:
+    """Whatever a foreign folder makes transformers raise becomes one line that names the folder."""
+    try:
+        yield
+    except Exception as error:  # of any kind: what a broken config leads to is not known beforehand
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if isinstance(error, ValueError) and reason.startswith(str(source)):
+            raise
+        if not isinstance(error, OSError | ValueError):
+            reason = f"{type(error).__name__} {reason}: compare its config.json with the original's"
+        raise ValueError(f"{source} cannot be loaded: {reason}") from error
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """While the context is open transformers logs errors alone: what matters of its report is said by `load`."""
+    before = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.utils.logging.set_verbosity(before)
 
 
 def adopt(model: nn.Module, tokenizer: PreTrainedTokenizerBase, name: str = "the model") -> nn.Module:
@@ -85,24 +176,31 @@ def adopt(model: nn.Module, tokenizer: PreTrainedTokenizerBase, name: str = "the
     return model.eval()
 
 
-def skeleton(source: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
-    """The model with its weights on the meta device, which costs nothing, and its tokenizer. Raises ValueError."""
-    config = config_of(source)
-    cls = _class_of(source, config)
-    try:
-        model = offload.skeleton(cls, source)
-        tokenizer = _tokenizer(source, model)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+def skeleton(source: str | Path, *, quantized: bool = False) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    """The model with its weights on the meta device, which costs nothing, and its tokenizer.
+
+    quantized: whether a model that another tool has quantized will do; it has the sizes that it had before. Raises
+    ValueError as `load`.
+    """
+    found = _open(source, quantized)
+    with _naming(source), quiet_loading():
+        model = offload.build(found.cls, found.config)
+        if not found.quantizer:
+            checkpoint.match(source, model, found.tensors)
+        offload.flatten(model)
+        tokenizer = _tokenizer(found.folder, model)
     _check(source, model, tokenizer)
     _agree(model, tokenizer)
     return model, tokenizer
 
 
-def _tokenizer(source: str | Path, model: nn.Module) -> PreTrainedTokenizerBase:
-    if Path(source).is_dir() and not any((Path(source) / name).exists() for name in TOKENIZERS):
+def _tokenizer(folder: Path, model: nn.Module) -> PreTrainedTokenizerBase:
+    if not any((folder / name).exists() for name in TOKENIZERS):
         raise FileNotFoundError(f"it has no tokenizer in it: {NO_TOKENIZER}")
-    return AutoTokenizer.from_pretrained(source, config=model.config)
+    try:
+        return AutoTokenizer.from_pretrained(folder, config=model.config, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises nothing more precise
+        raise ValueError(f"its tokenizer is broken ({' '.join(str(error).split())[:200]}): {NO_TOKENIZER}") from None
 
 
 def _class_of(source: str | Path, config: Mapping[str, Any]) -> type[PreTrainedModel]:
@@ -167,17 +265,6 @@ def check_device(device: str) -> None:
         raise ValueError(f"device '{device}' is not here: give cpu, auto, or cuda on a machine with a GPU")
 
 
-def hash_of(source: str | Path) -> str:
-    """SHA-256 of a folder's config and weights; the name itself for a hub name."""
-    if not Path(source).is_dir():
-        return str(source)
-    found = hashlib.sha256()
-    for file in sorted(f for f in Path(source).iterdir() if f.suffix in (".safetensors", ".bin", ".json")):
-        with file.open("rb") as content:
-            found.update(hashlib.file_digest(content, "sha256").digest())
-    return found.hexdigest()
-
-
 def base_of(source: str | Path, config: Mapping[str, Any]) -> type[PreTrainedModel]:
     """The transformers class of a model, or of which it is the compressed kind. Raises ValueError as `load`."""
     name = (config.get("architectures") or ["(none)"])[0].removeprefix("Compressed")
@@ -192,27 +279,15 @@ def _check_head(source: str | Path, name: str) -> None:
         raise ValueError(f"{source}: architecture '{name}' has no head to compress for: {wanted}")
 
 
-def config_of(source: str | Path) -> dict:
-    """The config of a folder or a hub name. Raises ValueError for what has none."""
-    if Path(source).is_dir():
-        file = Path(source) / "config.json"
-        if not file.exists():
-            raise ValueError(f"{source} is not a model folder: it has no config.json")
-        try:
-            config = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{file} cannot be read: {error}") from None
-        if not isinstance(config, dict):
-            raise ValueError(f"{file} is not a model's config: it holds no JSON object")
-        return config
-    try:
-        return PretrainedConfig.get_config_dict(str(source))[0]  # as it is written: what `save` made asks for code
-    except (OSError, ValueError):
-        guess = absent(Path(source)).partition("does not exist")[2]
-        message = (
-            f"{source} is neither a model folder nor a hub name that can be reached from here{guess}: give a folder"
-        )
-        raise ValueError(message) from None
+def quantizer_of(source: str | Path) -> str | None:
+    """The method by which another tool has quantized a model; None where none has. Raises ValueError as `load`."""
+    folder = checkpoint.folder_of(source)
+    return checkpoint.quantizer_of(folder, checkpoint.read_config(source, folder))
+
+
+def config_of(source: str | Path) -> dict[str, Any]:
+    """The config of a folder or a hub name, as it is written. Raises ValueError for what has none."""
+    return checkpoint.read_config(source, checkpoint.folder_of(source))
 
 
 def check_output(out: str | Path) -> Path:
@@ -369,10 +444,3 @@ def stored_bytes(model: nn.Module) -> int:
         if isinstance(module, nn.Linear) and modeling.is_sparse(module):
             total += module.weight.numel() // 8 - each * int((module.weight == 0).sum())
     return total
-
-
-def bytes_of(folder: str | Path) -> int | None:
-    """Bytes of the weight files in a model folder; None for a hub name."""
-    if not Path(folder).is_dir():
-        return None
-    return sum(f.stat().st_size for f in Path(folder).rglob("*") if f.suffix in (".safetensors", ".bin"))

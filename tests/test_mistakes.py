@@ -72,7 +72,7 @@ MISTAKES = {
     "its own source": (("transfer", "mine.csv", "mine.csv", "--out", "m"), "mine.csv is the target's own file: give"),
     "no encoder": (
         ("transfer", "notes.csv", "other.csv", "--encoder", "full", "--out", "m"),
-        "encoder full is not a model folder: it has no config.json",
+        "full is not a model folder: it has no config.json",
     ),
     "no network": (
         ("compress", "bert-base-uncased", *COMPRESS[2:], "kprune"),
