@@ -3,7 +3,6 @@
 import copy
 import json
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,13 +12,12 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoTokenizer, GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from compress import hub, layers, modeling, offload, walk
 from compress.card import write_card
-from transmeter.util import checkpoint
+from transmeter.util import checkpoint, writing
 from transmeter.util.checkpoint import TOKENIZERS, bytes_of, hash_of  # noqa: F401, what is read is said there once
 
 AUTO_CLASSES = (
@@ -290,25 +288,6 @@ def config_of(source: str | Path) -> dict[str, Any]:
     return checkpoint.read_config(source, checkpoint.folder_of(source))
 
 
-def check_output(out: str | Path) -> Path:
-    """`out` as a path that may be written. Raises ValueError if something is there or nothing can be written there."""
-    out = Path(out)
-    parent = out.absolute().parent
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists already: give a new folder or remove it first")
-    file = next((p for p in (parent, *parent.parents) if p.is_file()), None)
-    if file:
-        raise ValueError(f"{out} would be inside {file}, which is a file: give a new folder elsewhere")
-    if not parent.is_dir():
-        raise ValueError(f"{parent} does not exist: create it first")
-    try:
-        with tempfile.TemporaryDirectory(dir=parent):
-            pass
-    except OSError as error:
-        raise ValueError(f"{parent} cannot be written to ({error.strerror}): give a folder elsewhere") from None
-    return out
-
-
 @torch.no_grad()
 def save(
     model: nn.Module,
@@ -328,12 +307,10 @@ def save(
     Raises RuntimeError if the reloaded model differs in a single logit, and OSError where it cannot be written (a full
     disk); in both cases nothing is left.
     """
-    out = check_output(out)
+    out = writing.check_new_folder(out)
     if push_to_hub:
         hub.check(push_to_hub)
     card = getattr(model, "compression", {}) if card is None else card
-    partial = out.absolute().parent / f".{out.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
     dtype = stored_type(model)
     stored = copy.deepcopy(model)
     _cast(stored, dtype)
@@ -341,7 +318,7 @@ def save(
     _cast(stored, torch.float32)
     reference = _probe(stored)
     _cast(stored, dtype)
-    try:
+    with writing.new_folder(out) as partial:
         _write(stored, changed, partial)
         tokenizer.save_pretrained(partial)
         for file in (layers.__file__, modeling.__file__) if changed else ():
@@ -352,13 +329,6 @@ def save(
         write_card(partial)
         del stored
         _compare(partial, reference, streams)
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
-    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
-        raise OSError(f"{out} cannot be written: {str(error).splitlines()[0]}") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     if push_to_hub:
         hub.push(out, push_to_hub)
     return out

@@ -164,13 +164,3 @@ def _read_arrays(path: Path) -> pd.DataFrame:
 def listed(columns: pd.Index) -> str:
     """The first dozen of the columns' names."""
     return ", ".join(map(str, columns[:12])) + (", ..." if len(columns) > 12 else "")
-
-
-def check_new_folder(out: str | Path) -> Path:
-    """`out` as a path at which a folder can be made. Raises ValueError where something is there already."""
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists already: give a new folder or remove it first")
-    if not out.absolute().parent.is_dir():
-        raise ValueError(f"{out.absolute().parent} does not exist: create it first")
-    return out
