@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,9 @@ def load(
 
     device: of torch, or "auto" to spread the blocks over all GPUs and the memory (accelerate); stream: leave the
     blocks in their files and put what is changed into the folder `scratch` (compress.offload). No code of a folder is
-    run, also not for what `save` wrote. The type that the weights are stored in stays in `config.dtype`. Raises
-    ValueError for an architecture without one of the `HEADS`, a device that is not here, a tokenizer that is missing,
+    run, also not for what `save` wrote. The type that the weights are stored in stays in `config.dtype`, what
+    compression.json says in the attribute `compression`. Warns of a folder that an earlier version wrote so that
+    transformers alone generates wrong text. Raises ValueError for an architecture without one of the `HEADS`, a device that is not here, a tokenizer that is missing,
     slow or larger than the model's vocabulary, and for weights that are NaN or infinite.
     """
     check_device(device)
@@ -70,7 +72,20 @@ def load(
     if not stream:  # what streams is read into memory of torch's own
         _align(model)
     model.config.dtype = stored
+    if (Path(source) / "compression.json").is_file():
+        model.compression = json.loads((Path(source) / "compression.json").read_text(encoding="utf-8"))
+    _warn_of_old_code(source, config)
     return model, tokenizer
+
+
+def _warn_of_old_code(source: str | Path, config: Mapping[str, Any]) -> None:
+    """Warn of a folder whose own code, which transformers alone runs, forgets the cache where attention was removed."""
+    changed = config.get("compressed", {})
+    kinds = {kind for kind, _ in changed.get("layers", {}).values()}
+    if "format" not in changed and "NoAttention" in kinds and task_of(source) == "text":
+        rewrite = f"python -c \"import compress; compress.save(*compress.load('{source}'), 'NEW')\""
+        what = "an earlier version: with transformers alone it generates wrong text from a cache"
+        warnings.warn(f"{source} was written by {what}; rewrite it: {rewrite}", stacklevel=3)
 
 
 def adopt(model: nn.Module, tokenizer: PreTrainedTokenizerBase, name: str = "the model") -> nn.Module:
@@ -314,8 +329,9 @@ def _write(stored: nn.Module, changed: Mapping[str, dict], folder: Path) -> None
 def _mark(model: nn.Module, changed: Mapping[str, dict]) -> None:
     """Make `model` of the compressed class, with its changes in the config, in place."""
     base: Any = modeling.base_class(model)
+    noted = {"format": modeling.FORMAT, **changed}
     model.__class__ = modeling.compressed_model(base)
-    model.config = modeling.compressed_config(base.config_class)(**model.config.to_dict() | {"compressed": changed})
+    model.config = modeling.compressed_config(base.config_class)(**model.config.to_dict() | {"compressed": noted})
     model.config.auto_map = {"AutoConfig": f"modeling.{type(model.config).__name__}"}
     model.config.auto_map |= {a: f"modeling.{type(model).__name__}" for a in _auto_classes(base)}
     modeling.tie(model)
