@@ -212,6 +212,10 @@ class _Packed(nn.Module):
             self._dense = self.packed.unpack().detach()
         return self._dense
 
+    def forget(self) -> None:
+        """Unpack anew, since the packed weight has changed."""
+        self._dense = None
+
     def __getstate__(self) -> dict:
         """A copy unpacks anew."""
         return self.__dict__ | {"_dense": None}

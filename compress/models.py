@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -53,8 +54,9 @@ def load(
     blocks in their files and put what is changed into the folder `scratch` (compress.offload). No code of a folder is
     run, also not for what `save` wrote. The type that the weights are stored in stays in `config.dtype`, what
     compression.json says in the attribute `compression`. Warns of a folder that an earlier version wrote so that
-    transformers alone generates wrong text. Raises ValueError for an architecture without one of the `HEADS`, a device that is not here, a tokenizer that is missing,
-    slow or larger than the model's vocabulary, and for weights that are NaN or infinite.
+    transformers alone generates wrong text. Raises ValueError for an architecture without one of the `HEADS`, a device
+    that is not here, a tokenizer that is missing, slow or larger than the model's vocabulary, and for weights that are
+    NaN or infinite.
     """
     check_device(device)
     config = config_of(source)
@@ -117,7 +119,29 @@ def skeleton(source: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
 def _tokenizer(source: str | Path, model: nn.Module) -> PreTrainedTokenizerBase:
     if Path(source).is_dir() and not any((Path(source) / name).exists() for name in TOKENIZERS):
         raise FileNotFoundError(f"it has no tokenizer in it: {NO_TOKENIZER}")
-    return AutoTokenizer.from_pretrained(source, config=model.config)
+    tokenizer = AutoTokenizer.from_pretrained(source, config=model.config)
+    if tokenizer.is_fast:  # every call changes them, and they are saved
+        tokenizer.as_loaded = tokenizer.backend_tokenizer.truncation, tokenizer.backend_tokenizer.padding
+    return tokenizer
+
+
+def write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a tokenizer as it was loaded: tokenizer.json would keep the truncation and the padding of the last call."""
+    backend = tokenizer.backend_tokenizer
+    last = backend.truncation, backend.padding
+    _limit(backend, *getattr(tokenizer, "as_loaded", last))
+    tokenizer.save_pretrained(folder)
+    _limit(backend, *last)
+
+
+def _limit(backend: Tokenizer, truncation: Mapping[str, Any] | None, padding: Mapping[str, Any] | None) -> None:
+    """Let a tokenizer of the tokenizers library cut and pad what it reads like this; None: not at all."""
+    backend.no_truncation()
+    if truncation:
+        backend.enable_truncation(**truncation)
+    backend.no_padding()
+    if padding:
+        backend.enable_padding(**padding)
 
 
 def _class_of(source: str | Path, config: Mapping[str, Any]) -> type[PreTrainedModel]:
@@ -276,14 +300,12 @@ def save(
     shutil.rmtree(partial, ignore_errors=True)
     dtype = stored_type(model)
     stored = copy.deepcopy(model)
-    _cast(stored, dtype)
-    changed = modeling.changes(stored)
-    _cast(stored, torch.float32)
-    reference = _probe(stored)
+    round_weights(stored, torch.float32)
+    changed, reference = modeling.changes(stored), _probe(stored)
     _cast(stored, dtype)
     try:
         _write(stored, changed, partial)
-        tokenizer.save_pretrained(partial)
+        write_tokenizer(tokenizer, partial)
         for file in (layers.__file__, modeling.__file__) if changed else ():
             shutil.copy(file, partial)
         streams = offload.store_of(stored) is not None
@@ -302,6 +324,15 @@ def save(
     if push_to_hub:
         hub.push(out, push_to_hub)
     return out
+
+
+def round_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Give the weights of `model`, in place, the values that are stored of them; it computes in `dtype` from now on."""
+    _cast(model, stored_type(model))
+    _cast(model, dtype)
+    for module in model.modules():
+        if isinstance(module, layers.PackedLinear | layers.PackedEmbedding):
+            module.forget()
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> None:

@@ -3,6 +3,7 @@
 import copy
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 import warnings
@@ -13,9 +14,10 @@ import rereader
 import torch
 import transformers
 from safetensors import SafetensorError
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from compress import layers, modeling, models, structure
+from compress import export, job, layers, modeling, models, structure
 
 ALONE = """
 import sys, torch, transformers
@@ -189,6 +191,42 @@ def test_models_that_cannot_be_loaded_are_refused(tmp_path, tokenizer):
     (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"], "model_type": "llama"}')
     with pytest.raises(ValueError, match="cannot be loaded"):
         models.load(tmp_path)
+
+
+CUTS = {"direction": "Right", "max_length": 9, "strategy": "LongestFirst", "stride": 0}
+PADS = {
+    "strategy": {"Fixed": 12},
+    "direction": "Left",
+    "pad_to_multiple_of": None,
+    "pad_id": 1,
+    "pad_type_id": 0,
+    "pad_token": "</s>",
+}
+
+
+@pytest.mark.parametrize("before", [(None, None), (CUTS, PADS)])
+def test_a_tokenizer_is_written_as_it_was_read(before, root, texts, tmp_path):
+    """What reads tokenizer.json by the tokenizers library gets every token, unless the given one cut already."""
+    source = shutil.copytree(root / "data/mixlm", tmp_path / "given")
+    raw = json.loads((source / "tokenizer.json").read_text())
+    (source / "tokenizer.json").write_text(json.dumps(raw | dict(zip(("truncation", "padding"), before))))
+    step = job.Step("wanda", {"ratio": 0.5})
+    job.run(
+        str(source), [step, step], str(root / "data/text/math.txt"), tmp_path / "m", tokens=300
+    )  # it reads and cuts
+    model, tokenizer = models.load(source)
+    tokenizer("one text, another one", truncation=True, max_length=5)
+    models.save(model, tokenizer, tmp_path / "again", {})
+    export.export(str(source), "torchao-dynamic", tmp_path / "exported")
+    tokenizer(texts[0])
+    long = " ".join(texts[:9])
+    wanted = Tokenizer.from_file(str(source / "tokenizer.json")).encode(long).ids
+    assert len(wanted) == (12 if before[1] else 9 if before[0] else 1276)
+    for name in ("m", "again", "exported"):
+        file = tmp_path / name / "tokenizer.json"
+        assert Tokenizer.from_file(str(file)).encode(long).ids == wanted
+        written = json.loads(file.read_text())
+        assert (written["truncation"], written["padding"]) == before
 
 
 def written_before(folder):
