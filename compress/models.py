@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import transformers
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoTokenizer, GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -47,15 +48,38 @@ def load(
     scratch: Path | None = None,
     quantized: bool = False,
 ) -> tuple[nn.Module, PreTrainedTokenizerBase]:
-    """A model in `dtype` on `device`, ready for inference, and its tokenizer, from a folder or a hub name.
+    """A model that is ready for inference, and its tokenizer. No code of a folder is run.
 
-    device: of torch, or "auto" to spread the blocks over all GPUs and the memory (accelerate); stream: leave the
-    blocks in their files and put what is changed into the folder `scratch` (compress.offload); quantized: whether a
-    model that another tool has quantized will do, which can be run, but not be changed. No code of a folder is run,
-    also not for what `save` wrote. The type that the weights are stored in stays in `config.dtype`. Raises ValueError
-    for a folder whose weights are not all there (transmeter.util.checkpoint), an architecture without one of the
-    `HEADS`, a device that is not here, a tokenizer that is missing, slow or larger than the model's vocabulary, and for
-    weights that are NaN or infinite.
+    Parameters
+    ----------
+    source
+        A folder or a hub name.
+    device
+        Of torch, or "auto" to spread the blocks over all GPUs and the memory (accelerate).
+    dtype
+        That the model computes in. The type that its weights are stored in is `config.dtype` of the result.
+    stream
+        Leave the blocks in their files (compress.offload).
+    scratch
+        Folder for what a model that streams puts in the place of weights; None: the system's for temporary files.
+    quantized
+        Whether a model that another tool has quantized will do, which can be run, but not be changed.
+
+    Returns
+    -------
+    tuple
+        The model, with what compression.json says in the attribute `compression`, and the tokenizer.
+
+    Raises
+    ------
+    ValueError
+        Weights are missing, have no place, are NaN or infinite (transmeter.util.checkpoint); the architecture has none
+        of the `HEADS`; the device is not here; the tokenizer is missing, slow or larger than the model's vocabulary.
+
+    Warns
+    -----
+    UserWarning
+        An earlier version wrote the folder so that transformers alone generates wrong text.
     """
     check_device(device)
     found = _open(source, quantized)
@@ -78,6 +102,9 @@ def load(
         if not stream:  # what streams is read into memory of torch's own
             _align(model)
     model.config.dtype, model.config.name_or_path = found.config.dtype, found.name
+    if (found.folder / "compression.json").is_file():
+        model.compression = checkpoint.read_json(source, found.folder, "compression.json")
+    _warn_of_old_code(found)
     return model, tokenizer
 
 
@@ -127,6 +154,17 @@ def _whole(found: _Source, dtype: torch.dtype, device: str) -> nn.Module:
     mismatched = {name for name, *_ in info["mismatched_keys"]}
     checkpoint.refuse_incomplete(found.name, model, set(info["missing_keys"]) | mismatched, unexpected)
     return model
+
+
+def _warn_of_old_code(found: _Source) -> None:
+    """Warn of a folder whose own code, which transformers alone runs, forgets the cache where attention was removed."""
+    changed = getattr(found.config, "compressed", {})
+    kinds = {kind for kind, _ in changed.get("layers", {}).values()}
+    if "format" not in changed and "NoAttention" in kinds and task_of(found.folder) == "text":
+        rewrite = f"python -c \"import compress; compress.save(*compress.load('{found.name}'), 'NEW')\""
+        what = "an earlier version: with transformers alone it generates wrong text from a cache"
+        text = f"{found.name} was written by {what}; rewrite it: {rewrite}"
+        warnings.warn(text, stacklevel=1)  # of one place, so that it is told once
 
 
 def _warn_of_untied(source: str | Path, model: nn.Module, keys: Mapping[str, str]) -> None:
@@ -196,9 +234,31 @@ def _tokenizer(folder: Path, model: nn.Module) -> PreTrainedTokenizerBase:
     if not any((folder / name).exists() for name in TOKENIZERS):
         raise FileNotFoundError(f"it has no tokenizer in it: {NO_TOKENIZER}")
     try:
-        return AutoTokenizer.from_pretrained(folder, config=model.config, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=model.config, trust_remote_code=False)
     except Exception as error:  # tokenizers raises nothing more precise
         raise ValueError(f"its tokenizer is broken ({' '.join(str(error).split())[:200]}): {NO_TOKENIZER}") from None
+    if tokenizer.is_fast:  # every call changes them, and they are saved
+        tokenizer.as_loaded = tokenizer.backend_tokenizer.truncation, tokenizer.backend_tokenizer.padding
+    return tokenizer
+
+
+def write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a tokenizer as it was loaded: tokenizer.json would keep the truncation and the padding of the last call."""
+    backend = tokenizer.backend_tokenizer
+    last = backend.truncation, backend.padding
+    _limit(backend, *getattr(tokenizer, "as_loaded", last))
+    tokenizer.save_pretrained(folder)
+    _limit(backend, *last)
+
+
+def _limit(backend: Tokenizer, truncation: Mapping[str, Any] | None, padding: Mapping[str, Any] | None) -> None:
+    """Let a tokenizer of the tokenizers library cut and pad what it reads like this; None: not at all."""
+    backend.no_truncation()
+    if truncation:
+        backend.enable_truncation(**truncation)
+    backend.no_padding()
+    if padding:
+        backend.enable_padding(**padding)
 
 
 def _class_of(source: str | Path, config: Mapping[str, Any]) -> type[PreTrainedModel]:
@@ -313,14 +373,12 @@ def save(
     card = getattr(model, "compression", {}) if card is None else card
     dtype = stored_type(model)
     stored = copy.deepcopy(model)
-    _cast(stored, dtype)
-    changed = modeling.changes(stored)
-    _cast(stored, torch.float32)
-    reference = _probe(stored)
+    round_weights(stored, torch.float32)
+    changed, reference = modeling.changes(stored), _probe(stored)
     _cast(stored, dtype)
     with writing.new_folder(out) as partial:
         _write(stored, changed, partial)
-        tokenizer.save_pretrained(partial)
+        write_tokenizer(tokenizer, partial)
         for file in (layers.__file__, modeling.__file__) if changed else ():
             shutil.copy(file, partial)
         streams = offload.store_of(stored) is not None
@@ -332,6 +390,15 @@ def save(
     if push_to_hub:
         hub.push(out, push_to_hub)
     return out
+
+
+def round_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Give the weights of `model`, in place, the values that are stored of them; it computes in `dtype` from now on."""
+    _cast(model, stored_type(model))
+    _cast(model, dtype)
+    for module in model.modules():
+        if isinstance(module, layers.PackedLinear | layers.PackedEmbedding):
+            module.forget()
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> None:
@@ -359,8 +426,9 @@ def _write(stored: nn.Module, changed: Mapping[str, dict], folder: Path) -> None
 def _mark(model: nn.Module, changed: Mapping[str, dict]) -> None:
     """Make `model` of the compressed class, with its changes in the config, in place."""
     base: Any = modeling.base_class(model)
+    noted = {"format": modeling.FORMAT, **changed}
     model.__class__ = modeling.compressed_model(base)
-    model.config = modeling.compressed_config(base.config_class)(**model.config.to_dict() | {"compressed": changed})
+    model.config = modeling.compressed_config(base.config_class)(**model.config.to_dict() | {"compressed": noted})
     model.config.auto_map = {"AutoConfig": f"modeling.{type(model.config).__name__}"}
     model.config.auto_map |= {a: f"modeling.{type(model).__name__}" for a in _auto_classes(base)}
     modeling.tie(model)

@@ -102,7 +102,7 @@ def read_config(source: str | Path, folder: Path) -> dict[str, Any]:
         if (folder / "adapter_config.json").is_file():
             _refuse_adapter(source, folder)
         raise ValueError(f"{source} is not a model folder: it has no config.json")
-    config = _read_json(source, folder, "config.json")
+    config = read_json(source, folder, "config.json")
     for key, kind in (("id2label", dict), ("label2id", dict), ("model_type", str)):
         if not isinstance(config.get(key) or kind(), kind):
             raise ValueError(f"{source}: {key} {config[key]!r} in config.json is not a {kind.__name__}")
@@ -122,7 +122,8 @@ def read_config(source: str | Path, folder: Path) -> dict[str, Any]:
     return config
 
 
-def _read_json(source: str | Path, folder: Path, name: str) -> dict[str, Any]:
+def read_json(source: str | Path, folder: Path, name: str) -> dict[str, Any]:
+    """The object in a JSON file of a model folder, which messages call `source`. Raises ValueError for no object."""
     try:
         found = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -189,7 +190,7 @@ def check(source: str | Path, *, quantized: bool = False) -> tuple[Path, dict[st
         _refuse_adapter(source, folder)
     for name in ("generation_config.json", "tokenizer_config.json"):
         if (folder / name).is_file():
-            _read_json(source, folder, name)
+            read_json(source, folder, name)
     if not quantized:
         refuse_quantized(source, folder, config)
     return folder, config, read_tensors(source, weight_files(source, folder, config))
@@ -197,7 +198,7 @@ def check(source: str | Path, *, quantized: bool = False) -> tuple[Path, dict[st
 
 def _refuse_adapter(source: str | Path, folder: Path) -> None:
     """Raise ValueError with the command that merges the adapter."""
-    task = _read_json(source, folder, "adapter_config.json").get("task_type")
+    task = read_json(source, folder, "adapter_config.json").get("task_type")
     reader = ADAPTED.get(str(task), "AutoPeftModelForCausalLM")
     merge = f"M.from_pretrained('{source}').merge_and_unload().save_pretrained('merged')"
     raise ValueError(
@@ -224,7 +225,7 @@ def refuse_quantized(source: str | Path, folder: Path, config: Mapping[str, Any]
         return
     remedy = "give the model that it was made from; transmeter evaluate measures it as it is"
     if (folder / "export.json").is_file():
-        made = _read_json(source, folder, "export.json").get("exported")
+        made = read_json(source, folder, "export.json").get("exported")
         remedy = f"give {made}, of which it is the export; transmeter evaluate measures it as it is"
     raise ValueError(f"{source} is quantized already ({method}), and its weights cannot be changed any more: {remedy}")
 
@@ -252,7 +253,7 @@ def weight_files(source: str | Path, folder: Path, config: Mapping[str, Any]) ->
         raise ValueError(f"{source} has no weights that transformers reads: it has neither {WEIGHTS} nor {INDEX}")
     if not name.endswith(".index.json"):
         return [_inside(source, folder, name)]
-    shards = _read_json(source, folder, _inside(source, folder, name).name).get("weight_map")
+    shards = read_json(source, folder, _inside(source, folder, name).name).get("weight_map")
     if not isinstance(shards, dict) or not shards or not all(isinstance(n, str) for n in shards.values()):
         raise ValueError(f"{source}: {name} has no weight_map of names to files")
     return [_inside(source, folder, shard) for shard in sorted(set(shards.values()))]
