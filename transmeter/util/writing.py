@@ -352,7 +352,9 @@ def _flush(file: Path) -> None:
 
 
 def _failed(path: str | Path, error: Exception) -> OSError:
-    reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+    number = re.search(r"\(os error (\d+)\)", str(error))  # as safetensors says it
+    known = os.strerror(int(number[1])) if number else getattr(error, "strerror", None)
+    reason = (known or str(error) or type(error).__name__).splitlines()[0]
     failed = OSError(f"{path} cannot be written: {reason}")
     failed.strerror = reason  # for the file or folder that this one is a part of
     return failed
