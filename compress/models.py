@@ -87,9 +87,9 @@ def load(
         if found.quantizer:
             model = _whole(found, dtype, device)
         else:
-            built = offload.build(found.cls, found.config)
-            keys = checkpoint.match(source, built, found.tensors)
+            keys = _match(found)
             if stream:
+                built = offload.build(found.cls, found.config)
                 model = offload.load(built, keys, found.tensors, dtype, device, scratch)
                 if model.can_generate() and (found.folder / "generation_config.json").exists():
                     model.generation_config = GenerationConfig.from_pretrained(found.folder)
@@ -138,6 +138,14 @@ def _open(source: str | Path, quantized: bool = False) -> _Source:
         warnings.warn(f"{source}: attn_implementation '{asked}' of config.json is not used: sdpa is", stacklevel=1)
         config._attn_implementation = None
     return _Source(str(source), folder, cls, config, tensors, checkpoint.quantizer_of(folder, written))
+
+
+def _match(found: _Source) -> dict[str, str]:
+    """`checkpoint.match` for a model of which nothing takes memory yet, buffers neither: sizes may be nonsense."""
+    with torch.device("meta"):
+        model = found.cls(found.config)
+    model.tie_weights()
+    return checkpoint.match(found.name, model, found.tensors)
 
 
 def _whole(found: _Source, dtype: torch.dtype, device: str) -> nn.Module:
@@ -220,9 +228,9 @@ def skeleton(source: str | Path, *, quantized: bool = False) -> tuple[nn.Module,
     """
     found = _open(source, quantized)
     with _naming(source), quiet_loading():
-        model = offload.build(found.cls, found.config)
         if not found.quantizer:
-            checkpoint.match(source, model, found.tensors)
+            _match(found)
+        model = offload.build(found.cls, found.config)
         offload.flatten(model)
         tokenizer = _tokenizer(found.folder, model)
     _check(source, model, tokenizer)
@@ -275,10 +283,10 @@ def _align(model: nn.Module) -> None:
 
 def _check(source: str | Path, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise ValueError for weights that are not finite and for a tokenizer that is not the model's."""
-    for name, parameter in model.named_parameters():
-        # the sum is ten times as fast, but may overflow
-        if not (parameter.is_meta or parameter.sum().isfinite() or parameter.isfinite().all()):
-            raise ValueError(f"{source}: the weight '{name}' holds NaN or infinity: give a sound copy of the model")
+    held = ((name, p) for name, p in model.named_parameters() if not p.is_meta)
+    name = next((name for name, p in held if not offload.is_finite(p)), None) or offload.broken(model)
+    if name:
+        raise ValueError(f"{source}: the weight '{name}' holds NaN or infinity: give a sound copy of the model")
     if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes up where there is no file
         raise ValueError(f"{source} has no tokenizer in it: {NO_TOKENIZER}")
     if not tokenizer.is_fast:

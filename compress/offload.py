@@ -215,6 +215,21 @@ def load(
     return move(model, device)
 
 
+def broken(model: nn.Module) -> str | None:
+    """The name of the first weight of the blocks of a model that streams that holds NaN or infinity, None for none."""
+    store = store_of(model)
+    shapes = dict(model.named_parameters(remove_duplicate=False))
+    for name, place in store.places.items() if store else ():
+        if not is_finite(_read(place, shapes[name].shape, torch.device("cpu"))):
+            return name
+    return None
+
+
+def is_finite(weight: Tensor) -> bool:
+    """Whether all numbers are finite."""
+    return bool(weight.sum().isfinite() or weight.isfinite().all())  # the sum is ten times as fast, but may overflow
+
+
 def _places(
     model: nn.Module, keys: Mapping[str, str], tensors: Mapping[str, Stored], forms: Mapping[str, str]
 ) -> dict[str, _Place]:

@@ -77,6 +77,17 @@ REFUSED = {
         setting(num_hidden_layers=8),
         "lacks 54 of 75 .*layers.2.input_layernorm.weight, .*, ",
     ),
+    "endless layers": (
+        "llama",
+        setting(num_hidden_layers=10**9),
+        "num_hidden_layers 1000000000 .* files hold 21 weights",
+    ),
+    "endless labels": ("bert", setting(num_labels=10**9), "num_labels 1000000000 in config.json is more than 100000"),
+    "endless positions": (
+        "bert",
+        setting(max_position_embeddings=10**12),
+        r"\(40, 16\), its config asks for \(10000000",
+    ),
     "too few layers": ("llama", setting(num_hidden_layers=1), r"does not have \(9: model.layers.1.input_layernorm"),
     "too few, BERT": ("bert", setting(num_hidden_layers=1), r"does not have \(16: bert.encoder.layer.1.attention"),
     "too few, GPT-2": ("gpt2", setting(n_layer=1), r"does not have \(11: transformer.h.1.attn.c_attn"),
@@ -103,18 +114,29 @@ REFUSED = {
     ),
     "a shard is missing": (
         "llama",
-        lambda f: (writing(checkpoint.INDEX, '{"weight_map": {"x": "one.safetensors"}}')(f), (f / WEIGHTS).unlink()),
+        lambda f: (
+            writing(checkpoint.INDEX, '{"metadata": {}, "weight_map": {"x": "one.safetensors"}}')(f),
+            (f / WEIGHTS).unlink(),
+        ),
         "the file one.safetensors is missing: give a complete copy",
     ),
     "a shard elsewhere": (
         "llama",
-        lambda f: (writing(checkpoint.INDEX, '{"weight_map": {"x": "../x.safetensors"}}')(f), (f / WEIGHTS).unlink()),
+        lambda f: (
+            writing(checkpoint.INDEX, '{"metadata": {}, "weight_map": {"x": "../x.safetensors"}}')(f),
+            (f / WEIGHTS).unlink(),
+        ),
         "'../x.safetensors' is not a safetensors file in the folder",
     ),
     "an index without names": (
         "llama",
         lambda f: (writing(checkpoint.INDEX, "{}")(f), (f / WEIGHTS).unlink()),
         "model.safetensors.index.json has no weight_map",
+    ),
+    "an index without metadata": (
+        "llama",
+        lambda f: (writing(checkpoint.INDEX, '{"weight_map": {"x": "one.safetensors"}}')(f), (f / WEIGHTS).unlink()),
+        'has no metadata, without which transformers fails: add "metadata": {}',
     ),
     "named weights": ("llama", setting(transformers_weights="other.safetensors"), "the file other.safetensors is miss"),
     "an adapter": (

@@ -33,12 +33,14 @@ FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat1
 SHOWN = 5  # names in a message
 # whole numbers of a config and the least that they may be; several names of one thing in several families
 LEAST = {
-    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers"), 1),
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_labels"), 1),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_key_value_heads", "head_dim"), 1),
     **dict.fromkeys(("hidden_size", "n_embd", "dim", "intermediate_size", "n_inner", "hidden_dim"), 1),
     **dict.fromkeys(("vocab_size", "max_position_embeddings", "n_positions"), 1),
     "type_vocab_size": 0,
 }
+DEPTHS = ("num_hidden_layers", "n_layer", "n_layers")
+LABELS = 100_000  # that a classifier has at most; transformers makes a name for each
 ADAPTED = {  # peft's task types, and the class that reads such a model
     "SEQ_CLS": "AutoPeftModelForSequenceClassification",
     "TOKEN_CLS": "AutoPeftModelForTokenClassification",
@@ -113,6 +115,8 @@ def read_config(source: str | Path, folder: Path) -> dict[str, Any]:
         value = config.get(key)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
             raise ValueError(f"{source}: {key} {value!r} in config.json is not a whole number of {least} or more")
+    if (config.get("num_labels") or 0) > LABELS:
+        raise ValueError(f"{source}: num_labels {config['num_labels']} in config.json is more than {LABELS}")
     labels = config.get("id2label")
     if labels and config.get("num_labels", len(labels)) != len(labels):  # transformers would drop the names
         text = f"num_labels {config['num_labels']!r} and the {len(labels)} names of id2label differ in config.json"
@@ -193,7 +197,11 @@ def check(source: str | Path, *, quantized: bool = False) -> tuple[Path, dict[st
             read_json(source, folder, name)
     if not quantized:
         refuse_quantized(source, folder, config)
-    return folder, config, read_tensors(source, weight_files(source, folder, config))
+    tensors = read_tensors(source, weight_files(source, folder, config))
+    for key in DEPTHS:  # building what is not there would take forever
+        if (config.get(key) or 0) > len(tensors):
+            raise ValueError(f"{source}: {key} {config[key]} in config.json, but its files hold {len(tensors)} weights")
+    return folder, config, tensors
 
 
 def _refuse_adapter(source: str | Path, folder: Path) -> None:
@@ -253,9 +261,12 @@ def weight_files(source: str | Path, folder: Path, config: Mapping[str, Any]) ->
         raise ValueError(f"{source} has no weights that transformers reads: it has neither {WEIGHTS} nor {INDEX}")
     if not name.endswith(".index.json"):
         return [_inside(source, folder, name)]
-    shards = read_json(source, folder, _inside(source, folder, name).name).get("weight_map")
+    index = read_json(source, folder, _inside(source, folder, name).name)
+    shards = index.get("weight_map")
     if not isinstance(shards, dict) or not shards or not all(isinstance(n, str) for n in shards.values()):
-        raise ValueError(f"{source}: {name} has no weight_map of names to files")
+        raise ValueError(f"{source}: {name} has no weight_map of names to files: give a sound copy of the model")
+    if not isinstance(index.get("metadata"), dict):
+        raise ValueError(f'{source}: {name} has no metadata, without which transformers fails: add "metadata": {{}}')
     return [_inside(source, folder, shard) for shard in sorted(set(shards.values()))]
 
 
