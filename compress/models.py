@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -134,7 +133,7 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     _limit(backend, *last)
 
 
-def _limit(backend: Tokenizer, truncation: Mapping[str, Any] | None, padding: Mapping[str, Any] | None) -> None:
+def _limit(backend: Any, truncation: Mapping[str, Any] | None, padding: Mapping[str, Any] | None) -> None:
     """Let a tokenizer of the tokenizers library cut and pad what it reads like this; None: not at all."""
     backend.no_truncation()
     if truncation:
