@@ -19,6 +19,7 @@ from transformers.utils import ModelOutput
 from .layers import CHANGED, Bitmask, Exits, PackedLinear, find_cache, make
 
 INPUTS = {"input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds"}
+OF_BLOCKS = ("layer_types", "mlp_layer_types", "no_rope_layers")  # settings of a config with a value for every block
 FORMAT = 1  # of the section `compressed` of config.json and of the code beside it; a folder without one is older
 SPARSE_FROM = 0.25  # share of zeros from which a bitmask is worth its bytes (it breaks even at 1/16 in fp16)
 
@@ -291,8 +292,9 @@ def part(model: nn.Module, path: str, start: int, stop: int | None, hidden: Tens
     handle = None if hidden is None else blocks[start].register_forward_pre_hook(enter, with_kwargs=True)
     setattr(parent, name, blocks[start:stop])
     config.use_cache = False
-    if getattr(config, "layer_types", None):  # some models look up by place what kind of attention a block has
-        config.layer_types = config.layer_types[start:stop]
+    for setting in OF_BLOCKS:  # some models look up by place what kind of attention a block has
+        if getattr(config, setting, None):
+            setattr(config, setting, getattr(config, setting)[start:stop])
     try:
         yield blocks
     finally:

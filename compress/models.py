@@ -259,7 +259,7 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     _limit(backend, *last)
 
 
-def _limit(backend: Tokenizer, truncation: Mapping[str, Any] | None, padding: Mapping[str, Any] | None) -> None:
+def _limit(backend: Any, truncation: Mapping[str, Any] | None, padding: Mapping[str, Any] | None) -> None:
     """Let a tokenizer of the tokenizers library cut and pad what it reads like this; None: not at all."""
     backend.no_truncation()
     if truncation:
@@ -394,7 +394,7 @@ def save(
         (partial / "compression.json").write_text(json.dumps(dict(card) | note, indent=1), encoding="utf-8")
         write_card(partial)
         del stored
-        _compare(partial, reference, streams)
+        _compare(partial, reference, streams, model.config._attn_implementation)
     if push_to_hub:
         hub.push(out, push_to_hub)
     return out
@@ -447,10 +447,11 @@ def _auto_classes(base: type[PreTrainedModel]) -> list[str]:
     return [a for a, m in mappings.items() if base.config_class in m and m[base.config_class] is base]
 
 
-def _compare(folder: Path, reference: Tensor, stream: bool) -> None:
+def _compare(folder: Path, reference: Tensor, stream: bool, attention: str) -> None:
     """Raise RuntimeError unless `folder` reloads to the reference logits, by `load` and by transformers alone.
 
-    stream: only by `load`, as it was written: block by block.
+    stream: only by `load`, as it was written: block by block; attention: way in which it is computed, which no folder
+    keeps and which decides the last bit.
     """
     auto_map = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("auto_map", {})
     for auto in (None, *(set(auto_map) - {"AutoConfig"} if not stream else ())):
@@ -459,6 +460,7 @@ def _compare(folder: Path, reference: Tensor, stream: bool) -> None:
         else:
             cls = getattr(transformers, auto)
             model = cls.from_pretrained(folder, dtype=torch.float32, trust_remote_code=True).eval()
+        model.set_attn_implementation(attention)
         _align(model)
         difference = float((_probe(model) - reference).abs().max())
         del model  # one at a time in memory

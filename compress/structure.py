@@ -248,10 +248,35 @@ def keep_blocks(model: nn.Module, kept: Sequence[int]) -> None:
     parent = model.get_submodule(holder)
     blocks = nn.ModuleList(getattr(parent, name)[i] for i in kept)
     setattr(parent, name, blocks)
-    for i, block in enumerate(blocks):
+    for i, (before, block) in enumerate(zip(kept, blocks)):
         for module in block.modules():
             if hasattr(module, "layer_idx"):
                 module.layer_idx = i
+        if getattr(model.config, "scale_attn_by_inverse_layer_idx", False) and i != before:
+            _fold_scale(model, i, before)
     model.config.num_hidden_layers = len(kept)
-    if getattr(model.config, "layer_types", None):
-        model.config.layer_types = [model.config.layer_types[i] for i in kept]
+    for setting in modeling.OF_BLOCKS:
+        if getattr(model.config, setting, None):
+            setattr(model.config, setting, [getattr(model.config, setting)[i] for i in kept])
+    if hasattr(model.config, "max_window_layers"):  # Qwen2: the blocks below it attend to all tokens
+        model.config.max_window_layers = sum(i < model.config.max_window_layers for i in kept)
+
+
+@torch.no_grad()
+def _fold_scale(model: nn.Module, block: int, before: int) -> None:
+    """Let block `block`, which was `before`, attend as it did: GPT-2 may divide its scores by its number, from 1.
+
+    The queries take up what renumbering changes, so that a plain model is left.
+    """
+    attention = model.get_submodule(f"{blocks_path(model)}.{block}.attn")
+    if isinstance(attention, layers.NoAttention):
+        return
+    path = f"{blocks_path(model)}.{block}.attn.c_attn"
+    if isinstance(attention.c_attn, layers.LowRankLinear):
+        path += ".up"
+    linear = model.get_submodule(path)
+    factor = torch.ones(linear.out_features, dtype=linear.weight.dtype, device=linear.weight.device)
+    factor[: linear.out_features // 3] = (block + 1) / (before + 1)
+    place(model, f"{path}.weight", linear.weight * factor[:, None])
+    place(model, f"{path}.bias", linear.bias * factor)
+    attention.scaling = (attention.head_dim**-0.5 if attention.scale_attn_weights else 1.0) / float(block + 1)

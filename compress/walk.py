@@ -80,7 +80,7 @@ def outputs(output: ModelOutput, batch: Batch) -> Tensor:
 
 
 def empty_cache(model: nn.Module) -> dict[str, DynamicCache]:
-    """A cache that `model` fills, as the argument that its forward takes it by; transformers renamed that in 5.24."""
+    """A cache that `model` fills, as the argument that its forward takes it by, whose name differs between versions."""
     taken = inspect.signature(modeling.base_class(model).forward).parameters
     name = "cache" if "cache" in taken else "past_key_values"
     return {name: DynamicCache(config=model.config)}

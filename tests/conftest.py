@@ -6,6 +6,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,17 @@ from transmeter.data import load
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
 torch.set_num_threads(1)
+
+
+class Deprecated(logging.Handler):
+    """Makes an error of what transformers logs, and does not warn of, where something is deprecated."""
+
+    def emit(self, record):
+        if "deprecat" in record.getMessage():
+            raise DeprecationWarning(record.getMessage())
+
+
+logging.getLogger("transformers").addHandler(Deprecated())
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,15 @@
 import ast
 import hashlib
 import re
+import tomllib
+from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import pytest
+import torch
+import transformers
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = [p for folder in ("transmeter", "compress") for p in sorted((ROOT / folder).rglob("*.py"))]
@@ -69,3 +75,21 @@ def test_readme_commands_are_real():
         for word in words:
             path = word.split("=")[-1].split("::")[0]
             assert not path.startswith("data/") or (ROOT / path).exists(), word
+
+
+@pytest.mark.parametrize("name", ["transformers", "compressed-tensors", "torchao"])
+def test_the_upper_bound_is_that_of_the_version_the_tests_run_with(name):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = [Requirement(r) for r in chain(project["dependencies"], *project["optional-dependencies"].values())]
+    bounds = next(r.specifier for r in asked if r.name == name)
+    major, minor, *_ = map(int, version(name).split("."))
+    assert version(name) in bounds and f"{major}.{minor + 1}" not in bounds
+
+
+def test_what_is_deprecated_is_an_error(decoder):
+    """Whether transformers warns or only logs."""
+    ids = torch.ones(1, 2, dtype=torch.long)
+    with pytest.raises(FutureWarning, match="`past_key_values` is deprecated"):
+        decoder[0](input_ids=ids, past_key_values=transformers.DynamicCache(), use_cache=True)
+    with pytest.raises(DeprecationWarning, match="`torch_dtype` is deprecated"):
+        decoder[0].config.torch_dtype  # noqa: B018

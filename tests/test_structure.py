@@ -1,5 +1,7 @@
 """Units of every architecture, their costs, selection, removal, and the walk over blocks."""
 
+from contextlib import contextmanager
+
 import pytest
 import rereader
 import torch
@@ -7,7 +9,7 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress import layers, modeling, structure, walk
+from compress import layers, modeling, models, structure, walk
 from compress.budget import flops, select
 
 SMALL = {
@@ -56,6 +58,22 @@ DECODERS = {
         transformers.MistralForCausalLM,
         GROUPED | {"sliding_window": 4},
     ),
+}
+FOUR = {"num_hidden_layers": 4}
+SCALED = MODELS["gpt2"][2] | {"n_layer": 4, "scale_attn_by_inverse_layer_idx": True}
+KINDS = ["sliding_attention", "full_attention", "full_attention", "sliding_attention"]
+# four blocks, of which each has settings of its own
+OWN_SETTINGS = {
+    "gpt2 scaled": (*MODELS["gpt2"][:2], SCALED),
+    "gpt2 scaled only by number": (*MODELS["gpt2"][:2], SCALED | {"scale_attn_weights": False}),
+    "gpt2 scaled, upcast": (
+        *MODELS["gpt2"][:2],
+        SCALED | {"reorder_and_upcast_attn": True, "attn_implementation": "eager"},
+    ),
+    "qwen2 with windows": (*MODELS["qwen2"][:2], SLIDING | FOUR | {"max_window_layers": 2}),
+    "qwen2 with kinds": (*MODELS["qwen2"][:2], SLIDING | FOUR | {"layer_types": KINDS}),
+    "mistral with windows": (*MODELS["mistral"][:2], GROUPED | FOUR | {"sliding_window": 4}),
+    "llama with a list": (*MODELS["llama"][:2], GROUPED | FOUR | {"no_rope_layers": [1, 0, 1, 0]}),
 }
 IDS = torch.arange(2 * 9).view(2, 9) + 3
 BATCH = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS)}
@@ -185,6 +203,71 @@ def test_a_cache_is_found_under_any_name(name):
     both = transformers.EncoderDecoderCache(cache, transformers.DynamicCache())
     nothing(torch.ones(2, 1, 4), **{name: both})
     assert cache.get_seq_length() == 7 and both.cross_attention_cache.get_seq_length() == 0
+
+
+@contextmanager
+def bypassed(model, blocks):
+    """While the context is open what enters these blocks of `model` leaves them."""
+
+    def skip(module, args, kwargs, output):
+        return args[0] if isinstance(output, torch.Tensor) else (args[0], *output[1:])
+
+    found = model.get_submodule(structure.blocks_path(model))
+    handles = [found[i].register_forward_hook(skip, with_kwargs=True) for i in blocks]
+    yield
+    for handle in handles:
+        handle.remove()
+
+
+@pytest.mark.parametrize("kept", [(0, 2, 3), (1, 3), (3,)])
+@pytest.mark.parametrize("name", OWN_SETTINGS)
+@torch.no_grad()
+def test_a_block_keeps_its_settings_when_others_go(name, kept, letters, tmp_path):
+    model = build(name, OWN_SETTINGS)
+    small = structure.fork(model)
+    structure.keep_blocks(small, kept)
+    with bypassed(model, set(range(4)) - set(kept)):
+        torch.testing.assert_close(logits(small), logits(model), rtol=1e-4, atol=1e-6)
+        changed = logits(model)
+    assert not torch.equal(logits(model), changed)
+    for setting in ("layer_types", "no_rope_layers"):
+        if before := getattr(model.config, setting, None):
+            assert getattr(small.config, setting) == [before[i] for i in kept]
+    small.config.pad_token_id = 0
+    models.save(small, letters, tmp_path / "m", {})
+    assert not (tmp_path / "m/modeling.py").exists()  # a plain model, which transformers alone reads
+    again, _ = models.load(tmp_path / "m")
+    again.set_attn_implementation(model.config._attn_implementation)
+    assert torch.equal(logits(again), logits(small))
+    alone = type(model).from_pretrained(tmp_path / "m", attn_implementation=model.config._attn_implementation).eval()
+    torch.testing.assert_close(logits(alone), logits(small), rtol=1e-4, atol=1e-6)
+    structure.keep_blocks(small, [len(kept) - 1])  # once more, from what is left
+    with bypassed(model, range(kept[-1])):
+        torch.testing.assert_close(logits(small), logits(model), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OWN_SETTINGS)
+@torch.no_grad()
+def test_the_walk_knows_the_settings_of_a_block(name):
+    model = build(name, OWN_SETTINGS)
+    hidden = walk.run(model, BATCH, stop=0)
+    for block in range(4):
+        torch.testing.assert_close(walk.run(model, BATCH, block, hidden=hidden), logits(model))
+        hidden = walk.run(model, BATCH, block, block + 1, hidden)
+
+
+@torch.no_grad()
+def test_queries_of_low_rank_take_up_the_scale_too():
+    model = build("gpt2 scaled", OWN_SETTINGS)
+    for block in model.transformer.h:
+        low = layers.LowRankLinear(16, 48, 16, True)
+        low.up.weight.data, low.up.bias.data = block.attn.c_attn.weight.data, block.attn.c_attn.bias.data
+        low.down.weight.data = torch.eye(16)
+        block.attn.c_attn = low
+    small = structure.fork(model)
+    structure.keep_blocks(small, [1, 3])
+    with bypassed(model, [0, 2]):
+        torch.testing.assert_close(logits(small), logits(model), rtol=1e-4, atol=1e-6)
 
 
 @every_model
