@@ -17,7 +17,7 @@ import torch
 from click.testing import CliRunner
 
 import cli
-from compress import models, offload, texts
+from compress import job, models, offload, texts
 from transmeter import files
 from transmeter.util import writing
 
@@ -262,6 +262,30 @@ def test_a_full_disk_in_a_method_keeps_what_is_finished_and_resume_goes_on(metho
     one, other = (models.load(folder)[0].state_dict() for folder in ("whole", "out"))
     assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
     assert not list(here.glob(".out*"))
+
+
+@pytest.mark.parametrize("how", ["full", "stopped"])
+def test_a_sweep_keeps_the_models_that_are_finished(how, here, monkeypatch):
+    words = ("sweep", *COMPRESS[1:], "magnitude", "--set", "ratio=0.1,0.3", "--data", HELD, "--out", "s")
+    monkeypatch.setattr("cli.TOKENS", 500)
+    real, steps, limit = job.run, [], contextlib.ExitStack()
+
+    def second_fails(model, step, *rest, **given):
+        steps.append(step)
+        if len(steps) == 2 and how == "stopped":
+            raise KeyboardInterrupt
+        if len(steps) == 2:
+            limit.enter_context(disk(10_000))
+        return real(model, step, *rest, **given)
+
+    monkeypatch.setattr(job, "run", second_fails)
+    with limit:
+        found = run(*words)
+    second = here / "s/magnitude__ratio_0_3"
+    told = f"Error: {second.relative_to(here)} cannot be written: {LARGE}"
+    assert (found.exit_code, error(found)) == ((1, told) if how == "full" else (130, f"stopped: {KEPT['sweep']}"))
+    assert (here / "s/magnitude__ratio_0_1/config.json").exists() and not second.exists()
+    assert run(*words).exit_code == 0 and len(steps) == 3 and (second / "config.json").exists()
 
 
 def test_a_full_disk_while_a_model_streams_names_the_file(here):
