@@ -119,6 +119,8 @@ class Group(click.Group):
         warnings.showwarning = lambda message, *_, **__: tell(f"Warning: {message}")
         try:
             return super().invoke(ctx)
+        except (click.exceptions.Exit, click.Abort):  # RuntimeErrors, by which --help and a prompt end
+            raise
         except ValueError as error:
             raise click.UsageError(str(error)) from None
         except (RuntimeError, OSError) as error:
