@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTr
 from compress import hub, layers, modeling, offload, walk
 from compress.card import write_card
 from compress.suggest import absent
+from transmeter.util.arguments import path, shown
 
 AUTO_CLASSES = (
     "AutoModelForCausalLM",
@@ -54,6 +55,9 @@ def load(
     ValueError for an architecture without one of the `HEADS`, a device that is not here, a tokenizer that is missing,
     slow or larger than the model's vocabulary, and for weights that are NaN or infinite.
     """
+    path("source", source)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"dtype is {shown(dtype)}: give a type of torch, such as torch.float32")
     check_device(device)
     config = config_of(source)
     cls = _class_of(source, config)
@@ -83,6 +87,15 @@ def adopt(model: nn.Module, tokenizer: PreTrainedTokenizerBase, name: str = "the
     _agree(model, tokenizer)
     model.config.dtype = stored_type(model)
     return model.eval()
+
+
+def check_pair(model: object, tokenizer: object) -> None:
+    """Raise ValueError unless they are a model and a tokenizer of transformers."""
+    if not isinstance(model, PreTrainedModel):
+        raise ValueError(f"the model is a {type(model).__name__}: give a model of transformers, as compress.load does")
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        wanted = "give the model's tokenizer of transformers, as compress.load does"
+        raise ValueError(f"the tokenizer is a {type(tokenizer).__name__}: {wanted}")
 
 
 def skeleton(source: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
@@ -161,10 +174,10 @@ def check_device(device: str) -> None:
     """Raise ValueError unless `device` is "auto" or a device of torch that is here."""
     try:
         here = device == "auto" or torch.empty(0, device=device).numel() == 0
-    except (RuntimeError, AssertionError):
+    except (RuntimeError, AssertionError, TypeError):
         here = False
     if not here:
-        raise ValueError(f"device '{device}' is not here: give cpu, auto, or cuda on a machine with a GPU")
+        raise ValueError(f"device {shown(device)} is not here: give cpu, auto, or cuda on a machine with a GPU")
 
 
 def hash_of(source: str | Path) -> str:
@@ -253,7 +266,12 @@ def save(
     Raises RuntimeError if the reloaded model differs in a single logit, and OSError where it cannot be written (a full
     disk); in both cases nothing is left.
     """
-    out = check_output(out)
+    check_pair(model, tokenizer)
+    out = check_output(path("out", out))
+    if card is not None and not isinstance(card, Mapping):
+        raise ValueError(f"card is {shown(card)}: give a dict of what is to stand in the model card, or leave it out")
+    if push_to_hub is not None and not isinstance(push_to_hub, str):
+        raise ValueError(f"push_to_hub is {shown(push_to_hub)}: give a name, [USER/]REPO")
     if push_to_hub:
         hub.check(push_to_hub)
     card = getattr(model, "compression", {}) if card is None else card

@@ -16,6 +16,7 @@ import click
 
 from transmeter.document import document
 from transmeter.suggest import did_you_mean
+from transmeter.util.arguments import LARGEST_SEED
 
 PACKAGES = ("transmeter", "compress")  # whose loggers --quiet and --verbose set
 
@@ -79,8 +80,9 @@ def typed() -> str:
 
 SECONDS = Seconds()
 BYTES = Bytes()
-seed_option = click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of every random draw.")
-
+seed_option = click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0, LARGEST_SEED), help="Of every random draw."
+)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
 

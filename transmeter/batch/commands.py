@@ -10,6 +10,7 @@ import click
 
 from transmeter.document import document
 from transmeter.options import BYTES, SECONDS, check_parent, json_option, shape_options, user_cache
+from transmeter.util.arguments import LARGEST_SEED
 
 METRICS = ("balanced_accuracy", "accuracy")
 FAILED = 3  # exit code of a run that ended with failed pairs
@@ -27,7 +28,7 @@ BASE, FACTOR = 500e6, 6.0  # bytes of a worker, and those a byte of the tables t
 @click.option("--key", metavar="COLUMN", help="Instead of JOB: as in rank.")
 @click.option("--match", type=click.Choice(["meaning", "name"]), help="Instead of JOB: as in rank.")
 @click.option("--encoder", metavar="PATH", help="Instead of JOB: as in rank.")
-@click.option("--seed", type=click.IntRange(0), help="Instead of JOB: as in rank.")
+@click.option("--seed", type=click.IntRange(0, LARGEST_SEED), help="Instead of JOB: as in rank.")
 @click.option("--shots", type=click.IntRange(1), help="Instead of JOB: as in rank.")
 @click.option("--repeats", type=click.IntRange(2), help="Instead of JOB: as in rank.")
 @click.option("--metric", type=click.Choice(METRICS), help="Instead of JOB: as in rank.")
