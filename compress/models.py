@@ -19,6 +19,7 @@ from compress import hub, layers, modeling, offload, walk
 from compress.card import write_card
 from compress.suggest import absent
 from transmeter.util.arguments import path, shown
+from transmeter.util.pretrained import why_not_loaded
 
 AUTO_CLASSES = (
     "AutoModelForCausalLM",
@@ -69,7 +70,7 @@ def load(
             model = cls.from_pretrained(source, dtype=dtype, device_map=device if device != "cpu" else None)
         tokenizer = _tokenizer(source, model)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+        raise ValueError(f"{source} cannot be loaded: {why_not_loaded(error, cls, source)}") from None
     adopt(model, tokenizer, str(source))
     if not stream:  # what streams is read into memory of torch's own
         _align(model)

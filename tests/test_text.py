@@ -1,5 +1,7 @@
 """Texts as features: which columns are text, TF-IDF with SVD, mean states of an encoder."""
 
+import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -75,6 +77,16 @@ def test_an_encoder_gives_mean_states_whatever_the_company(root, tmp_path):
             with torch.no_grad():
                 np.testing.assert_allclose(state, model(ids).last_hidden_state[0].mean(0), atol=2e-5)
     assert not found[1].any()
+
+
+def test_an_encoder_of_two_models_files_is_refused_in_one_line(root, tmp_path):
+    shutil.copytree(root / "data/mixlm", tmp_path / "m")
+    config = json.loads((tmp_path / "m/config.json").read_text())
+    (tmp_path / "m/config.json").write_text(json.dumps(config | {"intermediate_size": 256}))
+    with pytest.raises(
+        ValueError, match=r"down_proj.weight' has the shape \(192, 512\), by config.json it is \(192, 256"
+    ):
+        embed(SHORT, tmp_path / "m")
 
 
 def test_states_are_computed_once(root, tmp_path, monkeypatch):

@@ -290,9 +290,10 @@ def listing(functions: dict[str, Callable], fixed: tuple[str, ...], as_json: boo
 
 
 def quiet() -> None:
-    """Switch off the libraries' progress bars: ours say what takes time."""
+    """Switch off the libraries' progress bars and tables of weights: what matters of them is said in one line."""
     import datasets
     import transformers
 
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from transmeter.data import Table, numeric_columns
 from transmeter.tfidf import Tfidf
 from transmeter.training import track
+from transmeter.util.pretrained import why_not_loaded
 
 if TYPE_CHECKING:  # half of all that is imported, and only encoders need it
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -128,8 +129,8 @@ def _load(encoder: str | Path) -> "tuple[PreTrainedTokenizerBase, PreTrainedMode
     try:
         tokenizer = AutoTokenizer.from_pretrained(encoder, trust_remote_code=False)
         model = AutoModel.from_pretrained(encoder, dtype=torch.float32, trust_remote_code=False).eval()
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        reason = why_not_loaded(error, AutoModel, encoder)
         raise ValueError(f"encoder {encoder} cannot be loaded ({reason}): give the folder of another") from None
     return tokenizer, model
 
