@@ -366,7 +366,7 @@ def test_a_dry_run_tells_what_is_unusable(tmp_path, cache):
     assert lacks in found.stderr and "single has only the class 'a'" in found.stderr
     assert "1 pairs are open" in found.stderr
     command("batch", *named)
-    assert lacks in str(rows(store_path)["va", "outcome", "source_size"])
+    assert lacks in rows(store_path)["va", "outcome", "source_size"].error
     again = json.loads(command("batch", *named, "--scorer", "leep", "--dry-run", "--json").stdout)
     assert [r["status"] for r in again["pairs"]].count("unusable") == 2 and len(again["unusable"]) == 2
 
