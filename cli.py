@@ -1,6 +1,5 @@
 """The command line: parse, call, print. Results go to stdout, everything else to stderr."""
 
-import sys
 import warnings
 from pathlib import Path
 
@@ -14,13 +13,13 @@ from transmeter.model_options import machine_options, push_option, resume_option
 from transmeter.options import (
     Group,
     Ordered,
-    check_parent,
     convert,
     in_order,
     json_option,
     listen,
     listing,
     quiet,
+    reserve,
     seed_option,
     shape_options,
     tell,
@@ -28,6 +27,7 @@ from transmeter.options import (
     user_cache,
     weighted,
 )
+from transmeter.util import writing
 
 EXPORTS = ("compressed-tensors", "torchao", "torchao-dynamic", "onnx")
 TOKENS = 100_000  # that perplexity is measured on
@@ -96,7 +96,7 @@ def calibrate(
     from transmeter import data, ranking, show, specs
 
     quiet()
-    models.check_output(out)
+    reserve(out, writing.check_new_folder)
     pools, wanted = specs.paths(candidates), specs.paths(targets)
     by = by or ("measure" if targets else "uniform")
     shares = weighted(weights, wanted)
@@ -128,10 +128,11 @@ def calibrate(
     about = {"model": model, "targets": {n: str(p) for n, p in wanted.items()}, "by": by, "tokens": tokens}
     about |= {"seed": seed, "protect": protect, "scores": scores, "command": typed()}
     about |= {"chosen": calibration.pick(scores) if scores else by}
-    calibration.save(chosen, tokenizer, out, about)
     last = rankings[-len(wanted) :] if by == "measure" else []
-    for found in last:
-        found.save(out / ("ranking.json" if len(wanted) == 1 else f"ranking-{found.target}.json"))
+    with writing.new_folder(out) as folder:
+        calibration.save(chosen, tokenizer, folder, about)
+        for found in last:
+            found.save(folder / ("ranking.json" if len(wanted) == 1 else f"ranking-{found.target}.json"))
     drawn = calibration.parts(chosen)
     if sum(part.tokens for part in drawn) < 0.95 * tokens:
         warnings.warn(f"the texts drawn hold fewer than {tokens} tokens", stacklevel=2)
@@ -221,25 +222,21 @@ def _compress(recipe, machine, resume, repo, as_json) -> None:
     from compress.methods import methods as known
 
     device, dtype, batch_size, memory = machine
-    models.check_output(recipe.out)
+    writing.check_new_folder(recipe.out)
     if repo:
         hub.check(repo)
-    try:
-        job.run(
-            recipe.model,
-            [job.Step(s.method, convert(known()[s.method], s.settings, job.SHARED)) for s in recipe.steps],
-            recipe.calibration,
-            recipe.out,
-            tokens=recipe.tokens,
-            seed=recipe.seed,
-            machine=job.Machine(device, getattr(torch, dtype), batch_size, memory),
-            exam=evaluate.exam(recipe.model, recipe.data, recipe.metric, TOKENS) if recipe.data else None,
-            resume=resume,
-            tell=tell,
-        )
-    except KeyboardInterrupt:
-        tell("stopped: the same command with --resume goes on from the last finished step")
-        sys.exit(130)
+    job.run(
+        recipe.model,
+        [job.Step(s.method, convert(known()[s.method], s.settings, job.SHARED)) for s in recipe.steps],
+        recipe.calibration,
+        recipe.out,
+        tokens=recipe.tokens,
+        seed=recipe.seed,
+        machine=job.Machine(device, getattr(torch, dtype), batch_size, memory),
+        exam=evaluate.exam(recipe.model, recipe.data, recipe.metric, TOKENS) if recipe.data else None,
+        resume=resume,
+        tell=tell,
+    )
     size = models.bytes_of(recipe.out)
     _written(recipe.model, recipe.out, size, "reloaded with equal logits", repo, as_json)
 
@@ -301,6 +298,7 @@ def sweep(
     from compress.methods import methods as known
 
     quiet()
+    reserve(out, writing.check_folder)
     found = sweep.run(
         model,
         [
@@ -347,13 +345,15 @@ def evaluate(models, baseline, file, metric, tokens, energy, out, shape) -> None
     from compress import show
 
     quiet()
-    check_parent(out)
+    reserve(out, writing.check_file)
     found = measure.report(models, baseline, measure.exam(models[0], file, metric, tokens), energy)
     found = [result | {"command": typed()} for result in found]
     text = document(found if len(found) > 1 else found[0])
-    if out:
-        out.write_text(text, encoding="utf-8")
-    click.echo(text if shape == "json" else show.evaluations(found), nl=False)
+    try:
+        if out:
+            writing.write_text(out, text)
+    finally:  # the results are not lost where the file cannot be written
+        click.echo(text if shape == "json" else show.evaluations(found), nl=False)
 
 
 @main.command()
@@ -374,6 +374,7 @@ def export(model, shape, out, repo, as_json) -> None:
     from compress import hub
 
     quiet()
+    reserve(out, writing.check_new_folder)
     if repo:
         hub.check(repo)
     size = exports.export(model, shape, out)
@@ -392,7 +393,7 @@ def report(inputs, out) -> None:
     from compress.report import page
     from transmeter import report as rankings
 
-    check_parent(out)
+    reserve(out, writing.check_file)
     ranked, rest = rankings.sections(inputs)
     page.write([*ranked, *page.sections(rest)], out, typed())
     click.echo(str(out))

@@ -28,7 +28,8 @@ from pathlib import Path
 import click
 import numpy as np
 
-from transmeter.data import MAX_ROWS, write_json
+from transmeter.data import MAX_ROWS
+from transmeter.util import writing
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results/batch_scale.json"
@@ -77,7 +78,7 @@ def main(
             "units": lambda: _source(work, rows),
             "paper": lambda: _paper(known),
         }[part]()
-    write_json(known | {part: found if part == "kills" else found | {"cores": os.cpu_count()}}, RESULTS)
+    writing.write_json(RESULTS, known | {part: found if part == "kills" else found | {"cores": os.cpu_count()}})
     click.echo(json.dumps(found, indent=1))
 
 

@@ -14,7 +14,6 @@ domain. Finished cells are kept in benchmarks/results/calibration_truth_PART.csv
 same command goes on with what is missing.
 """
 
-import os
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -39,6 +38,7 @@ from compress.selection import LOOKING, WAYS, fill
 from compress.survey import Survey
 from compress.texts import MAX_LENGTH, Text, batches, cut, read_texts
 from compress.walk import track
+from transmeter.util import writing
 
 OTHERS = ("cola", "pros_cons")  # candidates beside the tasks themselves
 LM = {"web": "c4_sample", "wikitext": "wikitext_train_part", "drama": "tinyshakespeare"}
@@ -197,9 +197,8 @@ def main(
         waiting = [pool.submit(run, part, datasets, folder, cell) for cell in left]
         for future in track(as_completed(waiting), f"{len(left)} cells"):
             rows += future.result()
-            partial = out.with_suffix(".partial")
-            pd.DataFrame(rows).to_csv(partial, index=False)
-            os.replace(partial, out)
+            with writing.replacing(out) as partial:
+                pd.DataFrame(rows).to_csv(partial, index=False)
 
 
 if __name__ == "__main__":

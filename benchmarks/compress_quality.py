@@ -10,7 +10,6 @@ and the training. Every finished cell goes to the result at once; a stopped run 
 """
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from inspect import signature
@@ -33,6 +32,7 @@ from compress.examples import read_examples
 from compress.methods import methods
 from compress.texts import MAX_LENGTH, Text, batches, cut, read_texts
 from compress.walk import Batch, track
+from transmeter.util import writing
 
 Steps = list[tuple[str, dict[str, object]]]
 Measure = Callable[[nn.Module], dict[str, float]]
@@ -129,9 +129,7 @@ def main(
     ran = Parallel(n_jobs=jobs, return_as="generator_unordered")(delayed(cell)(*c) for c in cells)
     for runs in track(ran, f"{len(cells)} cells"):
         done.extend(runs)
-        partial_file = out.with_suffix(".partial")
-        partial_file.write_text(json.dumps({"tokens": tokens, "summary": summary(done), "runs": done}, indent=1))
-        os.replace(partial_file, out)
+        writing.write_text(out, json.dumps({"tokens": tokens, "summary": summary(done), "runs": done}, indent=1))
     click.echo(json.dumps(summary(done), indent=1))
 
 

@@ -11,7 +11,6 @@ change the draw. Every finished cell goes to the result at once; a stopped run g
 """
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from compress.examples import read_examples
 from compress.methods import dynamic_sparse, kprune, kwon, magnitude, sparsegpt, sublayer, wanda
 from compress.texts import batches, cut
 from compress.walk import Batch, mean_length, track
+from transmeter.util import writing
 
 TASKS = ("sst2", "subj", "trec6", "ag_news", "banking77")
 RATIOS = (0.4, 0.6, 0.8)
@@ -103,10 +103,8 @@ def main(
     found = Parallel(n_jobs=jobs, return_as="generator_unordered")(delayed(cell)(*c) for c in cells)
     for runs in track(found, f"{len(cells)} cells"):
         done.extend(runs)
-        partial_file = out.with_suffix(".partial")
         result = {"tokens": tokens, "tokens_decoder": 2 * tokens, "summary": summary(done), "runs": done}
-        partial_file.write_text(json.dumps(result, indent=1))
-        os.replace(partial_file, out)
+        writing.write_text(out, json.dumps(result, indent=1))
     click.echo(json.dumps(summary(done), indent=1))
 
 

@@ -26,12 +26,13 @@ from families import Problem, problems
 from rank_report import report
 
 from transmeter import truth
-from transmeter.data import Table, write_json
+from transmeter.data import Table
 from transmeter.estimate import Score, measured
 from transmeter.prior import shipped
 from transmeter.scorers import scorers
 from transmeter.source import Source
 from transmeter.text import featurise
+from transmeter.util import writing
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -115,8 +116,8 @@ def cell(problem: Problem, shots: int, path: Path, cache: Path, quick: bool) -> 
         "sources": [s.table.name for s in sources],
         "levels": problem.levels,
     }
-    write_json(
-        about | {"truth": asdict(true), "seconds": seconds, "runs": runs, "ablation": ablation, "longer": longer}, path
+    writing.write_json(
+        path, about | {"truth": asdict(true), "seconds": seconds, "runs": runs, "ablation": ablation, "longer": longer}
     )
     return f"{problem.family}, {problem.target.name}, {shots} shots"
 

@@ -6,8 +6,6 @@ it gets `features`, plain arrays.
 
 import hashlib
 import json
-import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +24,7 @@ from compress.survey import DEPTHS, Survey, clusters, look_once, merge
 from compress.texts import MAX_LENGTH, Text, cut, decode
 from compress.texts import pack as pack_texts
 from compress.walk import track
+from transmeter.util import writing
 
 SCREENED = 20  # candidates that are measured in full; of more, the closest by the cheap measure
 AT_ONCE = 20  # candidates in memory while they are screened
@@ -244,13 +243,7 @@ def save(chosen: Draw, tokenizer: Tokenizer, out: Path, about: Mapping[str, obje
     columns = {"text": [a for a, _ in pairs], "source": chosen.origins, "input_ids": chosen.sequences}
     if any(b for _, b in pairs):
         columns["text_pair"] = [b for _, b in pairs]
-    partial = out.absolute().parent / f".{out.name}.{os.getpid()}"
-    try:
+    with writing.new_folder(out) as partial:
         Dataset.from_dict(columns).save_to_disk(str(partial))
         provenance = {**about, "tokenizer": fingerprint(tokenizer), "parts": [asdict(part) for part in parts(chosen)]}
         (partial / "provenance.json").write_text(json.dumps(provenance, indent=1), encoding="utf-8")
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

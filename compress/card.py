@@ -19,6 +19,7 @@ from compress.markdown import code, fenced, plain, table
 from compress.methods import methods, quantizes
 from compress.metrics import METRICS
 from compress.show import interval
+from transmeter.util import writing
 
 Record = Mapping[str, Any]
 FILE = "README.md"
@@ -41,7 +42,7 @@ def write_card(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     file = next(f for f in (folder / "export.json", folder / "compression.json") if f.exists())
     record = json.loads(file.read_text(encoding="utf-8"))
-    (folder / FILE).write_text(render(record, config), encoding="utf-8")
+    writing.write_text(folder / FILE, render(record, config))
 
 
 def render(record: Record, config: Record) -> str:

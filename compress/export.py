@@ -23,6 +23,7 @@ from torch import nn
 from compress import hub, layers, modeling, models
 from compress.card import write_card
 from compress.structure import blocks_path
+from transmeter.util import writing
 
 NEEDED = {
     "compressed-tensors": ("compressed_tensors",),
@@ -62,7 +63,7 @@ def export(source: str, format: str, out: Path) -> int:
     Raises ValueError for a model that the format has no way to say, or a library that is missing, and RuntimeError
     where what was written gives other logits when it is reread; then nothing is left.
     """
-    models.check_output(out)
+    writing.check_new_folder(out)
     missing = [name for name in NEEDED[format] if find_spec(name) is None]
     if missing:
         raise ValueError(f"{format} needs {', '.join(missing)}: pip install 'transmeter[export]'")
@@ -75,9 +76,7 @@ def export(source: str, format: str, out: Path) -> int:
         "torchao-dynamic": _torchao_dynamic,
         "onnx": _onnx,
     }
-    partial = out.absolute().parent / f".{out.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with writing.new_folder(out) as partial:
         with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():  # the libraries' bars and notices
             warnings.simplefilter("ignore")
             convert[format](model, partial)
@@ -89,11 +88,6 @@ def export(source: str, format: str, out: Path) -> int:
         note = {"base_model": source, **known, "exported": source, "format": format, "bytes": size}
         (partial / "export.json").write_text(json.dumps(note, indent=1), encoding="utf-8")
         write_card(partial)
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return size
 
 
@@ -216,7 +210,7 @@ def _write_torchao(model: nn.Module, config: object, folder: Path) -> None:
         raise ValueError(
             f"torchao quantizes linear layers, {type(model).__name__} has convolutions: give another format"
         )
-    plain = folder.with_name(f"{folder.name}.plain")
+    plain = folder / "plain"
     try:
         model.save_pretrained(plain)  # transformers quantizes while it loads
         quantized = type(model).from_pretrained(plain, dtype=torch.float32, quantization_config=TorchAoConfig(config))
@@ -245,7 +239,6 @@ def _onnx(model: nn.Module, folder: Path) -> None:
     program = torch.onnx.export(
         model, (), kwargs=given, dynamo=True, dynamic_shapes=dict.fromkeys(given, sizes), verbose=False
     )
-    folder.mkdir()
     program.save(str(folder / "model.onnx"))
     model.config.save_pretrained(folder)
     reference = _logits(model)

@@ -5,7 +5,6 @@ import inspect
 import json
 import logging
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +28,7 @@ from compress.progress import Progress
 from compress.structure import fork
 from compress.texts import batches
 from compress.walk import Batch
+from transmeter.util import writing
 
 LOG = logging.getLogger(__name__)
 SHARED = ("in_place", "progress", "seed", "teacher")  # arguments of a method that are not options of one step
@@ -74,47 +74,50 @@ def run(
     and one a step on what came of it. Raises ValueError for what is not to be read or written or does not fit, or when
     an unfinished run was another one.
     """
-    models.check_output(out)
+    writing.check_new_folder(out)
     check_steps(steps, texts is not None)
     if texts is not None:
         draw.parse(texts)
-    work = out.absolute().parent / f".{out.name}.unfinished"
-    if work.exists() and not resume:
-        raise ValueError(f"{work} holds an unfinished run: add --resume to go on with it, or remove it")
-    models.check_device(machine.device)
-    sizes, tokenizer = models.skeleton(model)
-    check_fit(steps, sizes, tokenizer)
-    sequences, used = [], None
-    if texts is not None:
-        sequences, used = draw.draw(texts, sizes, tokenizer, tokens, seed, lambda: models.load(model)[0])
-        LOG.info("calibration: %s", used)
-    cpu = batches(tokenizer, sequences, machine.batch_size)
-    stream = False
-    if machine.device != "auto" and cpu:  # auto spreads the model over what there is
-        stream, why = _plan(sizes, cpu, steps, machine)
-        if tell:
-            tell(why)
-    if stream:
-        memory.give_back()
-    _check(work, _fingerprint(model, sequences, steps, seed, machine, exam))
-    scratch = work / "scratch"
-    shutil.rmtree(scratch, ignore_errors=True)  # of a killed run
-    scratch.mkdir()
-    try:
-        load = partial(models.load, device=machine.device, dtype=machine.dtype, stream=stream, scratch=scratch)
-        net, card = _run(load, model, tokenizer, cpu, steps, seed, work, exam, tell)
-        card |= {"calibration": used, "device": machine.device, "dtype": str(machine.dtype).removeprefix("torch.")}
-        card |= _asked(texts, tokens, seed, machine, exam)
-        if machine.device == "auto":
-            accelerate.hooks.remove_hook_from_submodules(net)
-        memory.trim()
-        models.save(move(net, "cpu"), tokenizer, out, card)
-    except BaseException:
-        if not any(work.glob("[0-9]*/**/*.safetensors")):  # nothing is finished that could be gone on with
-            shutil.rmtree(work)
-        raise
-    shutil.rmtree(work)
-    return card
+    with writing.lock(out):
+        work = out.absolute().parent / f".{out.name}.unfinished"
+        if work.exists() and not resume:
+            raise ValueError(f"{work} holds an unfinished run: add --resume to go on with it, or remove it")
+        models.check_device(machine.device)
+        sizes, tokenizer = models.skeleton(model)
+        check_fit(steps, sizes, tokenizer)
+        sequences, used = [], None
+        if texts is not None:
+            sequences, used = draw.draw(texts, sizes, tokenizer, tokens, seed, lambda: models.load(model)[0])
+            LOG.info("calibration: %s", used)
+        cpu = batches(tokenizer, sequences, machine.batch_size)
+        stream = False
+        if machine.device != "auto" and cpu:  # auto spreads the model over what there is
+            stream, why = _plan(sizes, cpu, steps, machine)
+            if tell:
+                tell(why)
+        if stream:
+            memory.give_back()
+        _check(work, _fingerprint(model, sequences, steps, seed, machine, exam))
+        scratch = work / "scratch"
+        for left in (scratch, *work.rglob(f"*{writing.PARTIAL}")):  # of a killed run
+            writing.remove(left)
+        scratch.mkdir()
+        try:
+            load = partial(models.load, device=machine.device, dtype=machine.dtype, stream=stream, scratch=scratch)
+            net, card = _run(load, model, tokenizer, cpu, steps, seed, work, exam, tell)
+            card |= {"calibration": used, "device": machine.device, "dtype": str(machine.dtype).removeprefix("torch.")}
+            card |= _asked(texts, tokens, seed, machine, exam)
+            if machine.device == "auto":
+                accelerate.hooks.remove_hook_from_submodules(net)
+            memory.trim()
+            models.save(move(net, "cpu"), tokenizer, out, card)
+        except BaseException:
+            writing.remove(scratch)  # it may be what fills the disk
+            if not any(work.glob("[0-9]*/**/*.safetensors")):  # nothing is finished that could be gone on with
+                shutil.rmtree(work)
+            raise
+        shutil.rmtree(work)
+        return card
 
 
 def _run(
@@ -311,7 +314,5 @@ def _check(work: Path, fingerprint: Mapping[str, object]) -> None:
                 )
                 raise ValueError(f"{work} was begun with other {name}{was}: give the same, or remove it")
         return
-    work.mkdir(exist_ok=True)
-    partial = work / "fingerprint.partial"
-    partial.write_text(json.dumps(fingerprint), encoding="utf-8")
-    os.replace(partial, file)
+    with writing.new_folder(work) as begun:
+        writing.write_text(begun / file.name, json.dumps(fingerprint))

@@ -4,7 +4,6 @@ import copy
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTr
 from compress import hub, layers, modeling, offload, walk
 from compress.card import write_card
 from compress.suggest import absent
+from transmeter.util import writing
 from transmeter.util.arguments import path, shown
 from transmeter.util.pretrained import why_not_loaded
 
@@ -229,25 +229,6 @@ def config_of(source: str | Path) -> dict:
         raise ValueError(message) from None
 
 
-def check_output(out: str | Path) -> Path:
-    """`out` as a path that may be written. Raises ValueError if something is there or nothing can be written there."""
-    out = Path(out)
-    parent = out.absolute().parent
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists already: give a new folder or remove it first")
-    file = next((p for p in (parent, *parent.parents) if p.is_file()), None)
-    if file:
-        raise ValueError(f"{out} would be inside {file}, which is a file: give a new folder elsewhere")
-    if not parent.is_dir():
-        raise ValueError(f"{parent} does not exist: create it first")
-    try:
-        with tempfile.TemporaryDirectory(dir=parent):
-            pass
-    except OSError as error:
-        raise ValueError(f"{parent} cannot be written to ({error.strerror}): give a folder elsewhere") from None
-    return out
-
-
 @torch.no_grad()
 def save(
     model: nn.Module,
@@ -268,7 +249,7 @@ def save(
     disk); in both cases nothing is left.
     """
     check_pair(model, tokenizer)
-    out = check_output(path("out", out))
+    out = writing.check_new_folder(path("out", out))
     if card is not None and not isinstance(card, Mapping):
         raise ValueError(f"card is {shown(card)}: give a dict of what is to stand in the model card, or leave it out")
     if push_to_hub is not None and not isinstance(push_to_hub, str):
@@ -276,8 +257,6 @@ def save(
     if push_to_hub:
         hub.check(push_to_hub)
     card = getattr(model, "compression", {}) if card is None else card
-    partial = out.absolute().parent / f".{out.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
     dtype = stored_type(model)
     stored = copy.deepcopy(model)
     _cast(stored, dtype)
@@ -285,7 +264,7 @@ def save(
     _cast(stored, torch.float32)
     reference = _probe(stored)
     _cast(stored, dtype)
-    try:
+    with writing.new_folder(out) as partial:
         _write(stored, changed, partial)
         tokenizer.save_pretrained(partial)
         for file in (layers.__file__, modeling.__file__) if changed else ():
@@ -296,13 +275,6 @@ def save(
         write_card(partial)
         del stored
         _compare(partial, reference, streams)
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
-    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
-        raise OSError(f"{out} cannot be written: {str(error).splitlines()[0]}") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     if push_to_hub:
         hub.push(out, push_to_hub)
     return out

@@ -33,6 +33,7 @@ from transformers.pytorch_utils import Conv1D
 
 from compress import layers, modeling
 from compress.structure import blocks_path
+from transmeter.util import writing
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 
@@ -89,7 +90,8 @@ class Store:
         """Write what changed and hold nothing."""
         if self.changed:
             scratch = _Scratch(self.scratch)
-            save_file({name: self.held[name].detach().contiguous() for name in self.changed}, scratch.path)
+            with writing.naming(scratch.path):
+                save_file({name: self.held[name].detach().contiguous() for name in self.changed}, scratch.path)
             self.places |= {name: _Place(scratch.path, name, scratch=scratch) for name in self.changed}
         self.held, self.changed = {}, set()
 

@@ -1,7 +1,6 @@
 """Finished steps of a method in files, so that a killed run goes on where it stood."""
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from compress.layers import CHANGED, make
 from compress.structure import blocks_path, place
+from transmeter.util import writing
 
 T = TypeVar("T")
 
@@ -28,9 +28,7 @@ class Progress:
         """What `measure` gave the first time: plain data that a second measurement might not give again."""
         file = self.folder / f"{name}.json"
         if not file.exists():
-            partial = file.with_suffix(".partial")
-            partial.write_text(json.dumps(measure()), encoding="utf-8")
-            os.replace(partial, file)
+            writing.write_text(file, json.dumps(measure()))
         return json.loads(file.read_text(encoding="utf-8"))
 
     def restore(self, model: nn.Module) -> int:
@@ -61,9 +59,8 @@ def write(model: nn.Module, blocks: Sequence[int], file: Path) -> None:
                 tensors[name] = model.get_parameter(name).detach().contiguous()
             else:
                 same[name] = first[id(known)]
-    partial = file.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"changed": json.dumps(changed), "same": json.dumps(same)})
-    os.replace(partial, file)
+    with writing.replacing(file) as partial:
+        save_file(tensors, partial, metadata={"changed": json.dumps(changed), "same": json.dumps(same)})
 
 
 @torch.no_grad()

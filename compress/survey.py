@@ -6,7 +6,6 @@ labels are the model's own.
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from compress.structure import blocks_path
 from compress.texts import batches
 from compress.walk import inputs, outputs, real
+from transmeter.util import writing
 
 DEPTHS = ("first", "middle", "last")  # blocks, whose inputs are looked at
 CLUSTERS = 8  # of next tokens, the classes of a decoder
@@ -150,9 +150,8 @@ def look_once(
     ids = {"ids": np.concatenate(view.sequences), "lengths": view.lengths}
     tensors = ids | {k: getattr(view, k) for k in ("surprise", "states", "labels", "owners")}
     folder.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}")
-    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, partial)
-    partial.rename(file)
+    with writing.replacing(file) as partial:
+        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, partial)
     return view
 
 

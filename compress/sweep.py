@@ -10,6 +10,7 @@ from pathlib import Path
 from compress import front, job, picture
 from compress.evaluate import Exam
 from compress.job import Machine, Step
+from transmeter.util import writing
 
 Cell = tuple[str, Step]  # name of its folder
 
@@ -74,10 +75,10 @@ def run(
         row["front"] = (p.size, p.quality) in best
     found = about | {"command": command, "before": kept[0]["before"]}
     found |= {"area": front.area(points), "areas": areas, "rows": rows}
-    _write(out / "sweep.json", found)
+    writing.write_text(out / "sweep.json", json.dumps(found, indent=1))
     models = [front.measured(r["method"], r["after"], exam.metric) for r in kept]
     drawn = front.chart([front.measured(front.DENSE, kept[0]["before"], exam.metric), *models], exam.metric)
-    (out / "front.svg").write_text(picture.svg(drawn, alt=f"{exam.metric} by size"), encoding="utf-8")
+    writing.write_text(out / "front.svg", picture.svg(drawn, alt=f"{exam.metric} by size"))
     return found
 
 
@@ -90,18 +91,12 @@ def _begin(out: Path, about: dict[str, object]) -> None:
         if other:
             raise ValueError(f"{out} holds a sweep of another {other} ({before.get(other)}): give a new folder")
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} exists already and is no sweep: give a new folder")
     out.mkdir(exist_ok=True)
-    _write(file, about)
+    writing.write_json(file, about)
 
 
 def _card(folder: Path) -> dict | None:
     file = folder / "compression.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-
-
-def _write(file: Path, content: dict[str, object]) -> None:
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    partial.rename(file)

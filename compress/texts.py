@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.suggest import absent, did_you_mean
+from transmeter.files import interruptible
 
 FORMATS = ".txt (documents separated by blank lines), .csv, .csv.gz, .tsv, .parquet, .jsonl or a data set folder"
 
@@ -97,7 +98,8 @@ def read_table(path: Path) -> pd.DataFrame:
                 raise ValueError(f"{path} holds several splits ({splits}): give the folder of one of them")
             return loaded.to_pandas()
         if name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
-            return pd.read_csv(path, sep="\t" if ".tsv" in name else ",", dtype=str, keep_default_na=False)
+            with interruptible():
+                return pd.read_csv(path, sep="\t" if ".tsv" in name else ",", dtype=str, keep_default_na=False)
         if name.endswith(".parquet"):
             return pd.read_parquet(path)
         if name.endswith((".jsonl", ".jsonl.gz")):

@@ -6,7 +6,6 @@ mask gradients) without a callback. Started in several processes by accelerate, 
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from compress.offload import refuse
 from compress.progress import Progress
 from compress.structure import blocks_path, refuse_changed
 from compress.walk import Batch, frozen, row_weights, run, track
+from transmeter.util import writing
 
 T = TypeVar("T")
 Loss = Callable[[Batch, int], Tensor]  # of a batch at a step: the mean over its samples
@@ -129,9 +129,8 @@ def steps(
             state["done"] += 1
             due = state["done"] % KEEP_EVERY == 0 or state["done"] == settings.steps
             if file and due and together.is_main_process:
-                partly = file.with_suffix(".partial")
-                save_file({name: tensor.contiguous() for name, tensor in state.items()}, partly)
-                os.replace(partly, file)
+                with writing.replacing(file) as partly:
+                    save_file({name: tensor.contiguous() for name, tensor in state.items()}, partly)
 
 
 def distance(student: nn.Module, teacher: nn.Module, batch: Batch, number: int = 0, temperature: float = 1.0) -> Tensor:

@@ -2,8 +2,6 @@
 
 import functools
 import json
-import os
-import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -24,7 +22,6 @@ from transmeter.baseline import SCRATCH, held_out, linear
 from transmeter.data import Table, clean, conform, label_texts
 from transmeter.encoding import Encoder
 from transmeter.estimate import Split, accuracies, make_splits
-from transmeter.files import check_new_folder
 from transmeter.inputs import Given, as_table, columns
 from transmeter.prepare import MATCH, prepare
 from transmeter.source import Encoded, Source
@@ -32,7 +29,7 @@ from transmeter.text import check_encoder, embed, read_texts, reader, text_colum
 from transmeter.tfidf import Tfidf
 from transmeter.training import Schedule, Terms
 from transmeter.transfer import train
-from transmeter.util import arguments
+from transmeter.util import arguments, writing
 
 FILES = ("classifier.safetensors", "classifier.json")
 FORMAT = 1  # of the files
@@ -132,10 +129,11 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
     def save(self, path: str | Path) -> None:
         """Write a new folder: weights as safetensors, the rest as JSON, nothing pickled.
 
-        The source is not in it, at most its path. Raises ValueError where something is there already.
+        The source is not in it, at most its path. Raises ValueError where something is there already or no folder can
+        be made, and OSError where the disk is full; then nothing is left.
         """
         check_is_fitted(self)
-        path = check_new_folder(arguments.path("path", path))
+        path = writing.check_new_folder(arguments.path("path", path))
         source = self.source if isinstance(self.source, str | Path | None) else self.learner_
         words, tensors = self.reader_.state() if isinstance(self.reader_, Tfidf) else (None, {})
         about = {
@@ -150,16 +148,9 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             "matches": self.matches_,
             "encoder": self.encoder_.state(),
         }
-        partial = path.absolute().parent / f".{path.name}.{os.getpid()}"
-        try:
-            partial.mkdir()
+        with writing.new_folder(path) as partial:
             save_file(self.weights_ | {k: torch.from_numpy(v) for k, v in tensors.items()}, partial / FILES[0])
             (partial / FILES[1]).write_text(json.dumps(about, indent=1, default=str) + "\n", encoding="utf-8")
-            if path.exists():
-                path.rmdir()
-            partial.rename(path)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
     def predictions(self, X: ArrayLike) -> pd.DataFrame:  # noqa: N803
         """A column `prediction`, and `probability CLASS` for every class, of rows X as `predict` takes them."""

@@ -9,13 +9,13 @@ import click
 from transmeter.document import document
 from transmeter.options import (
     SECONDS,
-    check_parent,
     compared,
     convert,
     json_option,
     listing,
     quiet,
     refuse_same_file,
+    reserve,
     seed_option,
     shape_options,
     tell,
@@ -24,6 +24,7 @@ from transmeter.options import (
     warn_of_same_file,
 )
 from transmeter.suggest import did_you_mean
+from transmeter.util import writing
 from transmeter.util.arguments import LARGEST_SEED
 
 METRICS = ("balanced_accuracy", "accuracy")
@@ -73,7 +74,7 @@ def rank(
     from transmeter.scorers import scorers
 
     quiet()
-    check_parent(out)
+    reserve(out, writing.check_file)
     if scorer not in scorers():
         guess = did_you_mean(scorer, scorers())
         raise ValueError(f"scorer '{scorer}' is unknown{guess}: give one of {', '.join(scorers())}")
@@ -93,9 +94,11 @@ def rank(
         encoder=encoder,
         match=match,
     )
-    if out:
-        replace(found, command=typed()).save(out)
-    click.echo(show.text(found, shape), nl=False)
+    try:
+        if out:
+            replace(found, command=typed()).save(out)
+    finally:  # the results are not lost where the file cannot be written
+        click.echo(show.text(found, shape), nl=False)
 
 
 @click.command()
@@ -125,7 +128,7 @@ def validate(
     from transmeter.source import Source
     from transmeter.specs import parse
 
-    check_parent(out)
+    reserve(out, writing.check_file)
     found = ranking.load(ranked) if ranked else None
     predicted = {row.source: row for row in found.rows if row.error is None} if found else {}
     if found and shots is not None and shots != found.shots:
@@ -159,18 +162,18 @@ def validate(
         metric=found.metric if found else metric or METRICS[0],
         steps=steps,
     )
-    if out:
-        true.save(out)
     rows = [predicted[arm.name] for arm in true.sources] if found else []
     order = agreement.order([r.score for r in rows], [a.gain_pp for a in true.sources]) if rows else None
     gains = [row.gain for row in rows if row.gain]
     true_gains = [(a.gain_pp, a.error_pp) for a in true.sources]
     honesty = agreement.honesty(gains, *zip(*true_gains)) if gains else None
-    if as_json:
-        known = {"predicted": predicted, "agreement": order, "honesty": honesty}
-        click.echo(document({**asdict(true), **known}), nl=False)
-    else:
-        click.echo(show.truth_text(true, predicted, order, honesty), nl=False)
+    known = {"predicted": predicted, "agreement": order, "honesty": honesty}
+    told = document({**asdict(true), **known}) if as_json else show.truth_text(true, predicted, order, honesty)
+    try:
+        if out:
+            true.save(out)
+    finally:
+        click.echo(told, nl=False)
 
 
 @click.command()
@@ -195,12 +198,12 @@ def transfer(target, sources, label, cache, key, match, encoder, predict, repeat
     """
     from transmeter import data, heldout, show
     from transmeter.classifier import TransferClassifier
-    from transmeter.files import check_new_folder, read
+    from transmeter.files import read
     from transmeter.prepare import prepare
     from transmeter.source import Source
 
     quiet()
-    check_new_folder(out)
+    reserve(out, writing.check_new_folder)
     if len(sources) > 1:
         raise ValueError(f"{len(sources)} sources are given: rank them, then transfer from the best one")
     refuse_same_file(target, sources[0])
@@ -211,11 +214,15 @@ def transfer(target, sources, label, cache, key, match, encoder, predict, repeat
     classifier = TransferClassifier(source, **settings).fit(wanted.features, wanted.labels, keys=wanted.keys)
     prepared, (table,), _ = prepare(wanted, [source], encoder, match, cache / "texts")
     check = heldout.check(Source(table, cache, seed), prepared, repeats=repeats, seed=seed, metric=metric)
-    classifier.save(out)
-    data.write_json(asdict(check), out / "transfer.json")
-    if rows is not None:
-        classifier.predictions(rows).to_csv(out / "predictions.csv", index=False)
-    click.echo(document(check) if shape == "json" else show.check_text(check), nl=False)
+    predicted = None if rows is None else classifier.predictions(rows)
+    try:
+        with writing.new_folder(out) as folder:
+            classifier.save(folder)
+            writing.write_json(folder / "transfer.json", asdict(check))
+            if predicted is not None:
+                predicted.to_csv(folder / "predictions.csv", index=False)
+    finally:
+        click.echo(document(check) if shape == "json" else show.check_text(check), nl=False)
     tell(f"{out}: {classifier.learner_}" + (f", {len(rows)} predictions" if predict else ""))
 
 

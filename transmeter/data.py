@@ -1,13 +1,10 @@
 """Tables: reading them from files, and turning mixed columns into numbers."""
 
-import json
 import logging
-import os
 import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -283,13 +280,6 @@ def _drawn(labelled: np.ndarray, rows: int, seed: int) -> np.ndarray:
     first = order[labelled[order]][: rows // 2]
     rest = order[~np.isin(order, first, assume_unique=True)]
     return np.sort(np.concatenate([first, rest])[:rows])
-
-
-def write_json(content: dict, path: Path) -> None:
-    """Write JSON under a temporary name, then rename."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    partial.rename(path)
 
 
 def _column(table_name: str, name: str, values: pd.Series) -> pd.Series:

@@ -3,6 +3,8 @@
 import gzip
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,10 +84,22 @@ def _unpacked(path: Path) -> int:
 
 def _read_csv(path: Path, mark: str) -> pd.DataFrame:
     """pandas calls a second column x x.1, so that names are looked at before it does."""
-    head = pd.read_csv(path, sep=mark, header=None, nrows=1, dtype=str, keep_default_na=False)
-    names = pd.Index(head.iloc[0].str.strip())
-    check_names(path, names[names != ""])
-    return pd.read_csv(path, sep=mark, low_memory=False, keep_default_na=False, na_values=[""])
+    with interruptible():
+        head = pd.read_csv(path, sep=mark, header=None, nrows=1, dtype=str, keep_default_na=False)
+        names = pd.Index(head.iloc[0].str.strip())
+        check_names(path, names[names != ""])
+        return pd.read_csv(path, sep=mark, low_memory=False, keep_default_na=False, na_values=[""])
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C be Ctrl-C where pandas reads a CSV file: pandas makes it a ParserError that says nothing of it."""
+    try:
+        yield
+    except pd.errors.ParserError as error:
+        if "Calling read(nbytes) on source failed" in str(error):
+            raise KeyboardInterrupt from None
+        raise
 
 
 def check_names(where: str | Path, names: pd.Index) -> None:
@@ -164,13 +178,3 @@ def _read_arrays(path: Path) -> pd.DataFrame:
 def listed(columns: pd.Index) -> str:
     """The first dozen of the columns' names."""
     return ", ".join(map(str, columns[:12])) + (", ..." if len(columns) > 12 else "")
-
-
-def check_new_folder(out: str | Path) -> Path:
-    """`out` as a path at which a folder can be made. Raises ValueError where something is there already."""
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists already: give a new folder or remove it first")
-    if not out.absolute().parent.is_dir():
-        raise ValueError(f"{out.absolute().parent} does not exist: create it first")
-    return out

@@ -16,8 +16,11 @@ import click
 
 from transmeter.document import document
 from transmeter.suggest import did_you_mean
+from transmeter.util import writing
 from transmeter.util.arguments import LARGEST_SEED
 
+INTERRUPTED = 130  # exit code after Ctrl-C
+NOTHING = "nothing was written; the same command begins anew"
 PACKAGES = ("transmeter", "compress")  # whose loggers --quiet and --verbose set
 
 
@@ -95,12 +98,23 @@ def shape_options(*shapes: str) -> Callable[[Callable], Callable]:
 
 
 class Group(click.Group):
-    """Bad input ends with one line and exit code 2, a failed run with one line and exit code 1."""
+    """Bad input ends with one line and exit code 2, a failed run with 1, Ctrl-C with 130 and what is kept."""
 
     SECTIONS = {
         "Data": ("rank", "validate", "transfer", "scorers"),
         "Models": ("calibrate", "compress", "run", "sweep", "evaluate", "export", "report", "methods"),
     }  # commands of neither, such as batch, come last
+
+    STOPPED = {
+        "rank": "source classifiers that were trained are kept, so that the same command takes less time",
+        "validate": "source classifiers that were trained are kept, nothing else; the same command begins anew",
+        "transfer": "a source classifier that was trained is kept, nothing else; the same command begins anew",
+        "calibrate": "what was computed of the texts is kept, so that the same command takes less time",
+        "compress": "the same command with --resume goes on from the last finished step",
+        "run": "the same command with --resume goes on from the last finished step",
+        "sweep": "the models that are finished are kept; the same command goes on with the rest",
+        "batch": "the pairs that are scored are in the store; the same command goes on with the rest",
+    }  # what Ctrl-C leaves, and how to go on
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands by what they are about."""
@@ -123,6 +137,9 @@ class Group(click.Group):
             return super().invoke(ctx)
         except (click.exceptions.Exit, click.Abort):  # RuntimeErrors, by which --help and a prompt end
             raise
+        except KeyboardInterrupt:
+            click.echo(f"stopped: {self.STOPPED.get(ctx.invoked_subcommand or '', NOTHING)}", err=True)
+            sys.exit(INTERRUPTED)
         except ValueError as error:
             raise click.UsageError(str(error)) from None
         except (RuntimeError, OSError) as error:
@@ -248,11 +265,11 @@ def weighted(weights: tuple[str, ...], names: Collection[str]) -> dict[str, floa
     return found
 
 
-def check_parent(out: Path | None) -> None:
-    """Raise ValueError where `out` is a folder or its folder does not exist."""
-    if out and (out.is_dir() or not out.absolute().parent.is_dir()):
-        what = "is a folder: give a file" if out.is_dir() else "is in a folder that does not exist: create it first"
-        raise ValueError(f"{out} {what}")
+def reserve(out: Path | None, check: Callable[[Path], Path]) -> None:
+    """Check an output, if one is given, by a function of `transmeter.util.writing`, and keep other runs from writing it
+    until the command ends. Raises ValueError as those do."""
+    if out:
+        click.get_current_context().with_resource(writing.lock(check(out)))
 
 
 def in_order(order: list[tuple[str, str]], known: dict[str, Callable]) -> list[tuple[str, Callable, tuple[str, ...]]]:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from transmeter.data import MAX_ROWS, Table, Unusable, sample, write_json
+from transmeter.data import MAX_ROWS, Table, Unusable, sample
 from transmeter.estimate import Score, by_class, differ, terms, usual_repeats
 from transmeter.prepare import prepare
 from transmeter.prior import Gain
 from transmeter.scorers import scorers
 from transmeter.source import Source
+from transmeter.util import writing
 from transmeter.util.arguments import one_of, option_values
 
 if TYPE_CHECKING:
@@ -106,8 +107,8 @@ class Ranking:
         return show.html(self)
 
     def save(self, path: str | Path) -> None:
-        """Write JSON under a temporary name, then rename."""
-        write_json(asdict(self), Path(path))
+        """Write a JSON file, complete or not at all. Raises OSError where it cannot be written."""
+        writing.write_json(path, asdict(self))
 
 
 def load(path: str | Path) -> Ranking:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ from transmeter.encoding import Encoder
 from transmeter.modules import Branch, Trunk
 from transmeter.ridge import loo_skill
 from transmeter.training import Data, Schedule, Stack, Terms, fit
+from transmeter.util import writing
 
 LOG = logging.getLogger(__name__)
 WIDTH, HIDDEN = 32, 32  # of the transformation and of the common representation
@@ -108,15 +108,13 @@ def fit_source(table: Table, encoded: torch.Tensor, seed: int) -> Classifier:
 
 
 def save_classifier(classifier: Classifier, path: Path, table: Table, names: list[str]) -> None:
-    """Weights to `path`, and beside it a JSON file of what they belong to; each under a temporary name first."""
+    """Weights to `path`, and beside it a JSON file of what they belong to."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     about = {"source": table.name, "rows": len(table), "classes": list(table.classes), "features": names}
-    partial.write_text(json.dumps(about, indent=1), encoding="utf-8")
-    partial.rename(path.with_suffix(".json"))
+    writing.write_json(path.with_suffix(".json"), about)
     tensors = {f"branch.{k}": v for k, v in classifier.branch.state_dict().items()}
-    save_file(tensors | {f"trunk.{k}": v for k, v in classifier.trunk.state_dict().items()}, partial)
-    partial.rename(path)
+    with writing.replacing(path) as partial:
+        save_file(tensors | {f"trunk.{k}": v for k, v in classifier.trunk.state_dict().items()}, partial)
 
 
 def load_classifier(path: Path) -> Classifier:

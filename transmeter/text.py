@@ -1,7 +1,6 @@
 """Text columns as numbers that all tables share: TF-IDF and SVD, or the states of a transformers encoder."""
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -17,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from transmeter.data import Table, numeric_columns
 from transmeter.tfidf import Tfidf
 from transmeter.training import track
+from transmeter.util import writing
 from transmeter.util.pretrained import why_not_loaded
 
 if TYPE_CHECKING:  # half of all that is imported, and only encoders need it
@@ -101,9 +101,8 @@ def embed(texts: Sequence[str], encoder: str | Path, cache: Path | None = None) 
     states = _states(texts, encoder)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        save_file({"states": states}, partial)
-        partial.rename(path)
+        with writing.replacing(path) as partial:
+            save_file({"states": states}, partial)
     return states
 
 

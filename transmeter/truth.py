@@ -13,11 +13,12 @@ import torch
 from scipy import stats
 
 from transmeter.baseline import SCRATCH, target_only
-from transmeter.data import Table, write_json
+from transmeter.data import Table
 from transmeter.estimate import accuracies, check_metric, make_splits
 from transmeter.source import Classifier, Encoded, Source
 from transmeter.training import Schedule, Terms, bar
 from transmeter.transfer import train
+from transmeter.util import writing
 
 STACK = 160  # networks that train as one batch
 SPLITS = 8  # of one batch; every arm of a split starts from the same fresh layers
@@ -59,8 +60,8 @@ class Truth:
     controls: list[Arm]
 
     def save(self, path: str | Path) -> None:
-        """Write JSON under a temporary name, then rename."""
-        write_json(asdict(self), Path(path))
+        """Write a JSON file, complete or not at all. Raises OSError where it cannot be written."""
+        writing.write_json(path, asdict(self))
 
 
 def measure(

@@ -7,6 +7,7 @@ from pathlib import Path
 from compress.picture import DARK, svg
 from compress.report import calibration, inputs, models, quality
 from compress.report.inputs import Inputs, Json
+from transmeter.util import writing
 
 STAGES = ("rank", "calibrate", "compress", "run", "sweep", "evaluate")  # in the order of work
 BUILDERS: tuple[Callable[[Inputs], list[Json]], ...] = (calibration.sections, quality.sections, models.sections)
@@ -47,9 +48,7 @@ def write(parts: Sequence[Json], out: Path, command: str | None = None) -> None:
         commands=sorted(known, key=_stage) + ([command] if command else []),
         unknown=[part["title"] for part in parts if None in part.get("commands", [])],
     )
-    partial = out.with_name(f".{out.name}.partial")
-    partial.write_text(page, encoding="utf-8", errors="replace")
-    partial.rename(out)
+    writing.write_text(out, page.encode("utf-8", "replace").decode())
 
 
 def _stage(command: str) -> int:

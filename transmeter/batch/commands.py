@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from transmeter.document import document
-from transmeter.options import BYTES, SECONDS, check_parent, json_option, shape_options, user_cache
+from transmeter.options import BYTES, SECONDS, json_option, reserve, shape_options, user_cache
+from transmeter.util import writing
 from transmeter.util.arguments import LARGEST_SEED
 
 METRICS = ("balanced_accuracy", "accuracy")
@@ -79,8 +80,9 @@ def batch(
     """
     from transmeter.batch import run, watch
 
-    check_parent(store)
-    check_parent(log)
+    for file in (store, log):
+        if file:
+            writing.check_file(file)
     plan = plan_of(job, given, not allow_outside, cache or user_cache())
     workers = workers or os.cpu_count() or 1
     if address and engine == "local":
@@ -88,12 +90,8 @@ def batch(
     machine = run.Machine(engine, workers, address, host, timeout, memory)
     if dry_run:
         return _survey(store, plan, workers, as_json)
-    try:
-        with watch.Watch(log) as seen:
-            counts = run.run(store, plan, machine, retry, seen.tell)
-    except KeyboardInterrupt:
-        click.echo(f"stopped: what is scored is in {store}; the same command goes on with the rest", err=True)
-        sys.exit(130)
+    with watch.Watch(log) as seen:
+        counts = run.run(store, plan, machine, retry, seen.tell)
     for said in sorted(seen.warned):
         warnings.warn(watch.printable(said), stacklevel=2)
     done = counts["before"] + counts["done"]
@@ -188,7 +186,7 @@ def results(file, target, sql, shape, out) -> None:
     """
     from transmeter.batch import store
 
-    check_parent(out)
+    reserve(out, writing.check_file)
     if sql and target is not None:
         raise ValueError("--target stands beside --sql: say it in the query, WHERE target = '...'")
     if shape == "parquet" and out is None:
@@ -200,21 +198,24 @@ def results(file, target, sql, shape, out) -> None:
 
 
 def _write(columns, rows, shape, out):
-    partial = out and out.with_name(f".{out.name}.{os.getpid()}")
-    if shape == "parquet":
-        import pandas as pd
+    if out is None:
+        return _write_text(columns, rows, shape, click.get_text_stream("stdout"))
+    with writing.replacing(out) as partial:
+        if shape == "parquet":
+            import pandas as pd
 
-        pd.DataFrame(rows, columns=columns).to_parquet(partial)
+            return pd.DataFrame(rows, columns=columns).to_parquet(partial)
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            _write_text(columns, rows, shape, file)
+
+
+def _write_text(columns, rows, shape, file):
+    if shape == "csv":
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(rows)
     else:
-        with open(partial, "w", encoding="utf-8", newline="") if partial else click.get_text_stream("stdout") as file:
-            if shape == "csv":
-                writer = csv.writer(file)
-                writer.writerow(columns)
-                writer.writerows(rows)
-            else:
-                file.write(document([dict(zip(columns, row)) for row in rows]))
-    if partial:
-        partial.rename(out)
+        file.write(document([dict(zip(columns, row)) for row in rows]))
 
 
 @click.command()

@@ -30,6 +30,7 @@ _APART = (
     "store.py",
     "watch.py",
     "job.py",
+    "writing.py",
 )
 
 Tell = Callable[[str, dict], None]  # takes an event and what belongs to it

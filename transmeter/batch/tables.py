@@ -1,27 +1,34 @@
 """Tables that were read once, kept as arrays that every process maps instead of copying."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from transmeter.data import Table, numeric_columns
+from transmeter.util import writing
 
 
 def keep(table: Table, folder: Path) -> None:
-    """Write the table to `folder`: JSON and arrays (columns, rows), under a temporary name first."""
+    """Write the table to `folder`: JSON and arrays (columns, rows)."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with writing.new_folder(folder) as partial:
+            _write(table, partial)
+    except OSError:
+        if not folder.is_dir():  # else another process was quicker
+            raise
+
+
+def _write(table: Table, folder: Path) -> None:
     numeric = numeric_columns(table.features)
     others = [c for c in table.columns if c not in numeric]
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    partial.mkdir(parents=True)
-    np.save(partial / "numbers.npy", np.ascontiguousarray(table.features[numeric].to_numpy(dtype=np.float64).T))
+    np.save(folder / "numbers.npy", np.ascontiguousarray(table.features[numeric].to_numpy(dtype=np.float64).T))
     coded = {c: pd.factorize(table.features[c]) for c in others}
     codes = [c for c, _ in coded.values()]
-    np.save(partial / "codes.npy", np.stack(codes).astype(np.int32) if codes else np.zeros((0, len(table)), np.int32))
-    np.save(partial / "labels.npy", table.codes.astype(np.int32))
+    np.save(folder / "codes.npy", np.stack(codes).astype(np.int32) if codes else np.zeros((0, len(table)), np.int32))
+    np.save(folder / "labels.npy", table.codes.astype(np.int32))
     about = {
         "columns": table.columns,
         "numeric": numeric,
@@ -29,13 +36,7 @@ def keep(table: Table, folder: Path) -> None:
         "classes": list(table.classes),
         "keys": None if table.keys is None else list(table.keys),
     }
-    (partial / "table.json").write_text(json.dumps(about), encoding="utf-8")
-    try:
-        partial.rename(folder)
-    except OSError:
-        shutil.rmtree(partial)
-        if not folder.is_dir():  # else another process was quicker
-            raise
+    (folder / "table.json").write_text(json.dumps(about), encoding="utf-8")
 
 
 def mapped(folder: Path, name: str) -> Table:

@@ -14,6 +14,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from transmeter.batch import store
+from transmeter.util import writing
 
 LEADERS = 10  # targets whose best sources are shown
 FRESH = 120.0  # seconds since its last result in which a run is taken for alive
@@ -76,7 +77,8 @@ class Watch:
 
     def _note(self, event: str, about: dict) -> None:
         if self.log:
-            self.log.write(json.dumps({"time": round(time.time(), 3), "event": event, **about}) + "\n")
+            with writing.naming(self.log.name):
+                self.log.write(json.dumps({"time": round(time.time(), 3), "event": event, **about}) + "\n")
 
     def _shown(self) -> Group:
         counts, seconds = self.counts, time.monotonic() - self.begin

@@ -41,9 +41,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Raises
     ------
     OSError
-        With one line that names `path` and the reason, for every OSError of the block too.
+        With one line that names `path` and the reason, also for what goes wrong in the block (see `naming`).
     """
-    with _named(path):
+    with naming(path):
         if _written_through(path):
             with tempfile.TemporaryDirectory() as folder:
                 partial = Path(folder) / "file"
@@ -60,7 +60,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             _flush(partial)
             partial.rename(place)
         finally:
-            _remove(partial)
+            remove(partial)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -91,9 +91,9 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     Raises
     ------
     OSError
-        With one line that names `path` and the reason, for every OSError of the block too.
+        With one line that names `path` and the reason, also for what goes wrong in the block (see `naming`).
     """
-    with _named(path):
+    with naming(path):
         place = _place(path)
         partial = _beside(place)
         try:
@@ -106,7 +106,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
                     _flush(file)
             partial.rename(place)  # also over an empty folder, but over nothing else
         finally:
-            _remove(partial)
+            remove(partial)
 
 
 def check_file(path: str | Path) -> Path:
@@ -179,6 +179,20 @@ def check_folder(path: str | Path) -> Path:
 
 
 @contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Raise every OSError of the block, and what safetensors raises where a disk is full, with one line that names
+    `path` and the reason."""
+    try:
+        yield
+    except OSError as error:
+        raise _failed(path, error) from error
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":  # by its name: importing it would take the library
+            raise
+        raise _failed(path, error) from error
+
+
+@contextlib.contextmanager
 def lock(path: str | Path) -> Iterator[None]:
     """Keep other runs from writing the file or folder `path` while the block runs.
 
@@ -194,7 +208,7 @@ def lock(path: str | Path) -> Iterator[None]:
     if _written_through(path):
         yield
         return
-    with _named(path):
+    with naming(path):
         place = _place(path)
         descriptor = None if place in _held else _locked(_lock_file(place))
     if descriptor is None:
@@ -261,7 +275,7 @@ def _remove_leftovers(place: Path) -> None:
     for file in place.parent.iterdir():
         found = names.fullmatch(file.name)
         if found and not _running(int(found[1])):
-            _remove(file)
+            remove(file)
 
 
 def _running(process: int) -> bool:
@@ -274,7 +288,7 @@ def _running(process: int) -> bool:
     return True
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """Remove a file or folder, as far as it is there."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
@@ -337,17 +351,10 @@ def _flush(file: Path) -> None:
         os.fsync(content.fileno())
 
 
-@contextlib.contextmanager
-def _named(path: str | Path) -> Iterator[None]:
-    """Every OSError of the block as one line that names `path`."""
-    try:
-        yield
-    except OSError as error:
-        raise _failed(path, error) from error
-
-
-def _failed(path: str | Path, error: OSError) -> OSError:
-    reason = (error.strerror or str(error) or type(error).__name__).splitlines()[0]
+def _failed(path: str | Path, error: Exception) -> OSError:
+    number = re.search(r"\(os error (\d+)\)", str(error))  # as safetensors says it
+    known = os.strerror(int(number[1])) if number else getattr(error, "strerror", None)
+    reason = (known or str(error) or type(error).__name__).splitlines()[0]
     failed = OSError(f"{path} cannot be written: {reason}")
     failed.strerror = reason  # for the file or folder that this one is a part of
     return failed
