@@ -36,6 +36,9 @@ def compress(
 ) -> nn.Module:
     """A smaller model by one method; what is given stays as it is. `compress.save` writes it with its tokenizer.
 
+    Its weights have the values that the file will hold: those of the type that the given model is stored in
+    (`config.dtype`), in the type that it computes in.
+
     What was done stands in its attribute `compression`, a dict, of which `compress.save` makes the model card.
 
     model: folder, hub name, or (model, tokenizer); ratio, parameters, bytes, latency, multiple: what is to go or may
@@ -72,6 +75,7 @@ def compress(
     noted = getattr(net, "compression", None) or _origin(net, tokenizer)
     start = time.perf_counter()
     found = job.apply(net, data, step, seed)
+    models.round_weights(found, net.dtype)
     done = {**asdict(step), "seconds": time.perf_counter() - start, "after": job.measured(found, tokenizer)}
     both = _both(noted.get("calibration"), used if calibration is not None else None)
     found.compression = {

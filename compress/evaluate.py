@@ -104,16 +104,23 @@ def report(names: Sequence[str], baseline: str | None, wanted: Exam, energy: boo
 
 def _measured(name: str, wanted: Exam, energy: bool) -> tuple[dict[str, object], metrics.Outcome]:
     """What one model reaches and costs, and its outcome."""
-    net, tokenizer = models.load(name)
+    net, tokenizer = models.load(name, quantized=True)
     outcome, depth = _leaving(net, tokenizer, wanted)
-    found = {"model": name, wanted.metric: wanted.value(outcome), **depth, **size(net), "bytes": models.bytes_of(name)}
+    foreign = models.quantizer_of(name)
+    sizes = size(models.skeleton(name, quantized=True)[0] if foreign else net)
+    found = {"model": name, wanted.metric: wanted.value(outcome), **depth, **sizes, "bytes": models.bytes_of(name)}
     found |= {"latency_seconds": latency(net), "peak_memory_bytes": peak_memory(name)}
-    sparse = {"Bitmask"} if any(isinstance(m, nn.Linear) and modeling.is_sparse(m) for m in net.modules()) else set()
-    packed = sorted({type(m).__name__ for m in net.modules() if isinstance(m, FORMS)} | sparse)
+    packed = [foreign] if foreign else _packed(net)
     steps = _steps(name)
     found |= {"compression_seconds": sum(s["seconds"] for s in steps) if steps is not None else None, "packed": packed}
     found |= {"steps": [{k: s[k] for k in ("method", "options")} for s in steps or []]}
     return found | ({"energy_joules_estimate": joules(net)} if energy else {}), outcome
+
+
+def _packed(net: nn.Module) -> list[str]:
+    """The forms in which weights are stored that are not plain numbers."""
+    sparse = {"Bitmask"} if any(isinstance(m, nn.Linear) and modeling.is_sparse(m) for m in net.modules()) else set()
+    return sorted({type(m).__name__ for m in net.modules() if isinstance(m, FORMS)} | sparse)
 
 
 def _leaving(net: nn.Module, tokenizer: Tokenizer, wanted: Exam) -> tuple[metrics.Outcome, dict[str, float]]:
@@ -154,7 +161,9 @@ def helps(found: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
     elif found["parameters"] < dense["parameters"] and not found["packed"]:
         gains.append("memory everywhere")
     if found["packed"]:
-        gains.append("disk; time where exported" if "Uniform" in found["packed"] else "disk")
+        foreign = set(found["packed"]) - {form.__name__ for form in FORMS}
+        exported = "time where exported" if "Uniform" in found["packed"] else "time where its kernels run"
+        gains.append(f"disk; {exported}" if foreign or "Uniform" in found["packed"] else "disk")
     return ", ".join(gains) or "nowhere"
 
 
@@ -199,7 +208,7 @@ def _outcome(
 
 
 def size(model: nn.Module) -> dict[str, int | None]:
-    """Parameters that are not stored as zeros, and FLOPs at `LENGTH` tokens."""
+    """Parameters that are not stored as zeros, and FLOPs at `LENGTH` tokens; of a skeleton all parameters count."""
     parameters = 0
     packed = [m for m in model.modules() if isinstance(m, FORMS)]
     inside = {id(p) for form in packed for p in form.parameters()}
@@ -207,7 +216,8 @@ def size(model: nn.Module) -> dict[str, int | None]:
         parameters += form.rows * form.columns
     for parameter in model.parameters():
         if id(parameter) not in inside:
-            zeros, stored = int((parameter == 0).sum()), parameter.numel()
+            zeros = 0 if parameter.is_meta else int((parameter == 0).sum())
+            stored = parameter.numel()
             parameters += stored - zeros if stored and zeros / stored >= SPARSE_FROM else stored
     known = model.config.model_type.removeprefix("compressed_") in structure.ARCHITECTURES
     cost = round(flops(model, LENGTH)) if known else None
@@ -247,7 +257,7 @@ base_of(sys.argv[1], config_of(sys.argv[1]))  # imports what the model needs, so
 with torch.no_grad():
     torch.nn.Linear(64, 64)(torch.zeros(64, 64))
     before = status('VmRSS')
-    model = load(sys.argv[1])[0]
+    model = load(sys.argv[1], quantized=True)[0]
     model(**example(model))
 print(status('VmHWM') - before)
 """

@@ -80,7 +80,7 @@ def export(source: str, format: str, out: Path) -> int:
         with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():  # the libraries' bars and notices
             warnings.simplefilter("ignore")
             convert[format](model, partial)
-        tokenizer.save_pretrained(partial)
+        models.write_tokenizer(tokenizer, partial)
         size = sum(f.stat().st_size for f in partial.iterdir() if f.name.startswith("model"))
         made = Path(source) / "compression.json"
         known = json.loads(made.read_text(encoding="utf-8")) if made.is_file() else {}

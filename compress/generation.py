@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from compress import survey
 from compress.structure import context
 from compress.texts import first
-from compress.walk import track
+from compress.walk import empty_cache, track
 
 KEPT = 0.8  # share of the sequences that are kept, those of the lowest perplexity
 AT_ONCE = 32  # sequences
@@ -30,12 +30,11 @@ def generate(model: nn.Module, tokenizer: Tokenizer, tokens: int, length: int, s
     rounds = max(1, round(tokens / KEPT / length / AT_ONCE + 0.5))
     for _ in track(range(rounds), "Writing"):
         ids = torch.full((AT_ONCE, 1), start)
-        past = None
+        fed, cache = ids, empty_cache(model)
         for _ in range(length - 1):
-            out = model(input_ids=ids if past is None else ids[:, -1:], past_key_values=past, use_cache=True)
-            past = out.past_key_values
+            out = model(input_ids=fed, **cache, use_cache=True)
             following = torch.multinomial(out.logits[:, -1].float().softmax(1), 1, generator=drawn)
-            ids = torch.cat([ids, following], 1)
+            ids, fed = torch.cat([ids, following], 1), following
         found += [_until_end(row, tokenizer.eos_token_id) for row in ids.tolist()]
     view = survey.look(model, tokenizer, "self", [s for s in found if len(s) > 1], seed)
     likely = np.argsort(view.surprise, kind="stable")[: max(1, round(KEPT * len(view.sequences)))]

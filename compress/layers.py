@@ -7,14 +7,18 @@ A layer that is stored in fewer bits is a `PackedLinear` or a `PackedEmbedding` 
 `Uniform` or `Codebook`. It saves disk and download; from its first use on the dense weight is in memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
 class NoAttention(nn.Module):
-    """Stands where every head was removed: gives zeros of width `features`, plus a bias where there was one."""
+    """Stands where every head was removed: gives zeros of width `features`, plus a bias where there was one.
+
+    In a cache it holds one zero a token, since a cache counts the tokens that it has seen layer by layer.
+    """
 
     def __init__(self, features: int, bias: bool, layer_idx: int | None):
         super().__init__()
@@ -25,14 +29,35 @@ class NoAttention(nn.Module):
         """Arguments that make such a module."""
         return {"features": self.features, "bias": self.bias is not None, "layer_idx": self.layer_idx}
 
-    def forward(self, hidden_states: Tensor, *_, past_key_values=None, **__) -> tuple[Tensor, None]:
+    def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, None]:
         """hidden_states (batch, tokens, width); architectures pass much else to their attention, not needed here."""
         shape = hidden_states.shape[:-1]
-        if past_key_values is not None:  # a cache counts the tokens it has seen in its first layer
-            seen = hidden_states.new_zeros(shape[0], 1, shape[1], 1)
-            past_key_values.update(seen, seen, self.layer_idx)
+        cache = find_cache([*args, *kwargs.values()])
+        if cache is not None:
+            heads, width = _allocated(cache, self.layer_idx)
+            seen = hidden_states.new_zeros(shape[0], heads, shape[1], width)
+            cache.update(seen, seen, self.layer_idx)
         output = hidden_states.new_zeros(*shape, self.features)
         return (output if self.bias is None else output + self.bias), None
+
+
+def find_cache(values: Iterable[object]) -> Any:
+    """The cache of keys and values among arguments, None where there is none.
+
+    Told by what it can do, not by the name of the argument: transformers called it `past_key_values`, then `cache`.
+    """
+    for value in values:
+        value = getattr(value, "self_attention_cache", value)  # of a decoder that also looks at an encoder
+        if hasattr(value, "update") and hasattr(value, "get_seq_length"):
+            return value
+    return None
+
+
+def _allocated(cache: Any, layer: int | None) -> tuple[int, int]:
+    """Heads, and numbers a head, that a static cache has room for in a layer already; else one of one."""
+    layers = getattr(cache, "layers", [])
+    keys = getattr(layers[layer], "keys", None) if layer is not None and layer < len(layers) else None
+    return (keys.shape[1], keys.shape[3]) if keys is not None and keys.dim() == 4 else (1, 1)
 
 
 class LowRankLinear(nn.Module):
@@ -186,6 +211,10 @@ class _Packed(nn.Module):
         if self._dense is None or (self._dense.dtype, self._dense.device) != (number.dtype, number.device):
             self._dense = self.packed.unpack().detach()
         return self._dense
+
+    def forget(self) -> None:
+        """Unpack anew, since the packed weight has changed."""
+        self._dense = None
 
     def __getstate__(self) -> dict:
         """A copy unpacks anew."""

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from compress.structure import blocks_path, sublayers
 from compress.training import divergence
-from compress.walk import Batch, row_weights, run
+from compress.walk import Batch, empty_cache, row_weights, run
 
 IGNORED = -100  # the label of a token that has none
 
@@ -179,10 +179,9 @@ def written(model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple
     last = model.generation_config.eos_token_id
     ends = torch.tensor([last] if isinstance(last, int) else last or [], device=generator.device)
     ids = batch["input_ids"][:, :prompt]
-    mask, fed, cache = torch.ones_like(ids), ids, None
+    mask, fed, cache = torch.ones_like(ids), ids, empty_cache(model)
     while ids.shape[1] < length:
-        output = model(input_ids=fed, attention_mask=mask, past_key_values=cache, use_cache=True)
-        cache = output.past_key_values
+        output = model(input_ids=fed, attention_mask=mask, **cache, use_cache=True)
         fed = torch.multinomial(output.logits[:, -1].float().softmax(-1), 1, generator=generator)
         ended = (mask[:, -1:] == 0) | (ids.shape[1] > prompt) & torch.isin(ids[:, -1:], ends)
         ids, mask = torch.cat([ids, fed], 1), torch.cat([mask, (~ended).to(mask)], 1)

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import ModelOutput
 
-from .layers import CHANGED, Bitmask, Exits, PackedLinear, make
+from .layers import CHANGED, Bitmask, Exits, PackedLinear, find_cache, make
 
 INPUTS = {"input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds"}
+FORMAT = 1  # of the section `compressed` of config.json and of the code beside it; a folder without one is older
 SPARSE_FROM = 0.25  # share of zeros from which a bitmask is worth its bytes (it breaks even at 1/16 in fp16)
 
 
@@ -191,7 +192,8 @@ def _leaving(base: type) -> Callable[..., ModelOutput]:
         """
         given = dict(zip(names, args)) | kwargs
         asked = {k: v for k, v in given.items() if k in INPUTS and v is not None}
-        more = any(isinstance(v, Tensor) or v for k, v in given.items() if k not in {*INPUTS, "return_dict"})
+        others = [v for k, v in given.items() if k not in {*INPUTS, "return_dict"}]
+        more = find_cache(others) is not None or any(isinstance(v, Tensor) or v for v in others)
         exits = getattr(self, "exits", None)
         if exits is None or exits.threshold is None or more or self.training:
             return base.forward(self, *args, **kwargs)

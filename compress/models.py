@@ -1,25 +1,26 @@
 """The only model input and output: load, save, exact reload, bytes."""
 
 import copy
-import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
+from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from compress import hub, layers, modeling, offload, walk
 from compress.card import write_card
-from compress.suggest import absent
-from transmeter.util import writing
+from transmeter.util import checkpoint, writing
 from transmeter.util.arguments import path, shown
-from transmeter.util.pretrained import why_not_loaded
+from transmeter.util.checkpoint import TOKENIZERS, bytes_of, hash_of  # noqa: F401, what is read is said there once
 
 AUTO_CLASSES = (
     "AutoModelForCausalLM",
@@ -28,7 +29,6 @@ AUTO_CLASSES = (
     "AutoModelForQuestionAnswering",
     "AutoModelForMaskedLM",
 )
-TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
 NO_TOKENIZER = "put the files that the model was trained with beside it"
 # what a model is for, by the end of its class's name; a classifier of one class gives "values"
 HEADS = {
@@ -47,35 +47,161 @@ def load(
     *,
     stream: bool = False,
     scratch: Path | None = None,
+    quantized: bool = False,
 ) -> tuple[nn.Module, PreTrainedTokenizerBase]:
-    """A model in `dtype` on `device`, ready for inference, and its tokenizer, from a folder or a hub name.
+    """A model that is ready for inference, and its tokenizer. No code of a folder is run.
 
-    device: of torch, or "auto" to spread the blocks over all GPUs and the memory (accelerate); stream: leave the
-    blocks in their files and put what is changed into the folder `scratch` (compress.offload). No code of a folder is
-    run, also not for what `save` wrote. The type that the weights are stored in stays in `config.dtype`. Raises
-    ValueError for an architecture without one of the `HEADS`, a device that is not here, a tokenizer that is missing,
-    slow or larger than the model's vocabulary, and for weights that are NaN or infinite.
+    Parameters
+    ----------
+    source
+        A folder or a hub name.
+    device
+        Of torch, or "auto" to spread the blocks over all GPUs and the memory (accelerate).
+    dtype
+        That the model computes in. The type that its weights are stored in is `config.dtype` of the result.
+    stream
+        Leave the blocks in their files (compress.offload).
+    scratch
+        Folder for what a model that streams puts in the place of weights; None: the system's for temporary files.
+    quantized
+        Whether a model that another tool has quantized will do, which can be run, but not be changed.
+
+    Returns
+    -------
+    tuple
+        The model, with what compression.json says in the attribute `compression`, and the tokenizer.
+
+    Raises
+    ------
+    ValueError
+        Weights are missing, have no place, are NaN or infinite (transmeter.util.checkpoint); the architecture has none
+        of the `HEADS`; the device is not here; the tokenizer is missing, slow or larger than the model's vocabulary.
+
+    Warns
+    -----
+    UserWarning
+        An earlier version wrote the folder so that transformers alone generates wrong text.
     """
     path("source", source)
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"dtype is {shown(dtype)}: give a type of torch, such as torch.float32")
     check_device(device)
-    config = config_of(source)
-    cls = _class_of(source, config)
-    try:
-        stored = getattr(torch, str(config.get("dtype", config.get("torch_dtype", "float32"))).split(".")[-1])
-        if stream:
-            model = offload.load(cls, source, dtype, device, scratch)
+    found = _open(source, quantized)
+    with _naming(source), quiet_loading():
+        if found.quantizer:
+            model = _whole(found, dtype, device)
         else:
-            model = cls.from_pretrained(source, dtype=dtype, device_map=device if device != "cpu" else None)
-        tokenizer = _tokenizer(source, model)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{source} cannot be loaded: {why_not_loaded(error, cls, source)}") from None
-    adopt(model, tokenizer, str(source))
-    if not stream:  # what streams is read into memory of torch's own
-        _align(model)
-    model.config.dtype = stored
+            built = offload.build(found.cls, found.config)
+            keys = checkpoint.match(source, built, found.tensors)
+            if stream:
+                model = offload.load(built, keys, found.tensors, dtype, device, scratch)
+                if model.can_generate() and (found.folder / "generation_config.json").exists():
+                    model.generation_config = GenerationConfig.from_pretrained(found.folder)
+            else:
+                model = _whole(found, dtype, device)
+            _warn_of_untied(source, model, keys)
+        tokenizer = _tokenizer(found.folder, model)
+    if not found.quantizer:
+        adopt(model, tokenizer, str(source))
+        if not stream:  # what streams is read into memory of torch's own
+            _align(model)
+    model.config.dtype, model.config.name_or_path = found.config.dtype, found.name
+    if (found.folder / "compression.json").is_file():
+        model.compression = checkpoint.read_json(source, found.folder, "compression.json")
+    _warn_of_old_code(found)
     return model, tokenizer
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A model folder that was looked at: `config.dtype` is the type that its weights are stored in; quantizer: the
+    method by which another tool has quantized it."""
+
+    name: str
+    folder: Path
+    cls: type[PreTrainedModel]
+    config: PretrainedConfig
+    tensors: dict[str, checkpoint.Stored]
+    quantizer: str | None
+
+
+def _open(source: str | Path, quantized: bool = False) -> _Source:
+    """The folder of a model, its class, its config and what its files hold. Raises ValueError as `load`."""
+    folder, written, tensors = checkpoint.check(source, quantized=quantized)
+    cls = _class_of(source, written)
+    known = cls.config_class.model_type
+    if written.get("model_type", known) != known:
+        kind = f"model_type '{written['model_type']}' does not belong to {cls.__name__} ('{known}')"
+        raise ValueError(f"{source}: {kind}: give the config that belongs to the weights")
+    with _naming(source), quiet_loading():
+        config = cls.config_class.from_dict({k: v for k, v in written.items() if k not in ("dtype", "torch_dtype")})
+    config.name_or_path = str(source)
+    config.dtype = getattr(torch, checkpoint.stored_type(source, tensors))
+    asked = config._attn_implementation
+    if asked not in (None, "eager", "sdpa"):
+        warnings.warn(f"{source}: attn_implementation '{asked}' of config.json is not used: sdpa is", stacklevel=1)
+        config._attn_implementation = None
+    return _Source(str(source), folder, cls, config, tensors, checkpoint.quantizer_of(folder, written))
+
+
+def _whole(found: _Source, dtype: torch.dtype, device: str) -> nn.Module:
+    """The model in memory, as transformers loads it. Raises ValueError where that leaves a weight at random."""
+    model, info = found.cls.from_pretrained(
+        found.folder,
+        config=found.config,
+        dtype=dtype,
+        device_map=device if device != "cpu" else None,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    unexpected = set(info["unexpected_keys"]) if found.quantizer else set()  # else `checkpoint.match` has told of them
+    mismatched = {name for name, *_ in info["mismatched_keys"]}
+    checkpoint.refuse_incomplete(found.name, model, set(info["missing_keys"]) | mismatched, unexpected)
+    return model
+
+
+def _warn_of_old_code(found: _Source) -> None:
+    """Warn of a folder whose own code, which transformers alone runs, forgets the cache where attention was removed."""
+    changed = getattr(found.config, "compressed", {})
+    kinds = {kind for kind, _ in changed.get("layers", {}).values()}
+    if "format" not in changed and "NoAttention" in kinds and task_of(found.folder) == "text":
+        rewrite = f"python -c \"import compress; compress.save(*compress.load('{found.name}'), 'NEW')\""
+        what = "an earlier version: with transformers alone it generates wrong text from a cache"
+        text = f"{found.name} was written by {what}; rewrite it: {rewrite}"
+        warnings.warn(text, stacklevel=1)  # of one place, so that it is told once
+
+
+def _warn_of_untied(source: str | Path, model: nn.Module, keys: Mapping[str, str]) -> None:
+    """Warn of weights that the config ties, but that differ in the files, so that transformers keeps both."""
+    for name, other in model.get_expanded_tied_weights_keys(all_submodels=True).items():
+        if name in keys and other in keys and model.get_parameter(name) is not model.get_parameter(other):
+            text = f"{source}: config.json ties {name} to {other}, but they differ in the files: both are kept"
+            warnings.warn(text, stacklevel=1)  # of one place, so that it is told once
+
+
+@contextmanager
+def _naming(source: str | Path) -> Iterator[None]:
+    """Whatever a foreign folder makes transformers raise becomes one line that names the folder."""
+    try:
+        yield
+    except Exception as error:  # of any kind: what a broken config leads to is not known beforehand
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if isinstance(error, ValueError) and reason.startswith(str(source)):
+            raise
+        if not isinstance(error, OSError | ValueError):
+            reason = f"{type(error).__name__} {reason}: compare its config.json with the original's"
+        raise ValueError(f"{source} cannot be loaded: {reason}") from error
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """While the context is open transformers logs errors alone: what matters of its report is said by `load`."""
+    before = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.utils.logging.set_verbosity(before)
 
 
 def adopt(model: nn.Module, tokenizer: PreTrainedTokenizerBase, name: str = "the model") -> nn.Module:
@@ -99,24 +225,53 @@ def check_pair(model: object, tokenizer: object) -> None:
         raise ValueError(f"the tokenizer is a {type(tokenizer).__name__}: {wanted}")
 
 
-def skeleton(source: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
-    """The model with its weights on the meta device, which costs nothing, and its tokenizer. Raises ValueError."""
-    config = config_of(source)
-    cls = _class_of(source, config)
-    try:
-        model = offload.skeleton(cls, source)
-        tokenizer = _tokenizer(source, model)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+def skeleton(source: str | Path, *, quantized: bool = False) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    """The model with its weights on the meta device, which costs nothing, and its tokenizer.
+
+    quantized: whether a model that another tool has quantized will do; it has the sizes that it had before. Raises
+    ValueError as `load`.
+    """
+    found = _open(source, quantized)
+    with _naming(source), quiet_loading():
+        model = offload.build(found.cls, found.config)
+        if not found.quantizer:
+            checkpoint.match(source, model, found.tensors)
+        offload.flatten(model)
+        tokenizer = _tokenizer(found.folder, model)
     _check(source, model, tokenizer)
     _agree(model, tokenizer)
     return model, tokenizer
 
 
-def _tokenizer(source: str | Path, model: nn.Module) -> PreTrainedTokenizerBase:
-    if Path(source).is_dir() and not any((Path(source) / name).exists() for name in TOKENIZERS):
+def _tokenizer(folder: Path, model: nn.Module) -> PreTrainedTokenizerBase:
+    if not any((folder / name).exists() for name in TOKENIZERS):
         raise FileNotFoundError(f"it has no tokenizer in it: {NO_TOKENIZER}")
-    return AutoTokenizer.from_pretrained(source, config=model.config)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=model.config, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises nothing more precise
+        raise ValueError(f"its tokenizer is broken ({' '.join(str(error).split())[:200]}): {NO_TOKENIZER}") from None
+    if tokenizer.is_fast:  # every call changes them, and they are saved
+        tokenizer.as_loaded = tokenizer.backend_tokenizer.truncation, tokenizer.backend_tokenizer.padding
+    return tokenizer
+
+
+def write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a tokenizer as it was loaded: tokenizer.json would keep the truncation and the padding of the last call."""
+    backend = tokenizer.backend_tokenizer
+    last = backend.truncation, backend.padding
+    _limit(backend, *getattr(tokenizer, "as_loaded", last))
+    tokenizer.save_pretrained(folder)
+    _limit(backend, *last)
+
+
+def _limit(backend: Tokenizer, truncation: Mapping[str, Any] | None, padding: Mapping[str, Any] | None) -> None:
+    """Let a tokenizer of the tokenizers library cut and pad what it reads like this; None: not at all."""
+    backend.no_truncation()
+    if truncation:
+        backend.enable_truncation(**truncation)
+    backend.no_padding()
+    if padding:
+        backend.enable_padding(**padding)
 
 
 def _class_of(source: str | Path, config: Mapping[str, Any]) -> type[PreTrainedModel]:
@@ -181,17 +336,6 @@ def check_device(device: str) -> None:
         raise ValueError(f"device {shown(device)} is not here: give cpu, auto, or cuda on a machine with a GPU")
 
 
-def hash_of(source: str | Path) -> str:
-    """SHA-256 of a folder's config and weights; the name itself for a hub name."""
-    if not Path(source).is_dir():
-        return str(source)
-    found = hashlib.sha256()
-    for file in sorted(f for f in Path(source).iterdir() if f.suffix in (".safetensors", ".bin", ".json")):
-        with file.open("rb") as content:
-            found.update(hashlib.file_digest(content, "sha256").digest())
-    return found.hexdigest()
-
-
 def base_of(source: str | Path, config: Mapping[str, Any]) -> type[PreTrainedModel]:
     """The transformers class of a model, or of which it is the compressed kind. Raises ValueError as `load`."""
     name = (config.get("architectures") or ["(none)"])[0].removeprefix("Compressed")
@@ -206,27 +350,15 @@ def _check_head(source: str | Path, name: str) -> None:
         raise ValueError(f"{source}: architecture '{name}' has no head to compress for: {wanted}")
 
 
-def config_of(source: str | Path) -> dict:
-    """The config of a folder or a hub name. Raises ValueError for what has none."""
-    if Path(source).is_dir():
-        file = Path(source) / "config.json"
-        if not file.exists():
-            raise ValueError(f"{source} is not a model folder: it has no config.json")
-        try:
-            config = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{file} cannot be read: {error}") from None
-        if not isinstance(config, dict):
-            raise ValueError(f"{file} is not a model's config: it holds no JSON object")
-        return config
-    try:
-        return PretrainedConfig.get_config_dict(str(source))[0]  # as it is written: what `save` made asks for code
-    except (OSError, ValueError):
-        guess = absent(Path(source)).partition("does not exist")[2]
-        message = (
-            f"{source} is neither a model folder nor a hub name that can be reached from here{guess}: give a folder"
-        )
-        raise ValueError(message) from None
+def quantizer_of(source: str | Path) -> str | None:
+    """The method by which another tool has quantized a model; None where none has. Raises ValueError as `load`."""
+    folder = checkpoint.folder_of(source)
+    return checkpoint.quantizer_of(folder, checkpoint.read_config(source, folder))
+
+
+def config_of(source: str | Path) -> dict[str, Any]:
+    """The config of a folder or a hub name, as it is written. Raises ValueError for what has none."""
+    return checkpoint.read_config(source, checkpoint.folder_of(source))
 
 
 @torch.no_grad()
@@ -259,14 +391,12 @@ def save(
     card = getattr(model, "compression", {}) if card is None else card
     dtype = stored_type(model)
     stored = copy.deepcopy(model)
-    _cast(stored, dtype)
-    changed = modeling.changes(stored)
-    _cast(stored, torch.float32)
-    reference = _probe(stored)
+    round_weights(stored, torch.float32)
+    changed, reference = modeling.changes(stored), _probe(stored)
     _cast(stored, dtype)
     with writing.new_folder(out) as partial:
         _write(stored, changed, partial)
-        tokenizer.save_pretrained(partial)
+        write_tokenizer(tokenizer, partial)
         for file in (layers.__file__, modeling.__file__) if changed else ():
             shutil.copy(file, partial)
         streams = offload.store_of(stored) is not None
@@ -278,6 +408,15 @@ def save(
     if push_to_hub:
         hub.push(out, push_to_hub)
     return out
+
+
+def round_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Give the weights of `model`, in place, the values that are stored of them; it computes in `dtype` from now on."""
+    _cast(model, stored_type(model))
+    _cast(model, dtype)
+    for module in model.modules():
+        if isinstance(module, layers.PackedLinear | layers.PackedEmbedding):
+            module.forget()
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> None:
@@ -305,8 +444,9 @@ def _write(stored: nn.Module, changed: Mapping[str, dict], folder: Path) -> None
 def _mark(model: nn.Module, changed: Mapping[str, dict]) -> None:
     """Make `model` of the compressed class, with its changes in the config, in place."""
     base: Any = modeling.base_class(model)
+    noted = {"format": modeling.FORMAT, **changed}
     model.__class__ = modeling.compressed_model(base)
-    model.config = modeling.compressed_config(base.config_class)(**model.config.to_dict() | {"compressed": changed})
+    model.config = modeling.compressed_config(base.config_class)(**model.config.to_dict() | {"compressed": noted})
     model.config.auto_map = {"AutoConfig": f"modeling.{type(model.config).__name__}"}
     model.config.auto_map |= {a: f"modeling.{type(model).__name__}" for a in _auto_classes(base)}
     modeling.tie(model)
@@ -360,10 +500,3 @@ def stored_bytes(model: nn.Module) -> int:
         if isinstance(module, nn.Linear) and modeling.is_sparse(module):
             total += module.weight.numel() // 8 - each * int((module.weight == 0).sum())
     return total
-
-
-def bytes_of(folder: str | Path) -> int | None:
-    """Bytes of the weight files in a model folder; None for a hub name."""
-    if not Path(folder).is_dir():
-        return None
-    return sum(f.stat().st_size for f in Path(folder).rglob("*") if f.suffix in (".safetensors", ".bin"))

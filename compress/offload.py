@@ -23,19 +23,17 @@ from pathlib import Path
 
 import accelerate
 import torch
-from huggingface_hub import snapshot_download
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import GenerationConfig
+from transformers import PretrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from compress import layers, modeling
 from compress.structure import blocks_path
 from transmeter.util import writing
-
-FLOATS = ("F64", "F32", "F16", "BF16")
+from transmeter.util.checkpoint import FLOATS, Stored
 
 
 class _Scratch:
@@ -156,20 +154,20 @@ def refuse(model: nn.Module, why: str) -> None:
         raise ValueError(f"{why}, which a model that streams from files does not allow: give more memory")
 
 
-def skeleton(cls: type, source: str | Path) -> nn.Module:
-    """The model of a folder or a hub name with its parameters on the meta device; buffers are real.
+def build(cls: type, config: PretrainedConfig) -> nn.Module:
+    """The model that a config asks for, as its class builds it, parameters on the meta device; buffers are real.
 
     cls: its transformers class. Takes next to no time and memory, and knows every size.
     """
-    return _build(cls, source)[0]
-
-
-def _build(cls: type, source: str | Path) -> tuple[nn.Module, dict[str, str]]:
-    """The skeleton, and the form that weights have in the files where that is not plain, by name."""
-    config = cls.config_class.from_pretrained(source)
     with accelerate.init_empty_weights(include_buffers=False):
         model = cls(config)
     model.tie_weights()
+    return model
+
+
+def flatten(model: nn.Module) -> dict[str, str]:
+    """Make the layers of what `build` gives linear, in place; returns the form that weights have in the files where
+    that is not plain, by name."""
     forms = {f"{p}.weight": "transposed" for p, m in model.named_modules() if isinstance(m, Conv1D)}
     modeling.linearise(model)
     for path, module in list(model.named_modules()):
@@ -179,25 +177,26 @@ def _build(cls: type, source: str | Path) -> tuple[nn.Module, dict[str, str]]:
             model.set_submodule(path, linear)
         for name, parameter in module._parameters.items():
             module._parameters[name] = _on_meta(parameter)
-    return model.eval(), forms
+    model.eval()
+    return forms
 
 
 def load(
-    cls: type,
-    source: str | Path,
+    model: nn.Module,
+    keys: Mapping[str, str],
+    tensors: Mapping[str, Stored],
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
     scratch: Path | None = None,
 ) -> nn.Module:
-    """The model of a folder or a hub name, whose blocks stay in its safetensors files.
+    """`model`, as `build` gives it, with its weights; the blocks stay in their safetensors files.
 
-    cls: its transformers class; scratch: folder for what is put in the place of weights, as large as the blocks in
-    `dtype`; None: the system's for temporary files. Raises ValueError for files that do not hold every weight under
-    its name and in its size.
+    keys: the names of its weights in the files; tensors: what the files hold; scratch: folder for what is put in the
+    place of weights, as large as the blocks in `dtype`; None: the system's for temporary files. Raises ValueError for
+    weights that the files hold in a form that is not read a block at a time.
     """
-    folder = Path(source) if Path(source).is_dir() else Path(snapshot_download(str(source)))
-    model, forms = _build(cls, folder)
-    places = _places(model, folder, forms)
+    forms = flatten(model)
+    places = _places(model, keys, tensors, forms)
     path = blocks_path(model)
     store = Store({n: p for n, p in places.items() if n.startswith(f"{path}.")}, [dtype], torch.device("cpu"), scratch)
     for name in places.keys() - store.places.keys():
@@ -212,33 +211,23 @@ def load(
         block.__class__ = _run_anew(type(block))
     lost = [n for n, p in model.named_parameters() if p.is_meta and n not in store.places]
     if lost:
-        raise ValueError(f"no safetensors file of it holds '{lost[0]}' under that name, so that it cannot be streamed")
-    if model.can_generate() and (folder / "generation_config.json").exists():
-        model.generation_config = GenerationConfig.from_pretrained(folder)
+        raise ValueError(f"'{lost[0]}' is stored in a form that cannot be streamed: give more memory")
     return move(model, device)
 
 
-def _places(model: nn.Module, folder: Path, forms: Mapping[str, str]) -> dict[str, _Place]:
-    """Where the weights of `model` are in the files of `folder`, those that are there."""
-    kept = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            for key in file.keys():
-                part = file.get_slice(key)
-                kept[key] = (str(path), tuple(part.get_shape()), part.get_dtype())
+def _places(
+    model: nn.Module, keys: Mapping[str, str], tensors: Mapping[str, Stored], forms: Mapping[str, str]
+) -> dict[str, _Place]:
+    """Where the weights of a flat `model` are in the files, those that are there."""
     found = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
+    for name, _ in model.named_parameters(remove_duplicate=False):
         form = forms.get(name, "plain")
-        asked = name.removesuffix("weight") + "packed.values" if form == "bitmask" else name
-        key = asked if asked in kept else asked.removeprefix(model.base_model_prefix + ".")
-        if key not in kept:
-            continue
-        file, shape, dtype = kept[key]
-        wanted = tuple(parameter.shape)
-        if dtype not in FLOATS or form != "bitmask" and shape != (wanted[::-1] if form == "transposed" else wanted):
-            message = f"{key} is {shape} of {dtype} in its file, where the model has {wanted} of {', '.join(FLOATS)}"
-            raise ValueError(f"{message}: such a model cannot be streamed")
-        found[name] = _Place(file, key.removesuffix("packed.values") + "weight" if form == "bitmask" else key, form)
+        key = keys.get(name.removesuffix("weight") + "packed.values" if form == "bitmask" else name)
+        if key is not None:
+            file, kind = str(tensors[key].file), tensors[key].dtype
+            if kind not in FLOATS:
+                raise ValueError(f"'{key}' is packed ({kind}), and such a model cannot be streamed: give more memory")
+            found[name] = _Place(file, key.removesuffix("packed.values") + "weight" if form == "bitmask" else key, form)
     return found
 
 

@@ -4,6 +4,7 @@ Methods never loop over a model by themselves: `run` starts at any block and sto
 of hidden states (one (batch, tokens, width) a batch) replaces a cache of every layer's inputs.
 """
 
+import inspect
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +15,7 @@ import torch
 from rich import progress
 from rich.console import Console
 from torch import Tensor, nn
+from transformers import DynamicCache
 from transformers.utils import ModelOutput
 
 from compress import modeling
@@ -75,6 +77,13 @@ def outputs(output: ModelOutput, batch: Batch) -> Tensor:
         spans = torch.stack([output.start_logits, output.end_logits], 1)
         return spans.masked_fill(batch["attention_mask"][:, None] == 0, torch.finfo(spans.dtype).min / 2)
     return output.logits if output.logits.dim() == 3 else output.logits[:, None]
+
+
+def empty_cache(model: nn.Module) -> dict[str, DynamicCache]:
+    """A cache that `model` fills, as the argument that its forward takes it by; transformers renamed that in 5.24."""
+    taken = inspect.signature(modeling.base_class(model).forward).parameters
+    name = "cache" if "cache" in taken else "past_key_values"
+    return {name: DynamicCache(config=model.config)}
 
 
 def row_weights(logits: Tensor, batch: Batch) -> Tensor:

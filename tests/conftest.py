@@ -96,38 +96,21 @@ def calibration(tokenizer, texts):
     return batches(tokenizer, cut(tokenizer, texts, 900, 48, seed=0), size=8)
 
 
-# a process that knows nothing of this project; a line in: folder, class, file with inputs, file for the logits
-REREADER = """
-import json, sys
-import torch, transformers
-from safetensors.torch import load_file, save_file
-transformers.logging.set_verbosity_error()
-for line in sys.stdin:
-    folder, name, given, out = json.loads(line)
-    model = getattr(transformers, name).from_pretrained(folder, dtype=torch.float32, trust_remote_code=True).eval()
-    for parameter in model.parameters():  # off the mapped file, whose odd addresses change the last bit of sums
-        parameter.data = parameter.data.clone()
-    with torch.no_grad():
-        save_file({"logits": model(**load_file(given)).logits.contiguous()}, out)
-    print("done", flush=True)
-"""
-
-
 @pytest.fixture(scope="session")
 def reread(tmp_path_factory):
-    """Logits of a model folder, as another process with transformers alone computes them."""
+    """What another process, with transformers alone, makes of a model folder: `reread` of rereader.py."""
     work = tmp_path_factory.mktemp("reread")
-    command = [sys.executable, "-P", "-c", f"import torch; torch.set_num_threads(1){REREADER}"]
+    command = [sys.executable, "-P", ROOT / "tests/rereader.py"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=work)
 
-    def logits(folder, name, batch):
+    def ask(folder, name, batch):
         save_file({k: v.contiguous() for k, v in batch.items()}, work / "in")
         process.stdin.write(json.dumps([str(folder), name, str(work / "in"), str(work / "out")]) + "\n")
         process.stdin.flush()
         assert process.stdout.readline() == "done\n"
-        return load_file(work / "out")["logits"]
+        return load_file(work / "out")
 
-    yield logits
+    yield ask
     process.stdin.close()
     process.wait()
 

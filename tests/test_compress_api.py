@@ -1,5 +1,7 @@
 """`compress.compress` from Python: the model that the command line would write, and what is refused."""
 
+import copy
+
 import pandas as pd
 import pytest
 import torch
@@ -42,6 +44,26 @@ def test_texts_in_a_list_are_those_of_a_file(encoder, tokenizer, texts, tmp_path
         for given in (texts[:40], str(tmp_path / "t.parquet"))
     )
     assert same(by_list, by_file)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(
+    "method, options",
+    [("kprune", {"ratio": 0.4}), ("svd", {"ratio": 0.5}), ("kmeans", {"bits": 5}), ("smoothquant", {})],
+)
+def test_it_gives_what_the_saved_file_gives(method, options, dtype, decoder, folder, tmp_path):
+    model, tokenizer = copy.deepcopy(decoder)
+    model.config.dtype = dtype
+    compress.save(model, tokenizer, tmp_path / "given")
+    found = compress.compress(tmp_path / "given", method, options=options, calibration=["Two or three texts."] * 40)
+    compress.save(found, tokenizer, tmp_path / "m")
+    again = compress.load(tmp_path / "m")[0]
+    ids = torch.arange(40).view(2, 20)
+    with torch.no_grad():
+        one, two = (m(input_ids=ids).logits for m in (found, again))
+    assert torch.equal(one, two) and one.dtype == torch.float32 and again.config.dtype == dtype
+    if method in ("kprune", "svd"):
+        assert same(found, again)
 
 
 @pytest.mark.parametrize(

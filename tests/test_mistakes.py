@@ -53,7 +53,7 @@ MISTAKES = {
     ),
     "files of two models": (
         ("evaluate", "two_models", "--data", MATH),
-        "weights do not have the shapes of its config.json",
+        "down_proj.weight' is (192, 512), its config asks for (192, 256)",
     ),
     "missing file": (("rank", "mine.cvs", "other.csv"), "mine.cvs does not exist, did you mean 'mine.csv'?"),
     "missing source": (("rank", "mine.csv", "othr.csv"), "othr.csv does not exist, did you mean 'other.csv'?"),
@@ -84,7 +84,7 @@ MISTAKES = {
     "its own source": (("transfer", "mine.csv", "mine.csv", "--out", "m"), "mine.csv is the target's own file: give"),
     "no encoder": (
         ("transfer", "notes.csv", "other.csv", "--encoder", "full", "--out", "m"),
-        "encoder full is not a model folder: it has no config.json",
+        "full is not a model folder: it has no config.json",
     ),
     "no network": (
         ("compress", "bert-base-uncased", *COMPRESS[2:], "kprune"),

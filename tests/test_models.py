@@ -2,16 +2,23 @@
 
 import copy
 import json
+import shlex
+import shutil
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import pytest
+import rereader
 import torch
 import transformers
 from safetensors import SafetensorError
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from compress import layers, models, structure
+from compress import export, job, layers, modeling, models, structure
 
 ALONE = """
 import sys, torch, transformers
@@ -157,9 +164,86 @@ def test_models_that_cannot_be_loaded_are_refused(tmp_path, tokenizer):
         models.load("nobody/nothing")
     with pytest.raises(ValueError, match="no config.json"):
         models.load(tmp_path)
+    save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text('{"architectures": ["Mystery"], "model_type": "mystery"}')
     with pytest.raises(ValueError, match="'Mystery' has no head to compress for"):
         models.load(tmp_path)
     (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"], "model_type": "llama"}')
-    with pytest.raises(ValueError, match="cannot be loaded"):
+    with pytest.raises(ValueError, match="lacks 291 of 291 weights that its config asks for"):
         models.load(tmp_path)
+
+
+CUTS = {"direction": "Right", "max_length": 9, "strategy": "LongestFirst", "stride": 0}
+PADS = {
+    "strategy": {"Fixed": 12},
+    "direction": "Left",
+    "pad_to_multiple_of": None,
+    "pad_id": 1,
+    "pad_type_id": 0,
+    "pad_token": "</s>",
+}
+
+
+@pytest.mark.parametrize("before", [(None, None), (CUTS, PADS)])
+def test_a_tokenizer_is_written_as_it_was_read(before, root, texts, tmp_path):
+    """What reads tokenizer.json by the tokenizers library gets every token, unless the given one cut already."""
+    source = shutil.copytree(root / "data/mixlm", tmp_path / "given")
+    raw = json.loads((source / "tokenizer.json").read_text())
+    (source / "tokenizer.json").write_text(json.dumps(raw | dict(zip(("truncation", "padding"), before))))
+    step = job.Step("wanda", {"ratio": 0.5})
+    job.run(
+        str(source), [step, step], str(root / "data/text/math.txt"), tmp_path / "m", tokens=300
+    )  # it reads and cuts
+    model, tokenizer = models.load(source)
+    tokenizer("one text, another one", truncation=True, max_length=5)
+    models.save(model, tokenizer, tmp_path / "again", {})
+    export.export(str(source), "torchao-dynamic", tmp_path / "exported")
+    tokenizer(texts[0])
+    long = " ".join(texts[:9])
+    wanted = Tokenizer.from_file(str(source / "tokenizer.json")).encode(long).ids
+    assert len(wanted) == (12 if before[1] else 9 if before[0] else 1276)
+    for name in ("m", "again", "exported"):
+        file = tmp_path / name / "tokenizer.json"
+        assert Tokenizer.from_file(str(file)).encode(long).ids == wanted
+        written = json.loads(file.read_text())
+        assert (written["truncation"], written["padding"]) == before
+
+
+def written_before(folder):
+    """Make `folder` one of the first format: its code knows the cache by one name, its config has no format."""
+    code, config = (folder / "layers.py").read_text(), json.loads((folder / "config.json").read_text())
+    old = code.replace("find_cache([*args, *kwargs.values()])", 'kwargs.get("past_key_values")')
+    assert old != code and config["compressed"].pop("format") == modeling.FORMAT
+    (folder / "layers.py").write_text(old)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_a_folder_whose_own_code_forgets_the_cache_is_read_rightly_and_says_how_to_rewrite_it(
+    decoder, calibration, reread, tmp_path, monkeypatch
+):
+    model = copy.deepcopy(decoder[0])
+    attention = structure.sublayers(model)[0]
+    structure.remove(model, attention, torch.zeros(attention.units, dtype=torch.bool))
+    models.save(model, decoder[1], tmp_path / "old", {"steps": []})
+    written_before(tmp_path / "old")
+    auto = "AutoModelForCausalLM"
+    alone = reread(tmp_path / "old", auto, calibration[0])
+    assert (alone["cached left"] - alone["alone"]).abs().max() > 0.5  # the fault, and with it other text
+    assert not torch.equal(alone["written cached"], alone["written"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match="was written by an earlier version") as caught:
+        again, _ = models.load("old")
+    assert type(again.model.layers[0].self_attn) is layers.NoAttention  # the module of the package
+    with torch.no_grad():
+        rows = [ids[mask.bool()][:20] for ids, mask in zip(*calibration[0].values())][::3]
+        rereader.check_generation(rereader.generation(again, rows))
+    message = str(caught.list[0].message)
+    assert "\n" not in message and len(caught) == 1
+    command = shlex.split(message.partition("rewrite it: ")[2])
+    subprocess.run([sys.executable, *command[1:]], check=True, capture_output=True, stdin=subprocess.DEVNULL)
+    assert (tmp_path / "NEW/layers.py").read_text() == Path(layers.__file__).read_text()
+    assert json.loads((tmp_path / "NEW/compression.json").read_text()) == {"steps": []}
+    rereader.check_generation(reread(tmp_path / "NEW", auto, calibration[0]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        models.load("NEW")

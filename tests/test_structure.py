@@ -1,12 +1,13 @@
 """Units of every architecture, their costs, selection, removal, and the walk over blocks."""
 
 import pytest
+import rereader
 import torch
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress import modeling, structure, walk
+from compress import layers, modeling, structure, walk
 from compress.budget import flops, select
 
 SMALL = {
@@ -41,14 +42,29 @@ MODELS = {
     ),
     "mistral": (transformers.MistralConfig, transformers.MistralForCausalLM, GROUPED),
 }
+WRITES = SMALL | {"is_decoder": True, "pad_token_id": 0}
+# windows of four tokens, in the second block and in both
+SLIDING = GROUPED | {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+DECODERS = {
+    **{name: MODELS[name] for name in ("llama", "qwen2", "gpt2", "mistral")},
+    "bert": (transformers.BertConfig, transformers.BertLMHeadModel, WRITES),
+    "roberta": (transformers.RobertaConfig, transformers.RobertaForCausalLM, WRITES),
+    "electra": (transformers.ElectraConfig, transformers.ElectraForCausalLM, WRITES),
+    "qwen2 with windows": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM, SLIDING),
+    "mistral with windows": (
+        transformers.MistralConfig,
+        transformers.MistralForCausalLM,
+        GROUPED | {"sliding_window": 4},
+    ),
+}
 IDS = torch.arange(2 * 9).view(2, 9) + 3
 BATCH = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS)}
 every_model = pytest.mark.parametrize("name", MODELS)
 
 
-def build(name):
+def build(name, kinds=MODELS):
     """A random model, biases not zero."""
-    config, cls, settings = MODELS[name]
+    config, cls, settings = kinds[name]
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = cls(config(**settings)).eval()
@@ -104,6 +120,71 @@ def test_removing_every_unit_leaves_residual_and_bias(name):
         structure.remove(cut, sub, torch.zeros(sub.units, dtype=torch.bool))
     torch.testing.assert_close(logits(cut), logits(model), rtol=1e-4, atol=1e-5)
     assert flops(cut, 9) == 0 and structure.sublayers(cut) == []
+
+
+def without_attention(model, blocks):
+    """`model`, the attention of these blocks removed entirely."""
+    for sub in structure.sublayers(model):
+        if sub.kind == "attention" and sub.block in blocks:
+            structure.remove(model, sub, torch.zeros(sub.units, dtype=torch.bool))
+    return model
+
+
+def rows():
+    """Three rows of tokens, of other lengths."""
+    return list(torch.randint(3, 50, (34,), generator=torch.Generator().manual_seed(0)).split([14, 9, 11]))
+
+
+@pytest.mark.parametrize("blocks", [(0,), (1,), (0, 1)])
+@pytest.mark.parametrize("name", DECODERS)
+@torch.no_grad()
+def test_a_cache_counts_its_tokens_where_attention_was_removed(name, blocks):
+    model = without_attention(build(name, DECODERS), blocks)
+    found = rereader.generation(model, rows())
+    # padding between a text and what follows takes places of a window, in transformers itself
+    rereader.check_generation(found, ("left",) if "windows" in name else ("left", "right"))
+    cache = transformers.DynamicCache(config=model.config)
+    rereader.last_cached(model, rows(), "left", cache)
+    assert [cache.get_seq_length(layer) for layer in range(2)] == [14, 14]
+    beams = {"max_new_tokens": 6, "num_beams": 2, "do_sample": False, "pad_token_id": 0}  # which reorder the cache
+    cached, anew = (model.generate(rows()[0][None], use_cache=way, **beams) for way in (True, False))
+    assert torch.equal(cached, anew)
+
+
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("blocks", [(0,), (0, 1)])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen2 with windows"])
+@torch.no_grad()
+def test_a_static_cache_counts_them_too(name, blocks, early):
+    model = without_attention(build(name, DECODERS), blocks)
+    cache = transformers.StaticCache(config=model.config, max_cache_len=20)
+    if early:  # as an export does it, every layer of the sizes that the config says
+        heads = getattr(model.config, "num_key_value_heads", model.config.num_attention_heads)
+        cache.early_initialization(3, heads, structure.head_width(model), torch.float32, torch.device("cpu"))
+    found = rereader.last_cached(model, rows(), "left", cache)
+    torch.testing.assert_close(found, rereader.last_alone(model, rows()), rtol=1e-4, atol=1e-5)
+    assert int(cache.get_seq_length(0)) == int(cache.get_seq_length(1)) == 14
+
+
+@pytest.mark.parametrize("name", [n for n in MODELS if "bert" in n or n == "electra"])
+@pytest.mark.parametrize("blocks", [(0,), (0, 1)])
+@torch.no_grad()
+def test_padding_does_not_matter_where_attention_was_removed(name, blocks):
+    model = without_attention(build(name), blocks)
+    ids, mask, _ = rereader.padded(rows(), "right")
+    alone = torch.cat([model(input_ids=row[None]).logits for row in rows()])
+    torch.testing.assert_close(model(input_ids=ids, attention_mask=mask).logits, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["past_key_values", "cache", "another"])
+def test_a_cache_is_found_under_any_name(name):
+    cache, nothing = transformers.DynamicCache(), layers.NoAttention(4, False, 0)
+    given = {name: cache, "attention_mask": None, "use_cache": True, "position_embeddings": (torch.ones(2), {})}
+    nothing(torch.ones(2, 5, 4), **given)
+    nothing(torch.ones(2, 1, 4), cache)  # by its place
+    both = transformers.EncoderDecoderCache(cache, transformers.DynamicCache())
+    nothing(torch.ones(2, 1, 4), **{name: both})
+    assert cache.get_seq_length() == 7 and both.cross_attention_cache.get_seq_length() == 0
 
 
 @every_model

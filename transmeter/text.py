@@ -16,8 +16,7 @@ from safetensors.numpy import load_file, save_file
 from transmeter.data import Table, numeric_columns
 from transmeter.tfidf import Tfidf
 from transmeter.training import track
-from transmeter.util import writing
-from transmeter.util.pretrained import why_not_loaded
+from transmeter.util import checkpoint, writing
 
 if TYPE_CHECKING:  # half of all that is imported, and only encoders need it
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -107,29 +106,24 @@ def embed(texts: Sequence[str], encoder: str | Path, cache: Path | None = None) 
 
 
 def check_encoder(encoder: str | Path) -> None:
-    """Raises ValueError for what is neither a folder of a transformers model nor a hub name within reach."""
-    if Path(encoder).is_dir():
-        if not (Path(encoder) / "config.json").exists():
-            raise ValueError(f"encoder {encoder} is not a model folder: it has no config.json")
-        return
-    from transformers import AutoConfig
-
-    try:
-        AutoConfig.from_pretrained(str(encoder), trust_remote_code=False)
-    except (OSError, ValueError):
-        message = f"encoder {encoder} is neither a model folder nor a hub name that can be reached from here"
-        raise ValueError(f"{message}: give a local folder") from None
+    """Raises ValueError for what is no complete folder of a transformers model and no hub name within reach."""
+    checkpoint.check(encoder)
 
 
 @lru_cache(maxsize=1)  # one model serves all tables of a run
 def _load(encoder: str | Path) -> "tuple[PreTrainedTokenizerBase, PreTrainedModel]":
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+    folder, _, tensors = checkpoint.check(encoder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(encoder, trust_remote_code=False)
-        model = AutoModel.from_pretrained(encoder, dtype=torch.float32, trust_remote_code=False).eval()
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        reason = why_not_loaded(error, AutoModel, encoder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        with torch.device("meta"):
+            model = AutoModel.from_config(config, trust_remote_code=False)
+        checkpoint.match(encoder, model, tensors, unused=("pooler.",))  # the states are pooled here
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        model = AutoModel.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).eval()
+    except Exception as error:  # of any kind: what a broken folder leads to is not known beforehand
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"encoder {encoder} cannot be loaded ({reason}): give the folder of another") from None
     return tokenizer, model
 
@@ -160,7 +154,5 @@ def _key(texts: Sequence[str], folder: Path) -> str:
     digest = hashlib.sha256(f"{TOKENS}\x00".encode())
     for text in texts:
         digest.update(text.encode("utf-8", "surrogatepass") + b"\x00")
-    for file in sorted(f for f in folder.iterdir() if f.suffix in (".json", ".txt", ".model", ".safetensors", ".bin")):
-        with open(file, "rb") as content:
-            digest.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
+    digest.update(checkpoint.hash_of(folder).encode())
     return digest.hexdigest()[:32]
