@@ -15,6 +15,7 @@ from compress.card import GIVEN
 from compress.methods import check
 from compress.structure import context
 from compress.texts import MAX_LENGTH, Text, batches, cut
+from transmeter.util.arguments import seed_number, shown, whole_number
 
 
 def compress(
@@ -45,18 +46,22 @@ def compress(
     `transmeter methods`); calibration: texts (pairs of texts), or what --calibration takes (a file, a folder of
     `transmeter calibrate`, "self"), of which `tokens` tokens are drawn; None for methods that look at none; device:
     where a folder or hub name is loaded to.
-    Raises ValueError for what is unknown, out of range or not to be read, RuntimeError where the request is missed.
+    Raises ValueError for what is unknown, of another type, out of range or not to be read, RuntimeError where the
+    request is missed.
     """
+    tokens, batch_size = whole_number("tokens", tokens, 1), whole_number("batch_size", batch_size, 1)
+    seed = seed_number("seed", seed)
     limits = {"ratio": ratio, "parameters": parameters, "bytes": bytes, "latency": latency, "multiple": multiple}
-    step = job.Step(method, {k: v for k, v in limits.items() if v is not None} | dict(options or {}))
-    check(method, step.options, job.SHARED)
+    asked = check(method, {k: v for k, v in limits.items() if v is not None}, job.SHARED)
+    step = job.Step(method, asked | check(method, options, job.SHARED))
+    _check_calibration(calibration)
     job.check_steps([step], calibration is not None)
     if isinstance(calibration, str | Path):
         draw.parse(str(calibration))
     if isinstance(model, str | Path):
         net, tokenizer = models.load(model, device)
     else:
-        net, tokenizer = copy.deepcopy(model)
+        net, tokenizer = copy.deepcopy(_checked_pair(model))
         net = models.adopt(net, tokenizer)
     job.check_fit([step], net, tokenizer)
     if isinstance(calibration, str | Path):
@@ -80,6 +85,27 @@ def compress(
         "versions": hub.versions(),
     }
     return found
+
+
+def _checked_pair(model: object) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    """`model`. Raises ValueError for what is no (model, tokenizer) of transformers."""
+    if not isinstance(model, tuple | list) or len(model) != 2:
+        raise ValueError(f"model is {shown(model)}: give a folder, a hub name, or (model, tokenizer) of transformers")
+    models.check_pair(*model)
+    return model[0], model[1]
+
+
+def _check_calibration(calibration: object) -> None:
+    """Raise ValueError for what is no text, path or list of texts and pairs."""
+    if calibration is None or isinstance(calibration, str | Path):
+        return
+    wanted = "give a path, or a list of texts and pairs of texts"
+    if not isinstance(calibration, Sequence):
+        raise ValueError(f"calibration is a {type(calibration).__name__}: {wanted}")
+    for place, text in enumerate(calibration, 1):
+        pair = isinstance(text, tuple | list) and len(text) == 2 and all(isinstance(part, str) for part in text)
+        if not (isinstance(text, str) or pair):
+            raise ValueError(f"calibration holds {shown(text)} as text {place}: {wanted}")
 
 
 def _both(earlier: dict[str, Any] | None, now: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -40,9 +40,16 @@ def read_examples(path: str | Path, task: str = "classes") -> tuple[list, list]:
 
 def _classes(path: Path, frame: pd.DataFrame) -> tuple[list[Text], list[str]]:
     texts = table_texts(path, frame[[c for c in ("text", "text_pair") if c in frame]])
-    labels = ["" if pd.isna(x) else str(x).strip().removesuffix(".0") for x in frame["label"]]
+    labels = [_label(path, row, x) for row, x in enumerate(frame["label"], 1)]
     kept = [i for i, (text, label) in enumerate(zip(texts, labels)) if text and label]
     return [texts[i] for i in kept], [labels[i] for i in kept]
+
+
+def _label(path: Path, row: int, value: object) -> str:
+    """A label as it is written, "" where there is none."""
+    if isinstance(value, list | dict | np.ndarray):
+        raise ValueError(f"{path}, row {row}: label is a list: give one class or number a row")
+    return "" if pd.isna(value) else str(value).strip()
 
 
 def _values(path: Path, frame: pd.DataFrame) -> tuple[list[Text], list[float]]:
@@ -52,7 +59,7 @@ def _values(path: Path, frame: pd.DataFrame) -> tuple[list[Text], list[float]]:
         wrong = labels[int((~np.isfinite(numbers)).argmax())]
         raise ValueError(f"{path}: label '{wrong}' is no number, which the model of one class predicts")
     if len(numbers) and np.ptp(numbers) == 0:
-        raise ValueError(f"{path}: every label is {labels[0]}: a correlation needs different ones")
+        raise ValueError(f"{path}: every label is {numbers[0]:g}: a correlation needs different ones")
     return texts, numbers.tolist()
 
 

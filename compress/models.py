@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 import transformers
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoTokenizer, GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from compress import hub, layers, modeling, offload, walk
 from compress.card import write_card
 from transmeter.util import checkpoint, writing
+from transmeter.util.arguments import path, shown
 from transmeter.util.checkpoint import TOKENIZERS, bytes_of, hash_of  # noqa: F401, what is read is said there once
 
 AUTO_CLASSES = (
@@ -81,6 +81,9 @@ def load(
     UserWarning
         An earlier version wrote the folder so that transformers alone generates wrong text.
     """
+    path("source", source)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"dtype is {shown(dtype)}: give a type of torch, such as torch.float32")
     check_device(device)
     found = _open(source, quantized)
     with _naming(source), quiet_loading():
@@ -220,6 +223,15 @@ def adopt(model: nn.Module, tokenizer: PreTrainedTokenizerBase, name: str = "the
     return model.eval()
 
 
+def check_pair(model: object, tokenizer: object) -> None:
+    """Raise ValueError unless they are a model and a tokenizer of transformers."""
+    if not isinstance(model, PreTrainedModel):
+        raise ValueError(f"the model is a {type(model).__name__}: give a model of transformers, as compress.load does")
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        wanted = "give the model's tokenizer of transformers, as compress.load does"
+        raise ValueError(f"the tokenizer is a {type(tokenizer).__name__}: {wanted}")
+
+
 def skeleton(source: str | Path, *, quantized: bool = False) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     """The model with its weights on the meta device, which costs nothing, and its tokenizer.
 
@@ -325,10 +337,10 @@ def check_device(device: str) -> None:
     """Raise ValueError unless `device` is "auto" or a device of torch that is here."""
     try:
         here = device == "auto" or torch.empty(0, device=device).numel() == 0
-    except (RuntimeError, AssertionError):
+    except (RuntimeError, AssertionError, TypeError):
         here = False
     if not here:
-        raise ValueError(f"device '{device}' is not here: give cpu, auto, or cuda on a machine with a GPU")
+        raise ValueError(f"device {shown(device)} is not here: give cpu, auto, or cuda on a machine with a GPU")
 
 
 def base_of(source: str | Path, config: Mapping[str, Any]) -> type[PreTrainedModel]:
@@ -375,7 +387,12 @@ def save(
     Raises RuntimeError if the reloaded model differs in a single logit, and OSError where it cannot be written (a full
     disk); in both cases nothing is left.
     """
-    out = writing.check_new_folder(out)
+    check_pair(model, tokenizer)
+    out = writing.check_new_folder(path("out", out))
+    if card is not None and not isinstance(card, Mapping):
+        raise ValueError(f"card is {shown(card)}: give a dict of what is to stand in the model card, or leave it out")
+    if push_to_hub is not None and not isinstance(push_to_hub, str):
+        raise ValueError(f"push_to_hub is {shown(push_to_hub)}: give a name, [USER/]REPO")
     if push_to_hub:
         hub.check(push_to_hub)
     card = getattr(model, "compression", {}) if card is None else card

@@ -1,6 +1,8 @@
 """What a model says: classes and values of texts, labels of words, answers to questions, losses of the next token."""
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -122,10 +124,38 @@ def losses(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Text], tokens
 
 
 def class_ids(model: nn.Module, names: Sequence[str]) -> np.ndarray:
-    """Labels, given as class ids or as names of the model's config, as ids. Raises ValueError for an unknown one."""
-    ids = {str(name): int(i) for i, name in model.config.id2label.items()}
-    known = {str(i): i for i in ids.values()} | ids
-    for name in names:
-        if name not in known:
-            raise ValueError(f"label '{name}' is no class of the model: its classes are {', '.join(known)}")
-    return np.array([known[name] for name in names], dtype=int)
+    """Labels as ids of the model's classes, (labels,).
+
+    A label is the name of a class as it stands in the model's config; else a name that is the same number written
+    otherwise (1.0 for 1); else a class id; else true or false of two classes called so, 1 and 0, or LABEL_1 and
+    LABEL_0. Raises ValueError for a label that is none of these.
+    """
+    own = {str(name): int(i) for i, name in model.config.id2label.items()}
+    loose = _spelled_otherwise(own)
+    ids = {str(i): i for i in own.values() if str(i) not in set(map(_plain, own))}
+    found: dict[str, int] = {}
+    for name in dict.fromkeys(names):
+        places = ((own, name), (loose, _plain(name)), (ids, _plain(name)), (_booleans(loose), _plain(name)))
+        known = next((place[key] for place, key in places if key in place), None)
+        if known is None:
+            raise ValueError(f"label '{name}' is no class of the model: its classes are {', '.join({**ids, **own})}")
+        found[name] = known
+    return np.array([found[name] for name in names], dtype=int)
+
+
+def _plain(label: str) -> str:
+    """A label without what is only a way of writing: .0 of a whole number, capitals of true and false."""
+    whole = re.fullmatch(r"(-?\d+)\.0+", label)
+    return whole[1] if whole else label.lower() if label.lower() in ("true", "false") else label
+
+
+def _spelled_otherwise(classes: Mapping[str, int]) -> dict[str, int]:
+    """Classes by plain names, where no two have the same."""
+    counts = Counter(map(_plain, classes))
+    return {_plain(name): i for name, i in classes.items() if counts[_plain(name)] == 1}
+
+
+def _booleans(classes: Mapping[str, int]) -> dict[str, int]:
+    """The two classes that true and false stand for, empty where their names do not say so."""
+    pairs = (("0", "1"), ("LABEL_0", "LABEL_1"))
+    return next(({"false": classes[no], "true": classes[yes]} for no, yes in pairs if classes.keys() == {no, yes}), {})

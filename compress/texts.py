@@ -84,7 +84,7 @@ def _decode(path: Path) -> str:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """The table at `path`, empty cells as empty texts. Raises ValueError for what cannot be read."""
+    """The table at `path`, cells of .csv and .tsv as texts. Raises ValueError for what cannot be read."""
     name = path.name.lower()
     if not path.exists():
         raise ValueError(f"{absent(path)}: give {FORMATS}")
@@ -99,7 +99,7 @@ def read_table(path: Path) -> pd.DataFrame:
             return loaded.to_pandas()
         if name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
             with interruptible():
-                return pd.read_csv(path, sep="\t" if ".tsv" in name else ",", keep_default_na=False)
+                return pd.read_csv(path, sep="\t" if ".tsv" in name else ",", dtype=str, keep_default_na=False)
         if name.endswith(".parquet"):
             return pd.read_parquet(path)
         if name.endswith((".jsonl", ".jsonl.gz")):

@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import contextlib
 import json
 import logging
 import subprocess
@@ -18,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertTokenizer
 
-from compress import models
+from compress import models, training
 from compress.texts import batches, cut, read_texts
 from transmeter.data import load
 
@@ -36,6 +37,11 @@ class Deprecated(logging.Handler):
 
 
 logging.getLogger("transformers").addHandler(Deprecated())
+
+
+def strayed(found, expected):
+    """Mean square of the difference, as a share of what is expected; 2 for outputs that have nothing to do with it."""
+    return float((found - expected).square().mean() / expected.square().mean())
 
 
 @pytest.fixture(scope="session")
@@ -119,6 +125,30 @@ def reread(tmp_path_factory):
     yield ask
     process.stdin.close()
     process.wait()
+
+
+@pytest.fixture
+def dying_at(monkeypatch):
+    """A context in which every training dies at a step; reached: whether one has to come so far."""
+
+    class Killed(Exception):
+        pass
+
+    whole = training.steps
+
+    @contextlib.contextmanager
+    def dying(number, reached=True):
+        def some(*args, **kwargs):
+            for step in whole(*args, **kwargs):
+                if step.number == number:
+                    raise Killed
+                yield step
+
+        with monkeypatch.context() as patch, pytest.raises(Killed) if reached else contextlib.nullcontext():
+            patch.setattr(training, "steps", some)
+            yield
+
+    return dying
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import datasets
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
 import transmeter
 from transmeter import data, ranking
@@ -82,6 +83,87 @@ def test_arrays_match_by_place_and_lists_will_do():
 def test_what_is_no_table_is_refused(given, message, tables):
     with pytest.raises(ValueError, match=message):
         transmeter.rank(given, [tables["hungarian"]])
+
+
+@pytest.fixture
+def arrays():
+    """(X, y) of 60 rows and two classes."""
+    y = np.arange(60) % 2
+    return np.random.default_rng(0).normal(size=(60, 3)) + y[:, None], y
+
+
+def test_a_column_may_have_a_number_for_its_name(arrays):
+    numbered = pd.DataFrame(arrays[0]).assign(label=arrays[1])
+    named = transmeter.rank(numbered, {"s": numbered}, **QUICK).rows[0]
+    numbered = numbered.rename(columns={"label": 3})
+    for label in (3, np.int64(3), "3"):
+        found = transmeter.rank(numbered, {"s": numbered}, label=label, **QUICK).rows[0]
+        assert (found.gain_pp, found.evidence) == (named.gain_pp, named.evidence)
+    keyed = numbered.assign(**{"9": np.arange(60)}).rename(columns={"9": 9})
+    assert as_table(keyed, "t", 3, 9).columns == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("kind", [sparse.csr_matrix, sparse.coo_array])
+def test_a_sparse_matrix_is_made_dense_and_said_to_be(kind, arrays):
+    x, y = arrays
+    with pytest.warns(UserWarning, match="t: the sparse matrix of 60 x 3 cells is made dense"):
+        found = as_table((kind(x), y), "t")
+    pd.testing.assert_frame_equal(found.features, as_table((x, y), "t").features)
+    wide = kind((100_000, 30_000))
+    with pytest.raises(ValueError, match="sparse matrix of 100000 x 30000 cells, .* reduce its columns first"):
+        as_table((wide, np.arange(100_000) % 2), "t")
+    framed = pd.DataFrame.sparse.from_spmatrix(sparse.csr_matrix(x)).assign(label=y)
+    assert as_table(framed, "t").features.to_numpy().tolist() == x.tolist()
+
+
+def test_a_source_alone_needs_no_list(arrays, tables):
+    x, y = arrays
+    for alone in ((x, y), (x, y.tolist()), (x, tuple(y)), (pd.DataFrame(x), pd.Series(y)), (x.tolist(), y)):
+        assert [(t.name, len(t)) for t in as_tables(alone)] == [("source 1", 60)]
+    assert [t.name for t in as_tables(tables["va"])] == ["source 1"]
+    assert [t.name for t in as_tables((tables["va"], tables["hungarian"]))] == ["source 1", "source 2"]
+    assert [t.name for t in as_tables(((x, y), (x, y)))] == ["source 1", "source 2"]
+    assert [t.name for t in as_tables({1: (x, y)})] == ["1"]
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"label": (1, 2)}, "label is (1, 2): give the name of one column, a text or a number"),
+        ({"key": ["a"]}, "key is ['a']: give the name of one column, a text or a number"),
+        ({"label": 3}, "target has no label column '3': name it with --label"),
+        ({"shots": "5"}, "shots is '5': give a whole number of at least 1"),
+        ({"shots": True}, "shots is True: give a whole number of at least 1"),
+        ({"shots": 0}, "shots is 0: give a whole number of at least 1"),
+        ({"repeats": 1}, "repeats is 1: give a whole number of at least 2"),
+        ({"repeats": 2.5}, "repeats is 2.5: give a whole number of at least 2"),
+        ({"budget": "60s"}, "budget is '60s': give a number above 0"),
+        ({"budget": float("nan")}, "budget is nan: give a number above 0"),
+        ({"seed": 1.5}, "seed is 1.5: give a whole number from 0 to 2147483647"),
+        ({"seed": 2**40}, "seed is 1099511627776: give a whole number from 0 to 2147483647"),
+        ({"metric": "f1"}, "metric 'f1' is unknown: give one of balanced_accuracy, accuracy"),
+        ({"match": None}, "match None is unknown: give one of meaning, name"),
+        ({"scorer": 3}, "scorer 3 is unknown: give one of alignment, cls"),
+        ({"encoder": 7}, "encoder is 7: give a path, a text or a pathlib.Path"),
+        ({"cache": 3}, "cache is 3: give a path, a text or a pathlib.Path"),
+        ({"cache": __file__}, "is a file: give a folder"),
+        ({"options": [1]}, "options is [1]: give a dict of names and values"),
+        ({"options": {"steps": "many"}}, "option steps of scorer transmeter is 'many': give a whole number"),
+        ({"options": {"steps": None}}, "option steps of scorer transmeter is None: give a whole number"),
+        ({"options": {"independent": 1}}, "option independent of scorer transmeter is 1: give True or False"),
+        ({"options": {"variant": "x"}}, "option variant of scorer transmeter is 'x': give one of 'plain', 'fast'"),
+        ({"options": {"source_loss": "x"}}, "option source_loss of scorer transmeter is 'x': give a number or None"),
+        ({"options": {"stepz": 1}}, "option 'stepz' is unknown to scorer transmeter, did you mean 'steps'?: give one"),
+        ({"scorer": "source_size", "options": {"steps": 1}}, "'steps' is unknown to scorer source_size: there are non"),
+        ({"sources": np.eye(3)}, "sources is a ndarray: give a list of sources, or a dict of them by name"),
+        ({"sources": None}, "sources is a NoneType: give a list of sources, or a dict of them by name"),
+        ({"sources": [([[1, 2], [3]], [0, 1])]}, "source 1 has rows of different lengths: give (rows, columns)"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused_in_one_line(given, message, tables):
+    with pytest.raises(ValueError) as found:
+        transmeter.rank(**{"target": tables["va"], "sources": [tables["hungarian"]], **given})
+    assert message in str(found.value) and "\n" not in str(found.value)
 
 
 def test_bad_sources_and_settings_are_refused(tables):

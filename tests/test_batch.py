@@ -7,6 +7,7 @@ import json
 import re
 import sqlite3
 from contextlib import closing
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -346,6 +347,30 @@ def test_a_dry_run_lists_pairs_and_writes_nothing(tmp_path, cache):
     assert found.stdout.count(",open") == 3 and "3 pairs are open" in found.stderr
 
 
+def test_a_dry_run_tells_what_is_unusable(tmp_path, cache):
+    pd.DataFrame({"x": [1, 2, 3], "outcome": list("aba")}).to_csv(tmp_path / "outcome.csv", index=False)
+    pd.DataFrame({"x": [1, 2, 3], "diagnosis": list("aaa")}).to_csv(tmp_path / "single.csv", index=False)
+    pd.read_csv(TABLES / "heart_va.csv").rename(columns={"label": "diagnosis"}).to_csv(tmp_path / "va.csv", index=False)
+    store_path, files = tmp_path / "s.sqlite", [tmp_path / f"{n}.csv" for n in ("outcome", "single")]
+    named = ("--targets", tmp_path / "va.csv", "--sources", TABLES / "pima_diabetes.csv", "--scorer", "source_size")
+    named += tuple(x for file in files for x in ("--sources", file))
+    named += ("--label", "diagnosis", "--store", store_path, "--cache", cache, "--workers", 1)
+    found = command("batch", *named, "--dry-run")
+    assert found.exit_code == 0 and not store_path.exists()
+    assert found.stdout.splitlines()[1:] == [
+        "va,pima_diabetes,source_size,open",
+        "va,outcome,source_size,unusable",
+        "va,single,source_size,unusable",
+    ]
+    lacks = f"{files[0]} has no label column 'diagnosis' and none called 'label': name it with --label"
+    assert lacks in found.stderr and "single has only the class 'a'" in found.stderr
+    assert "1 pairs are open" in found.stderr
+    command("batch", *named)
+    assert lacks in rows(store_path)["va", "outcome", "source_size"].error
+    again = json.loads(command("batch", *named, "--scorer", "leep", "--dry-run", "--json").stdout)
+    assert [r["status"] for r in again["pairs"]].count("unusable") == 2 and len(again["unusable"]) == 2
+
+
 def test_results_in_every_format_and_by_target(tmp_path, cache):
     path = tmp_path / "s.sqlite"
     batch(path, cache, "--scorer", "source_size", targets=("heart_va", "heart_failure"))
@@ -420,8 +445,14 @@ def test_the_schema_migrates_step_by_step_and_a_newer_one_is_refused(tmp_path, m
     with store.writing(path) as db:
         assert db.execute("SELECT score, note FROM pairs").fetchall() == [(2.0, None)]
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="newer transmeter"), store.writing(path):
-        pass
+    said = (
+        rf"newer transmeter \(store version 2, transmeter {metadata.version('transmeter')} reads up to version 1\): upd"
+    )
+    for opened in (store.writing, store.reading):
+        with pytest.raises(ValueError, match=said), opened(path):
+            pass
+    for name in ("results", "status"):
+        assert "run batch" not in command(name, path).stderr
 
 
 def test_one_writer_many_readers(tmp_path):

@@ -1,14 +1,17 @@
 """Texts, batches, the choice of calibration data, and evaluation."""
 
+import copy
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from datasets import Dataset
 
-from compress import evaluate, metrics, predict
+from compress import evaluate, metrics, models, predict
 from compress.budget import flops
 from compress.examples import read_examples
 from compress.texts import batches, cut, read_texts
@@ -86,11 +89,81 @@ def test_labels_are_ids_or_names(encoder, tmp_path):
     assert predict.class_ids(encoder, ["0", "LABEL_2"]).tolist() == [0, 2]
     with pytest.raises(ValueError, match="label 'good' is no class of the model: its classes are 0, 1, 2, LABEL_0"):
         predict.class_ids(encoder, ["good"])
-    (tmp_path / "a.csv").write_text("text,label\nx,1.0\ny,\n")
-    assert read_examples(tmp_path / "a.csv")[1][0] == "1"
+    (tmp_path / "a.csv").write_text("text,label\nx,1.0\ny,\nz,v1.0\n")
+    assert read_examples(tmp_path / "a.csv")[1] == ["1.0", "v1.0"]
     (tmp_path / "b.csv").write_text("text\nx\n")
     with pytest.raises(ValueError, match="no column 'label'"):
         read_examples(tmp_path / "b.csv")
+
+
+@pytest.mark.parametrize(
+    "names, labels, ids",
+    [
+        (["v1", "v1.0", "v2"], ["v2", "v1.0", "v1"], [2, 1, 0]),
+        (["1", "1.0", "2"], ["1", "1.0", "2.0"], [0, 1, 2]),  # as it is written, before as what number it is
+        (["0.0", "1.0", "2.0"], ["1", "0.0", "2"], [1, 0, 2]),
+        (["3", "2", "1"], ["1.0", "3.0", "0"], [2, 0, 0]),  # names come before ids
+        (["bad", "good"], ["1.0", "0"], [1, 0]),
+        (["true", "false"], ["True", "FALSE"], [0, 1]),
+        (["False", "Maybe", "True"], ["true", "False"], [2, 0]),
+        (["1", "0"], ["True", "False"], [0, 1]),
+        (["LABEL_0", "LABEL_1"], ["True", "False"], [1, 0]),
+        (["entailment", "not_entailment"], ["True"], None),  # nothing says which of them is true
+        (["0", "1", "2"], ["True"], None),
+        (["1", "1.0", "2"], ["1.00"], None),
+    ],
+)
+def test_a_label_is_what_it_says(names, labels, ids):
+    model = SimpleNamespace(config=SimpleNamespace(id2label=dict(enumerate(names))))
+    if ids is None:
+        with pytest.raises(ValueError, match=f"label '{labels[0]}' is no class of the model: its classes are 0"):
+            predict.class_ids(model, labels)
+    else:
+        assert predict.class_ids(model, labels).tolist() == ids
+
+
+@pytest.mark.parametrize(
+    "names, written",
+    [
+        (["v1", "v1.0", "v2"], ["v1", "v1.0", "v2"]),
+        (["1", "2", "3"], [1.0, 2.0, 3.0]),  # whole numbers beside an empty cell
+        (["false", "perhaps", "true"], [False, "perhaps", True]),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_labels_of_a_file_are_the_models_classes(names, written, suffix, encoder, tokenizer, texts, tmp_path):
+    model = copy.deepcopy(encoder)
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {name: i for i, name in enumerate(names)}
+    some = [text[:100] for text in texts[:12]]
+    with torch.no_grad():  # so that each class is said of some text
+        model.classifier.bias -= torch.from_numpy(predict._of_texts(model, tokenizer, some)).mean(0)
+    models.save(model, tokenizer, tmp_path / "m", {})
+    said = predict.classes(model, tokenizer, some)
+    frame = pd.DataFrame({"text": [*some, "none"], "label": [*(written[i] for i in said), None]})
+    path = tmp_path / f"a.{suffix}"
+    frame.to_csv(path, index=False) if suffix == "csv" else frame.to_json(path, orient="records", lines=True)
+    exam = evaluate.exam(str(tmp_path / "m"), path, None, 100)
+    found = exam.value(exam.outcome(*models.load(tmp_path / "m")))
+    assert set(said) == {0, 1, 2} and (found["value"], found["n"]) == (1.0, 12)
+
+
+def test_a_list_as_label_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "x", "label": "a"}\n{"text": "y", "label": ["a", "b"]}\n')
+    with pytest.raises(ValueError, match="row 2: label is a list: give one class or number a row"):
+        read_examples(tmp_path / "a.jsonl")
+
+
+def test_an_evaluation_reads_chats_by_the_models_template(decoder, tmp_path):
+    model, tokenizer = decoder
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }}{% endfor %}"
+    models.save(model, tokenizer, tmp_path / "m", {})
+    (tmp_path / "a.jsonl").write_text('{"messages": [{"role": "user", "content": "What is a group?"}]}\n')
+    exam = evaluate.exam(str(tmp_path / "m"), tmp_path / "a.jsonl", None, 100)
+    assert exam.content == ["<user> What is a group?"]
+    with pytest.raises(ValueError, match="the model's tokenizer has no chat template"):
+        evaluate.exam(str(DATA / "mixlm"), tmp_path / "a.jsonl", None, 100)
 
 
 def test_costs_are_measured(decoder):
@@ -113,7 +186,5 @@ def test_change_of_the_loss_agrees_with_the_two_perplexities():
 
 def test_a_model_without_a_usable_head_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"architectures": ["BertForMaskedLM"], "model_type": "bert"}')
-    from compress import models
-
     with pytest.raises(ValueError, match="'BertForMaskedLM' has no head to compress for"):
         models.load(tmp_path)

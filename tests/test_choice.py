@@ -28,13 +28,13 @@ def pools() -> dict[str, list]:
 @pytest.fixture(scope="module")
 def views(decoder, pools) -> dict[str, survey.Survey]:
     net, tokenizer = decoder
-    return {n: survey.look(net, tokenizer, n, cut(tokenizer, t, 1500, 64, 0)) for n, t in pools.items()}
+    return {n: survey.look(net, tokenizer, n, cut(tokenizer, t, 900, 48, 0)) for n, t in pools.items()}
 
 
 @pytest.fixture(scope="module")
 def target(decoder) -> survey.Survey:
     net, tokenizer = decoder
-    return survey.look(net, tokenizer, "t", cut(tokenizer, read_texts(DATA / "text/math_sample.txt"), 1500, 64, 5))
+    return survey.look(net, tokenizer, "t", cut(tokenizer, read_texts(DATA / "text/math_sample.txt"), 900, 48, 5))
 
 
 def closeness(aim: survey.Survey, sets, cheap: bool) -> dict[str, float]:
@@ -198,13 +198,14 @@ def test_a_candidate_that_gives_nothing_is_left_out(views, target):
 
 @pytest.mark.parametrize("by", ["measure", "uniform", "longest"])
 def test_more_tokens_than_are_looked_at_come_from_the_sets_chosen(by, pools, tmp_path, monkeypatch):
-    monkeypatch.setattr(calibration, "LOOKED", 1500)
+    monkeypatch.setattr(calibration, "LOOKED", 600)
+    monkeypatch.setattr(calibration, "MAX_LENGTH", 32)  # what the model writes itself takes a step a token
     targets = {"t": (read_texts(DATA / "text/math_sample.txt"), 1.0)} if by == "measure" else {}
     texts = {**pools, "self": None} if by == "uniform" else pools
-    options = {"tokens": 2500, "by": by, "cache": tmp_path}
+    options = {"tokens": 1000, "by": by, "cache": tmp_path}
     found, scores, _ = calibration.calibrate(str(DATA / "mixlm"), texts, targets, closeness, **options)
     shares = {part.name: part.share for part in calibration.parts(found)}
-    assert sum(map(len, found.sequences)) == pytest.approx(2500, rel=0.1) and bool(scores) == (by == "measure")
+    assert sum(map(len, found.sequences)) == pytest.approx(1000, rel=0.1) and bool(scores) == (by == "measure")
     if by == "measure":
         assert shares["math"] > 0.4
     if by == "uniform":
@@ -241,11 +242,12 @@ def test_what_is_saved_is_drawn_again_token_by_token(decoder, views, tmp_path):
     assert sum(map(len, part)) == 100
 
 
-def test_mixtures_chance_and_the_model_itself_are_drawn(decoder):
+def test_mixtures_chance_and_the_model_itself_are_drawn(decoder, monkeypatch):
     net, tokenizer = decoder
-    spec = f"self:150,{DATA / 'text/math.txt'}:200,random:130"
+    monkeypatch.setattr(draw, "MAX_LENGTH", 32)  # what the model writes itself takes a step a token
+    spec = f"self:50,{DATA / 'text/math.txt'}:80,random:60"
     found, about = draw.draw(spec, net, tokenizer, 9, 0, lambda: net)
-    assert [part["tokens"] for part in about["parts"]] == pytest.approx([150, 200, 130], abs=2)
+    assert [part["tokens"] for part in about["parts"]] == pytest.approx([50, 80, 60], abs=2)
     assert sum(map(len, found)) == about["tokens"]
     assert about["parts"][1]["sha256"] and about["texts"] == spec
     assert (found, about) == draw.draw(spec, net, tokenizer, 9, 0, lambda: net)
@@ -269,9 +271,9 @@ def test_calibration_that_makes_no_sense_is_refused(spec, message):
 
 def test_the_model_writes_text_that_it_finds_likely(decoder, encoder, tokenizer):
     net, own = decoder
-    found = generation.generate(net, own, 400, 32, seed=1)
-    assert sum(map(len, found)) == 400 and all(s[0] == own.bos_token_id for s in found)
-    assert found == generation.generate(net, own, 400, 32, seed=1) != generation.generate(net, own, 400, 32, seed=2)
+    found = generation.generate(net, own, 96, 32, seed=1)
+    assert sum(map(len, found)) == 96 and all(s[0] == own.bos_token_id for s in found)
+    assert found == generation.generate(net, own, 96, 32, seed=1) != generation.generate(net, own, 96, 32, seed=2)
     with pytest.raises(ValueError, match="only a model that predicts next tokens"):
         generation.generate(encoder, tokenizer, 100, 32)
 

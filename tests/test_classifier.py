@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.numpy import load_file
+from scipy import sparse
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -19,6 +20,33 @@ from transmeter.truth import transferred
 @parametrize_with_checks([TransferClassifier(steps=3)])
 def test_it_is_a_scikit_learn_estimator(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"steps": "80"}, "steps is '80': give a whole number of at least 1"),
+        ({"random_state": None}, "random_state is None: give a whole number from 0 to 2147483647"),
+        ({"match": "sound"}, "match 'sound' is unknown: give one of meaning, name"),
+        ({"label": ("a", "b")}, r"label is \('a', 'b'\): give the name of one column"),
+        ({"key": []}, r"key is \[\]: give the name of one column"),
+        ({"encoder": 5}, "encoder is 5: give a path"),
+        ({"cache": __file__}, "is a file: give a folder"),
+        ({"source": 5}, "data is a int: give a data frame with a label column"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        TransferClassifier(**given).fit(np.eye(6), [0, 1] * 3)
+
+
+def test_a_sparse_source_will_do_and_sparse_rows_are_scikit_learns_type_error():
+    x, y = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2
+    with pytest.warns(UserWarning, match="data: the sparse matrix of 40 x 3 cells is made dense"):
+        found = TransferClassifier((sparse.csr_matrix(x), y), steps=3).fit(x, y).predict_proba(x)
+    np.testing.assert_array_equal(found, TransferClassifier((x, y), steps=3).fit(x, y).predict_proba(x))
+    with pytest.raises(TypeError, match="Sparse data was passed for X, but dense data is required. Use '.toarray"):
+        TransferClassifier(steps=3).fit(sparse.csr_matrix(x), y)
 
 
 @pytest.fixture(scope="module")

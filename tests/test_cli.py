@@ -214,6 +214,26 @@ def test_lists_name_every_file_with_its_options():
     assert "kprune: K-prune" in methods and "--set ratio=0.5" in methods and "in_place" not in methods
 
 
+def words_of(command, words=()):
+    """The words of a command and of all below it."""
+    below = getattr(command, "commands", {})
+    return [words, *(found for name, one in below.items() for found in words_of(one, (*words, name)))]
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+@pytest.mark.parametrize("words", words_of(cli.main), ids=" ".join)
+def test_help_of_every_command_ends_well(words, option):
+    found = run(*words, option)
+    assert found.exit_code == 0 and "Error" not in found.output and found.stderr == ""
+    command = cli.main
+    for word in words:
+        command = command.commands[word]
+    assert found.stdout.startswith(f"Usage: main {' '.join(words)}".rstrip() + " ")
+    told = " ".join(found.stdout.split())
+    assert " ".join(command.help.split()).partition(". ")[0].partition(" Example:")[0] in told
+    assert all(name in told for option in command.params if option.name for name in option.opts if name[0] == "-")
+
+
 def test_help_is_quick_to_import_and_documents_every_command():
     text = subprocess.run(
         [sys.executable, "-c", "import cli, sys; print('torch' in sys.modules)"],

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from conftest import strayed
 
 from compress import models
 from compress.codebooks import refitted, rows_of_a_book, swept
@@ -68,7 +69,7 @@ def test_vectors_are_the_means_of_what_is_nearest():
     again = vector.centers(points, importance, 8, torch.Generator().manual_seed(1))
     assert torch.equal(found, again)
     same = vector.centers(torch.ones(20, 3), torch.ones(20, 3), 8, torch.Generator().manual_seed(1))
-    assert same.isfinite().all()
+    assert torch.equal(same, torch.ones(8, 3))
 
 
 @pytest.mark.parametrize("width, books", [(1, 1), (2, 3), (4, 2)])
@@ -140,9 +141,8 @@ def test_few_tokens_will_do(tokens, encoder, tokenizer, texts):
     data = batches(tokenizer, cut(tokenizer, texts, tokens, 16, seed=0))
     for method, options in ((vector, {"bits": 4, "width": 2}), (kmeans, {"bits": 3}), (svd, {"ratio": 0.5})):
         small = method.compress(encoder, data, **options)
-        assert all(p.isfinite().all() for p in small.parameters() if p.is_floating_point()), method
         with torch.no_grad():
-            assert small(**data[0]).logits.isfinite().all()
+            assert 0 < strayed(small(**data[0]).logits, encoder(**data[0]).logits) < 2, method
 
 
 def test_mixed_bits_beat_one_number_of_bits(decoder, text, tmp_path):

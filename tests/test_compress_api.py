@@ -79,12 +79,43 @@ def test_it_gives_what_the_saved_file_gives(method, options, dtype, decoder, fol
         ({"calibration": "none.txt"}, "none.txt does not exist"),
         ({"calibration": []}, "calibration holds no text of two tokens"),
         ({"model": "no/model"}, "neither a model folder nor a hub name"),
+        ({"model": 5}, "model is 5: give a folder, a hub name, or (model, tokenizer) of transformers"),
+        ({"model": (1, 2)}, "the model is a int: give a model of transformers, as compress.load does"),
+        ({"method": 3}, "method 3 is unknown: give one of"),
+        ({"ratio": "0.5"}, "option ratio of kprune is '0.5': give a number or None"),
+        ({"multiple": 1.5}, "option multiple of kprune is 1.5: give a whole number"),
+        ({"options": 5}, "options is 5: give a dict of names and values"),
+        ({"options": {"knowledge": "all"}}, "option knowledge of kprune is 'all': give one of 'curvature', 'gradient'"),
+        ({"tokens": "many"}, "tokens is 'many': give a whole number of at least 1"),
+        ({"batch_size": 0}, "batch_size is 0: give a whole number of at least 1"),
+        ({"seed": None}, "seed is None: give a whole number from 0 to 2147483647"),
+        ({"device": 1.5}, "device 1.5 is not here: give cpu, auto, or cuda"),
+        ({"calibration": 5}, "calibration is a int: give a path, or a list of texts and pairs of texts"),
+        ({"calibration": ["a", 3]}, "calibration holds 3 as text 2: give a path, or a list of texts"),
+        ({"calibration": pd.Series(["a b"])}, "calibration is a Series: give a path, or a list of texts"),
     ],
 )
 def test_what_cannot_be_done_is_refused(given, message, folder):
     with pytest.raises(ValueError) as found:
         compress.compress(**{"model": folder, "calibration": ["Two texts."], **given})
     assert message in str(found.value) and "\n" not in str(found.value)
+
+
+def test_loading_and_saving_refuse_what_they_cannot_take(encoder, tokenizer, folder, tmp_path):
+    cases = (
+        (lambda: compress.load(5), "source is 5: give a path, a text or a pathlib.Path"),
+        (lambda: compress.load(folder, dtype="float16"), "dtype is 'float16': give a type of torch, such as"),
+        (lambda: compress.save(encoder, None, tmp_path / "m"), "the tokenizer is a NoneType: give the model's tokeni"),
+        (lambda: compress.save(str(folder), tokenizer, tmp_path / "m"), "the model is a str: give a model of transf"),
+        (lambda: compress.save(encoder, tokenizer, 5), "out is 5: give a path, a text or a pathlib.Path"),
+        (lambda: compress.save(encoder, tokenizer, tmp_path / "m", 5), "card is 5: give a dict of what is to stand"),
+        (lambda: compress.save(encoder, tokenizer, tmp_path / "m", push_to_hub=5), "push_to_hub is 5: give a name"),
+    )
+    for call, message in cases:
+        with pytest.raises(ValueError) as found:
+            call()
+        assert message in str(found.value) and "\n" not in str(found.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_model_without_a_head_is_refused(decoder):

@@ -62,6 +62,11 @@ def test_names_and_label_columns(frame, tmp_path):
         data.load(str(path))
     with pytest.raises(ValueError, match="no label column 'lable'"):
         data.load(str(path), "lable")
+    with pytest.raises(
+        ValueError, match="has no label column 'outcme', did you mean 'outcome'.* and none called 'label'"
+    ):
+        data.load(str(path), "outcme", strict=False)
+    assert data.load(str(write(frame, tmp_path / "c.csv")), "outcome", strict=False).classes == ("no", "yes")
 
 
 def test_labels_compare_as_text():

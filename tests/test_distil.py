@@ -300,25 +300,10 @@ def test_checkpointing_changes_nothing_but_what_is_kept(kind, model, calibration
     assert "forward" not in vars(block) and calls == [1]  # hooks are around what runs anew
 
 
-class Killed(Exception):
-    """What ends a run in a test."""
-
-
-def kill_at(monkeypatch, number):
-    """Let every training die at that step."""
-    whole = training.steps
-
-    def some(*args, **kwargs):
-        for step in whole(*args, **kwargs):
-            if step.number == number:
-                raise Killed
-            yield step
-
-    monkeypatch.setattr(training, "steps", some)
-
-
 @pytest.mark.parametrize("way", ["on_policy", "projected", "width"])
-def test_a_killed_run_goes_on_to_the_same_result(way, encoder, decoder, tokenizer, calibration, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_to_the_same_result(
+    way, encoder, decoder, tokenizer, calibration, tmp_path, monkeypatch, dying_at
+):
     monkeypatch.setattr(training, "KEEP_EVERY", 4)
     models.save(small(), tokenizer, tmp_path / "s", {})
     options = {
@@ -334,11 +319,9 @@ def test_a_killed_run_goes_on_to_the_same_result(way, encoder, decoder, tokenize
         return distil.compress(model, data, steps=10, progress=progress, **options)
 
     whole = go("undisturbed")
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_at(patch, 6)
+    with dying_at(6):
         go("killed")
-    with monkeypatch.context() as patch:
-        kill_at(patch, 3)  # never reached: the run goes on behind step 4
+    with dying_at(3, reached=False):  # the run goes on behind step 4
         assert equal(go("killed"), whole)
 
 

@@ -66,6 +66,7 @@ def test_equations_are_mathml_and_the_reference_shows_what_is_public(site):
         assert f'id="{name}"' in site["api.html"], name
     for name in cli.main.commands:
         assert f"transmeter {name}" in site["commands.html"], name
+    assert "Error" not in site["commands.html"]
 
 
 def test_every_method_and_scorer_has_its_section():

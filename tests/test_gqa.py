@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import strayed
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from compress import models
@@ -74,7 +75,8 @@ def test_fit_beats_mean_on_real_text_and_leaves_a_plain_model(decoder, tokenizer
 def test_groups_merge_further(calibration):
     model = build("llama", heads=2)
     small = gqa.compress(model, calibration)
-    assert small.config.num_key_value_heads == 1 and logits(small, calibration[0]).isfinite().all()
+    assert small.config.num_key_value_heads == 1
+    assert 0 < strayed(logits(small, calibration[0]), logits(model, calibration[0])) < 1
     same = gqa.compress(model, calibration, heads=2)
     assert torch.equal(logits(same, calibration[0]), logits(model, calibration[0]))
 

@@ -5,6 +5,7 @@ import inspect
 
 import pytest
 import torch
+from conftest import strayed
 from rereader import check_generation
 
 from compress import models, structure
@@ -127,7 +128,7 @@ def test_other_methods_keep_the_contract(name, options, nothing, kind, model, ca
             a - b
         ).square().mean() < 1e-2 * b.square().mean()  # the last bit of a sum may decide where a weight goes
     few = batches(tokenizer, cut(tokenizer, texts, 8, 16, seed=0))
-    assert logits(compress(name, model, few, **options), few[0]).isfinite().all()
+    assert strayed(logits(compress(name, model, few, **options), few[0]), logits(model, few[0])) < 2
 
 
 def test_every_method_is_checked():
@@ -181,7 +182,8 @@ def test_order_and_padding_of_batches_do_not_matter(name, options, encoder, toke
 @pytest.mark.parametrize("tokens", [8, 40])
 def test_any_calibration_size_will_do(name, options, tokens, encoder, tokenizer, texts):
     data = batches(tokenizer, cut(tokenizer, texts, tokens, 16, seed=0))
-    assert logits(compress(name, encoder, data, ratio=0.5, **options), data[0]).isfinite().all()
+    found = logits(compress(name, encoder, data, ratio=0.5, **options), data[0])
+    assert 0 < strayed(found, logits(encoder, data[0])) < 2
 
 
 @pytest.mark.parametrize("name", [*PRUNING, "svd"])

@@ -24,6 +24,7 @@ def folder(tmp_path_factory):
         shutil.copy(ROOT / f"data/tabular/heart_{site}.csv", folder / f"{name}.csv")
     frame = pd.read_csv(folder / "mine.csv")
     frame.to_csv(folder / "semicolons.csv", sep=";", index=False)
+    frame.rename(columns={"label": "outcome"}).to_csv(folder / "outcome.csv", index=False)
     frame.assign(label="sick").to_csv(folder / "sick.csv", index=False)
     frame.assign(day="2024-05-01").to_csv(folder / "dates.csv", index=False)
     frame.assign(note=[f"patient {i} felt well" for i in range(len(frame))]).to_csv(folder / "notes.csv", index=False)
@@ -35,6 +36,9 @@ def folder(tmp_path_factory):
     (folder / "no_tokenizer").mkdir()
     for name in ("config.json", "model.safetensors"):
         shutil.copy(ROOT / "data/mixlm" / name, folder / "no_tokenizer")
+    shutil.copytree(ROOT / "data/mixlm", folder / "two_models")
+    config = json.loads((folder / "two_models/config.json").read_text())
+    (folder / "two_models/config.json").write_text(json.dumps(config | {"intermediate_size": 256}))
     (folder / "bad.toml").write_text("[rank]\nshot = 5\n")
     (folder / "other.toml").write_text("[rnak]\nshots = 5\n")
     (folder / "result.json").write_text(json.dumps({"a": 1}))
@@ -43,6 +47,14 @@ def folder(tmp_path_factory):
 
 MISTAKES = {
     "wrong label column": ((*RANK, "--label", "lable"), "no label column 'lable', did you mean 'label'?"),
+    "wrong label column of a source": (
+        ("rank", "mine.csv::label", "outcome.csv", "--label", "diagnosis"),
+        "outcome.csv has no label column 'diagnosis' and none called 'label': name it with --label or as PATH::column",
+    ),
+    "files of two models": (
+        ("evaluate", "two_models", "--data", MATH),
+        "down_proj.weight' is (192, 512), its config asks for (192, 256)",
+    ),
     "missing file": (("rank", "mine.cvs", "other.csv"), "mine.cvs does not exist, did you mean 'mine.csv'?"),
     "missing source": (("rank", "mine.csv", "othr.csv"), "othr.csv does not exist, did you mean 'other.csv'?"),
     "no source": (("rank", "mine.csv"), "Missing argument 'SOURCES...'"),

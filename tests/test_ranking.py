@@ -110,7 +110,7 @@ def test_bad_settings_are_refused(heart):
     va, cleveland = heart["va"], heart["cleveland"]
     with pytest.raises(ValueError, match="scorer 'logmee' is unknown, did you mean 'logme'.: give one of alignment"):
         ranking.rank(va, [cleveland], "logmee")
-    with pytest.raises(ValueError, match="option 'x' is unknown to scorer logme: give steps"):
+    with pytest.raises(ValueError, match="option 'x' is unknown to scorer logme: give one of steps"):
         ranking.rank(va, [cleveland], "logme", options={"x": 1})
     with pytest.raises(ValueError, match="no source is given"):
         ranking.rank(va, [])

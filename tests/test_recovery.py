@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from conftest import strayed
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForSequenceClassification
@@ -115,25 +116,8 @@ def test_settings_out_of_range_are_refused(setting):
         Settings(**setting)
 
 
-class Killed(Exception):
-    """What ends a run in a test."""
-
-
-def kill_at(monkeypatch, number):
-    """Let every training die at that step."""
-    whole = training.steps
-
-    def some(*args, **kwargs):
-        for step in whole(*args, **kwargs):
-            if step.number == number:
-                raise Killed
-            yield step
-
-    monkeypatch.setattr(training, "steps", some)
-
-
 @pytest.mark.parametrize("way", ["plain", "full", "lora"])
-def test_a_killed_run_goes_on_to_the_same_result(way, encoder, calibration, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_to_the_same_result(way, encoder, calibration, tmp_path, monkeypatch, dying_at):
     monkeypatch.setattr(training, "KEEP_EVERY", 4)
 
     def go(folder):
@@ -144,13 +128,11 @@ def test_a_killed_run_goes_on_to_the_same_result(way, encoder, calibration, tmp_
         return training.train(student, encoder, calibration, Settings(steps=12), progress)
 
     whole = go("undisturbed")
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_at(patch, 6)
+    with dying_at(6):
         go("killed")
     files = [f.name for f in (tmp_path / "killed").iterdir()]
     assert files == ["training.safetensors"]
-    with monkeypatch.context() as patch:
-        kill_at(patch, 3)  # never reached: the run goes on behind step 4
+    with dying_at(3, reached=False):  # the run goes on behind step 4
         assert equal(go("killed"), whole)
         assert equal(go("killed"), whole)  # all steps are done
 
@@ -238,7 +220,8 @@ def test_what_other_methods_removed_is_no_obstacle(recovery, encoder, calibratio
     for path, mask in masks(small).items():
         assert mask.shape == cut.get_submodule(path).weight.shape
         assert not mask.numel() or mask.float().mean() < 0.5
-    assert run(few(small, calibration, recovery=recovery), calibration[0]).isfinite().all()
+    again = few(small, calibration, recovery=recovery)
+    assert strayed(run(again, calibration[0]), run(small, calibration[0])) < 2
 
 
 def test_lora_without_peft_says_what_to_install(encoder, calibration, monkeypatch):

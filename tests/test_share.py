@@ -110,26 +110,14 @@ def test_fitting_starts_closer_than_the_mean(decoder, calibration):
     assert apart(fit, decoder[0], calibration) < 0.9 * apart(mean, decoder[0], calibration)
 
 
-class Killed(Exception):
-    """What ends a run in a test."""
-
-
-def test_a_killed_run_goes_on_to_the_same_result(encoder, calibration, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_to_the_same_result(encoder, calibration, tmp_path, monkeypatch, dying_at):
     monkeypatch.setattr(training, "KEEP_EVERY", 4)
-    whole = training.steps
-
-    def some(*args, **kwargs):
-        for step in whole(*args, **kwargs):
-            if step.number == 6:
-                raise Killed
-            yield step
 
     def go(folder):
         return share.compress(encoder, calibration, steps=10, progress=Progress(tmp_path / folder))
 
     undisturbed = go("undisturbed")
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(training, "steps", some)
+    with dying_at(6):
         go("killed")
     resumed = go("killed")
     assert equal(resumed, undisturbed) and groups(resumed) == [[0, 1]]

@@ -288,7 +288,7 @@ def test_the_walk_mends_the_model_after_an_error():
     model = build("llama")
     with pytest.raises(RuntimeError):
         walk.run(model, BATCH, 1, hidden=torch.zeros(2, 9, 5))
-    assert len(model.model.layers) == 2 and logits(model).isfinite().all()
+    assert len(model.model.layers) == 2 and torch.equal(logits(model), logits(build("llama")))
 
 
 def test_an_unknown_architecture_is_refused():

@@ -110,7 +110,7 @@ def test_after_the_budget_no_new_round_begins(sources, target, monkeypatch, budg
     monkeypatch.setattr(scorer, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
     found = score(sources[:1], target, budget=budget, steps=5)
     assert repeats(found) == {"good": 10 * rounds}
-    assert np.isfinite(found["good"].value) and found["good"].gain.low < found["good"].gain.high
+    assert found["good"].gain.low < found["good"].value == found["good"].gain.mean < found["good"].gain.high
 
 
 @pytest.mark.parametrize("calls, rounds", [(3, 1), (4, 1), (5, 2)])
@@ -156,7 +156,7 @@ def test_one_shot_and_more_classes_than_the_source_has_are_measured():
     y = np.arange(60) % 3
     three = data.table("three", pd.DataFrame(rng.normal(size=(60, 10)) + y[:, None]).add_prefix("c"), y)
     found = score([Source(easy("two", 80, 1))], three, repeats=4)
-    assert np.isfinite(found["two"].value) and repeats(found) == {"two": 4} and found["two"].outcome.shots == 1
+    assert abs(found["two"].value) < 10 and repeats(found) == {"two": 4} and found["two"].outcome.shots == 1
 
 
 def test_metric_and_repeats_are_checked(sources, target):

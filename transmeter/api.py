@@ -5,16 +5,19 @@ from pathlib import Path
 
 from transmeter import ranking
 from transmeter.data import Table
+from transmeter.estimate import METRICS
 from transmeter.inputs import Given, as_table, as_tables
+from transmeter.prepare import MATCH
 from transmeter.ranking import Ranking
+from transmeter.util.arguments import column_name, folder, one_of, path, positive_number, seed_number, whole_number
 
 
 def rank(
     target: Given,
-    sources: Mapping[str, Given] | Sequence[Given],
+    sources: Mapping[str, Given] | Sequence[Given] | Given,
     *,
-    label: str | None = None,
-    key: str | None = None,
+    label: str | int | None = None,
+    key: str | int | None = None,
     scorer: str = "transmeter",
     shots: int | None = None,
     repeats: int | None = None,
@@ -28,15 +31,24 @@ def rank(
 ) -> Ranking:
     """Rank `sources` by the gain that they bring to `target` over the best that it can do alone.
 
-    target, sources: tables, data frames, (X, y), data sets of datasets, or paths ([NAME=]PATH[::LABEL_COLUMN]); the
-    sources as {name: data} or a list. label: label column where there are names of columns (None: "label"); rows with
-    an empty label are unlabelled ones. key: column that says what a row is about. cache: folder in which source
-    classifiers are kept for the next call (None: nowhere). The rest is as in `ranking.rank`: with shots, gains are
+    target, sources: tables, data frames, (X, y), data sets of datasets, or paths ([NAME=]PATH[::LABEL_COLUMN]); X may
+    be a sparse matrix, which is made dense; the sources as {name: data}, a list, or one of them alone. label: label
+    column where there are names of columns (None: "label"); rows with an empty label are unlabelled ones. key: column
+    that says what a row is about. cache: folder in which source classifiers are kept for the next call (None:
+    nowhere). The rest is as in `ranking.rank`: with shots, gains are
     those of that many labelled rows a class; without, of all, by cross-fitting.
 
     A source that cannot be used is listed last with its reason. Raises ValueError for an unusable target, an unknown
-    scorer or option, a missing file, and where no source can be used.
+    scorer or option, an argument of another type or out of range, a missing file, and where no source can be used.
     """
+    shots = None if shots is None else whole_number("shots", shots, 1)
+    repeats = None if repeats is None else whole_number("repeats", repeats, 2)
+    budget = None if budget is None else positive_number("budget", budget)
+    seed, metric = seed_number("seed", seed), one_of("metric", metric, METRICS)
+    match, cache = one_of("match", match, MATCH), folder("cache", cache)
+    encoder = None if encoder is None else path("encoder", encoder)
+    label, key = column_name("label", label), column_name("key", key)
+    options = ranking.check_scorer(scorer, options)
     return ranking.rank(
         as_table(target, None if isinstance(target, str | Path | Table) else "target", label, key),
         as_tables(sources, label, key),
@@ -47,7 +59,7 @@ def rank(
         seed=seed,
         metric=metric,
         options=options,
-        cache=Path(cache) if cache else None,
+        cache=cache,
         encoder=encoder,
         match=match,
     )

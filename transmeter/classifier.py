@@ -23,13 +23,13 @@ from transmeter.data import Table, clean, conform, label_texts
 from transmeter.encoding import Encoder
 from transmeter.estimate import Split, accuracies, make_splits
 from transmeter.inputs import Given, as_table, columns
-from transmeter.prepare import prepare
+from transmeter.prepare import MATCH, prepare
 from transmeter.source import Encoded, Source
 from transmeter.text import check_encoder, embed, read_texts, reader, text_columns
 from transmeter.tfidf import Tfidf
 from transmeter.training import Schedule, Terms
 from transmeter.transfer import train
-from transmeter.util import writing
+from transmeter.util import arguments, writing
 
 FILES = ("classifier.safetensors", "classifier.json")
 FORMAT = 1  # of the files
@@ -56,8 +56,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         self,
         source: Given | None = None,
         *,
-        label: str | None = None,
-        key: str | None = None,
+        label: str | int | None = None,
+        key: str | int | None = None,
         match: str = "meaning",
         encoder: str | Path | None = None,
         steps: int = 80,
@@ -87,9 +87,9 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         """
         if y is None:
             raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None")
+        cache = self._check_settings()
         frame = self._checked(X, reset=True)
         table = self._table(frame, column_or_1d(y, warn=True), keys)
-        cache = Path(self.cache) if self.cache else None
         given = [] if self.source is None else [as_table(self.source, None, self.label, self.key)]
         if self.encoder:
             check_encoder(self.encoder)
@@ -133,7 +133,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         be made, and OSError where the disk is full; then nothing is left.
         """
         check_is_fitted(self)
-        writing.check_new_folder(path)
+        path = writing.check_new_folder(arguments.path("path", path))
         source = self.source if isinstance(self.source, str | Path | None) else self.learner_
         words, tensors = self.reader_.state() if isinstance(self.reader_, Tfidf) else (None, {})
         about = {
@@ -187,6 +187,17 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise ValueError(f"{path} is no saved classifier ({error}): save it anew") from None
         return found
+
+    def _check_settings(self) -> Path | None:
+        """The folder `cache`. Raises ValueError for a setting of another type or out of range."""
+        arguments.whole_number("steps", self.steps, 1)
+        arguments.seed_number("random_state", self.random_state)
+        arguments.one_of("match", self.match, MATCH)
+        arguments.column_name("label", self.label)
+        arguments.column_name("key", self.key)
+        if self.encoder is not None:
+            arguments.path("encoder", self.encoder)
+        return arguments.folder("cache", self.cache)
 
     def _checked(self, X: ArrayLike, reset: bool) -> pd.DataFrame:  # noqa: N803
         """X with names of columns; numbers, where it is no data frame."""

@@ -25,6 +25,7 @@ from transmeter.options import (
 )
 from transmeter.suggest import did_you_mean
 from transmeter.util import writing
+from transmeter.util.arguments import LARGEST_SEED
 
 METRICS = ("balanced_accuracy", "accuracy")
 
@@ -107,7 +108,9 @@ def rank(
 @click.option("--repeats", default=24, show_default=True, type=click.IntRange(2))
 @click.option("--steps", default=80, show_default=True, type=click.IntRange(1), help="Of training, in every arm.")
 @click.option("--metric", type=click.Choice(METRICS), help="Default: that of --ranking, else balanced_accuracy.")
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Other than the ranking's.")
+@click.option(
+    "--seed", default=1, show_default=True, type=click.IntRange(0, LARGEST_SEED), help="Other than the ranking's."
+)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write truth.json.")
 @json_option
 def validate(

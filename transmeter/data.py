@@ -86,11 +86,13 @@ def from_frame(
     where = where or name
     frame = frame.set_axis([str(c) for c in frame.columns], axis=1)
     check_names(where, frame.columns)
-    column = column or (label if label and (strict or label in frame.columns) else "label")
+    asked = column or label or "label"
+    column = "label" if asked not in frame.columns and not (column or strict) else asked
     if column not in frame.columns:
+        neither = "" if column == asked else " and none called 'label'"
         raise ValueError(
-            f"{where} has no label column '{column}'{did_you_mean(column, frame.columns)}: name it with --label or as"
-            f" PATH::column, in Python with label= (columns: {listed(frame.columns)})"
+            f"{where} has no label column '{asked}'{did_you_mean(asked, frame.columns)}{neither}: name it with --label"
+            f" or as PATH::column, in Python with label= (columns: {listed(frame.columns)})"
         )
     if key and (key == column or strict and key not in frame.columns):
         guess = did_you_mean(key, frame.columns) if key != column else ""

@@ -1,5 +1,7 @@
 """What a Python user has at hand as tables: data frames, arrays, data sets, paths."""
 
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,12 +9,14 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 
 import numpy as np
 import pandas as pd
+import scipy.sparse
 from numpy.typing import ArrayLike
 
 from transmeter.data import Table, Unusable, from_frame, load, table
 from transmeter.files import FORMATS, check_names, from_dataset
 from transmeter.specs import parse
 from transmeter.suggest import absent
+from transmeter.util.arguments import column_name
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -21,14 +25,22 @@ if TYPE_CHECKING:
 Given: TypeAlias = Union[Table, pd.DataFrame, tuple[ArrayLike, ArrayLike], "Dataset", str, Path]
 
 
+MAX_DENSE = 20_000_000  # cells of a sparse matrix that is made dense
+
+
 def as_table(
-    given: Given, name: str | None = None, label: str | None = None, key: str | None = None, strict: bool = True
+    given: Given,
+    name: str | None = None,
+    label: str | int | None = None,
+    key: str | int | None = None,
+    strict: bool = True,
 ) -> Table:
     """What is given as a table called `name` (None: as its file, or "data").
 
     label, key, strict: as in `data.load`, where columns have names; columns of an array are called f0.. and so match
     by their place. Raises ValueError as `data.load`, and for what is none of these.
     """
+    label, key = column_name("label", label), column_name("key", key)
     if isinstance(given, Table):
         return replace(given, name=name) if name else given
     if isinstance(given, str | Path):
@@ -55,24 +67,43 @@ def columns(name: str, features: ArrayLike) -> pd.DataFrame:
         frame = features.set_axis([str(c) for c in features.columns], axis=1)
         check_names(name, frame.columns)
         return frame
-    array = np.asarray(features)
+    if scipy.sparse.issparse(features):
+        features = _dense(name, features)
+    try:
+        array = np.asarray(features)
+    except ValueError:
+        raise ValueError(f"{name} has rows of different lengths: give (rows, columns)") from None
     if array.ndim != 2:
         raise ValueError(f"{name} has features of shape {array.shape}: give (rows, columns)")
     return pd.DataFrame(array, columns=[f"f{i}" for i in range(array.shape[1])])
 
 
+def _dense(name: str, features: scipy.sparse.spmatrix) -> np.ndarray:
+    """A sparse matrix with its zeros. Raises ValueError for one that is too large for that."""
+    shape = " x ".join(map(str, features.shape))
+    if math.prod(features.shape) > MAX_DENSE:
+        remedy = "reduce its columns first, for example by sklearn.decomposition.TruncatedSVD"
+        raise ValueError(f"{name} is a sparse matrix of {shape} cells, dense at most {MAX_DENSE:,} are taken: {remedy}")
+    warnings.warn(f"{name}: the sparse matrix of {shape} cells is made dense", stacklevel=4)
+    return features.toarray()
+
+
 def as_tables(
-    given: Mapping[str, Given] | Sequence[Given], label: str | None = None, key: str | None = None
+    given: Mapping[str, Given] | Sequence[Given] | Given,
+    label: str | int | None = None,
+    key: str | int | None = None,
 ) -> list[Table | Unusable]:
     """Every source as a table; what it holds may make it `Unusable`, so that one bad source does not end the run.
 
-    Named by the mapping's keys, by their files, or source 1.. by their place. Sources without the column `label` may
-    have their labels in 'label', sources without `key` no keys. Raises ValueError for a path that does not exist and
-    for two sources of one name.
+    One that stands alone, in no list, is the only one. Named by the mapping's keys, by their files, or source 1.. by
+    their place. Sources without the column `label` may have their labels in 'label', sources without `key` no keys.
+    Raises ValueError for what is no list and no source, a path that does not exist, and two sources of one name.
     """
-    if isinstance(given, str | Path | Table | pd.DataFrame):
+    if _is_one(given):
         given = [given]
-    named = given if isinstance(given, Mapping) else {}
+    if not isinstance(given, Mapping | list | tuple):
+        raise ValueError(f"sources is a {type(given).__name__}: give a list of sources, or a dict of them by name")
+    named = {str(name): source for name, source in given.items()} if isinstance(given, Mapping) else {}
     items = list(named.items()) or [(_name(g, place), g) for place, g in enumerate(given, 1)]
     names = [name for name, _ in items]
     for name, source in items:
@@ -87,6 +118,13 @@ def as_tables(
         except ValueError as error:
             found.append(Unusable(name, str(error)))
     return found
+
+
+def _is_one(given: object) -> bool:
+    """Whether sources are one source alone. Of a tuple of two, the second of a pair (X, y) is no source by itself."""
+    if isinstance(given, tuple) and len(given) == 2:
+        return not _is_one(given[1]) and not (isinstance(given[1], tuple) and len(given[1]) == 2)
+    return isinstance(given, str | Path | Table | pd.DataFrame) or hasattr(given, "to_pandas")
 
 
 def _name(given: Given, place: int) -> str:

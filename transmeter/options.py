@@ -17,6 +17,7 @@ import click
 from transmeter.document import document
 from transmeter.suggest import did_you_mean
 from transmeter.util import writing
+from transmeter.util.arguments import LARGEST_SEED
 
 INTERRUPTED = 130  # exit code after Ctrl-C
 NOTHING = "nothing was written; the same command begins anew"
@@ -82,8 +83,9 @@ def typed() -> str:
 
 SECONDS = Seconds()
 BYTES = Bytes()
-seed_option = click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of every random draw.")
-
+seed_option = click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0, LARGEST_SEED), help="Of every random draw."
+)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
 
@@ -133,6 +135,8 @@ class Group(click.Group):
         warnings.showwarning = lambda message, *_, **__: tell(f"Warning: {message}")
         try:
             return super().invoke(ctx)
+        except (click.exceptions.Exit, click.Abort):  # RuntimeErrors, by which --help and a prompt end
+            raise
         except KeyboardInterrupt:
             click.echo(f"stopped: {self.STOPPED.get(ctx.invoked_subcommand or '', NOTHING)}", err=True)
             sys.exit(INTERRUPTED)
@@ -303,9 +307,10 @@ def listing(functions: dict[str, Callable], fixed: tuple[str, ...], as_json: boo
 
 
 def quiet() -> None:
-    """Switch off the libraries' progress bars: ours say what takes time."""
+    """Switch off the libraries' progress bars and tables of weights: what matters of them is said in one line."""
     import datasets
     import transformers
 
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()

@@ -19,8 +19,8 @@ from transmeter.prepare import prepare
 from transmeter.prior import Gain
 from transmeter.scorers import scorers
 from transmeter.source import Source
-from transmeter.suggest import did_you_mean
 from transmeter.util import writing
+from transmeter.util.arguments import one_of, option_values
 
 if TYPE_CHECKING:
     from altair import LayerChart
@@ -151,22 +151,13 @@ def rank(
     """
     repeats = usual_repeats(shots) if repeats is None else repeats
     known = scorers()
-    if scorer not in known:
-        raise ValueError(f"scorer '{scorer}' is unknown{did_you_mean(scorer, known)}: give one of {', '.join(known)}")
+    given = check_scorer(scorer, options)
     failed = [Row(None, None, s.name, *(None,) * 9, 0.0, s.reason) for s in sources if isinstance(s, Unusable)]
     if len(failed) == len(sources):
         raise ValueError(failed[0].error if failed else "no source is given: name at least one")
     target, *tables = (_sampled(t, seed) for t in (target, *(s for s in sources if isinstance(s, Table))))
-    given = dict(options or {})
     shared = {"seed": seed, "shots": shots, "repeats": repeats, "metric": metric, "budget": budget}
     parameters = inspect.signature(known[scorer]).parameters
-    unknown = [k for k in given if k not in parameters or k in SHARED]
-    if unknown:
-        allowed = [k for k in list(parameters)[2:] if k not in SHARED]
-        guess = did_you_mean(unknown[0], allowed)
-        raise ValueError(
-            f"option '{unknown[0]}' is unknown to scorer {scorer}{guess}: give {', '.join(allowed) or 'none'}"
-        )
     if shots is not None and "shots" not in parameters:
         warnings.warn(f"scorer {scorer} looks at all labelled rows: shots are ignored", stacklevel=2)
         shots = None
@@ -181,6 +172,14 @@ def rank(
     rows = [replace(row, matches=found[row.source]) for row in _rows(tables, scored, target.classes)]
     settings = (metric, shots, repeats, budget, seed, scorer, given, str(encoder) if encoder else None, match)
     return Ranking(target.name, *settings, rows + failed)
+
+
+def check_scorer(scorer: str, given: Mapping[str, object] | None) -> dict[str, object]:
+    """The options of a scorer. Raises ValueError for an unknown scorer or option, and a value of another type."""
+    known = scorers()
+    parameters = inspect.signature(known[one_of("scorer", scorer, known)]).parameters
+    own = {k: p for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY and k not in SHARED}
+    return option_values(f"scorer {scorer}", given, own)
 
 
 def _score(

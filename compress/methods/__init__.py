@@ -1,11 +1,11 @@
 """Compression methods: every file here with a function `compress(model, batches, *, ...) -> model` is a method."""
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from pkgutil import iter_modules
 
-from compress.suggest import did_you_mean
+from transmeter.util.arguments import one_of, option_values
 
 
 def methods() -> dict[str, Callable]:
@@ -19,14 +19,10 @@ def quantizes(method: str) -> bool:
     return method in known and "bits" in inspect.signature(known[method]).parameters
 
 
-def check(method: str, options: Collection[str], fixed: Collection[str] = ()) -> None:
-    """Raise ValueError for a method that is unknown, or an option that is not among its own, but for `fixed` ones."""
+def check(method: str, given: Mapping[str, object] | None, fixed: Collection[str] = ()) -> dict[str, object]:
+    """The options of a method. Raises ValueError for a method that is unknown, an option that is not among its own, but
+    for `fixed` ones, and a value of another type."""
     known = methods()
-    if method not in known:
-        raise ValueError(f"method '{method}' is unknown{did_you_mean(method, known)}: give one of {', '.join(known)}")
-    parameters = inspect.signature(known[method]).parameters.values()
-    allowed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in fixed]
-    for option in options:
-        if option not in allowed:
-            guess = did_you_mean(option, allowed)
-            raise ValueError(f"option '{option}' is unknown to {method}{guess}: give one of {', '.join(allowed)}")
+    parameters = inspect.signature(known[one_of("method", method, known)]).parameters
+    own = {k: p for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY and k not in fixed}
+    return option_values(method, given, own)

@@ -11,10 +11,12 @@ import click
 from transmeter.document import document
 from transmeter.options import BYTES, SECONDS, json_option, reserve, shape_options, user_cache
 from transmeter.util import writing
+from transmeter.util.arguments import LARGEST_SEED
 
 METRICS = ("balanced_accuracy", "accuracy")
 FAILED = 3  # exit code of a run that ended with failed pairs
 PER_PAIR = {True: 2.0, False: 0.5}  # seconds that --dry-run expects of Transmeter and of others, before any was timed
+NAMED = 5  # unusable files that --dry-run names
 BASE, FACTOR = 500e6, 6.0  # bytes of a worker, and those a byte of the tables that it works on
 
 
@@ -28,7 +30,7 @@ BASE, FACTOR = 500e6, 6.0  # bytes of a worker, and those a byte of the tables t
 @click.option("--key", metavar="COLUMN", help="Instead of JOB: as in rank.")
 @click.option("--match", type=click.Choice(["meaning", "name"]), help="Instead of JOB: as in rank.")
 @click.option("--encoder", metavar="PATH", help="Instead of JOB: as in rank.")
-@click.option("--seed", type=click.IntRange(0), help="Instead of JOB: as in rank.")
+@click.option("--seed", type=click.IntRange(0, LARGEST_SEED), help="Instead of JOB: as in rank.")
 @click.option("--shots", type=click.IntRange(1), help="Instead of JOB: as in rank.")
 @click.option("--repeats", type=click.IntRange(2), help="Instead of JOB: as in rank.")
 @click.option("--metric", type=click.Choice(METRICS), help="Instead of JOB: as in rank.")
@@ -128,7 +130,7 @@ def plan_of(path, given, inside, cache):
 
 
 def _survey(path, plan, workers, as_json):
-    """Print the pairs, and on stderr what the open ones would take."""
+    """Print the pairs, and on stderr what is unusable and what the open ones would take."""
     from transmeter.batch import run, store, watch
 
     timed = {}
@@ -141,7 +143,9 @@ def _survey(path, plan, workers, as_json):
     if not as_json:
         writer.writerow(heads)
     pairs = seconds = 0
-    for row in run.survey(path, plan):
+    with warnings.catch_warnings(action="ignore"):  # of what a run would make of tables, which says it itself
+        reasons = run.unusable(path, plan)
+    for row in run.survey(path, plan, reasons):
         if as_json:
             rows.append(dict(zip(heads, row)))
         else:
@@ -152,8 +156,13 @@ def _survey(path, plan, workers, as_json):
     sizes = sorted(Path(s.partition("::")[0]).stat().st_size for s in plan.sources.values())
     memory = workers * (BASE + FACTOR * sum(sizes[-run.CHUNK :]))
     if as_json:
-        about = {"pairs": rows, "open": pairs, "seconds": seconds / workers, "workers": workers, "bytes": memory}
+        about = {"pairs": rows, "open": pairs, "unusable": reasons, "seconds": seconds / workers}
+        about |= {"workers": workers, "bytes": memory}
         click.echo(document(about), nl=False)
+    for reason in list(reasons.values())[:NAMED]:
+        warnings.warn(reason, stacklevel=2)
+    if len(reasons) > NAMED:
+        warnings.warn(f"{len(reasons)} files in all are unusable: --json names every one", stacklevel=2)
     how = "as timed in the store" if timed else "a guess before any pair was timed"
     click.echo(
         f"{pairs} pairs are open: about {watch.duration(seconds / workers)} on {workers} workers ({how}),"

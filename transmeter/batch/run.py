@@ -5,8 +5,8 @@ import json
 import os
 import socket
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -115,8 +115,26 @@ def run(path: Path, plan: Plan, machine: Machine, retry: bool, tell: Tell) -> di
     return counts
 
 
-def survey(path: Path, plan: Plan) -> Iterator[tuple[str, str, str, str]]:
-    """(target, source, scorer, status) of every pair of the job, nothing read or written but files' bytes."""
+def unusable(path: Path, plan: Plan) -> dict[str, str]:
+    """The reason by its spec for every file of the job that is no usable table. What the store knows is not read."""
+    from transmeter.data import load  # takes a second
+
+    found: dict[str, str] = {}
+    with store.reading(path) if path.exists() else nullcontext() as db:
+        for spec in dict.fromkeys([*plan.targets.values(), *plan.sources.values()]):
+            known = store.known_input(db, _as_read(plan, spec), seen(_path(spec))) if db else None
+            try:
+                if known is None:
+                    load(spec, plan.job.label, strict=False, key=plan.job.key)
+                elif known.error:
+                    found[spec] = known.error
+            except ValueError as error:
+                found[spec] = str(error)
+    return found
+
+
+def survey(path: Path, plan: Plan, reasons: Mapping[str, str]) -> Iterator[tuple[str, str, str, str]]:
+    """(target, source, scorer, status) of every pair of the job; unusable where one of its files has a reason."""
     known: dict[bytes, str] = {}
     if path.exists():
         with store.reading(path) as db:
@@ -126,7 +144,8 @@ def survey(path: Path, plan: Plan) -> Iterator[tuple[str, str, str, str]]:
         method = _method(plan, name, options)
         for target, source in _pairs(plan, digests):
             key = _key(method, digests[plan.targets[target]], digests[plan.sources[source]])
-            yield target, source, name, known.get(key, "open")
+            usable = not {plan.targets[target], plan.sources[source]} & reasons.keys()
+            yield target, source, name, known.get(key, "open" if usable else "unusable")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -95,16 +96,26 @@ def _fold(store: sqlite3.Connection) -> None:
 
 def _migrate(store: sqlite3.Connection, path: Path) -> None:
     """Bring the schema to this version, a step and a transaction at a time."""
-    version = store.execute("PRAGMA user_version").fetchone()[0]
+    version = _version(store, path)
     tables = store.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if version > len(SCHEMA):
-        raise ValueError(f"{path} was written by a newer transmeter (schema {version}): update, or give another file")
     if not version and tables:
         raise ValueError(f"{path} is a database of something else: give another file")
     store.execute("PRAGMA journal_mode = WAL")
     store.execute("PRAGMA synchronous = NORMAL")  # after a power cut the last seconds may be missing, nothing is torn
     for number in range(version, len(SCHEMA)):
         store.executescript(f"BEGIN IMMEDIATE; {SCHEMA[number]}; PRAGMA user_version = {number + 1}; COMMIT;")
+
+
+def _version(store: sqlite3.Connection, path: Path) -> int:
+    """The number of schemas that the store has gone through. Raises ValueError for a newer version's store."""
+    version = store.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(SCHEMA):
+        mine = f"transmeter {metadata.version('transmeter')} reads up to version {len(SCHEMA)}"
+        raise ValueError(
+            f"{path} was written by a newer transmeter (store version {version}, {mine}): update transmeter, or give"
+            " another file"
+        )
+    return version
 
 
 @contextmanager
@@ -122,15 +133,17 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
         try:
             store.execute("PRAGMA query_only = ON")
             store.execute("PRAGMA trusted_schema = OFF")
-            version = store.execute("PRAGMA user_version").fetchone()[0]
+            version = _version(store, path)
             there = store.execute("SELECT count(*) FROM sqlite_master WHERE name = 'results'").fetchone()[0]
         except sqlite3.DatabaseError as error:
             store.close()
             for file in new:  # sqlite makes them beside whatever says that it is a store in WAL mode
                 file.unlink(missing_ok=True)
             raise ValueError(f"{path} is no store of transmeter batch ({error})") from None
-        if not there or version != len(SCHEMA):
-            raise ValueError(f"{path} is no store of this version of transmeter batch: run batch on it first")
+        if not there or not version:
+            raise ValueError(f"{path} is a database of something else: give a store of transmeter batch")
+        if version < len(SCHEMA):
+            raise ValueError(f"{path} is a store of an earlier transmeter: run batch on it first, which updates it")
         store.set_authorizer(_authorise)
         yield store
 

@@ -1,0 +1,130 @@
+"""Arguments of Python callers, checked before the work: errors are one line with the value and what is allowed."""
+
+import inspect
+import math
+import types
+import typing
+from collections.abc import Collection, Mapping
+from numbers import Integral, Real
+from pathlib import Path
+
+from transmeter.suggest import did_you_mean
+
+LARGEST_SEED = 2**31 - 1  # that all random generators take
+KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text", types.NoneType: "None"}
+
+
+def shown(value: object) -> str:
+    """A value in an error: its representation in one line of at most 60 characters."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def whole_number(name: str, value: object, least: int, most: int | None = None) -> int:
+    """`value` as an int. Raises ValueError for anything but a whole number in the range; True is none."""
+    if not _is_whole(value) or value < least or (most is not None and value > most):
+        bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name} is {shown(value)}: give a whole number {bounds}")
+    return int(value)
+
+
+def seed_number(name: str, value: object) -> int:
+    """`value` as the seed of random draws. Raises ValueError for anything but a whole number from 0 to LARGEST_SEED."""
+    return whole_number(name, value, 0, LARGEST_SEED)
+
+
+def positive_number(name: str, value: object) -> float:
+    """`value` as a float. Raises ValueError for anything but a finite number above 0."""
+    if not _is_real(value) or not 0 < value < math.inf:
+        raise ValueError(f"{name} is {shown(value)}: give a number above 0")
+    return float(value)
+
+
+def one_of(name: str, value: object, allowed: Collection[str]) -> str:
+    """`value`. Raises ValueError, with what may have been meant, for what is not among the `allowed`."""
+    if not isinstance(value, str) or value not in allowed:
+        guess = did_you_mean(value, allowed) if isinstance(value, str) else ""
+        raise ValueError(f"{name} {shown(value)} is unknown{guess}: give one of {', '.join(allowed)}")
+    return value
+
+
+def column_name(name: str, value: object) -> str | None:
+    """The name of a column as text; None stays None. Raises ValueError for anything but a text or a number."""
+    if value is None or isinstance(value, str):
+        return value
+    if not _is_real(value):
+        raise ValueError(f"{name} is {shown(value)}: give the name of one column, a text or a number")
+    return str(value)
+
+
+def path(name: str, value: object) -> Path:
+    """`value` as a path. Raises ValueError for what is none."""
+    if not isinstance(value, str | Path):
+        raise ValueError(f"{name} is {shown(value)}: give a path, a text or a pathlib.Path")
+    return Path(value)
+
+
+def folder(name: str, value: object) -> Path | None:
+    """`value` as the path of a folder, new or not; None stays None. Raises ValueError for a file, and as `path`."""
+    if value is None:
+        return None
+    found = path(name, value)
+    if found.exists() and not found.is_dir():
+        raise ValueError(f"{name} {found} is a file: give a folder")
+    return found
+
+
+def option_values(owner: str, given: object, parameters: Mapping[str, inspect.Parameter]) -> dict[str, object]:
+    """The options of a scorer or method, with numbers as Python's own.
+
+    Parameters
+    ----------
+    owner : str
+        Whose options they are, for errors: "scorer logme".
+    given : Mapping or None
+        What a caller gave, by name.
+    parameters : Mapping
+        The parameters that may be given; their annotations say of which type.
+
+    Raises
+    ------
+    ValueError
+        For what is no mapping, an option that is unknown, and a value of another type.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ValueError(f"options is {shown(given)}: give a dict of names and values")
+    found = {}
+    for name, value in given.items():
+        if name not in parameters:
+            allowed = f"give one of {', '.join(parameters)}" if parameters else "there are none to set"
+            guess = did_you_mean(str(name), parameters)
+            raise ValueError(f"option '{name}' is unknown to {owner}{guess}: {allowed}")
+        found[name] = _of_kind(f"option {name} of {owner}", value, parameters[name].annotation)
+    return found
+
+
+def _of_kind(name: str, value: object, annotation: object) -> object:
+    """`value` as the type that an annotation says. Raises ValueError for another."""
+    union = typing.get_origin(annotation) is types.UnionType
+    kinds = typing.get_args(annotation) if union else (annotation,)
+    for kind in kinds:
+        if kind is int and _is_whole(value):
+            return int(value)
+        if kind is float and _is_real(value) and math.isfinite(value):
+            return float(value)
+        if typing.get_origin(kind) is typing.Literal and value in typing.get_args(kind):
+            return value
+        if kind not in (int, float) and isinstance(kind, type) and isinstance(value, kind):
+            return value
+    allowed = " or ".join(KINDS.get(k) or f"one of {', '.join(map(repr, typing.get_args(k)))}" for k in kinds)
+    raise ValueError(f"{name} is {shown(value)}: give {allowed}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
