@@ -132,8 +132,9 @@ def _body(record: Record, config: Record) -> str:
     origin = code(record.get("base_model") or "a model that was given in Python")
     ids = base.get("base_model") or []
     links = f" ({', '.join(f'[{n}](https://huggingface.co/{n})' for n in ids)})" if ids else ""
+    title = name_of(record).replace("_", "\\_")  # a pair of them would mean emphasis
     sections = [
-        f"# {name_of(record)}\n\nMade from {origin}{links} by transmeter. {_whole(record)}",
+        f"# {title}\n\nMade from {origin}{links} by transmeter. {_whole(record)}",
         f"## What was done\n\n{_steps(record)}",
         f"## Sizes\n\n{_sizes(record)}",
         f"## Quality\n\n{_quality(record)}",

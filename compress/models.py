@@ -100,10 +100,10 @@ def load(
                 model = _whole(found, dtype, device)
             _warn_of_untied(source, model, keys)
         tokenizer = _tokenizer(found.folder, model)
-    if not found.quantizer:
-        adopt(model, tokenizer, str(source))
-        if not stream:  # what streams is read into memory of torch's own
-            _align(model)
+        if not found.quantizer:
+            adopt(model, tokenizer, str(source))
+            if not stream:  # what streams is read into memory of torch's own
+                _align(model)
     model.config.dtype, model.config.name_or_path = found.config.dtype, found.name
     if (found.folder / "compression.json").is_file():
         model.compression = checkpoint.read_json(source, found.folder, "compression.json")
