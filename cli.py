@@ -91,15 +91,19 @@ def calibrate(
 
     Example: transmeter calibrate MODEL --target task.txt --candidate a.txt --candidate b.txt --out calibration
     """
-    from compress import calibration, models, overlap
-    from compress.texts import read_texts
-    from transmeter import data, ranking, show, specs
+    from transmeter import specs
 
-    quiet()
     reserve(out, writing.check_new_folder)
     pools, wanted = specs.paths(candidates), specs.paths(targets)
     by = by or ("measure" if targets else "uniform")
     shares = weighted(weights, wanted)
+    _check_inputs([model], [p for p in (*pools.values(), *wanted.values(), *held_out) if str(p) != "self"])
+
+    from compress import calibration, models, overlap
+    from compress.texts import read_texts
+    from transmeter import data, ranking, show
+
+    quiet()
     tokenizer = models.skeleton(model)[1]
     read = {n: None if str(p) == "self" else read_texts(p, tokenizer) for n, p in pools.items()}
     texts = overlap.without_copies({name: found for name, found in read.items() if found is not None})
@@ -183,11 +187,10 @@ def compress(
 
     Example: transmeter compress MODEL --method kprune --set ratio=0.5 --calibration DIR --out small
     """
-    from compress.methods import methods as known
+    from compress.methods import method_signatures
     from compress.recipe import Recipe, Step
 
-    quiet()
-    steps = [Step(name, given) for name, _, given in in_order(ctx.meta["order"], known())]
+    steps = [Step(name, given) for name, _, given in in_order(ctx.meta["order"], method_signatures())]
     machine = (device, dtype, batch_size, memory)
     recipe = Recipe(model, steps, out, calibration, tokens, seed, file, metric)
     _compress(recipe, machine, resume, repo, as_json)
@@ -207,27 +210,32 @@ def run(recipe, resume, device, dtype, batch_size, memory, repo, as_json) -> Non
     Example: transmeter run examples/small_math.yaml
     """
     from compress import recipe as recipes
-    from compress.methods import methods as known
+    from compress.methods import method_signatures
 
-    quiet()
     machine = (device, dtype, batch_size, memory)
-    _compress(recipes.read(recipe, known()), machine, resume, repo, as_json)
+    _compress(recipes.read(recipe, method_signatures()), machine, resume, repo, as_json)
 
 
 def _compress(recipe, machine, resume, repo, as_json) -> None:
     """What compress and run have in common."""
-    import torch
-
-    from compress import evaluate, hub, job, models
-    from compress.methods import methods as known
+    from compress.methods import SHARED, method_signatures
 
     device, dtype, batch_size, memory = machine
     writing.check_new_folder(recipe.out)
+    known = method_signatures()
+    steps = [(s.method, convert(known[s.method], s.settings, SHARED)) for s in recipe.steps]
+    _check_inputs([recipe.model], [recipe.data], recipe.calibration)
+
+    import torch
+
+    from compress import evaluate, hub, job, models
+
+    quiet()
     if repo:
         hub.check(repo)
     job.run(
         recipe.model,
-        [job.Step(s.method, convert(known()[s.method], s.settings, job.SHARED)) for s in recipe.steps],
+        [job.Step(*step) for step in steps],
         recipe.calibration,
         recipe.out,
         tokens=recipe.tokens,
@@ -239,6 +247,20 @@ def _compress(recipe, machine, resume, repo, as_json) -> None:
     )
     size = models.bytes_of(recipe.out)
     _written(recipe.model, recipe.out, size, "reloaded with equal logits", repo, as_json)
+
+
+def _check_inputs(models, files, calibration=None, quantized=False) -> None:
+    """Raise ValueError for models and texts that are not there or broken, before torch is imported."""
+    from compress import spec
+    from transmeter.util import checkpoint
+
+    for file in files:
+        if file:
+            spec.check_exists(file)
+    if calibration:
+        spec.parse(calibration)
+    for model in models:
+        checkpoint.check(model, quantized=quantized)
 
 
 def _written(model, out, size, checked, repo, as_json) -> None:
@@ -292,13 +314,20 @@ def sweep(
     Example: transmeter sweep MODEL --method kprune --set ratio=0.2,0.4 --method gptq --set bits=3,4 --calibration DIR
     --data FILE --out sweep
     """
+    from compress.methods import SHARED, method_signatures
+    from compress.methods import methods as known
+
+    reserve(out, writing.check_folder)
+    for _, function, given in in_order(ctx.meta["order"], method_signatures()):
+        for name, values in (setting.split("=", 1) for setting in given if "=" in setting):
+            convert(function, tuple(f"{name}={value}" for value in values.split(",")), SHARED)
+    _check_inputs([model], [file], calibration)
+
     import torch
 
     from compress import evaluate, job, show, sweep
-    from compress.methods import methods as known
 
     quiet()
-    reserve(out, writing.check_folder)
     found = sweep.run(
         model,
         [
@@ -341,11 +370,13 @@ def evaluate(models, baseline, file, metric, tokens, energy, out, shape) -> None
 
     Example: transmeter evaluate small --baseline MODEL --data test.csv
     """
+    reserve(out, writing.check_file)
+    _check_inputs([*models, *([baseline] if baseline else [])], [file], quantized=True)
+
     from compress import evaluate as measure
     from compress import show
 
     quiet()
-    reserve(out, writing.check_file)
     found = measure.report(models, baseline, measure.exam(models[0], file, metric, tokens), energy)
     found = [result | {"command": typed()} for result in found]
     text = document(found if len(found) > 1 else found[0])
@@ -370,11 +401,13 @@ def export(model, shape, out, repo, as_json) -> None:
 
     Example: transmeter export small --format onnx --out exported
     """
+    reserve(out, writing.check_new_folder)
+    _check_inputs([model], [], quantized=True)
+
     from compress import export as exports
     from compress import hub
 
     quiet()
-    reserve(out, writing.check_new_folder)
     if repo:
         hub.check(repo)
     size = exports.export(model, shape, out)
@@ -390,10 +423,16 @@ def report(inputs, out) -> None:
 
     Example: transmeter report ranking.json small result.json --out report.html
     """
+    from transmeter.suggest import absent
+
+    reserve(out, writing.check_file)
+    for path in inputs:
+        if not path.exists():
+            raise ValueError(absent(path))
+
     from compress.report import page
     from transmeter import report as rankings
 
-    reserve(out, writing.check_file)
     ranked, rest = rankings.sections(inputs)
     page.write([*ranked, *page.sections(rest)], out, typed())
     click.echo(str(out))

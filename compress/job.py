@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from compress import draw, evaluate, hub, memory, models, sparsity, structure
 from compress.budget import Limits
 from compress.evaluate import Exam
-from compress.methods import distil, methods, quantizes
+from compress.methods import SHARED, distil, methods, quantizes  # noqa: F401, SHARED is a part of what a step is
 from compress.metrics import METRICS
 from compress.offload import move, store_of
 from compress.progress import Progress
@@ -31,7 +31,6 @@ from compress.walk import Batch
 from transmeter.util import writing
 
 LOG = logging.getLogger(__name__)
-SHARED = ("in_place", "progress", "seed", "teacher")  # arguments of a method that are not options of one step
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def run(
 ) -> dict[str, object]:
     """Compress `model` and write the folder `out`; returns the card that lies in it as compression.json.
 
-    texts: as compress.draw.parse takes it, None where no step looks at any; tokens: drawn from what has no budget of
+    texts: as compress.spec.parse takes it, None where no step looks at any; tokens: drawn from what has no budget of
     its own; exam: what the model is measured on before the first and after every step. Finished steps lie beside `out`
     until it is complete; resume goes on from them. tell: is given a line on the memory that it takes before the work,
     and one a step on what came of it. Raises ValueError for what is not to be read or written or does not fit, or when

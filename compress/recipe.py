@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from compress.draw import MADE, split
+from compress.spec import MADE, split
 from compress.suggest import did_you_mean
 
 KEYS = ("model", "steps", "out", "calibration", "tokens", "seed", "data", "metric")
@@ -74,7 +74,7 @@ def read(path: Path, methods: Collection[str]) -> Recipe:
 
 
 def _placed(folder: Path, part: str) -> str:
-    """A part of a calibration (compress.draw.parse) with its path, if it is one, relative to `folder`."""
+    """A part of a calibration (compress.spec.parse) with its path, if it is one, relative to `folder`."""
     what, tokens = split(part)
     placed = what if what in MADE else str(folder / what)
     return f"{placed}:{tokens}" if tokens else placed

@@ -11,11 +11,9 @@ from pyarrow import ArrowException
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from compress.spec import FORMATS
 from compress.suggest import absent, did_you_mean
 from transmeter.files import interruptible
-
-FORMATS = ".txt (documents separated by blank lines), .csv, .csv.gz, .tsv, .parquet, .jsonl or a data set folder"
-
 
 MAX_LENGTH = 128  # tokens of a calibration sequence
 Text = str | tuple[str, str]  # a text, or a pair of texts

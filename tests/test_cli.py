@@ -119,7 +119,7 @@ CALIBRATE = ("calibrate", str(MODEL), "--out", "OUT", "--target", MATH)
         (("rank", VA + "::age", HUNGARIAN), "labelled rows: at least 2 are needed"),
         (("rank", VA, HUNGARIAN, "--key", "patient"), "no key column 'patient'"),
         (("rank", VA, HUNGARIAN, "--match", "sound"), "--match"),
-        (("rank", VA, HUNGARIAN, "--encoder", "nobody/nothing"), "give a folder"),
+        (("rank", VA, HUNGARIAN, "--encoder", "nobody/nothing"), "reached from here: give a folder"),
         (("rank", VA, HUNGARIAN, "--shots", "60"), "at least 61 are needed for --shots 60"),
         (("rank", VA, HUNGARIAN, "--shots", "0"), "--shots"),
         (("rank", VA, HUNGARIAN, "--repeats", "1"), "--repeats"),

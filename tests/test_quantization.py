@@ -241,8 +241,7 @@ def test_a_layer_without_inputs_or_with_few(encoder, calibration):
         small = method.compress(encoder, few, group=16)
         with torch.no_grad():
             dense, found = (m(**calibration[0]).logits for m in (encoder, small))
-            nearest = expected(**calibration[0]).logits
-        assert 0 < strayed(found, dense) < 4 * strayed(nearest, dense)
+        assert 0 < strayed(found, dense) < 0.05
 
 
 @pytest.mark.parametrize("name", ["round_to_nearest", "gptq", "awq", "smoothquant", "kmeans", "mixed", "vector"])

@@ -9,6 +9,7 @@ import click
 from transmeter.document import document
 from transmeter.options import (
     SECONDS,
+    check_compared,
     compared,
     convert,
     json_option,
@@ -23,9 +24,9 @@ from transmeter.options import (
     user_cache,
     warn_of_same_file,
 )
-from transmeter.suggest import did_you_mean
+from transmeter.suggest import absent
 from transmeter.util import writing
-from transmeter.util.arguments import LARGEST_SEED
+from transmeter.util.arguments import LARGEST_SEED, one_of
 
 METRICS = ("balanced_accuracy", "accuracy")
 
@@ -70,15 +71,15 @@ def rank(
 
     Example: transmeter rank mine.csv a.csv b=other/b.csv::diagnosis
     """
+    from transmeter.scorers import SHARED, scorer_signatures
+
+    reserve(out, writing.check_file)
+    options = convert(scorer_signatures()[one_of("scorer", scorer, scorer_signatures())], settings, SHARED)
+    check_compared(target, sources, encoder)
+
     from transmeter import data, inputs, ranking, show
-    from transmeter.scorers import scorers
 
     quiet()
-    reserve(out, writing.check_file)
-    if scorer not in scorers():
-        guess = did_you_mean(scorer, scorers())
-        raise ValueError(f"scorer '{scorer}' is unknown{guess}: give one of {', '.join(scorers())}")
-    options = convert(scorers()[scorer], settings, ranking.SHARED)
     warn_of_same_file(target, sources)
     found = ranking.rank(
         data.load(target, label, key=key),
@@ -123,12 +124,16 @@ def validate(
 
     Example: transmeter validate mine.csv a.csv b.csv --ranking ranking.json
     """
+    reserve(out, writing.check_file)
+    check_compared(target, sources, encoder)
+    if ranked and not ranked.exists():
+        raise ValueError(f"{absent(ranked)}: make it with transmeter rank --out")
+
     from transmeter import agreement, data, inputs, ranking, show, truth
     from transmeter.prepare import prepare
     from transmeter.source import Source
     from transmeter.specs import parse
 
-    reserve(out, writing.check_file)
     found = ranking.load(ranked) if ranked else None
     predicted = {row.source: row for row in found.rows if row.error is None} if found else {}
     if found and shots is not None and shots != found.shots:
@@ -196,6 +201,12 @@ def transfer(target, sources, label, cache, key, match, encoder, predict, repeat
 
     Example: transmeter transfer mine.csv a.csv --predict new.csv --out model
     """
+    reserve(out, writing.check_new_folder)
+    if len(sources) > 1:
+        raise ValueError(f"{len(sources)} sources are given: rank them, then transfer from the best one")
+    check_compared(target, [*sources, *([predict] if predict else [])], encoder)
+    refuse_same_file(target, sources[0])
+
     from transmeter import data, heldout, show
     from transmeter.classifier import TransferClassifier
     from transmeter.files import read
@@ -203,10 +214,6 @@ def transfer(target, sources, label, cache, key, match, encoder, predict, repeat
     from transmeter.source import Source
 
     quiet()
-    reserve(out, writing.check_new_folder)
-    if len(sources) > 1:
-        raise ValueError(f"{len(sources)} sources are given: rank them, then transfer from the best one")
-    refuse_same_file(target, sources[0])
     wanted, source = data.load(target, label, key=key), data.load(sources[0], label, strict=False, key=key)
     rows = data.rows_like(wanted, str(predict), read(predict)) if predict else None
     cache = cache or user_cache()

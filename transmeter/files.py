@@ -14,12 +14,12 @@ from pyarrow import ArrowException
 from pyarrow.parquet import ParquetFile
 from scipy.io import arff
 
+from transmeter.specs import FORMATS
 from transmeter.suggest import absent
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FORMATS = ".csv, .csv.gz, .tsv, .parquet, .jsonl, .npz, .arff or a saved Hugging Face data set folder"
 UNPACKED = 4_000_000_000  # bytes that a compressed file may hold
 _UNREADABLE = (
     *(pd.errors.ParserError, pd.errors.EmptyDataError, ArrowException, OSError, EOFError, MemoryError),

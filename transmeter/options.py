@@ -9,7 +9,7 @@ import sys
 import types
 import typing
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import click
@@ -237,6 +237,18 @@ def warn_of_same_file(target: str, sources: tuple[str, ...]) -> None:
     for name, path, _ in map(parse, sources):
         if path.resolve() == parse(target)[1].resolve():
             warnings.warn(f"{name} is the target's own file: its gain is leakage, not transfer", stacklevel=2)
+
+
+def check_compared(target: str, sources: Sequence[str | Path], encoder: str | None) -> None:
+    """Raise ValueError for files that are not there and an encoder that is none: before torch is imported."""
+    from transmeter.specs import check_exists
+
+    for spec in (target, *sources):
+        check_exists(spec)
+    if encoder:
+        from transmeter.util import checkpoint
+
+        checkpoint.check(encoder)
 
 
 def refuse_same_file(target: str, source: str) -> None:

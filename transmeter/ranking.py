@@ -17,7 +17,7 @@ from transmeter.data import MAX_ROWS, Table, Unusable, sample
 from transmeter.estimate import Score, by_class, differ, terms, usual_repeats
 from transmeter.prepare import prepare
 from transmeter.prior import Gain
-from transmeter.scorers import scorers
+from transmeter.scorers import SHARED, scorers
 from transmeter.source import Source
 from transmeter.util import writing
 from transmeter.util.arguments import one_of, option_values
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 NESTED = ("evidence", "matches", "terms", "classes")  # fields of a row that hold several values
-SHARED = ("seed", "shots", "repeats", "metric", "budget")  # settings of a ranking that a scorer may ask for
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from transmeter.suggest import absent
+
+FORMATS = ".csv, .csv.gz, .tsv, .parquet, .jsonl, .npz, .arff or a saved Hugging Face data set folder"
 _ENDINGS = re.compile(r"(\.csv|\.tsv|\.parquet|\.arff|\.txt|\.jsonl|\.npz)?(\.gz)?$", re.IGNORECASE)
 
 
@@ -14,6 +17,13 @@ def parse(spec: str) -> tuple[str, Path, str | None]:
         name, _, text = spec.partition("=")
     path, _, column = text.partition("::")
     return name or stem(path), Path(path), column or None
+
+
+def check_exists(spec: str | Path) -> None:
+    """Raise ValueError for a file that is not there."""
+    path = parse(str(spec))[1]
+    if not path.exists():
+        raise ValueError(f"{absent(path)}: give {FORMATS}")
 
 
 def stem(path: str) -> str:

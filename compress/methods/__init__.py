@@ -3,14 +3,23 @@
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 
+from transmeter.util import signatures
 from transmeter.util.arguments import one_of, option_values
+
+SHARED = ("in_place", "progress", "seed", "teacher")  # arguments of a method that are not options of one step
 
 
 def methods() -> dict[str, Callable]:
     """Name of each method file and its `compress` function."""
     return {m.name: import_module(f"{__name__}.{m.name}").compress for m in iter_modules(__path__)}
+
+
+def method_signatures() -> dict[str, Callable]:
+    """Name of each method and a function of the same signature, without torch, which takes seconds."""
+    return signatures.of_folder(__name__, Path(__file__).parent, "compress")
 
 
 def quantizes(method: str) -> bool:

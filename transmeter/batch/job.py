@@ -3,7 +3,6 @@
 import glob
 from collections import Counter
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Annotated, Any, Literal
@@ -135,14 +134,12 @@ def options(job: Job, lines: Lines) -> list[tuple[str, dict[str, object]]]:
 
 
 def _options(scorer: Scorer, i: int, lines: Lines) -> dict[str, object]:
-    from transmeter.ranking import SHARED  # takes seconds, like the scorer itself
-
     for name in FIXED:
         if name in scorer.set:
             raise lines.error(("scorers", i, "set", name), f"{name} is fixed in a batch: leave it out")
-    function = import_module(f"{scorers.__name__}.{scorer.name}").score
+    function = scorers.scorer_signatures()[scorer.name]
     try:
-        return convert(function, tuple(f"{k}={_spelled(v)}" for k, v in scorer.set.items()), SHARED)
+        return convert(function, tuple(f"{k}={_spelled(v)}" for k, v in scorer.set.items()), scorers.SHARED)
     except ValueError as error:
         raise lines.error(("scorers", i, "set"), str(error)) from None
 

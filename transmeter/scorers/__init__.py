@@ -2,9 +2,19 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
+
+from transmeter.util import signatures
+
+SHARED = ("seed", "shots", "repeats", "metric", "budget")  # settings of a ranking that a scorer may ask for
 
 
 def scorers() -> dict[str, Callable]:
     """Name of each scorer file and its `score` function."""
     return {m.name: import_module(f"{__name__}.{m.name}").score for m in iter_modules(__path__)}
+
+
+def scorer_signatures() -> dict[str, Callable]:
+    """Name of each scorer and a function of the same signature, without torch, which takes seconds."""
+    return signatures.of_folder(__name__, Path(__file__).parent, "score")
