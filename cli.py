@@ -402,7 +402,7 @@ def export(model, shape, out, repo, as_json) -> None:
     Example: transmeter export small --format onnx --out exported
     """
     reserve(out, writing.check_new_folder)
-    _check_inputs([model], [], quantized=True)
+    _check_inputs([model], [])
 
     from compress import export as exports
     from compress import hub

@@ -75,7 +75,10 @@ def exam(model: str, file: Path, metric: str | None, tokens: int) -> Exam:
     task = models.task_of(model)
     if metric and metric not in METRICS[task]:
         raise ValueError(f"{model} gives no {metric}: use --metric {' or '.join(METRICS[task])}")
-    content = read_texts(file, models.skeleton(model, quantized=True)[1]) if task == "text" else read_examples(file, task)
+    if task == "text":
+        content: Sequence = read_texts(file, models.skeleton(model, quantized=True)[1])
+    else:
+        content = read_examples(file, task)
     return Exam(file, task, metric or METRICS[task][0], content, tokens)
 
 

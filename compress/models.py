@@ -195,7 +195,7 @@ def _naming(source: str | Path) -> Iterator[None]:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         if isinstance(error, ValueError) and reason.startswith(str(source)):
             raise
-        if not isinstance(error, OSError | ValueError):
+        if not isinstance(error, OSError | ValueError | ImportError):  # these say what is missing
             reason = f"{type(error).__name__} {reason}: compare its config.json with the original's"
         raise ValueError(f"{source} cannot be loaded: {reason}") from error
 

@@ -302,6 +302,15 @@ def test_bytes_and_hash_are_of_what_is_read(copy):
     assert checkpoint.hash_of(folder) != digest
 
 
+def test_a_quantizer_that_is_not_installed_is_named(copy):
+    folder = copy("llama")
+    config(folder, quantization_config={"quant_method": "gptq", "bits": 4})
+    with pytest.raises(ValueError, match="cannot be loaded: .*[Gg][Pp][Tt][Qq]") as error:
+        models.load(folder, quantized=True)
+    assert "\n" not in str(error.value) and "config.json" not in str(error.value)
+    assert models.skeleton(folder, quantized=True)[0].num_parameters() == 5_520
+
+
 def test_an_edited_section_of_changed_layers_is_refused(encoder, calibration, tokenizer, tmp_path):
     folder = models.save(methods()["svd"](encoder, calibration, ratio=0.5), tokenizer, tmp_path / "m", {})
     section = json.loads((folder / "config.json").read_text())["compressed"]
