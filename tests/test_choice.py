@@ -200,6 +200,7 @@ def test_a_candidate_that_gives_nothing_is_left_out(views, target):
 def test_more_tokens_than_are_looked_at_come_from_the_sets_chosen(by, pools, tmp_path, monkeypatch):
     monkeypatch.setattr(calibration, "LOOKED", 600)
     monkeypatch.setattr(calibration, "MAX_LENGTH", 32)  # what the model writes itself takes a step a token
+    monkeypatch.setattr(generation, "AT_ONCE", 4)
     targets = {"t": (read_texts(DATA / "text/math_sample.txt"), 1.0)} if by == "measure" else {}
     texts = {**pools, "self": None} if by == "uniform" else pools
     options = {"tokens": 1000, "by": by, "cache": tmp_path}
@@ -245,6 +246,7 @@ def test_what_is_saved_is_drawn_again_token_by_token(decoder, views, tmp_path):
 def test_mixtures_chance_and_the_model_itself_are_drawn(decoder, monkeypatch):
     net, tokenizer = decoder
     monkeypatch.setattr(draw, "MAX_LENGTH", 32)  # what the model writes itself takes a step a token
+    monkeypatch.setattr(generation, "AT_ONCE", 4)
     spec = f"self:50,{DATA / 'text/math.txt'}:80,random:60"
     found, about = draw.draw(spec, net, tokenizer, 9, 0, lambda: net)
     assert [part["tokens"] for part in about["parts"]] == pytest.approx([50, 80, 60], abs=2)
@@ -269,7 +271,8 @@ def test_calibration_that_makes_no_sense_is_refused(spec, message):
         draw.parse(spec)
 
 
-def test_the_model_writes_text_that_it_finds_likely(decoder, encoder, tokenizer):
+def test_the_model_writes_text_that_it_finds_likely(decoder, encoder, tokenizer, monkeypatch):
+    monkeypatch.setattr(generation, "AT_ONCE", 4)
     net, own = decoder
     found = generation.generate(net, own, 96, 32, seed=1)
     assert sum(map(len, found)) == 96 and all(s[0] == own.bos_token_id for s in found)
