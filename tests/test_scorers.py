@@ -30,16 +30,41 @@ ONE_ROW_WILL_DO = STATIC | NEEDS_COMMON_SPACE | {"cls", "otdd"}  # of a class, w
 # at random: training draws other rows first, and its fresh layers meet the columns in another order.
 SHARE = {**dict.fromkeys(ON_VIEWS, 0.15), "gbc": 0.04, "alignment": 1e-3, "cls": 1e-6, "otdd": 1e-6}
 APART = {"gbc": 0.6}  # of the classes, where those of the fixture would be too far apart for a score that is not 0
-TRAINED = {"transmeter": 8.0, "short_finetune": 8.0}  # gains in percentage points, of few repeats here: may move so far
+# gains in percentage points: options with which they are 21 to 32, and by how much permutations may move them: twice
+# what five moved them at most (3.1 and 2.6)
+TRAINED = {
+    "transmeter": ({"repeats": 12, "steps": 20, "shots": 1}, 6.0),
+    "short_finetune": ({"repeats": 60, "steps": 5, "shots": 1}, 5.0),
+}
 CACHE = Path(tempfile.mkdtemp())  # classifiers of sources are trained once for all scorers
 atexit.register(shutil.rmtree, CACHE, True)
 every_scorer = pytest.mark.parametrize("name", scorers())
 
 
-def run(name, sources, target, seed=0):
+def run(name, sources, target, seed=0, options=None):
     """Values of a scorer for tables."""
-    found = scorers()[name]([Source(t, CACHE) for t in sources], target, seed=seed, **FAST.get(name, {}))
+    found = scorers()[name]([Source(t, CACHE) for t in sources], target, seed=seed, **options or FAST.get(name, {}))
     return np.array([s.value for s in found])
+
+
+def in_range(name, values, classes):
+    """Whether scores for a target of so many classes are where their files say that they are; no value is NaN."""
+    ranges = {
+        **dict.fromkeys(("knn", "cls", "shared_columns"), (0, 1)),
+        **dict.fromkeys(("transmeter", "short_finetune"), (-100, 100)),
+        "alignment": (1e-6, 1e6),
+        "gbc": (-classes * (classes - 1), 0),
+        "hscore": (0, classes - 1),
+        "leep": (-5, 0),
+        "logme": (-3, 3),
+        "nce": (-np.log(classes), 0),
+        "otdd": (-1000, 0),
+        "source_accuracy": (-0.3, 1),
+        "source_size": (np.log(2), np.log(1000)),
+        "transrate": (0, 50),
+    }
+    low, high = ranges[name]
+    return bool(((values >= low - 1e-9) & (values <= high + 1e-9)).all())
 
 
 def make(name, n=80, d=4, classes=2, noise=0.5, seed=0, columns=None, names=None, apart=1.0):
@@ -66,7 +91,7 @@ def test_finite_reproducible_and_leaves_everything_alone(name, target):
     before = [t.features.copy() for t in (*sources, target)]
     state = torch.get_rng_state(), np.random.get_state()[1].copy()
     first = run(name, sources, target)
-    assert first.shape == (2,) and np.isfinite(first).all()
+    assert first.shape == (2,) and in_range(name, first, 2)
     np.testing.assert_array_equal(first, run(name, sources, target))
     assert torch.equal(state[0], torch.get_rng_state()) and (state[1] == np.random.get_state()[1]).all()
     for table, old in zip((*sources, target), before):
@@ -91,25 +116,27 @@ def test_class_names_mean_nothing(name, target):
 
 def permuted(name):
     """The score, that of permuted rows and columns, and by how much it may have moved."""
-    sources, given = [make("s1", noise=0.1, seed=2, apart=APART.get(name, 1.0))], {"apart": APART.get(name, 1.0)}
-    n = 120 if name in APART else 80
-    target = make("target", n=n, noise=0.1, seed=1, **given)
-    shuffled = target.take(np.random.default_rng(0).permutation(len(target)))
-    shuffled = data.table("target", shuffled.features[["c2", "c0", "c3", "c1"]], shuffled.labels)
-    first, moved = run(name, sources, target), run(name, sources, shuffled)
-    if name in TRAINED:
-        return first, moved, TRAINED[name]
-    chance = run(name, sources, make("target", n=n, noise=1.0, seed=1, **given))
-    return first, moved, max(SHARE.get(name, 0) * abs(float((first - chance)[0])), 1e-6 * abs(float(first[0])))
+    options, tolerance = TRAINED.get(name, (None, None))
+    d, n, apart = (12, 200, 0.7) if options else (4, 120 if name in APART else 80, APART.get(name, 1.0))
+    noise = 0.0 if options else 0.1
+    sources = [make("s1", n=400 if options else 80, d=d, noise=noise, seed=2, apart=apart)]
+    target = make("target", n=n, d=d, noise=noise, seed=1, apart=apart)
+    order = np.random.default_rng(0)
+    shuffled = target.take(order.permutation(n))
+    shuffled = data.table("target", shuffled.features[order.permutation(target.features.columns)], shuffled.labels)
+    first, moved = (run(name, sources, t, options=options) for t in (target, shuffled))
+    if tolerance is None:
+        chance = run(name, sources, make("target", n=n, noise=1.0, seed=1, apart=apart))
+        tolerance = max(SHARE.get(name, 0) * abs(float((first - chance)[0])), 1e-6 * abs(float(first[0])))
+    return first, moved, tolerance
 
 
 @every_scorer
 def test_order_of_rows_and_columns_means_nothing_and_half_of_a_score_would_be_noticed(name):
     first, moved, tolerance = permuted(name)
     np.testing.assert_allclose(moved, first, rtol=0, atol=tolerance)
-    if name not in TRAINED:
-        with pytest.raises(AssertionError):
-            np.testing.assert_allclose(moved / 2, first, rtol=0, atol=tolerance)
+    with pytest.raises(AssertionError):
+        np.testing.assert_allclose(moved / 2, first, rtol=0, atol=tolerance)
 
 
 @every_scorer
@@ -138,23 +165,23 @@ def test_other_widths_and_other_label_sets(name, target):
         with pytest.raises(ValueError, match="shares no"):
             run(name, [other], target)
     else:
-        assert np.isfinite(run(name, [other], target)).all()
+        assert in_range(name, run(name, [other], target), 2)
     fewer = make("fewer", d=3, classes=2, noise=0.1)
-    assert np.isfinite(run(name, [fewer], make("three", d=5, classes=3, noise=0.1, n=90))).all()
+    assert in_range(name, run(name, [fewer], make("three", d=5, classes=3, noise=0.1, n=90)), 3)
 
 
 @every_scorer
 def test_missing_cells_and_unlabelled_rows(name, heart):
     va = heart["va"]
     partly = data.table("va", va.features, np.where(np.arange(len(va)) % 3 == 0, va.labels, None))
-    assert np.isfinite(run(name, [heart["hungarian"], heart["switzerland"]], partly)).all()
+    assert in_range(name, run(name, [heart["hungarian"], heart["switzerland"]], partly), len(va.classes))
 
 
 @every_scorer
 def test_too_few_rows_of_a_class_are_refused_or_do_not_matter(name):
     lonely = data.table("t", pd.DataFrame({"c0": range(9)}), np.array(list("aaaaaaaab")))
     if name in ONE_ROW_WILL_DO:
-        assert np.isfinite(run(name, [make("s", seed=2)], lonely)).all()
+        assert in_range(name, run(name, [make("s", seed=2)], lonely), 2)
     else:
         with pytest.raises(ValueError, match="class 'b' of t has 1 labelled rows: at least"):
             run(name, [make("s", seed=2)], lonely)
