@@ -3,7 +3,7 @@
 # Expected: all tables of a folder are read, or those left out are named.
 # Seen:     as soon as one file name holds a split's name as a word of its own (train, test, ...), every file that holds
 #           none is left out without a word; files that are named for their content alone are all read.
-# Looked up: datasets' documentation, "Structure your repository" (names of splits; it does not say what becomes of the rest).
+# Looked up: the Hub's documentation, "File names and splits" (a split's name may stand anywhere in a file's name).
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

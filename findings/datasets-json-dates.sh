@@ -3,7 +3,7 @@
 # Expected: a quoted value is text, whatever it looks like.
 # Seen:     a column of strings becomes timestamps where every value looks like a date, so that texts or labels change
 #           their type, and two files with the same schema (one with a single other value) are read as different types.
-# Looked up: pyarrow's documentation, "Reading JSON files" (conversion of strings that look like timestamps).
+# Looked up: pyarrow's documentation, "Reading JSON files" (type inference says so); that of datasets does not.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

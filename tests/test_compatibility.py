@@ -139,6 +139,7 @@ def test_weights_of_another_name(llama, sound):
     assert not same(llama, sound / "llama") and not logits(models.load(llama)[0]).any()
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # of peft
 def test_an_adapter_beside(llama, sound, tmp_path):
     from peft import LoraConfig, get_peft_model
 
