@@ -1,9 +1,10 @@
 """Files as data frames: csv, tsv, parquet, jsonl, npz, arff, saved Hugging Face data sets."""
 
 import gzip
+import json
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +41,7 @@ def read(path: Path) -> pd.DataFrame:
         elif name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
             frame = _read_csv(path, "\t" if ".tsv" in name else ",")
         elif name.endswith(".parquet"):
-            frame = pd.read_parquet(path)
+            frame = _read_parquet(path)
         elif name.endswith((".jsonl", ".jsonl.gz")):
             frame = _read_lines(path)
         elif name.endswith(".npz"):
@@ -114,17 +115,41 @@ def _read_folder(path: Path) -> pd.DataFrame:
     loaded = load_from_disk(str(path))
     if not isinstance(loaded, Dataset):
         raise ValueError(f"{path} holds several splits ({', '.join(loaded)}): give the folder of one of them")
-    return from_dataset(loaded)
+    return from_dataset(loaded, path)
 
 
-def from_dataset(dataset: "Dataset") -> pd.DataFrame:
-    """A Hugging Face data set as a data frame, classes by their names."""
+def from_dataset(dataset: "Dataset", where: str | Path = "the data set") -> pd.DataFrame:
+    """A Hugging Face data set as a data frame, classes by their names, and the columns that `set_format` hides too.
+
+    Raises ValueError, which begins with `where`, for a class that has no name.
+    """
     from datasets import ClassLabel
 
-    frame = dataset.to_pandas()
-    for column, kind in dataset.features.items():
-        if isinstance(kind, ClassLabel):
-            frame[column] = [kind.names[i] if i is not None and i >= 0 else None for i in dataset[column]]
+    names = {column: kind.names for column, kind in dataset.features.items() if isinstance(kind, ClassLabel)}
+    return _name_classes(where, dataset.with_format(None).to_pandas(), names)
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    """A table; of one that Hugging Face datasets wrote the names of the classes are in the metadata alone."""
+    about = ParquetFile(path).schema_arrow.metadata or {}
+    try:
+        features = json.loads(about[b"huggingface"])["info"]["features"]
+        names = {c: list(kind["names"]) for c, kind in features.items() if kind["_type"] == "ClassLabel"}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        names = {}
+    return _name_classes(path, pd.read_parquet(path), names)
+
+
+def _name_classes(where: str | Path, frame: pd.DataFrame, names: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """`frame` with names in place of the numbers of classes, None where a number is missing or below zero."""
+    for column, classes in names.items():
+        if column not in frame or not pd.api.types.is_numeric_dtype(frame[column]):
+            continue
+        numbers = frame[column].fillna(-1).astype(int)
+        if numbers.max() >= len(classes):
+            held = f"column '{column}' holds class {numbers.max()}, but names only {len(classes)} classes"
+            raise ValueError(f"{where}: {held}: correct its features")
+        frame[column] = [classes[number] if number >= 0 else None for number in numbers]
     return frame
 
 

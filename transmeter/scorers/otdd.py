@@ -17,6 +17,7 @@ from transmeter.source import Source
 from transmeter.views import Pair, pairs
 
 ROWS = 300  # of either side that are looked at
+LARGEST = 1e140  # with a larger value a cost may be infinite, and of one such cost POT makes a distance of 0.0
 
 
 def score(
@@ -40,10 +41,13 @@ def distance(x_s: np.ndarray, codes_s: np.ndarray, x_t: np.ndarray, codes_t: np.
 
     x_s (n, d), x_t (m, d) float64, codes (n,) and (m,) class numbers; entropy: 0 solves exactly, above 0 by Sinkhorn's
     iteration with that regularisation, as a share of the mean cost. Raises ValueError for values that are not finite
-    and for an entropy below 0.
+    or above `LARGEST`, and for an entropy below 0.
     """
     if not (np.isfinite(x_s).all() and np.isfinite(x_t).all()):
         raise ValueError("values are given that are not finite: replace them first")
+    largest = max(np.abs(x_s).max(), np.abs(x_t).max())
+    if largest > LARGEST:
+        raise ValueError(f"the value {largest:.3g} is too large to be squared: give at most {LARGEST:g}")
     if not entropy >= 0:
         raise ValueError(f"entropy {entropy} is too small: give at least 0")
     (here, place_s), (there, place_t) = _gaussians(x_s, codes_s), _gaussians(x_t, codes_t)
