@@ -64,6 +64,13 @@ def test_verbose_says_what_is_decided_and_quiet_nothing():
     assert "Error: " in run("-q", "rank", "none.csv", HUNGARIAN).stderr
 
 
+def test_libraries_draw_no_progress_bars():
+    code = "from transmeter.options import listen; listen(False, False); import tqdm; list(tqdm.tqdm(range(3)))"
+    environment = {k: v for k, v in os.environ.items() if k != "TQDM_DISABLE"}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert found.stderr == ""
+
+
 def test_a_file_sets_defaults_that_the_command_line_overrides(tmp_path):
     (tmp_path / "transmeter.toml").write_text('[rank]\nscorer = "source_size"\nformat = "json"\nset = []\n')
     assert '"scorer": "source_size"' in run("rank", VA, HUNGARIAN).stdout

@@ -3,6 +3,7 @@
 import inspect
 import logging
 import math
+import os
 import re
 import shlex
 import sys
@@ -62,6 +63,7 @@ def listen(quiet: bool, verbose: bool) -> None:
     """Log what is decided and why to stderr (verbose), or show nothing there but errors (quiet)."""
     if quiet and verbose:
         raise ValueError("--quiet and --verbose are both given: give one")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read at its import; compressed-tensors has no switch of its own
     for name in PACKAGES:
         logger = logging.getLogger(name)
         logger.handlers = [Echo()]
