@@ -161,7 +161,7 @@ REFUSED = {
         "sliding_window 0 in config.json is not a whole number",
     ),
     "a window as text": (
-        "qwen2",
+        "gpt2",
         setting(sliding_window="x"),
         "sliding_window 'x' in config.json is not a whole number",
     ),

@@ -46,9 +46,10 @@ class Bytes(click.ParamType):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Bytes of the text."""
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", str(value).strip().lower())
-        if not found or not float(found[1]):
+        size = round(float(found[1]) * 1000 ** " kmgt".index(found[2] or " ")) if found else 0
+        if not size:  # also of 0.5, which may have been meant in GB
             self.fail(f"'{value}' is no size: give bytes, or a number with MB or GB, such as 2GB", param, ctx)
-        return round(float(found[1]) * 1000 ** " kmgt".index(found[2] or " "))
+        return size
 
 
 class Echo(logging.Handler):
