@@ -90,7 +90,7 @@ def run(
             LOG.info("calibration: %s", used)
         cpu = batches(tokenizer, sequences, machine.batch_size)
         stream = False
-        if machine.device != "auto" and cpu:  # auto spreads the model over what there is
+        if machine.device != "auto":  # auto spreads the model over what there is
             stream, why = _plan(sizes, cpu, steps, machine)
             if tell:
                 tell(why)

@@ -7,6 +7,7 @@ A layer that is stored in fewer bits is a `PackedLinear` or a `PackedEmbedding` 
 `Uniform` or `Codebook`. It saves disk and download; from its first use on the dense weight is in memory.
 """
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -333,7 +334,9 @@ def make(kind: str, spec: dict[str, object]) -> nn.Module:
     """The module of that class whose `spec` this is, its weights yet to be loaded."""
     spec = dict(spec)
     if kind == "Linear":
-        return nn.utils.skip_init(nn.Linear, **spec)
+        with warnings.catch_warnings():  # all of a block may be removed: a layer without inputs or outputs
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            return nn.utils.skip_init(nn.Linear, **spec)
     if "packed" in spec:
         form = dict(spec["packed"])
         spec["packed"] = {f.__name__: f for f in FORMS}[form.pop("form")](**form)

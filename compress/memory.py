@@ -83,7 +83,8 @@ def estimate(
     f, m = max(x.in_features for x in linears), max(x.in_features * x.out_features for x in linears)
     d, head = model.config.hidden_size, model.get_output_embeddings()
     v = head.out_features if head is not None else 0
-    t, everything = (work([b["input_ids"].numel() for b in batches]) for work in (max, sum))
+    tokens = [batch["input_ids"].numel() for batch in batches]
+    t, everything = max(tokens, default=0), sum(tokens)
     limits = Limits(**{x.name: options[x.name] for x in fields(Limits) if x.name in options})
     kept = 1 - limits.share if needs.removes and limits == Limits(limits.ratio, multiple=limits.multiple) else 1
 
@@ -125,7 +126,8 @@ def plan(
         line += f", {_size(streamed)} streamed from files"
         if streamed <= limit:
             return True, f"{line}, {_size(limit)} may be used: the model streams"
-    raise ValueError(f"{line}, but {_size(limit)} may be used: lower --batch-size or --tokens, or raise --memory")
+    remedy = "lower --batch-size or --tokens, or raise --memory" if batches else "raise --memory"
+    raise ValueError(f"{line}, but {_size(limit)} may be used: {remedy}")
 
 
 def available(device: str | torch.device = "cpu") -> int | None:

@@ -155,6 +155,22 @@ REFUSED = {
     ),
     "an unknown function": ("llama", setting(hidden_act="foo"), "cannot be loaded: .*'foo'.*with the original's"),
     "another kind of value": ("llama", setting(rms_norm_eps="x"), "cannot be loaded: .*'rms_norm_eps' expected float"),
+    "a window of no tokens": (
+        "llama",
+        setting(sliding_window=0),
+        "sliding_window 0 in config.json is not a whole number",
+    ),
+    "a window as text": (
+        "gpt2",
+        setting(sliding_window="x"),
+        "sliding_window 'x' in config.json is not a whole number",
+    ),
+    "results without names": ("bert", setting(return_dict=False), "with return_dict false .* set it to true"),
+    "a switch as text": (
+        "llama",
+        setting(output_hidden_states="x"),
+        "output_hidden_states 'x' .* neither true nor fal",
+    ),
     "labels": (
         "bert",
         setting(num_labels=3, id2label={"0": "a", "1": "b"}),

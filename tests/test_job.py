@@ -125,3 +125,11 @@ def test_bfloat16_and_a_device_that_is_not_here(tmp_path):
     result = CliRunner().invoke(main, [*command, "--dtype", "bfloat16"])
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "m/config.json").read_text())["dtype"] == "float16"
+
+
+def test_the_limit_of_memory_holds_without_texts_too(tmp_path):
+    rounded = [job.Step("round_to_nearest", {})]
+    message = "round_to_nearest cannot stream with its options, but 1 MB may be used: raise --memory$"
+    with pytest.raises(ValueError, match=message):
+        job.run(str(DATA / "mixlm"), rounded, None, tmp_path / "small", machine=job.Machine(memory=10**6))
+    assert not list(tmp_path.iterdir())

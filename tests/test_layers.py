@@ -142,3 +142,10 @@ def test_more_bits_than_requested_are_an_error():
     packed = Grid(8, 8, True).nearest(torch.randn(8, 64), torch.float32)
     with pytest.raises(RuntimeError, match="bits: 8.000 a weight reached, 4.000 requested"):
         quantization.require(packed, 4)
+
+
+def test_a_layer_of_no_inputs_or_outputs_is_made_without_a_warning(recwarn):
+    for inputs, outputs in ((0, 3), (3, 0)):
+        made = layers.make("Linear", {"in_features": inputs, "out_features": outputs, "bias": True})
+        assert made.weight.shape == (outputs, inputs)
+    assert not recwarn.list

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cli
+from transmeter.options import BYTES
 from transmeter.suggest import did_you_mean
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,6 +63,24 @@ def test_verbose_says_what_is_decided_and_quiet_nothing():
     found = run("-q", "-v", *SIZES)
     assert found.exit_code == 2 and "--quiet and --verbose are both given" in found.stderr
     assert "Error: " in run("-q", "rank", "none.csv", HUNGARIAN).stderr
+
+
+@pytest.mark.parametrize(
+    "text, size", [("2GB", 2 * 10**9), ("1.5m", 1_500_000), ("800", 800), ("0.5", None), ("0GB", None)]
+)
+def test_a_size_is_of_one_byte_or_more(text, size):
+    if size is None:
+        with pytest.raises(click.BadParameter, match=f"'{text}' is no size: give bytes, or a number with MB or GB"):
+            BYTES.convert(text, None, None)
+    else:
+        assert BYTES.convert(text, None, None) == size
+
+
+def test_libraries_draw_no_progress_bars():
+    code = "from transmeter.options import listen; listen(False, False); import tqdm; list(tqdm.tqdm(range(3)))"
+    environment = {k: v for k, v in os.environ.items() if k != "TQDM_DISABLE"}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert found.stderr == ""
 
 
 def test_a_file_sets_defaults_that_the_command_line_overrides(tmp_path):

@@ -17,7 +17,7 @@ MODEL, TEXT, TABLE, OTHER = (
     for name in ("mixlm", "text/math_sample.txt", "tabular/heart_va.csv", "tabular/heart_hungarian.csv")
 )
 HEAVY = ["torch", "transformers", "datasets", "sklearn", "pandas"]
-# the command's words, and the message; FULL is a folder with something in it
+# the command's words, and the message; FULL is a folder with something in it, EMPTY no word
 REFUSED = [
     ("rank none.csv OTHER", "none.csv does not exist"),
     ("rank TABLE none.csv", "none.csv does not exist"),
@@ -45,6 +45,7 @@ REFUSED = [
     ("compress MODEL --method kprune --calibration none.txt --out m", "none.txt does not exist"),
     ("compress MODEL --method kprune --calibration TEXT --data none.csv --out m", "none.csv does not exist"),
     ("compress MODEL --method kprune --calibration TEXT --out FULL", "exists already"),
+    ("compress EMPTY --method round_to_nearest --out m", "the name of the model is empty: give a folder"),
     ("compress FULL --method kprune --calibration TEXT --out m", "it has no config.json"),
     ("run none.yaml", "none.yaml cannot be read"),
     ("sweep MODEL --method kprune --set ratio=0.2,x --calibration TEXT --data TEXT --out s", "'x' is not a number"),
@@ -68,7 +69,7 @@ for line in sys.stdin:
 def test_bad_input_is_refused_before_heavy_imports(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").write_text("mine")
-    paths = {"MODEL": MODEL, "TEXT": TEXT, "TABLE": TABLE, "OTHER": OTHER, "FULL": str(tmp_path / "full")}
+    paths = {"MODEL": MODEL, "TEXT": TEXT, "TABLE": TABLE, "OTHER": OTHER, "FULL": str(tmp_path / "full"), "EMPTY": ""}
     asked = "".join(json.dumps([paths.get(w, w) for w in words.split()]) + "\n" for words, _ in REFUSED)
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{CODE}"]
     done = subprocess.run(command, input=asked, capture_output=True, text=True, cwd=tmp_path)

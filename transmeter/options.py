@@ -3,6 +3,7 @@
 import inspect
 import logging
 import math
+import os
 import re
 import shlex
 import sys
@@ -45,9 +46,10 @@ class Bytes(click.ParamType):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Bytes of the text."""
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", str(value).strip().lower())
-        if not found or not float(found[1]):
+        size = round(float(found[1]) * 1000 ** " kmgt".index(found[2] or " ")) if found else 0
+        if not size:  # also of 0.5, which may have been meant in GB
             self.fail(f"'{value}' is no size: give bytes, or a number with MB or GB, such as 2GB", param, ctx)
-        return round(float(found[1]) * 1000 ** " kmgt".index(found[2] or " "))
+        return size
 
 
 class Echo(logging.Handler):
@@ -62,6 +64,7 @@ def listen(quiet: bool, verbose: bool) -> None:
     """Log what is decided and why to stderr (verbose), or show nothing there but errors (quiet)."""
     if quiet and verbose:
         raise ValueError("--quiet and --verbose are both given: give one")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read at its import; compressed-tensors has no switch of its own
     for name in PACKAGES:
         logger = logging.getLogger(name)
         logger.handlers = [Echo()]

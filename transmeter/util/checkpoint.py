@@ -36,9 +36,10 @@ LEAST = {
     **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_labels"), 1),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_key_value_heads", "head_dim"), 1),
     **dict.fromkeys(("hidden_size", "n_embd", "dim", "intermediate_size", "n_inner", "hidden_dim"), 1),
-    **dict.fromkeys(("vocab_size", "max_position_embeddings", "n_positions"), 1),
+    **dict.fromkeys(("vocab_size", "max_position_embeddings", "n_positions", "sliding_window"), 1),
     "type_vocab_size": 0,
 }
+SWITCHES = ("return_dict", "output_hidden_states", "output_attentions")  # true or false; None stops the forward
 DEPTHS = ("num_hidden_layers", "n_layer", "n_layers")
 LABELS = 100_000  # that a classifier has at most; transformers makes a name for each
 ADAPTED = {  # peft's task types, and the class that reads such a model
@@ -72,6 +73,8 @@ def folder_of(source: str | Path) -> Path:
     ValueError
         It is neither, or the Hub cannot be reached.
     """
+    if not str(source):  # Path("") would be the folder that one is in
+        raise ValueError("the name of the model is empty: give a folder")
     if Path(source).is_dir():
         return Path(source)
     try:
@@ -115,6 +118,11 @@ def read_config(source: str | Path, folder: Path) -> dict[str, Any]:
         value = config.get(key)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
             raise ValueError(f"{source}: {key} {value!r} in config.json is not a whole number of {least} or more")
+    for key in SWITCHES:
+        if not isinstance(config.get(key, False), bool):
+            raise ValueError(f"{source}: {key} {config[key]!r} in config.json is neither true nor false")
+    if not config.get("return_dict", True):
+        raise ValueError(f"{source}: with return_dict false in config.json results have no names: set it to true")
     if (config.get("num_labels") or 0) > LABELS:
         raise ValueError(f"{source}: num_labels {config['num_labels']} in config.json is more than {LABELS}")
     labels = config.get("id2label")
