@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from compress.spec import MADE, split
-from compress.suggest import did_you_mean
+from transmeter.suggest import did_you_mean
 
 KEYS = ("model", "steps", "out", "calibration", "tokens", "seed", "data", "metric")
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.spec import FORMATS
-from compress.suggest import absent, did_you_mean
 from transmeter.files import interruptible
+from transmeter.suggest import absent, did_you_mean
 
 MAX_LENGTH = 128  # tokens of a calibration sequence
 Text = str | tuple[str, str]  # a text, or a pair of texts
