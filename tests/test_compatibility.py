@@ -297,8 +297,8 @@ def test_the_keyword_of_a_cache(llama):
     attention.register_forward_pre_hook(lambda module, args, kwargs: seen.update(kwargs), with_kwargs=True)
     found = model(IDS, use_cache=True)
     assert "cache" in inspect.signature(type(attention).forward).parameters and "past_key_values" not in seen
-    assert find_cache(seen.values()) is found.past_key_values
-    assert find_cache({"past_key_values": found.past_key_values}.values()) is found.past_key_values
+    assert find_cache(seen.values()) is found.cache
+    assert find_cache({"past_key_values": found.cache}.values()) is found.cache
 
 
 def test_the_type_in_config_json(llama):
