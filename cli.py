@@ -5,12 +5,11 @@ from pathlib import Path
 
 import click
 
-from transmeter import commands
-from transmeter import config as defaults
-from transmeter.batch import commands as scale
-from transmeter.document import document
-from transmeter.model_options import machine_options, push_option, resume_option, tokens_option
-from transmeter.options import (
+from transmeter.commands import batch as scale
+from transmeter.commands import config as defaults
+from transmeter.commands import rank as commands
+from transmeter.commands.model_options import machine_options, push_option, resume_option, tokens_option
+from transmeter.commands.options import (
     Group,
     Ordered,
     convert,
@@ -28,6 +27,7 @@ from transmeter.options import (
     weighted,
 )
 from transmeter.util import writing
+from transmeter.util.document import document
 
 EXPORTS = ("compressed-tensors", "torchao", "torchao-dynamic", "onnx")
 TOKENS = 100_000  # that perplexity is measured on
@@ -91,7 +91,7 @@ def calibrate(
 
     Example: transmeter calibrate MODEL --target task.txt --candidate a.txt --candidate b.txt --out calibration
     """
-    from transmeter import specs
+    from transmeter.tables import specs
 
     reserve(out, writing.check_new_folder)
     pools, wanted = specs.paths(candidates), specs.paths(targets)
@@ -99,9 +99,13 @@ def calibrate(
     shares = weighted(weights, wanted)
     _check_inputs([model], [p for p in (*pools.values(), *wanted.values(), *held_out) if str(p) != "self"])
 
-    from compress import calibration, models, overlap
-    from compress.texts import read_texts
-    from transmeter import data, ranking, show
+    from compress.calibration import choice as calibration
+    from compress.calibration import overlap
+    from compress.calibration.texts import read_texts
+    from compress.model import models
+    from transmeter import ranking
+    from transmeter.report import show
+    from transmeter.tables import data
 
     quiet()
     tokenizer = models.skeleton(model)[1]
@@ -228,7 +232,9 @@ def _compress(recipe, machine, resume, repo, as_json) -> None:
 
     import torch
 
-    from compress import evaluate, hub, job, models
+    from compress import hub, job
+    from compress.evaluation import evaluate
+    from compress.model import models
 
     quiet()
     if repo:
@@ -251,7 +257,7 @@ def _compress(recipe, machine, resume, repo, as_json) -> None:
 
 def _check_inputs(models, files, calibration=None, quantized=False) -> None:
     """Raise ValueError for models and texts that are not there or broken, before torch is imported."""
-    from compress import spec
+    from compress.calibration import spec
     from transmeter.util import checkpoint
 
     for file in files:
@@ -265,7 +271,8 @@ def _check_inputs(models, files, calibration=None, quantized=False) -> None:
 
 def _written(model, out, size, checked, repo, as_json) -> None:
     """What compress, run and export end with: the folder, its size before and after, and where it was uploaded to."""
-    from compress import hub, models
+    from compress import hub
+    from compress.model import models
 
     before, address = models.bytes_of(model), hub.push(out, repo) if repo else None
     if as_json:
@@ -325,7 +332,9 @@ def sweep(
 
     import torch
 
-    from compress import evaluate, job, show, sweep
+    from compress import job, sweep
+    from compress.evaluation import evaluate
+    from compress.report import show
 
     quiet()
     found = sweep.run(
@@ -373,8 +382,8 @@ def evaluate(models, baseline, file, metric, tokens, energy, out, shape) -> None
     reserve(out, writing.check_file)
     _check_inputs([*models, *([baseline] if baseline else [])], [file], quantized=True)
 
-    from compress import evaluate as measure
-    from compress import show
+    from compress.evaluation import evaluate as measure
+    from compress.report import show
 
     quiet()
     found = measure.report(models, baseline, measure.exam(models[0], file, metric, tokens), energy)
@@ -423,7 +432,7 @@ def report(inputs, out) -> None:
 
     Example: transmeter report ranking.json small result.json --out report.html
     """
-    from transmeter.suggest import absent
+    from transmeter.util.suggest import absent
 
     reserve(out, writing.check_file)
     for path in inputs:
@@ -431,7 +440,7 @@ def report(inputs, out) -> None:
             raise ValueError(absent(path))
 
     from compress.report import page
-    from transmeter import report as rankings
+    from transmeter.report import sections as rankings
 
     ranked, rest = rankings.sections(inputs)
     page.write([*ranked, *page.sections(rest)], out, typed())

@@ -28,7 +28,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from transmeter.data import MAX_ROWS
+from transmeter.tables.data import MAX_ROWS
 from transmeter.util import writing
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -178,7 +178,8 @@ def _units(store: Path) -> dict[str, float]:
 
 def _tasks(job: Path, cache: Path, work: Path) -> list[Path]:
     """The tasks of the job as two files of JSON lines, dealt out in turn."""
-    from transmeter.batch import commands, run, store
+    from transmeter.batch import run, store
+    from transmeter.commands import batch as commands
 
     plan, machine = commands.plan_of(job, {}, False, cache), run.Machine()
     with store.writing(work / "tasks.sqlite") as db, run.engines.Engine("local", 1, None, "") as engine:

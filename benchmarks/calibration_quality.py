@@ -27,15 +27,17 @@ from prune_quality import DOMAINS, TASKS
 from scipy import stats
 from scipy.optimize import nnls
 
-from compress import calibration, survey
-from compress.calibration import OTHER_DRAW
-from compress.selection import LOOKING, PROPOSED, WAYS
-from compress.survey import DEPTHS, Survey
-from compress.texts import MAX_LENGTH, cut
-from compress.walk import track
-from transmeter import data, ranking
-from transmeter.data import Table
+from compress.calibration import choice as calibration
+from compress.calibration import survey
+from compress.calibration.choice import OTHER_DRAW
+from compress.calibration.selection import LOOKING, PROPOSED, WAYS
+from compress.calibration.survey import DEPTHS, Survey
+from compress.calibration.texts import MAX_LENGTH, cut
+from compress.model.walk import track
+from transmeter import ranking
 from transmeter.scorers import alignment
+from transmeter.tables import data
+from transmeter.tables.data import Table
 
 RESULTS = Path(__file__).resolve().parent / "results"
 TERMS = ("mean_distance", "separability", "uncovered")

@@ -20,9 +20,10 @@ import click
 import torch
 from calibration_quality import closeness
 
-from compress import calibration, models
+from compress.calibration import choice as calibration
+from compress.calibration.texts import batches
 from compress.methods import methods
-from compress.texts import batches
+from compress.model import models
 
 METHODS = {"kprune": {"ratio": 0.75}, "kwon": {"ratio": 0.6}, "gptq": {"bits": 3}}
 TOKENS = 20_000

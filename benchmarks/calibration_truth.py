@@ -29,15 +29,17 @@ from prune_quality import DOMAINS, TASKS, blocks
 from torch import nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from compress import models, predict, survey
-from compress.calibration import OTHER_DRAW
-from compress.examples import read_examples
-from compress.generation import generate
+from compress.calibration import survey
+from compress.calibration.choice import OTHER_DRAW
+from compress.calibration.generation import generate
+from compress.calibration.selection import LOOKING, WAYS, fill
+from compress.calibration.survey import Survey
+from compress.calibration.texts import MAX_LENGTH, Text, batches, cut, read_texts
+from compress.evaluation import predict
+from compress.evaluation.examples import read_examples
 from compress.methods import methods
-from compress.selection import LOOKING, WAYS, fill
-from compress.survey import Survey
-from compress.texts import MAX_LENGTH, Text, batches, cut, read_texts
-from compress.walk import track
+from compress.model import models
+from compress.model.walk import track
 from transmeter.util import writing
 
 OTHERS = ("cola", "pros_cons")  # candidates beside the tasks themselves

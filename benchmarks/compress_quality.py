@@ -26,12 +26,14 @@ from prune_quality import DOMAINS, LENGTH, blocks
 from torch import nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from compress import metrics, models, predict, survey
-from compress.calibration import LOOKED
-from compress.examples import read_examples
+from compress.calibration import survey
+from compress.calibration.choice import LOOKED
+from compress.calibration.texts import MAX_LENGTH, Text, batches, cut, read_texts
+from compress.evaluation import metrics, predict
+from compress.evaluation.examples import read_examples
 from compress.methods import methods
-from compress.texts import MAX_LENGTH, Text, batches, cut, read_texts
-from compress.walk import Batch, track
+from compress.model import models
+from compress.model.walk import Batch, track
 from transmeter.util import writing
 
 Steps = list[tuple[str, dict[str, object]]]

@@ -28,9 +28,10 @@ from prune_speed import fresh
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from compress import metrics, models, predict
+from compress.calibration.texts import batches, cut
+from compress.evaluation import metrics, predict
 from compress.methods import gptq, round_to_nearest
-from compress.texts import batches, cut
+from compress.model import models
 
 HERE = Path(__file__).resolve().parent
 SAMPLES, TOKENS = 32, 128

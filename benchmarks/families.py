@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from transmeter.data import Table, load, read, sample, table
+from transmeter.tables.data import Table, load, read, sample, table
 
 ROWS = 1000  # of a table that are used
 FAMILIES = ("knobs", "real", "paired", "text", "nulls")

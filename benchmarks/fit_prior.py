@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.optimize import nnls
 from sklearn.linear_model import Ridge
 
-from transmeter.prior import Evidence, Linear, Prior, as_json, features
+from transmeter.gain.prior import Evidence, Linear, Prior, as_json, features
 
 ROOT = Path(__file__).resolve().parent.parent
 PAIRS = ROOT / "benchmarks" / "results" / "rank_quality_pairs.csv"
@@ -54,7 +54,7 @@ def _linear(pairs: pd.DataFrame, see: Callable[[pd.Series], list[float]]) -> Lin
 
 
 @click.command()
-@click.option("--out", default=ROOT / "transmeter" / "prior.json", type=click.Path(path_type=Path))
+@click.option("--out", default=ROOT / "transmeter" / "gain" / "prior.json", type=click.Path(path_type=Path))
 def main(out: Path) -> None:
     """Write the shipped model."""
     out.write_text(as_json(fit(pd.read_csv(PAIRS))), encoding="utf-8")

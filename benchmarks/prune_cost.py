@@ -20,10 +20,10 @@ import transformers
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from compress import latency, models
-from compress.budget import flops
+from compress.algorithms.budget import flops
 from compress.methods import kprune, magnitude, sparsegpt, wanda
-from compress.walk import Batch
+from compress.model import latency, models
+from compress.model.walk import Batch
 
 matplotlib.use("svg")
 from matplotlib import pyplot as plt  # noqa: E402

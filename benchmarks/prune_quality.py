@@ -23,12 +23,13 @@ from joblib import Parallel, delayed
 from torch import nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from compress import metrics, models, predict
-from compress.budget import flops
-from compress.examples import read_examples
+from compress.algorithms.budget import flops
+from compress.calibration.texts import batches, cut
+from compress.evaluation import metrics, predict
+from compress.evaluation.examples import read_examples
 from compress.methods import dynamic_sparse, kprune, kwon, magnitude, sparsegpt, sublayer, wanda
-from compress.texts import batches, cut
-from compress.walk import Batch, mean_length, track
+from compress.model import models
+from compress.model.walk import Batch, mean_length, track
 from transmeter.util import writing
 
 TASKS = ("sst2", "subj", "trec6", "ag_news", "banking77")

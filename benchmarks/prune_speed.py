@@ -45,10 +45,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from compress import metrics, predict
+from compress.calibration.texts import batches, cut, read_texts
+from compress.evaluation import metrics, predict
 from compress.methods import sparsegpt, wanda
-from compress.structure import block_linears
-from compress.texts import batches, cut, read_texts
+from compress.model.structure import block_linears
 
 T = TypeVar("T")
 HERE = Path(__file__).resolve().parent
@@ -246,10 +246,12 @@ def memory(given: Given) -> dict:
 
 def peak(name: str, kind: str, source: Path, given: Given) -> dict[str, float]:
     """Bytes over what this process takes before, their estimate, and seconds of one job; writes WORK/KIND."""
-    from compress import calibration, job, models
-    from compress import memory as estimates
+    from compress import job
+    from compress.algorithms import memory as estimates
+    from compress.calibration import choice as calibration
     from compress.methods import methods
-    from compress.structure import context
+    from compress.model import models
+    from compress.model.structure import context
 
     def status(key: str) -> int:
         return next(1024 * int(x.split()[1]) for x in open("/proc/self/status") if x.startswith(key))

@@ -25,13 +25,13 @@ import torch
 from families import Problem, problems
 from rank_report import report
 
-from transmeter import truth
-from transmeter.data import Table
-from transmeter.estimate import Score, measured
-from transmeter.prior import shipped
+from transmeter.gain import truth
+from transmeter.gain.estimate import Score, measured
+from transmeter.gain.prior import shipped
+from transmeter.network.source import Source
 from transmeter.scorers import scorers
-from transmeter.source import Source
-from transmeter.text import featurise
+from transmeter.tables.data import Table
+from transmeter.tables.text import featurise
 from transmeter.util import writing
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from fit_prior import FIELDS, evidence_of, fit
 
-from transmeter.agreement import honesty, order
-from transmeter.prior import Gain, Prior, join
-from transmeter.truth import halved
+from transmeter.gain.agreement import honesty, order
+from transmeter.gain.prior import Gain, Prior, join
+from transmeter.gain.truth import halved
 
 matplotlib.use("svg")
 from matplotlib import pyplot as plt  # noqa: E402

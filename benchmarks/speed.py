@@ -21,14 +21,14 @@ import pandas as pd
 import torch
 from families import noisy, read_table, renamed, seed_of
 
-from transmeter import truth
-from transmeter.data import Table, table
-from transmeter.estimate import make_splits
+from transmeter.gain import truth
+from transmeter.gain.estimate import make_splits
+from transmeter.network.source import HIDDEN, WIDTH, Encoded, Source
+from transmeter.network.training import Schedule, Terms
+from transmeter.network.transfer import train
 from transmeter.scorers.short_finetune import score as short_finetune
 from transmeter.scorers.transmeter import score
-from transmeter.source import HIDDEN, WIDTH, Encoded, Source
-from transmeter.training import Schedule, Terms
-from transmeter.transfer import train
+from transmeter.tables.data import Table, table
 
 SHOTS = 5
 OUT = Path(__file__).resolve().parent / "results" / "speed.json"

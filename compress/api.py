@@ -10,11 +10,13 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from compress import draw, hub, job, models
-from compress.card import GIVEN
+from compress import hub, job
+from compress.calibration import draw
+from compress.calibration.texts import MAX_LENGTH, Text, batches, cut
 from compress.methods import check
-from compress.structure import context
-from compress.texts import MAX_LENGTH, Text, batches, cut
+from compress.model import models
+from compress.model.structure import context
+from compress.report.card import GIVEN
 from transmeter.util.arguments import seed_number, shown, whole_number
 
 
@@ -42,7 +44,7 @@ def compress(
     What was done stands in its attribute `compression`, a dict, of which `compress.save` makes the model card.
 
     model: folder, hub name, or (model, tokenizer); ratio, parameters, bytes, latency, multiple: what is to go or may
-    stay, of methods that remove units (see compress.budget; none: half of the FLOPs); options: the method's own (see
+    stay, of methods that remove units (see algorithms.budget; none: half of the FLOPs); options: the method's own (see
     `transmeter methods`); calibration: texts (pairs of texts), or what --calibration takes (a file, a folder of
     `transmeter calibrate`, "self"), of which `tokens` tokens are drawn; None for methods that look at none; device:
     where a folder or hub name is loaded to.

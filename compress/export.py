@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from compress import hub, layers, modeling, models
-from compress.card import write_card
-from compress.structure import blocks_path
+from compress import hub
+from compress.model import layers, modeling, models
+from compress.model.structure import blocks_path
+from compress.report.card import write_card
 from transmeter.util import writing
 
 NEEDED = {

@@ -18,16 +18,20 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from compress import draw, evaluate, hub, memory, models, sparsity, structure
-from compress.budget import Limits
-from compress.evaluate import Exam
+from compress import hub
+from compress.algorithms import memory, sparsity
+from compress.algorithms.budget import Limits
+from compress.algorithms.progress import Progress
+from compress.calibration import draw
+from compress.calibration.texts import batches
+from compress.evaluation import evaluate
+from compress.evaluation.evaluate import Exam
+from compress.evaluation.metrics import METRICS
 from compress.methods import SHARED, distil, methods, quantizes  # noqa: F401, SHARED is a part of what a step is
-from compress.metrics import METRICS
-from compress.offload import move, store_of
-from compress.progress import Progress
-from compress.structure import fork
-from compress.texts import batches
-from compress.walk import Batch
+from compress.model import models, structure
+from compress.model.offload import move, store_of
+from compress.model.structure import fork
+from compress.model.walk import Batch
 from transmeter.util import writing
 
 LOG = logging.getLogger(__name__)
@@ -67,7 +71,7 @@ def run(
 ) -> dict[str, object]:
     """Compress `model` and write the folder `out`; returns the card that lies in it as compression.json.
 
-    texts: as compress.spec.parse takes it, None where no step looks at any; tokens: drawn from what has no budget of
+    texts: as calibration.spec.parse takes it, None where no step looks at any; tokens: drawn from what has no budget of
     its own; exam: what the model is measured on before the first and after every step. Finished steps lie beside `out`
     until it is complete; resume goes on from them. tell: is given a line on the memory that it takes before the work,
     and one a step on what came of it. Raises ValueError for what is not to be read or written or does not fit, or when

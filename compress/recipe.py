@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from compress.spec import MADE, split
-from transmeter.suggest import did_you_mean
+from compress.calibration.spec import MADE, split
+from transmeter.util.suggest import did_you_mean
 
 KEYS = ("model", "steps", "out", "calibration", "tokens", "seed", "data", "metric")
 
@@ -74,7 +74,7 @@ def read(path: Path, methods: Collection[str]) -> Recipe:
 
 
 def _placed(folder: Path, part: str) -> str:
-    """A part of a calibration (compress.spec.parse) with its path, if it is one, relative to `folder`."""
+    """A part of a calibration (compress.calibration.spec.parse) with its path, if it is one, relative to `folder`."""
     what, tokens = split(part)
     placed = what if what in MADE else str(folder / what)
     return f"{placed}:{tokens}" if tokens else placed

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from compress import front, job, picture
-from compress.evaluate import Exam
+from compress import job
+from compress.evaluation import front
+from compress.evaluation.evaluate import Exam
 from compress.job import Machine, Step
+from compress.report import picture
 from transmeter.util import writing
 
 Cell = tuple[str, Step]  # name of its folder

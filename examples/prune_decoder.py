@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import compress
 from cli import main as transmeter
-from compress import evaluate
+from compress.evaluation import evaluate
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 MODEL, TEXTS = str(DATA / "mixlm"), DATA / "text"

@@ -19,9 +19,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertTokenizer
 
-from compress import models, training
-from compress.texts import batches, cut, read_texts
-from transmeter.data import load
+from compress.algorithms import training
+from compress.calibration.texts import batches, cut, read_texts
+from compress.model import models
+from transmeter.tables.data import load
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"

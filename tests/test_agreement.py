@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transmeter import agreement
-from transmeter.prior import Gain, gain
+from transmeter.gain import agreement
+from transmeter.gain.prior import Gain, gain
 
 points = st.integers(-300, 300).map(lambda v: v / 10)
 

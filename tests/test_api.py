@@ -11,8 +11,9 @@ import pytest
 from scipy import sparse
 
 import transmeter
-from transmeter import data, ranking
-from transmeter.inputs import as_table, as_tables
+from transmeter import ranking
+from transmeter.tables import data
+from transmeter.tables.inputs import as_table, as_tables
 
 QUICK = {"shots": 3, "repeats": 4, "options": {"steps": 5}}
 

@@ -16,8 +16,9 @@ import pytest
 from click.testing import CliRunner
 
 import cli
-from transmeter import data, ranking
+from transmeter import ranking
 from transmeter.batch import engines, job, run, scoring, store, tables, watch
+from transmeter.tables import data
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = ROOT / "data/tabular"

@@ -11,10 +11,11 @@ import pytest
 import torch
 from datasets import Dataset
 
-from compress import evaluate, metrics, models, predict
-from compress.budget import flops
-from compress.examples import read_examples
-from compress.texts import batches, cut, read_texts
+from compress.algorithms.budget import flops
+from compress.calibration.texts import batches, cut, read_texts
+from compress.evaluation import evaluate, metrics, predict
+from compress.evaluation.examples import read_examples
+from compress.model import models
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 

@@ -18,7 +18,9 @@ from markdown_it import MarkdownIt
 
 import compress
 from cli import main
-from compress import card, hub, models
+from compress import hub
+from compress.model import models
+from compress.report import card
 
 MODEL, MATH = str(DATA / "mixlm"), str(DATA / "text/math_sample.txt")
 STEPS = ("--method", "wanda", "--set", "pattern=2:4", "--method", "round_to_nearest", "--set", "symmetric=true")

@@ -9,8 +9,10 @@ from click.testing import CliRunner
 from conftest import DATA
 
 from cli import main
-from compress import evaluate, job, models, recipe
+from compress import job, recipe
+from compress.evaluation import evaluate
 from compress.methods import methods
+from compress.model import models
 
 TEXTS = DATA / "text/math_sample.txt"
 MODEL = str(DATA / "mixlm")

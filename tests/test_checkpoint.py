@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from test_structure import BATCH, SMALL, build
 
 from cli import main
-from compress import evaluate, models, walk
+from compress.evaluation import evaluate
 from compress.methods import methods
+from compress.model import models, walk
 from transmeter.util import checkpoint
 
 WEIGHTS = checkpoint.WEIGHTS

@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from compress import calibration, draw, generation, overlap, selection, survey
-from compress.calibration import Draw, Target
-from compress.texts import cut, first, pack, read_texts
-from transmeter import data, ranking
+from compress.calibration import choice as calibration
+from compress.calibration import draw, generation, overlap, selection, survey
+from compress.calibration.choice import Draw, Target
+from compress.calibration.texts import cut, first, pack, read_texts
+from transmeter import ranking
+from transmeter.tables import data
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 DOMAINS = ("code", "drama", "math")

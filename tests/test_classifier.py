@@ -13,8 +13,8 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from transmeter import TransferClassifier
-from transmeter.source import Encoded
-from transmeter.truth import transferred
+from transmeter.gain.truth import transferred
+from transmeter.network.source import Encoded
 
 
 @parametrize_with_checks([TransferClassifier(steps=3)])
@@ -82,8 +82,8 @@ def test_a_source_of_shared_columns_beats_none_at_few_shots(sites, cache):
 
 
 def test_it_is_the_network_whose_gain_validation_measures(heart, sites, cache):
-    from transmeter.estimate import Split
-    from transmeter.source import Source
+    from transmeter.gain.estimate import Split
+    from transmeter.network.source import Source
 
     source, target = Source(heart["hungarian"], cache), Encoded(heart["va"])
     rows = np.arange(0, 200, 4)

@@ -10,7 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 import cli
-from transmeter import data, options, ranking
+from transmeter import ranking
+from transmeter.commands import options
+from transmeter.tables import data
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = ROOT / "data/tabular"
@@ -149,7 +151,7 @@ def test_an_interrupted_run_says_so_and_leaves_no_file(tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("transmeter.truth.train", interrupted)
+    monkeypatch.setattr("transmeter.gain.truth.train", interrupted)
     found = run("validate", VA, HUNGARIAN, "--repeats", 2, "--out", tmp_path / "t.json")
     assert found.exit_code == 130 and "Traceback" not in found.output
     assert told(found)[-1].startswith("stopped: source classifiers that were trained are kept, nothing else;")

@@ -9,8 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 import cli
-from transmeter import TransferClassifier, heldout
-from transmeter.source import Source
+from transmeter import TransferClassifier
+from transmeter.gain import heldout
+from transmeter.network.source import Source
 
 ROOT = Path(__file__).resolve().parent.parent
 VA, HUNGARIAN, CLEVELAND = (str(ROOT / f"data/tabular/heart_{n}.csv") for n in ("va", "hungarian", "cleveland"))

@@ -6,14 +6,14 @@ import pytest
 import torch
 from conftest import strayed
 
-from compress import models
-from compress.codebooks import refitted, rows_of_a_book, swept
-from compress.hessian import inverse_factor
-from compress.layers import Codebook, PackedLinear
+from compress.algorithms.codebooks import refitted, rows_of_a_book, swept
+from compress.algorithms.hessian import inverse_factor
+from compress.algorithms.progress import Progress
+from compress.calibration.texts import batches, cut, read_texts
 from compress.methods import gptq, kmeans, mixed, round_to_nearest, svd, vector
-from compress.progress import Progress
-from compress.structure import block_linears
-from compress.texts import batches, cut, read_texts
+from compress.model import models
+from compress.model.layers import Codebook, PackedLinear
+from compress.model.structure import block_linears
 
 
 @pytest.fixture(scope="module")

@@ -24,9 +24,9 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, BertForSequenceClassification, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from cli import main
-from compress import models, structure
-from transmeter import files
+from compress.model import models, structure
 from transmeter.scorers import otdd
+from transmeter.tables import files
 from transmeter.util import checkpoint
 
 WEIGHTS = checkpoint.WEIGHTS
@@ -289,7 +289,7 @@ def test_old_names_of_norms(bert, sound):
 
 
 def test_the_keyword_of_a_cache(llama):
-    from compress.layers import find_cache
+    from compress.model.layers import find_cache
 
     seen = {}
     model = LlamaForCausalLM.from_pretrained(llama)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import compress
-from compress import job, models
+from compress import job
+from compress.model import models
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transmeter import data, encoding, inputs, specs
+from transmeter.tables import data, encoding, inputs, specs
 
 
 def write(frame, path):
@@ -219,7 +219,7 @@ def test_two_columns_of_one_name_are_refused(head, tmp_path):
 
 
 def test_columns_match_by_name_and_categories_exactly():
-    from transmeter.matching import shared_features
+    from transmeter.tables.matching import shared_features
 
     assert shared_features(["Chest Pain=4", "возраст"], ["chest_pain=4", "давление"]) == [(0, 0)]
     assert shared_features(["x=<200", "a=-1"], ["x=>=200", "a=1"]) == []
@@ -322,7 +322,7 @@ def test_what_unpacks_to_more_than_fits_is_refused_before_it_is_unpacked(tmp_pat
     np.savez_compressed(tmp_path / "a.npz", features=np.zeros((3000, 4)), labels=frame["label"])
     for name in ("a.csv.gz", "a.parquet", "a.npz"):
         with monkeypatch.context() as limit:
-            limit.setattr("transmeter.files.UNPACKED", 5000)
+            limit.setattr("transmeter.tables.files.UNPACKED", 5000)
             with pytest.raises(ValueError, match="holds more than 5,000 bytes when unpacked: give a sample"):
                 data.load(str(tmp_path / name))
     assert len(data.load(str(tmp_path / "a.csv.gz"))) == 3000

@@ -20,12 +20,14 @@ from transformers import (
     GPT2LMHeadModel,
 )
 
-from compress import job, lesson, modeling, models, structure, training
-from compress.lesson import Aims, Lesson
+from compress import job
+from compress.algorithms import lesson, training
+from compress.algorithms.lesson import Aims, Lesson
+from compress.algorithms.progress import Progress
+from compress.algorithms.training import divergence
 from compress.methods import distil, magnitude
-from compress.progress import Progress
-from compress.training import divergence
-from compress.walk import run
+from compress.model import modeling, models, structure
+from compress.model.walk import run
 
 TEXTS = DATA / "text/math_sample.txt"
 both_models = pytest.mark.parametrize("kind", ["encoder", "decoder"])

@@ -8,9 +8,10 @@ import pytest
 import torch
 from scipy import stats
 
-from compress import evaluate, modeling, models, walk
-from compress.layers import Exits
+from compress.evaluation import evaluate
 from compress.methods import early_exit, magnitude, round_to_nearest
+from compress.model import modeling, models, walk
+from compress.model.layers import Exits
 
 
 def fitted(model, data, threshold, exits=None):

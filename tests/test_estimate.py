@@ -6,7 +6,8 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
-from transmeter import data, estimate, prior
+from transmeter.gain import estimate, prior
+from transmeter.tables import data
 
 
 def table(counts, unlabelled=0):

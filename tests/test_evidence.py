@@ -6,10 +6,11 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.metrics import balanced_accuracy_score
 
-from transmeter import data, ridge
-from transmeter.estimate import make_splits
-from transmeter.evidence import gather
-from transmeter.source import Encoded, Source
+from transmeter.gain.estimate import make_splits
+from transmeter.gain.evidence import gather
+from transmeter.learners import ridge
+from transmeter.network.source import Encoded, Source
+from transmeter.tables import data
 
 
 def blobs(n=60, d=5, classes=3, seed=0):

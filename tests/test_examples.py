@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from compress import job, models, recipe
+from compress import job, recipe
 from compress.methods import methods
-from transmeter.options import convert
+from compress.model import models
+from transmeter.commands.options import convert
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))

@@ -10,8 +10,9 @@ from conftest import DATA
 from transformers import AutoModelForCausalLM
 
 from cli import main
-from compress import export, models
+from compress import export
 from compress.methods import magnitude, round_to_nearest
+from compress.model import models
 
 MODEL = str(DATA / "mixlm")
 

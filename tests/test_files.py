@@ -17,8 +17,10 @@ import torch
 from click.testing import CliRunner
 
 import cli
-from compress import job, models, offload, texts
-from transmeter import files
+from compress import job
+from compress.calibration import texts
+from compress.model import models, offload
+from transmeter.tables import files
 from transmeter.util import writing
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,15 +33,15 @@ CALIBRATE = ("calibrate", MODEL, "--target", MATH, "--candidate", f"held={HELD}"
 # of every command that writes: the words before --out, and what does its work
 COMMANDS = {
     "rank": (RANK, "transmeter.ranking.rank"),
-    "validate": (("validate", VA, HUNGARIAN), "transmeter.truth.measure"),
-    "transfer": (("transfer", VA, HUNGARIAN), "transmeter.heldout.check"),
-    "calibrate": (CALIBRATE, "compress.calibration.calibrate"),
+    "validate": (("validate", VA, HUNGARIAN), "transmeter.gain.truth.measure"),
+    "transfer": (("transfer", VA, HUNGARIAN), "transmeter.gain.heldout.check"),
+    "calibrate": (CALIBRATE, "compress.calibration.choice.calibrate"),
     "compress": ((*COMPRESS, "magnitude"), "compress.job._run"),
     "run": (("run", "recipe.yaml"), "compress.job._run"),
     "sweep": (("sweep", *COMPRESS[1:], "magnitude", "--data", HELD), "compress.job._run"),
-    "evaluate": (("evaluate", MODEL, "--data", HELD), "compress.evaluate.report"),
-    "export": (("export", MODEL, "--format", "torchao"), "compress.models.load"),
-    "report": (("report", "result.json"), "transmeter.report.sections"),
+    "evaluate": (("evaluate", MODEL, "--data", HELD), "compress.evaluation.evaluate.report"),
+    "export": (("export", MODEL, "--format", "torchao"), "compress.model.models.load"),
+    "report": (("report", "result.json"), "transmeter.report.sections.sections"),
     "results": (("results", "store.db"), "transmeter.batch.store.query"),
 }
 FOLDERS = ("transfer", "calibrate", "compress", "run", "sweep", "export")  # the others write a file
@@ -182,8 +184,8 @@ def test_results_go_through_a_device_a_pipe_and_a_link(here):
 
 
 def test_results_are_printed_and_the_older_file_kept_where_the_disk_is_full(monkeypatch):
-    monkeypatch.setattr("compress.evaluate.exam", lambda *_: None)
-    monkeypatch.setattr("compress.evaluate.report", lambda *_: [{"model": "m", "metric": 0.5}])
+    monkeypatch.setattr("compress.evaluation.evaluate.exam", lambda *_: None)
+    monkeypatch.setattr("compress.evaluation.evaluate.report", lambda *_: [{"model": "m", "metric": 0.5}])
     Path("r.json").write_text("older")
     words = ("evaluate", MODEL, "--data", HELD, "--format", "json", "--out", "r.json")
     with disk(20):
@@ -239,9 +241,9 @@ def test_a_folder_is_complete_or_absent(name, size, file, here):
 def test_a_full_disk_in_a_method_keeps_what_is_finished_and_resume_goes_on(method, here, monkeypatch):
     """The limit comes when the method has finished and kept one of its own steps."""
     words = (*COMPRESS, method, *(("--set", "steps=3") if method == "dynamic_sparse" else ()))
-    monkeypatch.setattr("compress.training.KEEP_EVERY", 1)
+    monkeypatch.setattr("compress.algorithms.training.KEEP_EVERY", 1)
     assert run(*words, "--out", "whole").exit_code == 0
-    module = sys.modules["compress.progress" if method == "kprune" else "compress.training"]
+    module = sys.modules["compress.algorithms.progress" if method == "kprune" else "compress.algorithms.training"]
     real, limit, done = module.save_file, contextlib.ExitStack(), []
 
     def then_full(tensors, file, *args, **given):

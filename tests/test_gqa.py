@@ -5,9 +5,9 @@ import torch
 from conftest import strayed
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from compress import models
+from compress.calibration.texts import batches, cut
 from compress.methods import gqa, kprune
-from compress.texts import batches, cut
+from compress.model import models
 
 
 def build(kind, heads=4):

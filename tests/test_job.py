@@ -13,8 +13,11 @@ from click.testing import CliRunner
 from conftest import DATA
 
 from cli import main
-from compress import evaluate, job, models, progress
+from compress import job
+from compress.algorithms import progress
+from compress.evaluation import evaluate
 from compress.methods import kprune
+from compress.model import models
 
 TEXTS = DATA / "text/math_sample.txt"
 

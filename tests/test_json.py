@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cli
-from transmeter.document import document
+from transmeter.util.document import document
 
 MODEL, MATH = str(DATA / "mixlm"), str(DATA / "text/math_sample.txt")
 VA, HUNGARIAN = (str(DATA / f"tabular/heart_{n}.csv") for n in ("va", "hungarian"))

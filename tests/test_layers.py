@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress import layers, modeling, models, quantization
+from compress.algorithms import quantization
+from compress.algorithms.quantization import Grid
 from compress.methods import round_to_nearest
-from compress.quantization import Grid
+from compress.model import layers, modeling, models
 
 
 @given(st.integers(1, 8), st.integers(0, 70), st.integers(0, 99))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from transmeter import losses, modules, training
+from transmeter.network import losses, modules, training
 
 
 @pytest.fixture

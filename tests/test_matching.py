@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transmeter import data, encoding, ranking, show, source
-from transmeter.matching import Match, align, match_columns, shared_features
-from transmeter.names import likeness
-from transmeter.prepare import prepare
+from transmeter import ranking
+from transmeter.network import source
+from transmeter.report import show
+from transmeter.tables import data, encoding
+from transmeter.tables.matching import Match, align, match_columns, shared_features
+from transmeter.tables.names import likeness
+from transmeter.tables.prepare import prepare
 
 STATLOG = {
     "chest": "cp",

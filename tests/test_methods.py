@@ -8,14 +8,14 @@ import torch
 from conftest import strayed
 from rereader import check_generation
 
-from compress import models, structure
-from compress.budget import Limits, budget, flops
+from compress.algorithms.budget import Limits, budget, flops
+from compress.algorithms.solve import least_squares
+from compress.algorithms.training import divergence
+from compress.calibration.texts import batches, cut
 from compress.methods import methods
 from compress.methods.kprune import curvature_probe
-from compress.solve import least_squares
-from compress.texts import batches, cut
-from compress.training import divergence
-from compress.walk import mean_length
+from compress.model import models, structure
+from compress.model.walk import mean_length
 
 # every way of each method that has its own storage; a new method is tested with its defaults without being named here
 PRUNING = [n for n in methods() if "ratio" in inspect.signature(methods()[n]).parameters and n != "svd"]

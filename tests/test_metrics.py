@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import f1_score
 
-from compress import metrics
+from compress.evaluation import metrics
 
 RNG = np.random.default_rng(0)
 

@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from compress import export, job, layers, modeling, models, structure
+from compress import export, job
+from compress.model import layers, modeling, models, structure
 
 ALONE = """
 import sys, torch, transformers

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_structure import BATCH, build
 
-from compress import modeling, models, walk
+from compress.model import modeling, models, walk
 from transmeter.util import checkpoint
 
 WEIGHTS = checkpoint.WEIGHTS

@@ -12,9 +12,11 @@ from test_structure import build, every_model, logits
 from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import AutoModelForCausalLM
 
-from compress import job, memory, models, offload, structure
+from compress import job
+from compress.algorithms import memory
+from compress.algorithms.progress import Progress
 from compress.methods import methods
-from compress.progress import Progress
+from compress.model import models, offload, structure
 
 NAMES = [name for name in methods() if memory.needs_of(methods()[name]).streamed]
 WAYS = [(name, {}) for name in NAMES] + [("magnitude", {"unit": "weights"}), ("kprune", {"knowledge": "gradient"})]

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cli
-from transmeter.options import BYTES
-from transmeter.suggest import did_you_mean
+from transmeter.commands.options import BYTES
+from transmeter.util.suggest import did_you_mean
 
 ROOT = Path(__file__).resolve().parent.parent
 VA, HUNGARIAN = (str(ROOT / f"data/tabular/heart_{n}.csv") for n in ("va", "hungarian"))
@@ -77,7 +77,9 @@ def test_a_size_is_of_one_byte_or_more(text, size):
 
 
 def test_libraries_draw_no_progress_bars():
-    code = "from transmeter.options import listen; listen(False, False); import tqdm; list(tqdm.tqdm(range(3)))"
+    code = (
+        "from transmeter.commands.options import listen; listen(False, False); import tqdm; list(tqdm.tqdm(range(3)))"
+    )
     environment = {k: v for k, v in os.environ.items() if k != "TQDM_DISABLE"}
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert found.stderr == ""

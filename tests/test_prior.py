@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transmeter import prior
+from transmeter.gain import prior
 
 PLAIN = prior.Evidence(1, 1, 0, 2.5, 0.5, 0.3, 0.3, 0.1, 0, 1)
 finite = st.floats(-1e6, 1e6)
@@ -38,7 +38,7 @@ def test_the_shipped_model_has_a_weight_for_every_feature():
 
 
 def test_a_saved_model_is_what_it_was(tmp_path, root):
-    text = (root / "transmeter" / "prior.json").read_text(encoding="utf-8")
+    text = (root / "transmeter" / "gain" / "prior.json").read_text(encoding="utf-8")
     assert prior.as_json(prior.shipped()) == text
 
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from conftest import strayed
 
-from compress import modeling, models, structure
+from compress.algorithms.progress import Progress
+from compress.algorithms.quantization import Grid, smoothing
+from compress.algorithms.training import divergence
+from compress.calibration.texts import batches, cut
 from compress.methods import awq, gptq, methods, round_to_nearest, smoothquant
-from compress.progress import Progress
-from compress.quantization import Grid, smoothing
-from compress.texts import batches, cut
-from compress.training import divergence
-from compress.walk import inputs
+from compress.model import modeling, models, structure
+from compress.model.walk import inputs
 
 
 def layer(outs=6, features=32, tokens=200, seed=0):

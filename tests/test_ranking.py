@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from transmeter import data, ranking, source
-from transmeter.prior import Evidence
+from transmeter import ranking
+from transmeter.gain.prior import Evidence
+from transmeter.network import source
+from transmeter.tables import data
 
 
 @pytest.fixture(scope="module")

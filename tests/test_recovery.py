@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForSequenceClassification
 
-from compress import lora, structure, training
+from compress.algorithms import lora, training
+from compress.algorithms.progress import Progress
+from compress.algorithms.training import Settings
+from compress.calibration.texts import batches, cut
 from compress.methods import dynamic_sparse, kprune, wanda
-from compress.progress import Progress
-from compress.texts import batches, cut
-from compress.training import Settings
-from compress.walk import run
+from compress.model import structure
+from compress.model.walk import run
 
 few = partial(dynamic_sparse.compress, ratio=0.6, steps=12, every=3, share=0.3)
 both_models = pytest.mark.parametrize("kind", ["encoder", "decoder", "regression"])

@@ -12,11 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cli import main
-from compress import models as folders
+from compress.model import models as folders
+from compress.model.structure import fork, own, remove, sublayers
 from compress.report import models, page
-from compress.structure import fork, own, remove, sublayers
-from transmeter import ranking, report
+from transmeter import ranking
 from transmeter.batch import store
+from transmeter.report import sections as report
 
 EVIL = "<script>alert(1)</script> $x_1$ &amp; 'q' \"u\""
 GAIN = {"score": 2.0, "gain_pp": 2.0, "ci_low": 1.0, "ci_high": 3.0, "p_negative": 0.01, "verdict": "helps"}

@@ -12,8 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from test_scorers import hard, make
 
-from transmeter import data
-from transmeter.labels import one_hot
+from transmeter.network.source import Source
+from transmeter.network.views import pairs
 from transmeter.scorers import cls, otdd, short_finetune, source_accuracy, transmeter
 from transmeter.scorers.gbc import gbc
 from transmeter.scorers.hscore import h_score
@@ -22,8 +22,8 @@ from transmeter.scorers.leep import leep
 from transmeter.scorers.logme import log_evidence
 from transmeter.scorers.nce import nce
 from transmeter.scorers.transrate import trans_rate
-from transmeter.source import Source
-from transmeter.views import pairs
+from transmeter.tables import data
+from transmeter.tables.labels import one_hot
 
 ON_FEATURES = (log_evidence, h_score, trans_rate, gbc, knn)
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from scipy import optimize, stats
 
-from transmeter import data
+from transmeter.network.source import Source
 from transmeter.scorers import scorers
 from transmeter.scorers.logme import log_evidence
-from transmeter.source import Source
+from transmeter.tables import data
 
 ON_VIEWS = ("gbc", "hscore", "knn", "leep", "logme", "nce", "transrate")
 FAST = {

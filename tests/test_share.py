@@ -5,10 +5,11 @@ import copy
 import pytest
 import torch
 
-from compress import structure, training
+from compress.algorithms import training
+from compress.algorithms.progress import Progress
 from compress.methods import magnitude, share
-from compress.progress import Progress
-from compress.walk import inputs, real, run
+from compress.model import structure
+from compress.model.walk import inputs, real, run
 
 both_models = pytest.mark.parametrize("kind", ["encoder", "decoder"])
 

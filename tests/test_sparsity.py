@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from compress import hessian, structure
+from compress.algorithms import hessian
+from compress.algorithms.progress import Progress
+from compress.algorithms.sparsity import Sparsity, lowest, wanted
+from compress.calibration.texts import batches, cut
 from compress.methods import magnitude, sparsegpt, wanda
-from compress.progress import Progress
-from compress.sparsity import Sparsity, lowest, wanted
-from compress.texts import batches, cut
-from compress.walk import inputs, real
+from compress.model import structure
+from compress.model.walk import inputs, real
 
 
 def layer(outs=7, features=40, tokens=200, seed=0):

@@ -9,8 +9,8 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress import layers, modeling, models, structure, walk
-from compress.budget import flops, select
+from compress.algorithms.budget import flops, select
+from compress.model import layers, modeling, models, structure, walk
 
 SMALL = {
     "vocab_size": 50,

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_structure import BATCH, MODELS, build, every_model, logits
 
-from compress import latency, models, structure, walk
-from compress.budget import Budget, Limits, budget, flops, select
+from compress.algorithms.budget import Budget, Limits, budget, flops, select
+from compress.algorithms.progress import Progress
+from compress.algorithms.solve import Pair
 from compress.methods import depth, kwon, methods, sublayer
-from compress.modeling import changes
-from compress.progress import Progress
-from compress.solve import Pair
-from compress.structure import Sublayer, place, sublayers
-from compress.walk import mean_length
+from compress.model import latency, models, structure, walk
+from compress.model.modeling import changes
+from compress.model.structure import Sublayer, place, sublayers
+from compress.model.walk import mean_length
 
 UNITS = ["magnitude", "kprune", "kwon"]  # the methods that remove single units
 

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
-from compress import modeling, models
-from compress.allocation import allocate
-from compress.layers import LowRankLinear
+from compress.algorithms.allocation import allocate
+from compress.calibration.texts import batches, cut
 from compress.methods import round_to_nearest, svd
-from compress.structure import block_linears
-from compress.texts import batches, cut
+from compress.model import modeling, models
+from compress.model.layers import LowRankLinear
+from compress.model.structure import block_linears
 
 
 def linears(model):

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli import main
-from compress import front, sweep
-from compress.front import Point
+from compress import sweep
+from compress.evaluation import front
+from compress.evaluation.front import Point
 from compress.job import Step
 
 MODEL, TEXTS, HELD = str(DATA / "mixlm"), str(DATA / "text/math_sample.txt"), str(DATA / "text/math_heldout.txt")

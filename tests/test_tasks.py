@@ -13,11 +13,14 @@ from test_methods import DECODERS, LARGER, OTHERS
 from transformers import AutoTokenizer, BertTokenizer
 
 import cli
-from compress import calibration, draw, evaluate, models, predict, survey, walk
-from compress.examples import read_examples
+from compress.algorithms.training import divergence
+from compress.calibration import choice as calibration
+from compress.calibration import draw, survey
+from compress.calibration.texts import batches, cut, decode, pad, read_texts, shorten
+from compress.evaluation import evaluate, predict
+from compress.evaluation.examples import read_examples
 from compress.methods import methods
-from compress.texts import batches, cut, decode, pad, read_texts, shorten
-from compress.training import divergence
+from compress.model import models, walk
 
 NAMES = ("anna", "ben", "carla", "dan")
 TOWNS = ("paris", "oslo", "rome", "lima")

@@ -11,9 +11,10 @@ from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from transformers import AutoModel, AutoTokenizer
 
-from compress.texts import read_texts
-from transmeter import data, ranking
-from transmeter.text import embed, featurise, is_text
+from compress.calibration.texts import read_texts
+from transmeter import ranking
+from transmeter.tables import data
+from transmeter.tables.text import embed, featurise, is_text
 
 SHORT = ["Add two and three.", "", "def area(r): return 3.14 * r * r", "a " * 300]
 
@@ -84,7 +85,7 @@ def test_an_encoder_gives_mean_states_whatever_the_company(root, tmp_path):
 def test_states_are_computed_once(root, tmp_path, monkeypatch):
     first = embed(SHORT, root / "data/mixlm", tmp_path)
     (file,) = tmp_path.iterdir()
-    monkeypatch.setattr("transmeter.text._states", None)
+    monkeypatch.setattr("transmeter.tables.text._states", None)
     np.testing.assert_array_equal(first, embed(SHORT, root / "data/mixlm", tmp_path))
     file.write_bytes(b"broken")
     with pytest.raises(ValueError, match="holds no states of texts: delete it"):

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from compress import predict
-from compress.texts import batches, cut, read_texts
+from compress.calibration.texts import batches, cut, read_texts
+from compress.evaluation import predict
 
 odd = st.one_of(
     st.text(max_size=40),

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from transmeter.modules import Branch, Trunk, represent
-from transmeter.training import Data, Schedule, Stack, Terms, fit
+from transmeter.network.modules import Branch, Trunk, represent
+from transmeter.network.training import Data, Schedule, Stack, Terms, fit
 
 SHORT, PLAIN = Schedule(steps=12), Terms()
 
@@ -108,7 +108,7 @@ def test_what_is_taught_of_unlabelled_rows_is_learned(data):
 
 def test_rows_about_which_nothing_is_known_teach_nothing(data):
     """Zero memberships give no gradient: only the draws of rows change."""
-    from transmeter.losses import cross_entropy
+    from transmeter.network.losses import cross_entropy
 
     logits = torch.randn(2, 10, 2, requires_grad=True)
     loss = cross_entropy(logits, torch.zeros(2, 10, 2))

@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 import torch
 
-from transmeter import data, transfer
-from transmeter.estimate import accuracies, make_splits
-from transmeter.source import Encoded, Source
-from transmeter.training import Schedule, Terms
-from transmeter.transfer import train
+from transmeter.gain.estimate import accuracies, make_splits
+from transmeter.network import transfer
+from transmeter.network.source import Encoded, Source
+from transmeter.network.training import Schedule, Terms
+from transmeter.network.transfer import train
+from transmeter.tables import data
 
 
 def views(n=240, labelled=8, seed=0):

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from transmeter import data, ranking, show
-from transmeter.source import Source
+from transmeter import ranking
+from transmeter.network.source import Source
+from transmeter.report import show
+from transmeter.tables import data
 
 scorer = importlib.import_module("transmeter.scorers.transmeter")
 OPTIONS = {"steps": 25}

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from transmeter import data, truth
-from transmeter.source import Source
+from transmeter.gain import truth
+from transmeter.network.source import Source
+from transmeter.tables import data
 
 
 def easy(name, rows, seed, flip=0.0, columns=10):

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from transmeter import ranking
-from transmeter.data import Table
-from transmeter.estimate import METRICS
-from transmeter.inputs import Given, as_table, as_tables
-from transmeter.prepare import MATCH
+from transmeter.gain.estimate import METRICS
 from transmeter.ranking import Ranking
+from transmeter.tables.data import Table
+from transmeter.tables.inputs import Given, as_table, as_tables
+from transmeter.tables.prepare import MATCH
 from transmeter.util.arguments import column_name, folder, one_of, path, positive_number, seed_number, whole_number
 
 

@@ -18,17 +18,17 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 from torch.nn import functional as F
 
-from transmeter.baseline import SCRATCH, held_out, linear
-from transmeter.data import Table, clean, conform, label_texts
-from transmeter.encoding import Encoder
-from transmeter.estimate import Split, accuracies, make_splits
-from transmeter.inputs import Given, as_table, columns
-from transmeter.prepare import MATCH, prepare
-from transmeter.source import Encoded, Source
-from transmeter.text import check_encoder, embed, read_texts, reader, text_columns
-from transmeter.tfidf import Tfidf
-from transmeter.training import Schedule, Terms
-from transmeter.transfer import train
+from transmeter.gain.estimate import Split, accuracies, make_splits
+from transmeter.learners.baseline import SCRATCH, held_out, linear
+from transmeter.network.source import Encoded, Source
+from transmeter.network.training import Schedule, Terms
+from transmeter.network.transfer import train
+from transmeter.tables.data import Table, clean, conform, label_texts
+from transmeter.tables.encoding import Encoder
+from transmeter.tables.inputs import Given, as_table, columns
+from transmeter.tables.prepare import MATCH, prepare
+from transmeter.tables.text import check_encoder, embed, read_texts, reader, text_columns
+from transmeter.tables.tfidf import Tfidf
 from transmeter.util import arguments, writing
 
 FILES = ("classifier.safetensors", "classifier.json")

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from transmeter.data import MAX_ROWS, Table, Unusable, sample
-from transmeter.estimate import Score, by_class, differ, terms, usual_repeats
-from transmeter.prepare import prepare
-from transmeter.prior import Gain
+from transmeter.gain.estimate import Score, by_class, differ, terms, usual_repeats
+from transmeter.gain.prior import Gain
+from transmeter.network.source import Source
 from transmeter.scorers import SHARED, scorers
-from transmeter.source import Source
+from transmeter.tables.data import MAX_ROWS, Table, Unusable, sample
+from transmeter.tables.prepare import prepare
 from transmeter.util import writing
 from transmeter.util.arguments import one_of, option_values
 
@@ -95,13 +95,13 @@ class Ranking:
 
     def plot(self) -> "LayerChart":
         """Every source with its interval, coloured and marked by verdict, tie groups apart, as notebooks show it."""
-        from transmeter import figure
+        from transmeter.report import figure
 
         return figure.dots(self).properties(title=f"sources for {self.target}", width=420)
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        from transmeter import show
+        from transmeter.report import show
 
         return show.html(self)
 

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from compress.hessian import blocks, gram
-from compress.memory import Needs
-from compress.progress import Progress
-from compress.quantization import Grid, check_divides, chosen, put, round_rest, smoothing, stored_type
-from compress.structure import fork, own
-from compress.walk import Batch
+from compress.algorithms.hessian import blocks, gram
+from compress.algorithms.memory import Needs
+from compress.algorithms.progress import Progress
+from compress.algorithms.quantization import Grid, check_divides, chosen, put, round_rest, smoothing, stored_type
+from compress.model.structure import fork, own
+from compress.model.walk import Batch
 
 NEEDS = Needs(models=1, streams=1, gradients=False, matrices=5, copies=12, streamed=False)
 EXPONENTS = torch.linspace(0.0, 0.9, 10)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.budget import Limits, budget
-from compress.memory import Needs
-from compress.structure import fork, keep_blocks, own, sublayers
-from compress.walk import Batch, mean_length, real, run, track
+from compress.algorithms.budget import Limits, budget
+from compress.algorithms.memory import Needs
+from compress.model.structure import fork, keep_blocks, own, sublayers
+from compress.model.walk import Batch, mean_length, real, run, track
 
 NEEDS = Needs(models=1, streams=2, gradients=False, matrices=0, copies=0, removes=True)
 
@@ -29,7 +29,7 @@ def compress(
     latency: float | None = None,
     in_place: bool = False,
 ) -> nn.Module:
-    """Remove blocks until the rest keeps a budget (compress.budget), so up to one block more than was asked for.
+    """Remove blocks until the rest keeps a budget (algorithms.budget), so up to one block more than was asked for.
 
     Raises ValueError for an option out of range or a budget that no single block would keep.
     """

@@ -1,9 +1,9 @@
 """Distillation: a small student learns what its teacher says, and how it gets there.
 
 Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv 1503.02531; what else counts in the
-loss, and where it comes from, is in compress.lesson. The student is cut from the teacher (blocks at even distances, as
-in Sanh et al., DistilBERT, arXiv 1910.01108; heads and neurons by K-prune), is another model with the same tokens, or
-is what the steps before this one have made of the teacher.
+loss, and where it comes from, is in algorithms.lesson. The student is cut from the teacher (blocks at even distances,
+as in Sanh et al., DistilBERT, arXiv 1910.01108; heads and neurons by K-prune), is another model with the same tokens,
+or is what the steps before this one have made of the teacher.
 
 Measured on a MiniLM with 8,000 tokens of text, one seed: hidden states beside the logits pay, attention maps do not;
 a student with half of the blocks bears a rate of 3e-4, one that K-prune has fitted already loses by it and gains at
@@ -17,14 +17,15 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from compress import models, training
-from compress.lesson import Aims, Lesson, showing_maps
-from compress.memory import Needs
+from compress.algorithms import training
+from compress.algorithms.lesson import Aims, Lesson, showing_maps
+from compress.algorithms.memory import Needs
+from compress.algorithms.progress import Progress
+from compress.algorithms.training import Settings
 from compress.methods import kprune
-from compress.progress import Progress
-from compress.structure import context, fork, keep_blocks, own
-from compress.training import Settings
-from compress.walk import Batch, run
+from compress.model import models
+from compress.model.structure import context, fork, keep_blocks, own
+from compress.model.walk import Batch, run
 
 NEEDS = Needs(models=6, streams=3, gradients=True, matrices=4, copies=5, streamed=False)
 
@@ -55,8 +56,8 @@ def compress(
 
     student: folder or hub name of a model for the same task with the same tokens, also of other sizes, None: `model`;
     depth: blocks of it that stay, at even distances; width: share of the FLOPs of its heads and neurons that stays;
-    steps, rate, rows: of compress.training; temperature, hidden, attention, labels, on_policy, top_k: of
-    compress.lesson.Aims; checkpointing: run blocks anew for their gradients, which takes time and saves memory;
+    steps, rate, rows: of compress.algorithms.training; temperature, hidden, attention, labels, on_policy, top_k: of
+    algorithms.lesson.Aims; checkpointing: run blocks anew for their gradients, which takes time and saves memory;
     progress: where the state of the training is kept. A student from a folder is never in place. Raises ValueError for
     an option out of range, or that model and batches do not allow, and where student and teacher are one and the same;
     RuntimeError when the loss is not finite.

@@ -10,7 +10,7 @@ starts from a trained one, W0: what goes is smallest in |w| times the root mean 
 largest in |g W0|, and it comes back with the value W0. Measured on a small Llama, 70 % zeros, 150 steps, one seed:
 perplexity 16.4 by RigL's rule, 16.1 without exchange, 15.8 by this one; in 60 steps no exchange pays.
 
-recovery=lora trains low-rank updates W0 + BA under the mask (compress.lora): the optimizer's state is small. Its
+recovery=lora trains low-rank updates W0 + BA under the mask (algorithms.lora): the optimizer's state is small. Its
 exchange keeps what is largest in |W0 + BA|; that costs (17.2 against 16.8 without), so that it is off by default.
 """
 
@@ -22,15 +22,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from compress import training
-from compress.budget import check_ratio
-from compress.memory import Needs
+from compress.algorithms import training
+from compress.algorithms.budget import check_ratio
+from compress.algorithms.memory import Needs
+from compress.algorithms.progress import Progress
+from compress.algorithms.training import Settings, Step
 from compress.methods import magnitude, wanda
-from compress.offload import refuse
-from compress.progress import Progress
-from compress.structure import block_linears, blocks_path, fork, own
-from compress.training import Settings, Step
-from compress.walk import Batch
+from compress.model.offload import refuse
+from compress.model.structure import block_linears, blocks_path, fork, own
+from compress.model.walk import Batch
 
 Train = Callable[[Mapping[str, nn.Parameter]], Iterator[Step]]  # of the parameters named
 NEEDS = Needs(models=6, streams=1, gradients=True, matrices=0, copies=5, streamed=False)
@@ -60,9 +60,9 @@ def compress(
     """Set the share `ratio` of the weights of every linear layer in the blocks to zero, and train the others.
 
     start: where the first zeros come from; recovery: full trains all weights of the blocks that are not zero, lora
-    updates of `rank`; steps, rate, temperature, rows, seed: of compress.training; every: steps between two exchanges of
-    connections, of which the first exchanges the share `share`; None for rate or share: RATES, SHARES of the recovery;
-    progress: where the state of the training is kept. Raises ValueError for an option out of range, or where
+    updates of `rank`; steps, rate, temperature, rows, seed: of algorithms.training; every: steps between two exchanges
+    of connections, of which the first exchanges the share `share`; None for rate or share: RATES, SHARES of the
+    recovery; progress: where the state of the training is kept. Raises ValueError for an option out of range, or where
     recovery=lora misses peft, and RuntimeError when the loss is not finite or the sparsity reached misses the request.
     """
     check_ratio(ratio)
@@ -160,7 +160,7 @@ def _lora(
     seed: int,
 ) -> None:
     """Train low-rank updates of the dense weights under the masks, and merge them."""
-    from compress import lora
+    from compress.algorithms import lora
 
     for path, weight in dense.items():  # shared with the teacher: nothing changes it
         student.get_submodule(path).weight = weight

@@ -19,14 +19,14 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress import modeling
-from compress.layers import Exits
-from compress.memory import Needs
-from compress.modeling import confidence, stages
-from compress.offload import refuse
-from compress.solve import least_squares
-from compress.structure import blocks_path, fork, own, refuse_changed
-from compress.walk import Batch, outputs, real, row_weights, run, track
+from compress.algorithms.memory import Needs
+from compress.algorithms.solve import least_squares
+from compress.model import modeling
+from compress.model.layers import Exits
+from compress.model.modeling import confidence, stages
+from compress.model.offload import refuse
+from compress.model.structure import blocks_path, fork, own, refuse_changed
+from compress.model.walk import Batch, outputs, real, row_weights, run, track
 
 NEEDS = Needs(models=2, streams=1, gradients=False, matrices=6, copies=8, streamed=False)
 RIDGE = 1e-2  # pull of the maps towards the identity, relative to the mean squared state

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from compress import layers
-from compress.hessian import blocks, gram, inverse_factor, side_by_side, sweep
-from compress.memory import Needs
-from compress.models import stored_type
-from compress.progress import Progress
-from compress.quantization import Grid, check_divides, chosen, put, round_rest
-from compress.structure import fork, own
-from compress.walk import Batch
+from compress.algorithms.hessian import blocks, gram, inverse_factor, side_by_side, sweep
+from compress.algorithms.memory import Needs
+from compress.algorithms.progress import Progress
+from compress.algorithms.quantization import Grid, check_divides, chosen, put, round_rest
+from compress.model import layers
+from compress.model.models import stored_type
+from compress.model.structure import fork, own
+from compress.model.walk import Batch
 
 NEEDS = Needs(models=1, streams=1, gradients=False, matrices=6, copies=10, streamed=False)
 

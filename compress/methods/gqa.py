@@ -13,10 +13,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from compress.hessian import blocks, gram, inverse_factor
-from compress.memory import Needs
-from compress.structure import blocks_path, fork, names, own, place, sublayers
-from compress.walk import Batch
+from compress.algorithms.hessian import blocks, gram, inverse_factor
+from compress.algorithms.memory import Needs
+from compress.model.structure import blocks_path, fork, names, own, place, sublayers
+from compress.model.walk import Batch
 
 NEEDS = Needs(models=1, streams=1, gradients=False, matrices=5, copies=8, streamed=False)
 DAMPING = 1e-4  # of the inputs' Gram matrix, relative to its mean diagonal

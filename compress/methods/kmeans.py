@@ -16,14 +16,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from compress.codebooks import packed, rows_of_a_book, swept
-from compress.hessian import blocks, gram, inverse_factor, squares
-from compress.memory import Needs
-from compress.models import stored_type
-from compress.progress import Progress
-from compress.quantization import BITS, chosen, put, weights
-from compress.structure import fork, own
-from compress.walk import Batch, track
+from compress.algorithms.codebooks import packed, rows_of_a_book, swept
+from compress.algorithms.hessian import blocks, gram, inverse_factor, squares
+from compress.algorithms.memory import Needs
+from compress.algorithms.progress import Progress
+from compress.algorithms.quantization import BITS, chosen, put, weights
+from compress.model.models import stored_type
+from compress.model.structure import fork, own
+from compress.model.walk import Batch, track
 
 NEEDS = Needs(models=1, streams=1, gradients=False, matrices=6, copies=12, streamed=False)
 FLOOR = 0.01  # of the mean importance, which every input has at least

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.budget import Limits, budget, select
-from compress.memory import Needs
-from compress.progress import Progress
-from compress.solve import Pair, fit
-from compress.structure import Sublayer, fork, own, place, remove, sublayers
-from compress.training import divergence
-from compress.walk import (
+from compress.algorithms.budget import Limits, budget, select
+from compress.algorithms.memory import Needs
+from compress.algorithms.progress import Progress
+from compress.algorithms.solve import Pair, fit
+from compress.algorithms.training import divergence
+from compress.model.structure import Sublayer, fork, own, place, remove, sublayers
+from compress.model.walk import (
     Batch,
     frozen,
     inputs,
@@ -60,7 +60,7 @@ def compress(
     in_place: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Remove heads and neurons down to a budget (compress.budget).
+    """Remove heads and neurons down to a budget (compress.algorithms.budget).
 
     knowledge: how the predictive kind is measured; temperature: its gamma; predictive, representational: weights of
     the two kinds; ridge: pull of the tuned weights towards the old ones, relative to the mean squared feature; tune:

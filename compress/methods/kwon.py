@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.budget import Budget, Limits, budget, select
-from compress.memory import Needs
+from compress.algorithms.budget import Budget, Limits, budget, select
+from compress.algorithms.memory import Needs
+from compress.algorithms.solve import Pair, least_squares, normal_equations
 from compress.methods.kprune import curvature_probe
-from compress.solve import Pair, least_squares, normal_equations
-from compress.structure import Sublayer, fork, own, place, remove
-from compress.walk import Batch, frozen, masked, mean_length, row_weights, run, track
+from compress.model.structure import Sublayer, fork, own, place, remove
+from compress.model.walk import Batch, frozen, masked, mean_length, row_weights, run, track
 
 NEEDS = Needs(models=2, streams=2, gradients=True, matrices=4, copies=2, removes=True)
 LARGEST = 10.0  # of a tuned mask; beyond it least squares has lost its hold, and tuning ends (their section 4.3)
@@ -37,7 +37,7 @@ def compress(
     seed: int = 0,
     in_place: bool = False,
 ) -> nn.Module:
-    """Remove heads and neurons down to a budget (compress.budget).
+    """Remove heads and neurons down to a budget (compress.algorithms.budget).
 
     rearrange: swap units within a sublayer by the block Fisher; tune: fit the values of the masks; ridge: pull of
     these towards 1, relative to the mean squared effect of a unit; seed: of the labels drawn from the model where the

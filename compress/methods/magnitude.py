@@ -10,11 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from compress.budget import Limits, budget, select
-from compress.memory import Needs
-from compress.sparsity import wanted
-from compress.structure import Sublayer, block_linears, fork, own, place, remove
-from compress.walk import Batch, mean_length
+from compress.algorithms.budget import Limits, budget, select
+from compress.algorithms.memory import Needs
+from compress.algorithms.sparsity import wanted
+from compress.model.structure import Sublayer, block_linears, fork, own, place, remove
+from compress.model.walk import Batch, mean_length
 
 NEEDS = Needs(models=1, streams=0, gradients=False, matrices=0, copies=38)  # topk of a whole layer at once
 
@@ -33,7 +33,7 @@ def compress(
     pattern: str | None = None,
     in_place: bool = False,
 ) -> nn.Module:
-    """Remove heads and neurons down to a budget (compress.budget), or with unit=weights the share `ratio` of weights.
+    """Remove heads and neurons down to a budget (algorithms.budget), or with unit=weights the share `ratio` of weights.
 
     pattern: with unit=weights instead of a ratio, N:M, N of every M consecutive inputs stay. batches give only the mean
     sequence length that FLOPs are counted at. Raises ValueError for an option out of range or an unknown unit,

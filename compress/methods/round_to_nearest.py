@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from compress.memory import Needs
-from compress.models import stored_type
-from compress.quantization import Grid, check_divides, chosen, put, weights
-from compress.structure import fork, own
-from compress.walk import Batch, track
+from compress.algorithms.memory import Needs
+from compress.algorithms.quantization import Grid, check_divides, chosen, put, weights
+from compress.model.models import stored_type
+from compress.model.structure import fork, own
+from compress.model.walk import Batch, track
 
 NEEDS = Needs(models=1, streams=0, gradients=False, matrices=0, copies=5, streamed=False, batches=False)
 

@@ -13,15 +13,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from compress import training
-from compress.hessian import blocks, gram
-from compress.lesson import Aims, Lesson
-from compress.memory import Needs
-from compress.progress import Progress
-from compress.solve import least_squares
-from compress.structure import blocks_path, fork, own
-from compress.training import Settings
-from compress.walk import Batch
+from compress.algorithms import training
+from compress.algorithms.hessian import blocks, gram
+from compress.algorithms.lesson import Aims, Lesson
+from compress.algorithms.memory import Needs
+from compress.algorithms.progress import Progress
+from compress.algorithms.solve import least_squares
+from compress.algorithms.training import Settings
+from compress.model.structure import blocks_path, fork, own
+from compress.model.walk import Batch
 
 NEEDS = Needs(models=6, streams=1, gradients=True, matrices=4, copies=5, streamed=False)
 RIDGE = 1e-3  # pull of the merged weights towards the mean ones, relative to the mean squared input
@@ -45,7 +45,7 @@ def compress(
     """Let runs of neighbouring blocks, as even as they can be, share one set of weights each.
 
     groups: distinct blocks that stay, None: half of them; merge: how the shared weights start, fit by least squares or
-    mean; steps, rate, rows: of compress.training; temperature, hidden: of compress.lesson.Aims; progress: where the
+    mean; steps, rate, rows: of algorithms.training; temperature, hidden: of algorithms.lesson.Aims; progress: where the
     state of the training is kept. It saves disk and memory, not time: as many blocks run as before. Raises ValueError
     for an option out of range or blocks of different sizes, and RuntimeError when the loss is not finite.
     """

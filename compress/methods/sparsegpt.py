@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from compress.hessian import STEP, blocks, gram, inverse_factor, side_by_side, sweep
-from compress.memory import Needs
-from compress.progress import Progress
-from compress.sparsity import Sparsity, lowest, wanted
-from compress.structure import fork, own, place
-from compress.walk import Batch
+from compress.algorithms.hessian import STEP, blocks, gram, inverse_factor, side_by_side, sweep
+from compress.algorithms.memory import Needs
+from compress.algorithms.progress import Progress
+from compress.algorithms.sparsity import Sparsity, lowest, wanted
+from compress.model.structure import fork, own, place
+from compress.model.walk import Batch
 
 NEEDS = Needs(models=1, streams=1, gradients=False, matrices=5, copies=5)
 

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from compress.budget import Limits, budget
-from compress.memory import Needs
+from compress.algorithms.budget import Limits, budget
+from compress.algorithms.memory import Needs
+from compress.algorithms.progress import Progress
+from compress.algorithms.solve import Pair, fit
 from compress.methods.kprune import divergence
-from compress.progress import Progress
-from compress.solve import Pair, fit
-from compress.structure import Sublayer, fork, own, place, remove, sublayers
-from compress.walk import Batch, masked, mean_length, row_weights, run, track
+from compress.model.structure import Sublayer, fork, own, place, remove, sublayers
+from compress.model.walk import Batch, masked, mean_length, row_weights, run, track
 
 # the old weights, the new ones, and those of a removal that is tried
 NEEDS = Needs(models=3, streams=2, gradients=True, matrices=4, copies=2, removes=True)
@@ -38,7 +38,7 @@ def compress(
     in_place: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Remove sublayers until the rest keeps a budget (compress.budget), so up to one more than was asked for.
+    """Remove sublayers until the rest keeps a budget (algorithms.budget), so up to one more than was asked for.
 
     tried: candidates, the most promising without it, for which a neighbour is fitted at every removal; 0: none, and
     no fit; ridge: pull of the fitted weights towards the old ones, relative to the mean squared feature; progress:

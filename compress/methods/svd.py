@@ -24,17 +24,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from compress import hessian, training
-from compress.allocation import Choice, allocate
-from compress.budget import check_ratio
-from compress.layers import LowRankLinear, PackedLinear
-from compress.memory import Needs
+from compress.algorithms import hessian, training
+from compress.algorithms.allocation import Choice, allocate
+from compress.algorithms.budget import check_ratio
+from compress.algorithms.memory import Needs
+from compress.algorithms.progress import Progress
+from compress.algorithms.sensitivity import fisher
+from compress.algorithms.training import Settings
 from compress.methods.dynamic_sparse import require_peft
-from compress.progress import Progress
-from compress.sensitivity import fisher
-from compress.structure import block_linears, blocks_path, fork, own, refuse_changed
-from compress.training import Settings
-from compress.walk import Batch
+from compress.model.layers import LowRankLinear, PackedLinear
+from compress.model.structure import block_linears, blocks_path, fork, own, refuse_changed
+from compress.model.walk import Batch
 
 NEEDS = Needs(models=6, streams=1, gradients=True, matrices=5, copies=4, streamed=False)
 KINDS = ("plain", "activation", "whitened", "fisher")
@@ -66,7 +66,7 @@ def compress(
     kind: of the metric; power: of activation; damping: added to the metric's diagonal, relative to its mean; multiple:
     what ranks are a multiple of. A layer stays dense where no lower rank is worth it. recovery: training on the dense
     model's logits, full of all weights of the blocks, lora of updates of `rank` to their linear layers; steps, rate,
-    temperature, rows: of compress.training, rate None: RATES; seed: of drawn labels and of the training; progress:
+    temperature, rows: of algorithms.training, rate None: RATES; seed: of drawn labels and of the training; progress:
     where the ranks and finished blocks are kept. Raises ValueError for an option out of range, or where recovery=lora
     misses peft, and RuntimeError when what is reached misses the request or the loss is not finite.
     """
@@ -205,7 +205,7 @@ def _recover(
         for _ in training.steps(student, teacher, batches, settings, trained):
             pass
         return
-    from compress import lora
+    from compress.algorithms import lora
 
     everything = {path: torch.ones_like(m.weight, dtype=torch.bool) for path, m in _linears(student).items()}
     adapters = lora.adapt(student, everything, rank, settings.seed)

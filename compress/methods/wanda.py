@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from compress.hessian import blocks, squares
-from compress.memory import Needs
-from compress.progress import Progress
-from compress.sparsity import wanted
-from compress.structure import fork, own, place
-from compress.walk import Batch
+from compress.algorithms.hessian import blocks, squares
+from compress.algorithms.memory import Needs
+from compress.algorithms.progress import Progress
+from compress.algorithms.sparsity import wanted
+from compress.model.structure import fork, own, place
+from compress.model.walk import Batch
 
 NEEDS = Needs(models=1, streams=1, gradients=False, matrices=0, copies=5)
 

@@ -5,12 +5,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from compress.card import commands
-from compress.picture import BAND, COLOURS, INK
+from compress.model.structure import ARCHITECTURES
+from compress.report.card import commands
 from compress.report.inputs import Folder, Inputs, Json
+from compress.report.picture import BAND, COLOURS, INK
 from compress.report.quality import KNOWN, options
-from compress.show import interval
-from compress.structure import ARCHITECTURES
+from compress.report.show import interval
 
 Layer = tuple[str, Json]  # class and arguments, as `modeling.changes` gives them
 # panel, what all of it would be (of bits: 16), and how it is written

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
-from compress.picture import DARK, svg
 from compress.report import calibration, inputs, models, quality
 from compress.report.inputs import Inputs, Json
+from compress.report.picture import DARK, svg
 from transmeter.util import writing
 
 STAGES = ("rank", "calibrate", "compress", "run", "sweep", "evaluate")  # in the order of work

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from compress import front
-from compress.front import DENSE
-from compress.metrics import METRICS
+from compress.evaluation import front
+from compress.evaluation.front import DENSE
+from compress.evaluation.metrics import METRICS
 from compress.report.inputs import Folder, Inputs, Json
-from compress.show import interval
+from compress.report.show import interval
 
 KNOWN = tuple(dict.fromkeys(metric for names in METRICS.values() for metric in names))
 HEADS = {

@@ -59,7 +59,7 @@ def wrong(case: Bad, folder: Path) -> str | None:
 
 
 def _loads(path: Path) -> str | None:
-    from transmeter.source import load_classifier
+    from transmeter.network.source import load_classifier
 
     try:
         load_classifier(path)

@@ -19,19 +19,9 @@ from transmeter.batch.store import Input
 
 CHUNK = 15  # sources that are scored as one stack; the last digits of a result may depend on it, so no option
 LOSSES = 3  # of an engine in a row without a result in between, after which the run ends
-# what of the package cannot change a number
-_APART = (
-    "commands.py",
-    "options.py",
-    "show.py",
-    "agreement.py",
-    "truth.py",
-    "run.py",
-    "store.py",
-    "watch.py",
-    "job.py",
-    "writing.py",
-)
+# what of the package cannot change a number: rooms, and files of the others
+_ROOMS_APART = ("commands", "report")
+_APART = ("agreement.py", "truth.py", "run.py", "store.py", "watch.py", "job.py", "writing.py")
 
 Tell = Callable[[str, dict], None]  # takes an event and what belongs to it
 
@@ -78,9 +68,13 @@ def version() -> str:
     """SHA-256 of the code that scores: a number of other code is another number."""
     total = hashlib.sha256()
     root = Path(str(resources.files("transmeter")))
-    for path in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".json") and p.name not in _APART):
+    for path in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".json") and not _is_apart(p)):
         total.update(path.name.encode() + b"\0" + path.read_bytes())
     return total.hexdigest()
+
+
+def _is_apart(path: Path) -> bool:
+    return path.name in _APART or path.parent.name in _ROOMS_APART
 
 
 def run(path: Path, plan: Plan, machine: Machine, retry: bool, tell: Tell) -> dict[str, int]:
@@ -117,7 +111,7 @@ def run(path: Path, plan: Plan, machine: Machine, retry: bool, tell: Tell) -> di
 
 def unusable(path: Path, plan: Plan) -> dict[str, str]:
     """The reason by its spec for every file of the job that is no usable table. What the store knows is not read."""
-    from transmeter.data import load  # takes a second
+    from transmeter.tables.data import load  # takes a second
 
     found: dict[str, str] = {}
     with store.reading(path) if path.exists() else nullcontext() as db:

@@ -7,11 +7,11 @@ from inspect import signature
 from pathlib import Path
 
 from transmeter.batch import tables
-from transmeter.data import Table, load
+from transmeter.network.source import Source
 from transmeter.ranking import Row, rank
 from transmeter.scorers import scorers
-from transmeter.source import Source
-from transmeter.text import text_columns
+from transmeter.tables.data import Table, load
+from transmeter.tables.text import text_columns
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from transmeter.data import Table, numeric_columns
+from transmeter.tables.data import Table, numeric_columns
 from transmeter.util import writing
 
 

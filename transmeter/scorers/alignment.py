@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transmeter import losses
-from transmeter.data import Table
-from transmeter.estimate import Score
-from transmeter.matching import common_features
-from transmeter.modules import Discriminators
-from transmeter.source import Source
-from transmeter.training import one_thread
+from transmeter.gain.estimate import Score
+from transmeter.network import losses
+from transmeter.network.modules import Discriminators
+from transmeter.network.source import Source
+from transmeter.network.training import one_thread
+from transmeter.tables.data import Table
+from transmeter.tables.matching import common_features
 
 ROWS = 2000  # of either side that are looked at
 STEPS, RATE = 100, 1e-2

@@ -14,10 +14,10 @@ from scipy.spatial.distance import cdist
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 
-from transmeter.data import Table
-from transmeter.estimate import Score
-from transmeter.source import Source
-from transmeter.views import Pair, pairs
+from transmeter.gain.estimate import Score
+from transmeter.network.source import Source
+from transmeter.network.views import Pair, pairs
+from transmeter.tables.data import Table
 
 ROWS = 2000  # of either side that are looked at
 

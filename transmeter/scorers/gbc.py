@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from transmeter.data import Table
-from transmeter.estimate import Score
-from transmeter.labels import one_hot
-from transmeter.source import Source
-from transmeter.views import over_views
+from transmeter.gain.estimate import Score
+from transmeter.network.source import Source
+from transmeter.network.views import over_views
+from transmeter.tables.data import Table
+from transmeter.tables.labels import one_hot
 
 
 def score(sources: Sequence[Source], target: Table, *, seed: int = 0, steps: int = 60) -> list[Score]:

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import ot
 
-from transmeter.data import Table
-from transmeter.estimate import Score
-from transmeter.source import Source
-from transmeter.views import Pair, pairs
+from transmeter.gain.estimate import Score
+from transmeter.network.source import Source
+from transmeter.network.views import Pair, pairs
+from transmeter.tables.data import Table
 
 ROWS = 300  # of either side that are looked at
 LARGEST = 1e140  # with a larger value a cost may be infinite, and of one such cost POT makes a distance of 0.0

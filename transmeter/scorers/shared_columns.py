@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from transmeter.data import Table
-from transmeter.estimate import Score
-from transmeter.matching import shared_features
-from transmeter.source import Source
+from transmeter.gain.estimate import Score
+from transmeter.network.source import Source
+from transmeter.tables.data import Table
+from transmeter.tables.matching import shared_features
 
 
 def score(sources: Sequence[Source], target: Table, *, seed: int = 0) -> list[Score]:

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from transmeter.data import Table
-from transmeter.estimate import Score, Split, check_metric, make_splits, row_weights
-from transmeter.source import Encoded, Source
-from transmeter.training import Schedule, Terms
-from transmeter.transfer import train
+from transmeter.gain.estimate import Score, Split, check_metric, make_splits, row_weights
+from transmeter.network.source import Encoded, Source
+from transmeter.network.training import Schedule, Terms
+from transmeter.network.transfer import train
+from transmeter.tables.data import Table
 
 
 def score(

@@ -11,9 +11,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from transmeter.data import Table
-from transmeter.estimate import FOLDS, Score
-from transmeter.source import Source
+from transmeter.gain.estimate import FOLDS, Score
+from transmeter.network.source import Source
+from transmeter.tables.data import Table
 
 ROWS = 2000  # of a source that are looked at
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from transmeter.data import Table
-from transmeter.estimate import Score
-from transmeter.source import Source
+from transmeter.gain.estimate import Score
+from transmeter.network.source import Source
+from transmeter.tables.data import Table
 
 
 def score(sources: Sequence[Source], target: Table, *, seed: int = 0) -> list[Score]:

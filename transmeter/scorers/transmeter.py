@@ -17,9 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transmeter.baseline import SCRATCH, target_only
-from transmeter.data import Table
-from transmeter.estimate import (
+from transmeter.gain.estimate import (
     Gain,
     Outcome,
     Score,
@@ -34,11 +32,13 @@ from transmeter.estimate import (
     right_class,
     usual_repeats,
 )
-from transmeter.evidence import gather
-from transmeter.prior import foresee
-from transmeter.source import WIDTH, Encoded, Source
-from transmeter.training import Schedule, Terms, bar
-from transmeter.transfer import train
+from transmeter.gain.evidence import gather
+from transmeter.gain.prior import foresee
+from transmeter.learners.baseline import SCRATCH, target_only
+from transmeter.network.source import WIDTH, Encoded, Source
+from transmeter.network.training import Schedule, Terms, bar
+from transmeter.network.transfer import train
+from transmeter.tables.data import Table
 
 LOG = logging.getLogger(__name__)
 SPLITS = 10  # of one stack: a round

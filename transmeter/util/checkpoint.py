@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from transmeter.suggest import absent
+from transmeter.util.suggest import absent
 
 if TYPE_CHECKING:
     from torch import nn

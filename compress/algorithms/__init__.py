@@ -1,0 +1,1 @@
+"""What methods share: second moments, grids, codebooks, budgets, least squares, training."""

@@ -1,0 +1,195 @@
+"""What may stay of a model: FLOPs, parameters, bytes or seconds, and the choice of units that fits.
+
+Every structured method takes the same options: `ratio`, the share of the FLOPs of all heads and neurons that goes, or
+one of `parameters`, `bytes` and `latency`, what the whole model may have in the end; and `multiple`, what the number
+of neurons left in a layer is to be a multiple of, as kernels and group-wise quantization like it.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from compress.algorithms.progress import Progress
+from compress.model import latency, layers
+from compress.model.structure import Sublayer, blocks_path, names, sublayers
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a user asks for: at most one of ratio, parameters, bytes and latency (seconds of one sequence); none: ratio
+    0.5. Raises ValueError for several of them, or one out of its range."""
+
+    ratio: float | None = None
+    parameters: int | None = None
+    bytes: int | None = None
+    latency: float | None = None
+    multiple: int = 1
+
+    def __post_init__(self):
+        if self.ratio is not None:
+            check_ratio(self.ratio)
+        given = [f.name for f in fields(self)[:4] if getattr(self, f.name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} are both given: give one limit")
+        for name in {*given, "multiple"} - {"ratio"}:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} {getattr(self, name)} is out of range: give more than 0")
+
+    @property
+    def share(self) -> float:
+        """The share of the FLOPs to remove, where no other limit is given."""
+        return 0.5 if self.ratio is None else self.ratio
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the units of each sublayer cost and what all that stay may cost together, in one currency.
+
+    unit: "FLOPs", "parameters", "bytes" or "seconds"; costs: of one unit, one a sublayer; allowed: for all units
+    together; dense: the cost of all units now; multiples: of units, one a sublayer; piece: what goes at once, a unit
+    (or a multiple of them), a sublayer or a block; clock: what seconds are measured by.
+    """
+
+    unit: str
+    found: list[Sublayer]
+    costs: list[float]
+    allowed: float
+    dense: float
+    multiples: list[int]
+    piece: latency.Piece
+    clock: latency.Clock | None = None
+
+    @property
+    def step(self) -> float:
+        """The cost of the largest piece."""
+        if self.piece == "unit":
+            return max(c * m for c, m in zip(self.costs, self.multiples))
+        pieces: dict[object, float] = {}
+        for s, c in zip(self.found, self.costs):
+            key = s.block if self.piece == "block" else s.output
+            pieces[key] = pieces.get(key, 0.0) + s.units * c
+        return max(pieces.values())
+
+    def left(self, model: nn.Module) -> float:
+        """The cost of the units that `model` has left, all its blocks still being there."""
+        costs = {s.output: c for s, c in zip(self.found, self.costs)}
+        return sum(s.units * costs[s.output] for s in sublayers(model))
+
+    def require(self, model: nn.Module, left: float | None = None) -> None:
+        """Raise RuntimeError unless what is left of `model` fits, and no more is gone than asked for.
+
+        Within 0.5 % of what there was, or within the largest piece where that is more. left: the cost of what is left,
+        where blocks are gone. Seconds are measured once more: warns where they are a tenth over the request.
+        """
+        left = self.left(model) if left is None else left
+        if not self.allowed - max(0.005 * self.dense, self.step) <= left <= self.allowed + 0.005 * self.dense:
+            raise RuntimeError(f"{self.unit} left: {left:.6g} reached, {self.allowed:.6g} requested")
+        if self.clock:
+            self.clock.check(model)
+
+
+def budget(
+    model: nn.Module, tokens: float, limits: Limits, piece: latency.Piece = "unit", progress: Progress | None = None
+) -> Budget:
+    """The budget that a structured method has to keep, sequences having `tokens` tokens; piece: what goes at once.
+
+    progress: where a resumed run finds the latencies that it was planned with. Raises ValueError for a limit that
+    cannot be reached by removing heads and neurons.
+    """
+    found = sublayers(model)
+    multiples = [min(limits.multiple, s.units) if s.kind == "ffn" else 1 for s in found]
+    clock = None
+    rest = 0.0  # what is no unit's: embeddings, norms, head
+    if limits.parameters or limits.bytes:
+        size = 1 if limits.parameters else (model.config.dtype or torch.float32).itemsize
+        unit, limit = ("parameters", limits.parameters) if limits.parameters else ("bytes", limits.bytes)
+        costs = [float(size * unit_parameters(model, s)) for s in found]
+        rest = size * sum(p.numel() for p in model.parameters()) - sum(s.units * c for s, c in zip(found, costs))
+    elif limits.latency:
+        unit, limit = "seconds", limits.latency
+        clock = latency.Clock(model, round(tokens), limit)
+        measure = partial(latency.table, clock, found, piece)
+        rest, costs = progress.once("latency", measure) if progress else measure()
+    else:
+        unit, limit = "FLOPs", None
+        costs = [s.unit_flops(tokens) for s in found]
+    dense = sum(s.units * c for s, c in zip(found, costs))
+    allowed = (1 - limits.share) * dense if limit is None else limit - rest
+    if allowed < 0:
+        raise ValueError(
+            f"{unit} {limit:.6g} cannot be reached by removing heads and neurons: give more than {rest:.6g}"
+        )
+    LOG.info("budget: %.4g of %.4g %s of heads and neurons may stay", allowed, dense, unit)
+    return Budget(unit, found, costs, min(allowed, dense), dense, multiples, piece, clock)
+
+
+def check_ratio(ratio: float) -> None:
+    """Raise ValueError unless 0 <= ratio < 1."""
+    if not 0 <= ratio < 1:
+        raise ValueError(f"ratio {ratio} is not a share to remove: give 0 <= ratio < 1, for example ratio=0.5")
+
+
+def flops(model: nn.Module, tokens: float) -> float:
+    """FLOPs of the blocks on one sequence of `tokens`; embeddings, norms, biases and head left out.
+
+    2 n a weight of every linear layer, and 4 n^2 an attention input of its output projection.
+    """
+    blocks = model.get_submodule(blocks_path(model))
+    linears = [m for m in blocks.modules() if isinstance(m, nn.Linear | layers.PackedLinear)]
+    heads = [b for b in blocks if not any(isinstance(m, layers.NoAttention) for m in b.modules())]
+    attended = [b.get_submodule(names(model).attention_output).in_features for b in heads]
+    return 2 * tokens * sum(m.in_features * m.out_features for m in linears) + 4 * tokens**2 * sum(attended)
+
+
+def unit_parameters(model: nn.Module, sublayer: Sublayer) -> int:
+    """Parameters of one unit: its rows of the producers, with their biases, and its columns of the output."""
+    made = sum(
+        sublayer.parts * rows * (sublayer.width + (model.get_submodule(path).bias is not None))
+        for path, rows in sublayer.producers.items()
+    )
+    return made + sublayer.columns * sublayer.width
+
+
+def select(
+    scores: Sequence[Tensor], costs: Sequence[float], allowed: float, multiples: Sequence[int] | None = None
+) -> list[Tensor]:
+    """Keep the units of highest score whose costs fit what is allowed.
+
+    scores: one (units,) a sublayer; costs: of one unit of each; multiples: of units, one a sublayer, that are kept
+    together, by their mean score. Returns one boolean (units,) a sublayer. Units that no longer fit are passed over,
+    so that smaller ones behind them use up what is left.
+    """
+    orders = [torch.argsort(s.double(), descending=True, stable=True) for s in scores]
+    bundles = [torch.arange(len(s)) // m for s, m in zip(scores, multiples or [1] * len(scores))]  # kept together
+    sizes = [torch.bincount(b) for b in bundles]
+    means = [
+        torch.zeros(len(n), dtype=torch.float64).index_add(0, b, s.double()[o]) / n
+        for s, o, b, n in zip(scores, orders, bundles, sizes)
+    ]
+    pooled, cost = torch.cat(means), torch.cat([c * n.double() for c, n in zip(costs, sizes)])
+    order = torch.argsort(pooled, descending=True, stable=True)
+    total = cost[order].cumsum(0)
+    fits = int((total <= allowed * (1 + 1e-12)).sum())
+    chosen = torch.zeros(len(pooled), dtype=torch.bool)
+    chosen[order[:fits]] = True
+    left = allowed * (1 + 1e-12) - (float(total[fits - 1]) if fits else 0.0)
+    for i in order[fits:].tolist():
+        if cost[i] <= left:
+            chosen[i] = True
+            left -= float(cost[i])
+        if left < cost.min():
+            break
+    kept = []
+    for picked, o, b, n in zip(chosen.split([len(n) for n in sizes]), orders, bundles, sizes):
+        if not picked.all():
+            picked = picked & (n == n[0])  # the short bundle at the end only with all others
+        keep = torch.zeros(len(o), dtype=torch.bool)
+        keep[o] = picked[b]
+        kept.append(keep)
+    return kept

@@ -1,0 +1,83 @@
+"""Codes of a weight in books of free values, chosen so that the layer's output stays as it is.
+
+Codes by GPTQ's sweep for sub-vectors, then the values by least squares: van Baalen et al., "GPTVQ: The Blessing of
+Dimensionality for LLM Quantization", 2024, arXiv 2402.15319 (algorithm 1; for the values they descend a gradient).
+"""
+
+import torch
+from torch import Tensor
+
+from compress.algorithms.hessian import side_by_side, sweep
+from compress.algorithms.quantization import require
+from compress.model import layers
+
+STEPS = 30  # of conjugate gradients
+EDGE = 128  # about as many columns get the errors of those before in one matrix product
+
+
+def rows_of_a_book(height: int, wanted: int | None) -> int:
+    """How many of `height` rows share a book: the fewest from `wanted` on that divide them; None: all."""
+    least = min(wanted or height, height)
+    return next(n for n in range(least, height + 1) if height % n == 0)
+
+
+def swept(weight: Tensor, factor: Tensor, values: Tensor) -> Tensor:
+    """Codes (out, in / width); every sub-vector's is that of least error, and later columns make up for the error.
+
+    With U the rows and columns of the factor at its inputs, what w costs as q is |(w - q) U^-1|^2.
+    """
+    books, _, width = values.shape
+    columns = side_by_side([weight])
+    factor = factor.to(columns.dtype)
+    codes, taken = [], columns[:0]
+    step = max(EDGE // width, 1) * width
+    edges = [*range(0, len(columns), step), len(columns)]
+    for j, column, error, current in sweep(columns, factor, edges, width):
+        if j % width == 0:
+            inverse = torch.linalg.inv(factor[j : j + width, j : j + width])
+            points = (current.T @ inverse).reshape(books, -1, width)
+            found = torch.cdist(points, values @ inverse).argmin(2)  # (books, rows)
+            codes.append(found.flatten())
+            taken = values.gather(1, found[:, :, None].expand(-1, -1, width)).reshape(-1, width)
+        torch.sub(column, taken[:, j % width], out=error).div_(factor[j, j])
+    return torch.stack(codes, 1).to(torch.uint8)
+
+
+def refitted(weight: Tensor, hessian: Tensor, codes: Tensor, values: Tensor) -> Tensor:
+    """The values (books, size, width) that minimise tr((W - Q) H (W - Q)^T) for the codes, by conjugate gradients."""
+    books, size, width = values.shape
+    first = torch.arange(books, device=codes.device).repeat_interleave(len(codes) // books)[:, None] * size
+    index = (codes + first).flatten()
+    weight, hessian = weight.detach().to(values.dtype), hessian.to(values.dtype)
+    found = values.flatten(0, 1)
+
+    def dense(of: Tensor) -> Tensor:
+        return of[index].view_as(weight)
+
+    def sums(of: Tensor) -> Tensor:
+        return torch.zeros_like(found).index_add_(0, index, of.view(-1, width))
+
+    scale = sums(hessian.diagonal().expand_as(weight).contiguous())
+    scale = torch.where(scale > 0, 1 / scale, torch.zeros_like(scale))  # values without a code stay
+    residual = sums((weight - dense(found)) @ hessian)
+    direction = scale * residual
+    power = (residual * direction).sum()
+    for _ in range(STEPS):
+        if power <= 0:
+            break
+        curved = sums(dense(direction) @ hessian)
+        bend = (direction * curved).sum()
+        if not bend > 0:  # what no input tells apart
+            break
+        along = power / bend
+        found, residual = found + along * direction, residual - along * curved
+        fresh = (residual * scale * residual).sum()
+        direction, power = scale * residual + fresh / power * direction, fresh
+    return found.view_as(values)
+
+
+def packed(codes: Tensor, values: Tensor, bits: int) -> layers.Codebook:
+    """What is stored. Raises RuntimeError where it takes more than the bits that were asked for."""
+    found = layers.Codebook.pack(codes, values)
+    require(found, bits / values.shape[2])
+    return found

@@ -1,0 +1,164 @@
+"""How much memory a compression takes, told before it starts, and whether its model has to stream from files.
+
+In bytes, with w of one number in the working type, s in the stored one, P parameters in all, of which p in the largest
+block and o outside the blocks, L blocks, d the width of the hidden states, f the widest input of a linear layer and m
+its parameters, V the classes of a row, T tokens with padding in all batches and t in the largest one:
+
+    in memory   max((w + s) P, w P (1 + kept (models - 1)) + held, r w P kept)   loading, the method, reading back
+    streamed    max(w (o + models p) + held, (2 w + s) o + w p)                           the method, reading back
+    held        w streams T d + max(forward + 8 matrices f^2, backward, 4 copies m)
+    forward     w t (8 d + 3 f) + 16 t f
+    backward    w t (12 d + 8 f + L d) + 20 t V + w p     streamed, a block at a time
+                w t L (8 d + 4 f) + 20 t V                in memory, all blocks
+
+kept is the share of the model that stays, r 3, or 4 where weights are packed that the forward unpacks; models, streams,
+matrices and copies are a method's own `Needs`. Attention is taken to build no matrix of tokens x tokens. Measured in
+benchmarks/prune_speed.py, part memory.
+"""
+
+import contextlib
+import ctypes
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from compress.algorithms.budget import Limits
+from compress.model.structure import block_linears, blocks_path
+from compress.model.walk import Batch
+
+CGROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method holds: the constant NEEDS of its file. The defaults are more than most methods need.
+
+    models: sets of all weights, 2 where the old ones stay beside the new; streams: sets of the hidden states of all
+    batches; gradients: through the blocks and the head; matrices: of float64, inputs x inputs of the widest layer, at
+    once; copies: of the largest weight matrix in float32; removes: the ratio is one of units, which take no memory any
+    more; streamed: whether it works on blocks that are read from files, one after the other.
+    """
+
+    models: int = 2
+    streams: int = 2
+    gradients: bool = True
+    matrices: int = 6
+    copies: int = 8
+    removes: bool = False
+    streamed: bool = True
+    batches: bool = True
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes that a compression takes at most, in memory and streamed; None: it cannot be streamed."""
+
+    whole: int
+    streamed: int | None
+
+
+def needs_of(method: Callable) -> Needs:
+    """What the file of a method says."""
+    return getattr(sys.modules[method.__module__], "NEEDS", Needs())
+
+
+def estimate(
+    model: nn.Module, batches: Sequence[Batch], needs: Needs, options: Mapping[str, object], dtype: torch.dtype
+) -> Estimate:
+    """What a method takes with its options on `model`, of which only sizes are looked at, by the formulas above."""
+    w, s = dtype.itemsize, (model.config.dtype or torch.float32).itemsize
+    blocks = model.get_submodule(blocks_path(model))
+    each = [sum(p.numel() for p in block.parameters()) for block in blocks]
+    total, p = sum(p.numel() for p in model.parameters()), max(each)
+    o = total - sum(each)
+    linears = [linear for i in range(len(blocks)) for _, linear in block_linears(model, i)]
+    f, m = max(x.in_features for x in linears), max(x.in_features * x.out_features for x in linears)
+    d, head = model.config.hidden_size, model.get_output_embeddings()
+    v = head.out_features if head is not None else 0
+    tokens = [batch["input_ids"].numel() for batch in batches]
+    t, everything = max(tokens, default=0), sum(tokens)
+    limits = Limits(**{x.name: options[x.name] for x in fields(Limits) if x.name in options})
+    kept = 1 - limits.share if needs.removes and limits == Limits(limits.ratio, multiple=limits.multiple) else 1
+
+    def held(backward: int) -> int:
+        forward = w * t * (8 * d + 3 * f) + 16 * t * f if needs.streams else 0
+        most = max(forward + 8 * needs.matrices * f**2, backward if needs.gradients else 0, 4 * needs.copies * m)
+        return w * needs.streams * everything * d + most
+
+    whole = w * total * (1 + kept * (needs.models - 1)) + held(w * t * len(each) * (8 * d + 4 * f) + 20 * t * v)
+    whole = round(max((w + s) * total, whole, (3 if needs.removes else 4) * w * total * kept))
+    if not needs.streamed or limits.latency:  # a latency is measured on the model as it runs
+        return Estimate(whole, None)
+    streamed = w * (o + p * needs.models) + held(w * t * (12 * d + 8 * f + len(each) * d) + 20 * t * v + w * p)
+    return Estimate(whole, max(streamed, (2 * w + s) * o + w * p))
+
+
+def plan(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    steps: Sequence[tuple[Callable, Mapping[str, object]]],
+    dtype: torch.dtype,
+    limit: int | None,
+) -> tuple[bool, str]:
+    """(whether the model has to stream, a line that says why) for methods with their options, one after the other.
+
+    limit: bytes that may be used; None: not known, so that nothing streams. Raises ValueError, with the estimate, for
+    what does not fit.
+    """
+    found = [estimate(model, batches, needs_of(method), options, dtype) for method, options in steps]
+    whole = max(e.whole for e in found)
+    stuck = [method.__module__.rpartition(".")[2] for (method, _), e in zip(steps, found) if e.streamed is None]
+    line = f"memory: about {_size(whole)} in memory"
+    if limit is None or whole <= limit:
+        return False, line + ("" if limit is None else f", {_size(limit)} may be used")
+    if stuck:
+        line += f", {stuck[0]} cannot stream with its options"
+    else:
+        streamed = max(e.streamed for e in found)
+        line += f", {_size(streamed)} streamed from files"
+        if streamed <= limit:
+            return True, f"{line}, {_size(limit)} may be used: the model streams"
+    remedy = "lower --batch-size or --tokens, or raise --memory" if batches else "raise --memory"
+    raise ValueError(f"{line}, but {_size(limit)} may be used: {remedy}")
+
+
+def available(device: str | torch.device = "cpu") -> int | None:
+    """Bytes that the system says are free for this process on `device`; None where it does not tell."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        free = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
+        for most, used in CGROUPS:  # of the container; a number where it is limited
+            if Path(most).exists() and (text := Path(most).read_text(encoding="utf-8").strip()).isdigit():
+                free.append(int(text) - int(Path(used).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+    return max(min(free), 0) if free else None
+
+
+def give_back() -> None:
+    """From now on freed tensors go back to the system at once, so that what is estimated is what is taken.
+
+    glibc keeps tensors below 32 MiB for later, with gaps that add up to several times what is in use.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20)
+
+
+def trim() -> None:
+    """Give what is free back to the system now: between a method and reading back what it made."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"

@@ -1,0 +1,198 @@
+"""What quantizers share: the uniform grid, which layers are quantized, and putting packed weights in their place."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compress.model import layers
+from compress.model.models import stored_type
+from compress.model.structure import blocks_path, refuse_changed
+
+BITS = range(2, 9)
+SHRINKS = torch.linspace(1.0, 0.4, 31)  # of a group's range, tried by `Grid.fit`
+SLACK = 1.05  # what is stored may take so much more than codes, scales and zeros need
+
+
+@dataclass(frozen=True)
+class Grid:
+    """2^bits levels, evenly spaced, for every `group` columns of a row (None: the whole row).
+
+    symmetric: zero is the middle level; otherwise the levels span a group's smallest to its largest number. Raises
+    ValueError for what is out of range.
+    """
+
+    bits: int
+    group: int | None
+    symmetric: bool
+
+    def __post_init__(self):
+        if self.bits not in BITS:
+            raise ValueError(f"bits {self.bits}: give {BITS[0]} to {BITS[-1]}")
+        if self.group is not None and self.group < 1:
+            raise ValueError(f"group {self.group}: give 1 or more inputs, for example 64, or 'none' for a whole row")
+
+    def split(self, weight: Tensor) -> Tensor:
+        """weight (rows, columns) as (rows, groups, columns of a group)."""
+        return weight.reshape(len(weight), -1, self.group or weight.shape[1])
+
+    def fit(self, weight: Tensor, dtype: torch.dtype, importance: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Scale (rows, groups), exact in `dtype`, and zero (rows, groups) uint8 or None, for weight (rows, columns).
+
+        importance (columns,): the range of every group shrinks to where the sum of the errors' squares, weighted by it,
+        is smallest; (groups, columns of a group, columns of a group): to where e G e^T is, for the errors e and the
+        group's matrix G; None: the levels span the whole range.
+        """
+        groups = self.split(weight)
+        low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
+        if importance is None:
+            return self._levels(low, high, dtype)
+        least, best = None, None
+        for shrink in SHRINKS.tolist():
+            fitted = self._levels(low * shrink, high * shrink, dtype)
+            error = self._errors(groups, *fitted)
+            if importance.dim() == 1:
+                weighted = error * self.split(importance[None])
+            else:
+                weighted = (error.transpose(0, 1) @ importance).transpose(0, 1)
+            lost = weighted.mul_(error).sum(-1)
+            if least is None:
+                least, best = lost, fitted
+                continue
+            better = lost < least
+            least = torch.where(better, lost, least)
+            best = tuple(None if new is None else torch.where(better, new, old) for new, old in zip(fitted, best))
+        return best
+
+    def _levels(self, low: Tensor, high: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        """Scale and zero of levels that span low <= 0 to high >= 0, all (rows, groups)."""
+        top = 2**self.bits - 1
+        if self.symmetric:
+            return _usable(torch.maximum(-low, high) * 2 / top, dtype), None
+        scale = _usable((high - low) / top, dtype)
+        return scale, (-low / scale).round().clamp(0, top).to(torch.uint8)
+
+    def _errors(self, groups: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
+        """What rounding to the nearest level adds to groups (rows, groups, columns of a group)."""
+        below = torch.full_like(scale, 2 ** (self.bits - 1)) if zero is None else zero.to(scale.dtype)
+        steps = (groups / scale[:, :, None]).round_()
+        steps = torch.clamp(steps, -below[:, :, None], 2**self.bits - 1 - below[:, :, None], out=steps)
+        return steps.mul_(scale[:, :, None]).sub_(groups)
+
+    def codes(self, weight: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
+        """The nearest levels, (rows, columns) uint8, of weight (rows, columns)."""
+        middle = 2 ** (self.bits - 1) if zero is None else zero[:, :, None]
+        found = (self.split(weight) / scale[:, :, None]).round() + middle
+        return found.clamp(0, 2**self.bits - 1).to(torch.uint8).view_as(weight)
+
+    def values(self, codes: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
+        """What codes (rows, columns) stand for, (rows, columns)."""
+        middle = 2 ** (self.bits - 1) if zero is None else zero[:, :, None].to(scale.dtype)
+        return ((self.split(codes).to(scale.dtype) - middle) * scale[:, :, None]).view(codes.shape)
+
+    def pack(self, codes: Tensor, scale: Tensor, zero: Tensor | None) -> layers.Uniform:
+        """What is stored. Raises RuntimeError where it takes more than the bits that were asked for."""
+        packed = layers.Uniform.pack(codes, scale, zero, self.bits)
+        require(packed, self.bits + (0 if zero is None else self.bits) / packed.group)
+        return packed
+
+    def nearest(self, weight: Tensor, dtype: torch.dtype, importance: Tensor | None = None) -> layers.Uniform:
+        """weight (rows, columns) with every number at its nearest level."""
+        scale, zero = self.fit(weight, dtype, importance)
+        return self.pack(self.codes(weight, scale, zero), scale, zero)
+
+
+def _usable(scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """`scale` as it will be stored, 1 where it would be 0."""
+    stored = scale.to(dtype).to(scale.dtype)
+    return torch.where(stored > 0, stored, torch.ones_like(stored))
+
+
+def chosen(model: nn.Module, embeddings: bool, head: bool) -> list[str]:
+    """Paths of what is quantized: linear layers of the blocks; all embeddings; linear layers outside the blocks. Layers
+    that pruning has left without a weight stay.
+
+    Raises ValueError for a model that is quantized already, and where an embedding is its head but only one is wanted.
+    """
+    refuse_changed(model, (layers.PackedLinear, layers.PackedEmbedding))
+    inner, found = blocks_path(model) + ".", []
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Linear) and module.weight.numel() and (path.startswith(inner) or head):
+            found.append(path)
+        elif type(module) is nn.Embedding and embeddings:
+            found.append(path)
+    if embeddings != head and tied_head(model):
+        raise ValueError("the head of this model is its embedding: give embeddings and head both true, or neither")
+    return found
+
+
+def tied_head(model: nn.Module) -> str | None:
+    """Path of the linear layer whose weight is the embedding's, if there is one."""
+    shared = model.get_input_embeddings().weight
+    return next((p for p, m in model.named_modules() if isinstance(m, nn.Linear) and m.weight is shared), None)
+
+
+def check_divides(model: nn.Module, paths: Sequence[str], size: int | None, what: str = "group") -> None:
+    """Raise ValueError unless `size` divides the inputs of every layer of `paths`, naming the nearest that does."""
+    widths = {path: model.get_submodule(path).weight.shape[1] for path in paths}
+    for path, width in widths.items():
+        if size and width % size:
+            fits = [n for n in range(1, min(widths.values()) + 1) if all(w % n == 0 for w in widths.values())]
+            near = min(fits, key=lambda n: abs(n - size))
+            raise ValueError(f"{what} {size} does not divide the {width} inputs of {path}: the nearest is {near}")
+
+
+def put(
+    model: nn.Module, path: str, packed: layers.Form, smooth: nn.Parameter | None = None, activations: int | None = None
+) -> None:
+    """Put a packed weight in the place of the linear layer or embedding at `path`, in place.
+
+    smooth (in,), which layers of one input share, activations: of layers.PackedLinear. A head that is the embedding
+    gets the same packed weight.
+    """
+    old = model.get_submodule(path)
+    if isinstance(old, nn.Linear):
+        new = layers.PackedLinear(packed, False, smooth is not None, activations)
+        new.bias = old.bias
+        new.smooth = smooth
+        model.set_submodule(path, new)
+        return
+    head = tied_head(model) if old is model.get_input_embeddings() else None
+    model.set_submodule(path, layers.PackedEmbedding(packed))
+    if head:
+        put(model, head, packed)
+
+
+def smoothing(wanted: Tensor, dtype: torch.dtype) -> Tensor:
+    """`wanted` (in,) as the `smooth` of a layer: geometric mean 1, exact in `dtype`, 1 where it is 0 or infinite.
+
+    A common factor does not matter, since scales of weights and activations make up for it.
+    """
+    logs = wanted.log()
+    known = logs.isfinite()
+    return torch.where(known, logs - logs[known].mean(), 0.0).clamp(-7, 7).exp().to(dtype).to(wanted.dtype)
+
+
+def weights(model: nn.Module, paths: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+    """Path and weight in float32 of every layer of `paths`, a tied one once."""
+    seen: set[int] = set()
+    for path in paths:
+        module = model.get_submodule(path)
+        if isinstance(module, nn.Linear | nn.Embedding) and id(module.weight) not in seen:
+            seen.add(id(module.weight))
+            yield path, module.weight.detach().float()
+
+
+def round_rest(model: nn.Module, paths: Sequence[str], grid: Grid) -> None:
+    """Round to nearest, in place, what of `paths` is not quantized yet; ranges shrink to the least squared error."""
+    for path, weight in weights(model, paths):
+        put(model, path, grid.nearest(weight, stored_type(model), weight.new_ones(weight.shape[1])))
+
+
+def require(packed: layers.Form, bits: float) -> None:
+    """Raise RuntimeError where the codes of `packed` take more than `bits` a weight and `SLACK`."""
+    codes = sum(p.nbytes for p in packed.parameters() if not p.is_floating_point())
+    reached = 8 * codes / (packed.rows * packed.columns)
+    if reached > bits * SLACK + 8 / (packed.rows * packed.columns):
+        raise RuntimeError(f"bits: {reached:.3f} a weight reached, {bits:.3f} requested")

@@ -1,0 +1,96 @@
+"""Least squares between a teacher and its student, sublayer by sublayer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compress.model.structure import Sublayer
+from compress.model.walk import Batch, entered, real, run
+
+
+@dataclass
+class Pair:
+    """Teacher and student at the entrance of one block, and what enters it, one (batch, tokens, width) a batch.
+
+    The two must be the same below `block` when the pair is made.
+    """
+
+    teacher: nn.Module
+    student: nn.Module
+    batches: Sequence[Batch]
+    block: int = 0
+    teacher_in: list[Tensor] = field(init=False)
+    student_in: list[Tensor] = field(init=False)
+
+    @torch.no_grad()
+    def __post_init__(self):
+        self.teacher_in = [run(self.teacher, b, stop=self.block) for b in self.batches]
+        self.student_in = list(self.teacher_in)
+
+    @torch.no_grad()
+    def advance(self, block: int) -> None:
+        """Move on to the entrance of `block`."""
+        if block != self.block:
+            for model, states in ((self.teacher, self.teacher_in), (self.student, self.student_in)):
+                for i, batch in enumerate(self.batches):  # the old states go one by one
+                    states[i] = run(model, batch, self.block, block, states[i])
+            self.block = block
+
+
+@torch.no_grad()
+def normal_equations(pair: Pair, sub: Sublayer, keep: Tensor) -> tuple[Tensor, Tensor]:
+    """A^T A (f + 1, f + 1) and A^T B (f + 1, width) of the sublayer `sub` in the pair's block, in float64.
+
+    A: what enters the student's output projection from the units of `keep` (units,), f features, and a last column of
+    ones for the bias; B: the teacher's output with its residual, less the student's residual; over real tokens.
+    """
+    original = pair.teacher.get_submodule(sub.output)
+    kept = keep.repeat_interleave(sub.columns).nonzero().squeeze(1)
+    at = {"dtype": torch.float64, "device": pair.student.device}
+    gram, right = torch.zeros(len(kept) + 1, len(kept) + 1, **at), torch.zeros(len(kept) + 1, sub.width, **at)
+    for batch, teacher_in, student_in in zip(pair.batches, pair.teacher_in, pair.student_in):
+        t = entered(pair.teacher, batch, sub.block, teacher_in, [sub.entry, sub.output])
+        s = entered(pair.student, batch, sub.block, student_in, [sub.entry, sub.output])
+        wanted = real(batch, t[sub.entry] + original(t[sub.output]) - s[sub.entry]).double()
+        features = F.pad(real(batch, s[sub.output])[:, kept].double(), (0, 1), value=1.0)
+        gram += features.T @ features
+        right += features.T @ wanted
+    return gram, right
+
+
+@torch.no_grad()
+def fit(pair: Pair, sub: Sublayer, keep: Tensor, ridge: float) -> dict[str, Tensor]:
+    """The output weights, and the bias where there is one, those of the kept units fitted to the teacher; by name.
+
+    min_W |(X_T + Sub_T(X_T)) - X_S - b - A W^T|^2 over real tokens: the teacher's output with its residual, the
+    student's residual X_S, the features A (tokens, kept). Normal equations and Cholesky in float64.
+    """
+    output = pair.student.get_submodule(sub.output)
+    kept = keep.repeat_interleave(sub.columns).nonzero().squeeze(1)
+    gram, right = normal_equations(pair, sub, keep)
+    old = output.weight[:, kept].T
+    if output.bias is None:
+        gram, right = gram[:-1, :-1], right[:-1]
+    else:
+        old = torch.cat([old, output.bias[None]])
+    solution = least_squares(gram, right, old.double(), ridge).to(output.weight.dtype)
+    weight = output.weight.clone()
+    weight[:, kept] = solution[: len(kept)].T
+    return {f"{sub.output}.weight": weight} | ({} if output.bias is None else {f"{sub.output}.bias": solution[-1]})
+
+
+def least_squares(gram: Tensor, right: Tensor, old: Tensor, ridge: float) -> Tensor:
+    """Solve min |A W - B|^2 + r |W - old|^2 from gram = A^T A (f, f) and right = A^T B (f, o); r = ridge * mean(diag).
+
+    The pull goes to the old weights, so that directions without data stay as they were.
+    """
+    if not len(gram):
+        return old
+    pull = max(ridge * float(gram.diagonal().mean()), torch.finfo(gram.dtype).tiny)
+    factor = gram.clone()
+    factor.diagonal().add_(pull)
+    factor = torch.linalg.cholesky(factor)
+    return torch.cholesky_solve(right + pull * old, factor)

@@ -1,0 +1,1 @@
+"""Calibration data: texts, hidden states, ways of choosing, samples."""

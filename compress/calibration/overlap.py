@@ -1,0 +1,55 @@
+"""Texts that stand in several places: copies among candidates are left out, texts of an evaluation refused."""
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+
+from compress.calibration.texts import Text
+
+RUN = 13  # words in a row that no two texts share by chance (Brown et al. 2020, arXiv 2005.14165, appendix C)
+
+
+def without_copies(pools: Mapping[str, Sequence[Text]]) -> dict[str, list[Text]]:
+    """The texts of every set, each text once over all sets, upper and lower case and spaces apart; warns of the rest.
+
+    Raises ValueError for a set of which nothing stays.
+    """
+    seen: set[str] = set()
+    found: dict[str, list[Text]] = {}
+    for name, texts in pools.items():
+        found[name] = []
+        for text in texts:
+            key = " ".join(_words(text))
+            if key not in seen:
+                seen.add(key)
+                found[name].append(text)
+        copies = len(texts) - len(found[name])
+        if not found[name]:
+            raise ValueError(f"every text of {name} stands in another candidate too: leave {name} out")
+        if copies:
+            warnings.warn(f"{copies} of {len(texts)} texts of {name} are copies: each counts once", stacklevel=2)
+    return found
+
+
+def refuse_held_out(pools: Mapping[str, Sequence[Text]], held_out: Mapping[str, Sequence[Text]]) -> None:
+    """Raise ValueError where a candidate has texts of `held_out`: 13 words in a row, or all words of a shorter text."""
+    runs = {run: name for name, texts in held_out.items() for text in texts for run in _runs(text)}
+    for name, texts in pools.items():
+        for number, text in enumerate(texts, 1):
+            where = next((runs[run] for run in _runs(text) if run in runs), None)
+            if where:
+                start = " ".join(_words(text)[:8])
+                raise ValueError(
+                    f"text {number} of {name} ('{start} ...') stands in {where} too: remove it from {name}"
+                )
+
+
+def _runs(text: Text) -> Iterator[int]:
+    """Hashes of every `RUN` words in a row, of all where there are fewer."""
+    words = _words(text)
+    for start in range(max(1, len(words) - RUN + 1)):
+        yield hash(tuple(words[start : start + RUN]))
+
+
+def _words(text: Text) -> list[str]:
+    return re.findall(r"\w+", (text if isinstance(text, str) else " ".join(text)).casefold())

@@ -1,0 +1,234 @@
+"""Reading texts and pairs of texts from files, and turning them into batches of tokens."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from pyarrow import ArrowException
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from compress.calibration.spec import FORMATS
+from transmeter.tables.files import interruptible
+from transmeter.util.suggest import absent, did_you_mean
+
+MAX_LENGTH = 128  # tokens of a calibration sequence
+Text = str | tuple[str, str]  # a text, or a pair of texts
+
+
+def read_texts(path: str | Path, tokenizer: Tokenizer | None = None) -> list[Text]:
+    """The texts of a file or a saved Hugging Face data set; empty ones are left out.
+
+    A table has the column text, perhaps with text_pair; or question and context, which are pairs too; or tokens, lists
+    of words; or messages, chats that the chat template of `tokenizer` makes texts of. Raises ValueError for what cannot
+    be read: missing file, unknown format, no such column, no text in it.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".txt" and path.is_file():
+        texts = [t.strip() for t in re.split(r"\n[ \t]*\n", _decode(path).replace("\r\n", "\n"))]
+    else:
+        frame = read_table(path)
+        chats = "messages" in frame and "text" not in frame
+        texts = chat_texts(path, frame["messages"], tokenizer) if chats else table_texts(path, frame)
+    texts = [t for t in texts if t]
+    if not texts:
+        raise ValueError(f"{path} has no text in it")
+    return texts
+
+
+def table_texts(path: Path, frame: pd.DataFrame) -> list[Text]:
+    """The text or pair of every row, "" where there is none. Raises ValueError for a table without a column of text."""
+    if "text" not in frame and "tokens" in frame:
+        return [" ".join(words) for words in word_lists(path, frame["tokens"])]
+    first, second = ("question", "context") if {"question", "context"} <= set(frame) else ("text", "text_pair")
+    if first not in frame:
+        guess = did_you_mean("text", frame.columns)
+        raise ValueError(f"{path} has no column 'text'{guess} (columns: {', '.join(map(str, frame.columns))})")
+    columns = [[t.strip() if isinstance(t, str) else "" for t in frame[c]] for c in (first, second) if c in frame]
+    return columns[0] if len(columns) == 1 else [(a, b) if a and b else a or b for a, b in zip(*columns)]
+
+
+def chat_texts(path: Path, column: pd.Series, tokenizer: Tokenizer | None) -> list[str]:
+    """Every chat, a list of {role, content}, as the tokenizer's chat template writes it, without its start token.
+
+    Raises ValueError where there is no template, and for a row that is no chat.
+    """
+    if tokenizer is None or not tokenizer.chat_template:
+        raise ValueError(f"{path} holds chats, but the model's tokenizer has no chat template: give texts")
+    found, start = [], tokenizer.bos_token or ""
+    for row, chat in enumerate(column, 1):
+        if not isinstance(chat, list | np.ndarray) or not all(isinstance(m, dict) and "role" in m for m in chat):
+            raise ValueError(f"{path}, row {row}: messages is no list of {{role, content}}")
+        found.append(tokenizer.apply_chat_template(list(chat), tokenize=False).removeprefix(start) if len(chat) else "")
+    return found
+
+
+def word_lists(path: Path, column: pd.Series) -> list[list[str]]:
+    """The words of every row. Raises ValueError for a row that is no list."""
+    for row, words in enumerate(column, 1):
+        if not isinstance(words, list | np.ndarray):
+            raise ValueError(f"{path}, row {row}: '{column.name}' is no list: give .jsonl or .parquet with lists")
+    return [[str(word) for word in words] for words in column]
+
+
+def _decode(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}): convert it first") from None
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """The table at `path`, cells of .csv and .tsv as texts. Raises ValueError for what cannot be read."""
+    name = path.name.lower()
+    if not path.exists():
+        raise ValueError(f"{absent(path)}: give {FORMATS}")
+    try:
+        if path.is_dir():
+            from datasets import Dataset, load_from_disk
+
+            loaded = load_from_disk(str(path))
+            if not isinstance(loaded, Dataset):
+                splits = ", ".join(loaded)
+                raise ValueError(f"{path} holds several splits ({splits}): give the folder of one of them")
+            return loaded.to_pandas()
+        if name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
+            with interruptible():
+                return pd.read_csv(path, sep="\t" if ".tsv" in name else ",", dtype=str, keep_default_na=False)
+        if name.endswith(".parquet"):
+            return pd.read_parquet(path)
+        if name.endswith((".jsonl", ".jsonl.gz")):
+            return _read_jsonl(path)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}): convert it first") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, ArrowException, OSError, _JSONError) as error:
+        raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    raise ValueError(f"{path} is of no known format: give {FORMATS}")
+
+
+class _JSONError(Exception):
+    pass
+
+
+def _read_jsonl(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_json(path, lines=True, dtype=False)
+    except UnicodeDecodeError:
+        raise
+    except ValueError as error:  # pandas has no error of its own for malformed JSON
+        raise _JSONError(str(error)) from None
+
+
+def cut(
+    tokenizer: Tokenizer, texts: Sequence[Text], tokens: int, max_length: int, seed: int | None = None
+) -> list[list[int]]:
+    """Token ids of texts in sequences of at most `max_length`, `tokens` real tokens in all (fewer if texts end).
+
+    Long texts become several sequences, each with the tokenizer's special tokens; of a pair the second text does, each
+    part behind the first text. seed: draw the texts at random; None: take them in order. The last sequence is cut so
+    that budgets compare exactly. What gives fewer than two tokens, or special ones only, is left out.
+    """
+    order = np.arange(len(texts)) if seed is None else np.random.default_rng(seed).permutation(len(texts))
+    sequences, left = [], tokens
+    for i in order:
+        # no text needs more than what is left; ten characters a token is far beyond any tokenizer's mean
+        parts = [part[: 10 * left + 1000] for part in _parts(texts[i])]
+        least = max(2, tokenizer.num_special_tokens_to_add(pair=len(parts) > 1) + 1)
+        for sequence in _windows(tokenizer, parts, max_length):
+            if len(sequence) > left:
+                if left >= least:
+                    again = _parts(decode(tokenizer, sequence))
+                    sequences.append(tokenizer(*again, truncation=True, max_length=left)["input_ids"])
+                return sequences
+            if len(sequence) >= least:
+                sequences.append(sequence)
+                left -= len(sequence)
+    return sequences
+
+
+def pack(tokenizer: Tokenizer, texts: Sequence[Text], tokens: int, length: int, seed: int) -> list[list[int]]:
+    """Sequences of exactly `length` tokens of texts drawn by `seed`, one behind the other, `tokens` in all at most.
+
+    For models that predict next tokens: each text has its special tokens, an end token behind it where there is one, so
+    that no place is padding.
+    """
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    ids: list[int] = []
+    for i in np.random.default_rng(seed).permutation(len(texts)):
+        for part in _parts(texts[i]):
+            ids += tokenizer(part, truncation=True, max_length=tokens)["input_ids"]
+        if ids[-1:] != end:
+            ids += end
+        if len(ids) >= tokens:
+            break
+    return [ids[i : i + length] for i in range(0, min(len(ids), tokens) - length + 1, length)]
+
+
+def first(sequences: Sequence[list[int]], tokens: int) -> list[list[int]]:
+    """The first `tokens` tokens, the last sequence cut short; one of a single token is left out."""
+    found, left = [], tokens
+    for ids in sequences:
+        if min(left, len(ids)) < 2:
+            break
+        found.append(ids[:left])
+        left -= len(found[-1])
+    return found
+
+
+def _parts(text: Text) -> list[str]:
+    return [text] if isinstance(text, str) else [part for part in text if part] or [""]
+
+
+def _windows(tokenizer: Tokenizer, parts: list[str], max_length: int) -> list[list[int]]:
+    at_most = {"truncation": True, "max_length": max_length}
+    if len(parts) > 1:
+        room = max_length - tokenizer.num_special_tokens_to_add(pair=True)
+        second = len(tokenizer(parts[1], add_special_tokens=False, **at_most)["input_ids"])
+        parts = [shorten(tokenizer, parts[0], max(room // 2, room - second)), parts[1]]
+        at_most["truncation"] = "only_second"
+    return tokenizer(*parts, **at_most, return_overflowing_tokens=True)["input_ids"]
+
+
+def shorten(tokenizer: Tokenizer, text: str, tokens: int) -> str:
+    """The beginning of `text` that has at most `tokens` tokens, no character in parts."""
+    one_more = {"truncation": True, "max_length": tokens + 1}
+    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, **one_more)["offset_mapping"]
+    return text[: found[tokens][0]] if len(found) > tokens else text
+
+
+def decode(tokenizer: Tokenizer, sequence: Sequence[int]) -> Text:
+    """The text of token ids, or the pair where the tokenizer has put a separator between two."""
+    start = second_start(tokenizer, sequence)
+    parts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in (sequence[:start], sequence[start:])]
+    return (parts[0], parts[1]) if parts[1].strip() else parts[0]
+
+
+def second_start(tokenizer: Tokenizer, sequence: Sequence[int]) -> int:
+    """Where the second text of a pair begins: behind the first separator; the length where there is none."""
+    separator = tokenizer.sep_token_id
+    return sequence.index(separator) + 1 if separator in sequence else len(sequence)
+
+
+def pad(tokenizer: Tokenizer, sequences: Sequence[list[int]]) -> dict[str, Tensor]:
+    """Sequences as one batch, padded on the right: input_ids, attention_mask, (sequences, tokens).
+
+    token_type_ids, 1 for a second text and its separator, are there where the tokenizer has them and one is not 0.
+    """
+    shape = (len(sequences), max(map(len, sequences)))
+    ids, mask = torch.full(shape, tokenizer.pad_token_id or 0), torch.zeros(shape, dtype=torch.long)
+    types = torch.zeros_like(mask)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = torch.tensor(sequence)
+        mask[row, : len(sequence)] = 1
+        types[row, second_start(tokenizer, sequence) : len(sequence)] = 1
+    typed = "token_type_ids" in tokenizer.model_input_names and bool(types.any())
+    return {"input_ids": ids, "attention_mask": mask} | ({"token_type_ids": types} if typed else {})
+
+
+def batches(tokenizer: Tokenizer, sequences: Sequence[list[int]], size: int = 32) -> list[dict[str, Tensor]]:
+    """Padded batches (as `pad` gives them) of token sequences, the longest first."""
+    ordered = sorted(sequences, key=len, reverse=True)
+    return [pad(tokenizer, ordered[start : start + size]) for start in range(0, len(ordered), size)]

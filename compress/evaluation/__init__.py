@@ -1,0 +1,1 @@
+"""Evaluation: tasks, predictions, metrics, what a model costs, the Pareto front."""

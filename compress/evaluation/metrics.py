@@ -1,0 +1,181 @@
+"""Metrics on plain arrays, each with a 95 % interval, and their paired changes against a baseline.
+
+An outcome is what a model did on the items of a data set: (items,) where the metric is the mean of the items, else one
+array (rows, 2) of truth and prediction an item, a row being a text, or a word of a sentence. Intervals: Wilson for
+shares, t for means that are paired, else percentiles of a bootstrap over items.
+"""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy import stats
+
+Estimate = dict[str, float | int | str]
+Outcome = np.ndarray | list[np.ndarray]
+# by what a model is for (compress.model.models.HEADS); the first is the default
+METRICS = {
+    "text": ("perplexity",),
+    "classes": ("accuracy", "f1", "macro_f1"),
+    "values": ("spearman", "pearson"),
+    "labels": ("f1", "macro_f1", "accuracy"),
+    "answers": ("f1", "exact_match"),
+}
+REPEATS = 1000  # of a bootstrap
+NONE = -1  # the class of what F1 does not count
+
+
+def outcome(task: str, metric: str, truths: Sequence, predictions: Sequence) -> Outcome:
+    """What `measure` and `change` take, from the truth and the prediction of every item.
+
+    classes: ids; for F1 id 1 is the positive class. values: floats. labels: (words,) ids of every sentence, `NONE` for
+    the words outside of everything, which F1 leaves out. answers: lists of right texts; a text.
+    """
+    if task == "answers":
+        each = {"f1": answer_f1, "exact_match": exact_match}[metric]
+        return np.array([each(prediction, truth) for truth, prediction in zip(truths, predictions)])
+    if (task, metric) == ("classes", "accuracy"):
+        return np.array(truths) == np.array(predictions)
+    items = [np.column_stack([np.atleast_1d(t), np.atleast_1d(p)]) for t, p in zip(truths, predictions)]
+    return [np.where(rows == 1, 1, NONE) for rows in items] if (task, metric) == ("classes", "f1") else items
+
+
+def measure(metric: str, found: Outcome, seed: int = 0) -> Estimate:
+    """Value of the metric with its interval."""
+    if isinstance(found, np.ndarray) and found.dtype == bool:
+        return share(found)
+    return _bootstrap(lambda drawn: _value(metric, found, drawn), len(found), seed)
+
+
+def change(metric: str, found: Outcome, baseline: Outcome, seed: int = 0) -> Estimate:
+    """Value of the metric minus that of a baseline on the same items, with its paired interval."""
+    if isinstance(found, np.ndarray):
+        return paired_change(found, baseline)
+    return _bootstrap(lambda drawn: _value(metric, found, drawn) - _value(metric, baseline, drawn), len(found), seed)
+
+
+def share(correct: np.ndarray) -> Estimate:
+    """Share of `correct` (n,) bool with its Wilson interval."""
+    n, k = len(correct), int(correct.sum())
+    interval = stats.binomtest(k, n).proportion_ci(method="wilson")
+    return _estimate(k / n, float(interval.low), float(interval.high), n, "Wilson")
+
+
+def paired_change(value: np.ndarray, baseline: np.ndarray) -> Estimate:
+    """Mean difference value - baseline, both (n,) on the same items, with its t interval."""
+    difference = value.astype(float) - baseline.astype(float)
+    error = float(difference.std(ddof=1) / len(difference) ** 0.5) if len(difference) > 1 else float("inf")
+    mean, reach = float(difference.mean()), error * float(stats.t.ppf(0.975, max(len(difference) - 1, 1)))
+    return _estimate(mean, mean - reach, mean + reach, len(difference), "t")
+
+
+def perplexity(losses: np.ndarray) -> Estimate:
+    """exp of the mean loss a token with its t interval over windows; losses (windows, 2): sums in nats, tokens."""
+    mean, reach = _a_token(losses[:, 0], losses[:, 1])
+    low, high = float(np.exp(mean - reach)), float(np.exp(min(mean + reach, 700)))
+    return _estimate(float(np.exp(mean)), low, high, int(losses[:, 1].sum()), "t over windows")
+
+
+def loss_change(losses: np.ndarray, baseline: np.ndarray) -> Estimate:
+    """Difference of the mean losses a token with its t interval over windows; both (windows, 2)."""
+    mean, reach = _a_token(losses[:, 0] - baseline[:, 0], losses[:, 1])
+    return _estimate(mean, mean - reach, mean + reach, int(losses[:, 1].sum()), "t over windows")
+
+
+def _a_token(sums: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+    """(mean a token, reach of its 95 % interval) from the sums and token counts of windows: the ratio estimator."""
+    windows, mean = len(sums), float(sums.sum() / counts.sum())
+    if windows < 2:
+        return mean, float("inf")
+    squares = np.square(sums - mean * counts).sum() * windows / (windows - 1)
+    return mean, float(np.sqrt(squares) / counts.sum()) * float(stats.t.ppf(0.975, windows - 1))
+
+
+def f1(truth: np.ndarray, prediction: np.ndarray) -> float:
+    """Micro-averaged F1 over all classes but `NONE`, both (rows,) ids; 0 where neither has such a class."""
+    hits, there, _ = _counts(truth, prediction)
+    return float(2 * hits.sum() / max(there.sum(), 1))
+
+
+def macro_f1(truth: np.ndarray, prediction: np.ndarray) -> float:
+    """Mean F1 of the classes that occur in the truth but for `NONE`, both (rows,) ids; 0 where there is none."""
+    hits, there, known = _counts(truth, prediction)
+    return float((2 * hits[known] / there[known]).mean()) if known.any() else 0.0
+
+
+def _counts(truth: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """By class: right rows, rows of truth and of prediction together, whether it occurs in the truth.
+
+    The values are those of scikit-learn's f1_score (tested), which is too slow to be repeated a thousand times.
+    """
+    classes = max(truth.max(), prediction.max(), 0) + 1
+    kinds = (truth[truth == prediction], truth, prediction)
+    hits, true, predicted = (np.bincount(ids[ids != NONE], minlength=classes) for ids in kinds)
+    return hits, true + predicted, true > 0
+
+
+def _agreement(truth: np.ndarray, prediction: np.ndarray) -> float:
+    return float((truth == prediction).mean())
+
+
+def spearman(truth: np.ndarray, prediction: np.ndarray) -> float:
+    """Rank correlation; 0 where one side is constant: then it tells nothing."""
+    return float(stats.spearmanr(truth, prediction).statistic) if np.ptp(truth) and np.ptp(prediction) else 0.0
+
+
+def pearson(truth: np.ndarray, prediction: np.ndarray) -> float:
+    """Linear correlation; 0 where one side is constant: then it tells nothing."""
+    return float(stats.pearsonr(truth, prediction).statistic) if np.ptp(truth) and np.ptp(prediction) else 0.0
+
+
+STATISTICS = {"f1": f1, "macro_f1": macro_f1, "accuracy": _agreement, "spearman": spearman, "pearson": pearson}
+
+
+def _value(metric: str, found: Outcome, drawn: np.ndarray) -> float:
+    """The metric on the items `drawn` (indices)."""
+    if isinstance(found, np.ndarray):
+        return float(found[drawn].mean())
+    rows = np.concatenate([found[i] for i in drawn])
+    return STATISTICS[metric](rows[:, 0], rows[:, 1])
+
+
+def _bootstrap(value: Callable[[np.ndarray], float], n: int, seed: int) -> Estimate:
+    """`value` of all `n` items with the 2.5 and 97.5 % percentiles of its values on items drawn with replacement."""
+    rng = np.random.default_rng(seed)
+    low, high = np.percentile([value(rng.integers(n, size=n)) for _ in range(REPEATS)], [2.5, 97.5])
+    interval = f"bootstrap over items, {REPEATS} repeats, seed {seed}"
+    return _estimate(value(np.arange(n)), float(low), float(high), n, interval)
+
+
+def _estimate(value: float, low: float, high: float, n: int, interval: str) -> Estimate:
+    return {"value": value, "ci_low": low, "ci_high": high, "n": n, "interval": interval}
+
+
+def normalised(answer: str) -> str:
+    """An answer in lower case without punctuation, articles and double spaces (Rajpurkar et al. 2016, SQuAD)."""
+    kept = "".join(c for c in answer.lower() if c not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", kept).split())
+
+
+def _right(truths: Sequence[str]) -> list[str]:
+    return [t for t in map(normalised, truths) if t] or [""]  # no answer is right where there is none
+
+
+def exact_match(prediction: str, truths: Sequence[str]) -> bool:
+    """Whether an answer is, normalised, one of the right ones; of none where it is empty."""
+    return normalised(prediction) in _right(truths)
+
+
+def answer_f1(prediction: str, truths: Sequence[str]) -> float:
+    """F1 of the words that an answer shares with a right one, the best over the right ones (SQuAD's)."""
+
+    def one(truth: list[str]) -> float:
+        if not (truth and found):
+            return float(truth == found)
+        common = sum((Counter(truth) & Counter(found)).values())
+        return 2 * common / (len(truth) + len(found))
+
+    found = normalised(prediction).split()
+    return max(one(truth.split()) for truth in _right(truths))

@@ -1,0 +1,161 @@
+"""What a model says: classes and values of texts, labels of words, answers to questions, losses of the next token."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from compress.calibration.texts import Text, batches, cut, pad, shorten
+from compress.model import walk
+from compress.model.structure import context
+from compress.model.walk import track
+
+LONGEST = 512  # tokens that are read of a text, and of a sentence at once
+QUESTION_WINDOW = 384  # tokens of a question with a part of its context; a third is the stride, as in BERT's script
+ANSWER = 30  # tokens of an answer at most, as there
+WINDOW = 192  # tokens of a perplexity window, the first of which is the start token
+
+
+def classes(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Text]) -> np.ndarray:
+    """Class id of every text or pair, (texts,)."""
+    return _of_texts(model, tokenizer, texts).argmax(-1)
+
+
+def values(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Text]) -> np.ndarray:
+    """What a regression gives for every text or pair, (texts,)."""
+    return _of_texts(model, tokenizer, texts)[:, 0]
+
+
+def _of_texts(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Text]) -> np.ndarray:
+    """(texts, classes) logits."""
+    at_most = {"truncation": True, "max_length": context(model, LONGEST)}
+    parts = [(text,) if isinstance(text, str) else text for text in texts]
+    return torch.cat(_outputs(model, tokenizer, [tokenizer(*p, **at_most)["input_ids"] for p in parts])).numpy()
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, tokenizer: Tokenizer, sequences: Sequence[list[int]], size: int = 32) -> list[Tensor]:
+    """Logits (rows, classes) of every sequence as in `walk.outputs`, with what padding brings."""
+    order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
+    found: dict[int, Tensor] = {}
+    for start in track(range(0, len(order), size), "Predicting"):
+        part = order[start : start + size]
+        batch = {k: v.to(model.device) for k, v in pad(tokenizer, [sequences[i] for i in part]).items()}
+        found |= zip(part, walk.outputs(model(**batch), batch).float().cpu())
+    return [found[i] for i in range(len(sequences))]
+
+
+def labels(model: nn.Module, tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> list[np.ndarray]:
+    """Class ids (words,) of every sentence, a list of words: that of a word's first token; -1 for one without tokens.
+
+    Sentences beyond `LONGEST` tokens are read in several parts.
+    """
+    at_most = {"truncation": True, "max_length": context(model, LONGEST)}
+    sequences, origins = [], []
+    for number, words in enumerate(sentences):
+        # offsets in the joined words, since not every tokenizer takes words apart (byte-level ones want a space first)
+        parts = tokenizer(" ".join(words), return_overflowing_tokens=True, return_offsets_mapping=True, **at_most)
+        sequences += parts["input_ids"]
+        origins += [(number, offsets) for offsets in parts["offset_mapping"]]
+    found = [np.full(len(words), -1) for words in sentences]
+    starts = [np.cumsum([0] + [len(word) + 1 for word in words[:-1]]) for words in sentences]
+    for (number, offsets), logits in zip(origins, _outputs(model, tokenizer, sequences)):
+        for (start, end), label in zip(offsets, logits.argmax(-1).tolist()):
+            word = np.searchsorted(starts[number], end - 1, side="right") - 1  # a token may begin with the space before
+            if end > start and found[number][word] == -1:
+                found[number][word] = label
+    return found
+
+
+def answers(
+    model: nn.Module, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], may_be_none: bool = False
+) -> list[str]:
+    """The answer to every (question, context), cut from the context: the best span over windows of it.
+
+    may_be_none: give "" where the first token, which stands for no answer, is in every window better than any span.
+    Questions beyond half a window are cut.
+    """
+    length = context(model, QUESTION_WINDOW)
+    at_most = {"truncation": "only_second", "max_length": length, "stride": length // 3}
+    sequences, origins = [], []
+    for number, (question, text) in enumerate(pairs):
+        question = shorten(tokenizer, question, length // 2)
+        parts = tokenizer(question, text, return_overflowing_tokens=True, return_offsets_mapping=True, **at_most)
+        for window, (ids, offsets) in enumerate(zip(parts["input_ids"], parts["offset_mapping"])):
+            sequences.append(ids)
+            origins.append((number, [o if s == 1 else None for o, s in zip(offsets, parts.sequence_ids(window))]))
+    best, none = [(-np.inf, "")] * len(pairs), [np.inf] * len(pairs)
+    for (number, offsets), logits in zip(origins, _outputs(model, tokenizer, sequences)):
+        score, first, last = _best_span(logits[:, : len(offsets)], torch.tensor([o is not None for o in offsets]))
+        none[number] = min(none[number], float(logits[:, 0].sum()))
+        if score > best[number][0]:
+            best[number] = (score, pairs[number][1][offsets[first][0] : offsets[last][1]].strip())
+    return ["" if may_be_none and nothing > score else text for (score, text), nothing in zip(best, none)]
+
+
+def _best_span(logits: Tensor, allowed: Tensor) -> tuple[float, int, int]:
+    """(score, first, last token) of the best span; logits (2, tokens) of start and end, allowed (tokens,) bool."""
+    scores = logits[0][:, None] + logits[1]
+    possible = allowed[:, None] & allowed & torch.ones_like(scores, dtype=torch.bool).triu().tril(ANSWER - 1)
+    scores = scores.masked_fill(~possible, -torch.inf)
+    best = int(scores.argmax())
+    return float(scores.flatten()[best]), best // len(scores), best % len(scores)
+
+
+@torch.no_grad()
+def losses(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Text], tokens: int) -> np.ndarray:
+    """(windows, 2): sum of the next-token losses in nats and number of tokens predicted, of every window.
+
+    Each text is cut into windows of `WINDOW` tokens; the first `tokens` tokens of the texts are used.
+    """
+    found = []
+    for batch in batches(tokenizer, cut(tokenizer, texts, tokens, context(model, WINDOW)), size=16):
+        logits = model(**batch).logits[:, :-1]
+        targets, mask = batch["input_ids"][:, 1:], batch["attention_mask"][:, 1:]
+        each = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+        found.append(torch.stack([(each.view_as(mask) * mask).sum(1), mask.sum(1).float()], 1))
+    if not found:
+        raise ValueError("the texts have no two tokens in a row to predict: give longer texts")
+    return torch.cat(found).double().numpy()
+
+
+def class_ids(model: nn.Module, names: Sequence[str]) -> np.ndarray:
+    """Labels as ids of the model's classes, (labels,).
+
+    A label is the name of a class as it stands in the model's config; else a name that is the same number written
+    otherwise (1.0 for 1); else a class id; else true or false of two classes called so, 1 and 0, or LABEL_1 and
+    LABEL_0. Raises ValueError for a label that is none of these.
+    """
+    own = {str(name): int(i) for i, name in model.config.id2label.items()}
+    loose = _spelled_otherwise(own)
+    ids = {str(i): i for i in own.values() if str(i) not in set(map(_plain, own))}
+    found: dict[str, int] = {}
+    for name in dict.fromkeys(names):
+        places = ((own, name), (loose, _plain(name)), (ids, _plain(name)), (_booleans(loose), _plain(name)))
+        known = next((place[key] for place, key in places if key in place), None)
+        if known is None:
+            raise ValueError(f"label '{name}' is no class of the model: its classes are {', '.join({**ids, **own})}")
+        found[name] = known
+    return np.array([found[name] for name in names], dtype=int)
+
+
+def _plain(label: str) -> str:
+    """A label without what is only a way of writing: .0 of a whole number, capitals of true and false."""
+    whole = re.fullmatch(r"(-?\d+)\.0+", label)
+    return whole[1] if whole else label.lower() if label.lower() in ("true", "false") else label
+
+
+def _spelled_otherwise(classes: Mapping[str, int]) -> dict[str, int]:
+    """Classes by plain names, where no two have the same."""
+    counts = Counter(map(_plain, classes))
+    return {_plain(name): i for name, i in classes.items() if counts[_plain(name)] == 1}
+
+
+def _booleans(classes: Mapping[str, int]) -> dict[str, int]:
+    """The two classes that true and false stand for, empty where their names do not say so."""
+    pairs = (("0", "1"), ("LABEL_0", "LABEL_1"))
+    return next(({"false": classes[no], "true": classes[yes]} for no, yes in pairs if classes.keys() == {no, yes}), {})

@@ -1,0 +1,1 @@
+"""Models: reading and writing, what can be removed, changed layers, the walk over blocks."""

@@ -1,0 +1,212 @@
+"""The one layer walk: run a model block by block from hidden states, and look at what enters a module.
+
+Methods never loop over a model by themselves: `run` starts at any block and stops before any other, so that a stream
+of hidden states (one (batch, tokens, width) a batch) replaces a cache of every layer's inputs.
+"""
+
+import inspect
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from rich import progress
+from rich.console import Console
+from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.utils import ModelOutput
+
+from compress.model import modeling
+from compress.model.structure import Sublayer, blocks_path
+
+T = TypeVar("T")
+Batch = dict[str, Tensor]  # input_ids and attention_mask, both (batch, tokens); perhaps token_type_ids, labels
+
+
+class _Stop(Exception):
+    pass
+
+
+class _Seen(Exception):
+    pass
+
+
+def run(
+    model: nn.Module, batch: Batch, start: int = 0, stop: int | None = None, hidden: Tensor | None = None
+) -> Tensor:
+    """Run the blocks start..stop-1 of `model`.
+
+    hidden (batch, tokens, width) enters block `start` (None: what the embeddings give, for start 0). Returns what
+    enters block `stop`, or the logits (batch, rows, classes) of `outputs` when `stop` is None. Masks and positions are
+    the model's own; exits are not asked.
+    """
+    given = {k: v for k, v in batch.items() if k != "labels"}
+    caught: list[Tensor] = []
+
+    def leave(module, args, output):
+        caught.append(output[0] if isinstance(output, tuple) else output)
+        raise _Stop
+
+    def leave_before(module, args):
+        caught.append(args[0])
+        raise _Stop
+
+    handles = []
+    with modeling.leaving_at(model, None), modeling.part(model, blocks_path(model), start, None, hidden) as blocks:
+        if stop == start:
+            handles.append(blocks[start].register_forward_pre_hook(leave_before))
+        elif stop is not None:
+            handles.append(blocks[stop - 1].register_forward_hook(leave))
+        try:
+            return outputs(model(**given), batch)
+        except _Stop:
+            return caught[0]
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def outputs(output: ModelOutput, batch: Batch) -> Tensor:
+    """Logits of every task in one shape, (batch, rows, classes).
+
+    Rows are tokens, the sequence as a whole, or the start and the end of an answer, whose classes are the tokens.
+    """
+    if "start_logits" in output:
+        spans = torch.stack([output.start_logits, output.end_logits], 1)
+        return spans.masked_fill(batch["attention_mask"][:, None] == 0, torch.finfo(spans.dtype).min / 2)
+    return output.logits if output.logits.dim() == 3 else output.logits[:, None]
+
+
+def empty_cache(model: nn.Module) -> dict[str, DynamicCache]:
+    """A cache that `model` fills, as the argument that its forward takes it by, whose name differs between versions."""
+    taken = inspect.signature(modeling.base_class(model).forward).parameters
+    name = "cache" if "cache" in taken else "past_key_values"
+    return {name: DynamicCache(config=model.config)}
+
+
+def row_weights(logits: Tensor, batch: Batch) -> Tensor:
+    """1 for each row of `outputs` that counts, 0 for padding; (batch, rows)."""
+    mask = batch["attention_mask"]
+    if logits.shape[1] == mask.shape[1] and logits.shape[1] != 1:
+        return mask.to(logits.dtype)
+    return logits.new_ones(logits.shape[:2])
+
+
+@contextmanager
+def inputs(
+    model: nn.Module, paths: Sequence[str], of: Callable[[Tensor], Tensor] = lambda entered: entered
+) -> Iterator[dict[str, Tensor]]:
+    """While the context is open, the dictionary it gives holds what last entered each module of `paths`, or `of` it.
+
+    To be left after gradients are taken: the backward pass of a model that streams runs its blocks anew.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def look(path: str):
+        def hook(module, args):
+            seen[path] = of(args[0])
+
+        return hook
+
+    handles = [model.get_submodule(p).register_forward_pre_hook(look(p)) for p in paths]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def entered(model: nn.Module, batch: Batch, block: int, hidden: Tensor, paths: Sequence[str]) -> dict[str, Tensor]:
+    """What enters each module of `paths` when block `block` runs on hidden (batch, tokens, width).
+
+    The block runs no further than the last of them needs.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def look(path: str):
+        def hook(module, args):
+            seen[path] = args[0]
+            if len(seen) == len(paths):
+                raise _Seen
+
+        return hook
+
+    handles = [model.get_submodule(p).register_forward_pre_hook(look(p)) for p in paths]
+    try:
+        run(model, batch, block, block + 1, hidden)
+    except _Seen:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+@contextmanager
+def masked(model: nn.Module, found: Sequence[Sublayer], masks: Sequence[Tensor]) -> Iterator[None]:
+    """While the context is open, what enters each output projection is multiplied by the mask of its units.
+
+    masks: one (batch, units) a sublayer of `found`, so that gradients are those of single samples.
+    """
+
+    def hook(columns: int, mask: Tensor):
+        def multiply(module, args):
+            return args[0] * mask.repeat_interleave(columns, dim=1)[:, None]
+
+        return multiply
+
+    handles = [
+        model.get_submodule(s.output).register_forward_pre_hook(hook(s.columns, m)) for s, m in zip(found, masks)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """While the context is open no weight asks for a gradient, so that autograd keeps nothing for it."""
+    asking = [p for p in model.parameters() if p.requires_grad]
+    for parameter in asking:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asking:
+            parameter.requires_grad_(True)
+
+
+def real(batch: Batch, states: Tensor) -> Tensor:
+    """The rows of `states` (batch, tokens, features) that are not padding, as (real tokens, features)."""
+    return states[batch["attention_mask"].bool()]
+
+
+def sums_of_squares(batch: Batch, states: Tensor) -> Tensor:
+    """Sum over the real tokens of the squares of `states` (batch, tokens, features), (features,)."""
+    tokens = batch["attention_mask"][:, :, None]
+    return torch.linalg.vector_norm(states.detach() * tokens, dim=(0, 1)).square()
+
+
+def mean_length(batches: Sequence[Batch]) -> float:
+    """Mean number of real tokens a sequence."""
+    lengths = torch.cat([b["attention_mask"].sum(1) for b in batches])
+    return float(lengths.double().mean())
+
+
+def warn_of_few_tokens(batches: Sequence[Batch], features: int) -> None:
+    """Warn where a least-squares fit of as many weights an output as `features` has fewer real tokens than that."""
+    tokens = sum(int(b["attention_mask"].sum()) for b in batches)
+    if tokens < features:
+        why = f"fewer than the {features} features of the widest layer: the fit leans on the ridge"
+        warnings.warn(f"{tokens} calibration tokens are {why}; give at least {features}", stacklevel=3)
+
+
+def track(steps: Iterable[T], what: str) -> Iterable[T]:
+    """`steps` with a progress bar on stderr, quiet when that is not a terminal or only errors are logged."""
+    console = Console(stderr=True)
+    shown = console.is_terminal and logging.getLogger(__name__).isEnabledFor(logging.WARNING)
+    return progress.track(steps, what, console=console, disable=not shown)

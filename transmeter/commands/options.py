@@ -1,0 +1,331 @@
+"""Arguments and options of the command line, and the errors that bad ones give."""
+
+import inspect
+import logging
+import math
+import os
+import re
+import shlex
+import sys
+import types
+import typing
+import warnings
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+import click
+
+from transmeter.util import writing
+from transmeter.util.arguments import LARGEST_SEED
+from transmeter.util.document import document
+from transmeter.util.suggest import did_you_mean
+
+INTERRUPTED = 130  # exit code after Ctrl-C
+NOTHING = "nothing was written; the same command begins anew"
+PACKAGES = ("transmeter", "compress")  # whose loggers --quiet and --verbose set
+
+
+class Seconds(click.ParamType):
+    """A time such as 90, 90s, 2m or 1h, in seconds."""
+
+    name = "TIME"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds of the text."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", str(value).strip())
+        if not found or not float(found[1]):
+            self.fail(f"'{value}' is no time: give seconds, or a number with s, m or h, such as 60s", param, ctx)
+        return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+class Bytes(click.ParamType):
+    """A size such as 800MB, 2GB or 1.5g, in bytes."""
+
+    name = "SIZE"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes of the text."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", str(value).strip().lower())
+        size = round(float(found[1]) * 1000 ** " kmgt".index(found[2] or " ")) if found else 0
+        if not size:  # also of 0.5, which may have been meant in GB
+            self.fail(f"'{value}' is no size: give bytes, or a number with MB or GB, such as 2GB", param, ctx)
+        return size
+
+
+class Echo(logging.Handler):
+    """Log records as lines on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        click.echo(self.format(record), err=True)
+
+
+def listen(quiet: bool, verbose: bool) -> None:
+    """Log what is decided and why to stderr (verbose), or show nothing there but errors (quiet)."""
+    if quiet and verbose:
+        raise ValueError("--quiet and --verbose are both given: give one")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read at its import; compressed-tensors has no switch of its own
+    for name in PACKAGES:
+        logger = logging.getLogger(name)
+        logger.handlers = [Echo()]
+        logger.setLevel(logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING)
+    for name in ("huggingface_hub", "torchao", "torch.utils._pytree"):  # retries, and what a GPU would need
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def tell(message: str) -> None:
+    """A line on stderr, but for --quiet."""
+    if logging.getLogger(PACKAGES[0]).isEnabledFor(logging.WARNING):
+        click.echo(message, err=True)
+
+
+def typed() -> str:
+    """The command line, for what it writes to tell how it was made."""
+    return click.get_current_context().meta["typed"]
+
+
+SECONDS = Seconds()
+BYTES = Bytes()
+seed_option = click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0, LARGEST_SEED), help="Of every random draw."
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
+
+
+def shape_options(*shapes: str) -> Callable[[Callable], Callable]:
+    """--format with one of `shapes`, the first by default, and --json."""
+    wide = click.option("--format", "shape", default=shapes[0], show_default=True, type=click.Choice(shapes))
+    short = click.option("--json", "shape", flag_value="json", help="The same as --format json.")
+    return lambda command: short(wide(command))  # in this order: click 8.2 takes the last one's default
+
+
+class Group(click.Group):
+    """Bad input ends with one line and exit code 2, a failed run with 1, Ctrl-C with 130 and what is kept."""
+
+    SECTIONS = {
+        "Data": ("rank", "validate", "transfer", "scorers"),
+        "Models": ("calibrate", "compress", "run", "sweep", "evaluate", "export", "report", "methods"),
+    }  # commands of neither, such as batch, come last
+
+    STOPPED = {
+        "rank": "source classifiers that were trained are kept, so that the same command takes less time",
+        "validate": "source classifiers that were trained are kept, nothing else; the same command begins anew",
+        "transfer": "a source classifier that was trained is kept, nothing else; the same command begins anew",
+        "calibrate": "what was computed of the texts is kept, so that the same command takes less time",
+        "compress": "the same command with --resume goes on from the last finished step",
+        "run": "the same command with --resume goes on from the last finished step",
+        "sweep": "the models that are finished are kept; the same command goes on with the rest",
+        "batch": "the pairs that are scored are in the store; the same command goes on with the rest",
+    }  # what Ctrl-C leaves, and how to go on
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands by what they are about."""
+        rest = [c for c in self.list_commands(ctx) if not any(c in names for names in self.SECTIONS.values())]
+        for title, names in (*self.SECTIONS.items(), ("Batch", rest)):
+            commands = {name: self.commands[name] for name in names if name in self.commands}
+            if commands:
+                with formatter.section(title):
+                    formatter.write_dl([(name, c.get_short_help_str(limit=90)) for name, c in commands.items()])
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as usual, and note what was typed."""
+        ctx.meta["typed"] = shlex.join(["transmeter", *args])
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context):
+        """Run the command."""
+        warnings.showwarning = lambda message, *_, **__: tell(f"Warning: {message}")
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.Abort):  # RuntimeErrors, by which --help and a prompt end
+            raise
+        except KeyboardInterrupt:
+            click.echo(f"stopped: {self.STOPPED.get(ctx.invoked_subcommand or '', NOTHING)}", err=True)
+            sys.exit(INTERRUPTED)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+        except (RuntimeError, OSError) as error:
+            raise click.ClickException(str(error)) from None
+
+
+class Ordered(click.Command):
+    """Keeps the order in which --method and --set were given in ctx.meta, which click loses."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as usual, and note the order."""
+        values, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        queues = {name: list(values.get(name, ())) for name in ("methods", "settings")}
+        ctx.meta["order"] = [(p.name, queues[p.name].pop(0)) for p in order if p.name in queues]
+        return super().parse_args(ctx, args)
+
+
+def compared(command: Callable) -> Callable:
+    """The arguments and options of every command that compares SOURCE... with TARGET."""
+    for option in (
+        click.option(
+            "--encoder", metavar="PATH", help="Transformers encoder of texts and column names (TF-IDF, n-grams)."
+        ),
+        click.option(
+            "--match",
+            default="meaning",
+            show_default=True,
+            type=click.Choice(["meaning", "name"]),
+            help="How columns of target and source find each other.",
+        ),
+        click.option("--key", metavar="COLUMN", help="Keys of the rows: what a row is about. Sources may have it too."),
+        click.option(
+            "--cache", type=click.Path(path_type=Path), help="Folder for what is reused. Default: user cache."
+        ),
+        click.option("--label", help="Label column of every file that has it. Default: label."),
+        click.argument("sources", nargs=-1, required=True),
+        click.argument("target"),
+    ):
+        command = option(command)
+    return command
+
+
+def convert(function: Callable, settings: tuple[str, ...], fixed: tuple[str, ...] = ()) -> dict[str, object]:
+    """OPTION=VALUE texts as arguments of `function`, by its signature. Raises ValueError naming what is allowed."""
+    options = {p.name: p for p in keyword_options(function) if p.name not in fixed}
+    found: dict[str, object] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or name not in options:
+            guess = did_you_mean(name, options)
+            wanted = f"give OPTION=VALUE with one of {', '.join(options)}" if options else "there are no options to set"
+            raise ValueError(f"--set {setting} is not understood{guess}: {wanted}")
+        found[name] = _value(setting, text, options[name].annotation)
+    return found
+
+
+def keyword_options(function: Callable) -> list[inspect.Parameter]:
+    """The keyword-only parameters of a scorer or method: its configuration."""
+    return [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+
+def _value(setting: str, text: str, kind: object) -> object:
+    if typing.get_origin(kind) is typing.Literal:
+        if text not in typing.get_args(kind):
+            raise ValueError(f"--set {setting}: give one of {', '.join(typing.get_args(kind))}")
+        return text
+    if typing.get_origin(kind) is types.UnionType:
+        if text.lower() == "none":
+            return None
+        kind = next(k for k in typing.get_args(kind) if k is not type(None))
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"--set {setting}: give true or false")
+        return text.lower() == "true"
+    try:
+        number = kind(text)
+        if kind is float and not math.isfinite(number):
+            raise ValueError
+        return number
+    except ValueError:
+        raise ValueError(
+            f"--set {setting}: '{text}' is not {'a whole number' if kind is int else 'a number'}"
+        ) from None
+
+
+def user_cache() -> Path:
+    """The folder in which source classifiers are kept between runs."""
+    return Path(click.get_app_dir("transmeter")) / "sources"
+
+
+def warn_of_same_file(target: str, sources: tuple[str, ...]) -> None:
+    """Warn of a source that is the target's own file."""
+    from transmeter.tables.specs import parse
+
+    for name, path, _ in map(parse, sources):
+        if path.resolve() == parse(target)[1].resolve():
+            warnings.warn(f"{name} is the target's own file: its gain is leakage, not transfer", stacklevel=2)
+
+
+def check_compared(target: str, sources: Sequence[str | Path], encoder: str | None) -> None:
+    """Raise ValueError for files that are not there and an encoder that is none: before torch is imported."""
+    from transmeter.tables.specs import check_exists
+
+    for spec in (target, *sources):
+        check_exists(spec)
+    if encoder:
+        from transmeter.util import checkpoint
+
+        checkpoint.check(encoder)
+
+
+def refuse_same_file(target: str, source: str) -> None:
+    """Raise ValueError for a source that is the target's own file."""
+    from transmeter.tables.specs import parse
+
+    if parse(source)[1].resolve() == parse(target)[1].resolve():
+        raise ValueError(f"{parse(source)[1]} is the target's own file: give another one as the source")
+
+
+def weighted(weights: tuple[str, ...], names: Collection[str]) -> dict[str, float]:
+    """NAME=NUMBER texts as the weight of every name, 1 where none is given."""
+    found = dict.fromkeys(names, 1.0)
+    for weight in weights:
+        name, _, text = weight.rpartition("=")
+        if name not in found:
+            raise ValueError(
+                f"--weight {weight}: '{name}' is no target: give NAME=NUMBER of {', '.join(found) or 'one'}"
+            )
+        try:
+            found[name] = float(text)
+        except ValueError:
+            raise ValueError(f"--weight {weight}: '{text}' is not a number") from None
+        if not 0 < found[name] < math.inf:
+            raise ValueError(f"--weight {weight}: give a number above 0")
+    return found
+
+
+def reserve(out: Path | None, check: Callable[[Path], Path]) -> None:
+    """Check an output, if one is given, by a function of `transmeter.util.writing`, and keep other runs from writing it
+    until the command ends. Raises ValueError as those do."""
+    if out:
+        click.get_current_context().with_resource(writing.lock(check(out)))
+
+
+def in_order(order: list[tuple[str, str]], known: dict[str, Callable]) -> list[tuple[str, Callable, tuple[str, ...]]]:
+    """(method, function, its settings) from --method and --set in the order given."""
+    found: list[tuple[str, Callable, list[str]]] = []
+    for kind, value in order:
+        if kind == "methods" and value not in known:
+            raise ValueError(f"method '{value}' is unknown{did_you_mean(value, known)}: give one of {', '.join(known)}")
+        if kind == "methods":
+            found.append((value, known[value], []))
+        elif not found:
+            raise ValueError(f"--set {value} stands before any --method: put it behind the method that it is for")
+        else:
+            found[-1][2].append(value)
+    return [(name, function, tuple(given)) for name, function, given in found]
+
+
+def listing(functions: dict[str, Callable], fixed: tuple[str, ...], as_json: bool) -> None:
+    """Print the functions with what they are and their options, but for the `fixed` ones."""
+    found = [
+        {
+            "name": name,
+            "about": (sys.modules[function.__module__].__doc__ or "").split("\n\n")[0].replace("\n", " "),
+            "options": {o.name: o.default for o in keyword_options(function) if o.name not in fixed},
+        }
+        for name, function in functions.items()
+    ]
+    if as_json:
+        click.echo(document(found), nl=False)
+        return
+    for one in found:
+        click.echo(f"{one['name']}: {one['about']}")
+        for option, default in one["options"].items():
+            click.echo(f"    --set {option}={default}")
+
+
+def quiet() -> None:
+    """Switch off the libraries' progress bars and tables of weights: what matters of them is said in one line."""
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()

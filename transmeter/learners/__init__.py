@@ -1,0 +1,1 @@
+"""Learners of the target alone: what a source has to beat."""

@@ -1,0 +1,1 @@
+"""Transmeter's own network: modules, losses, training, source classifiers, transfer."""

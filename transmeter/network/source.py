@@ -1,0 +1,132 @@
+"""Source data sets with their pre-trained classifiers, trained once, saved as safetensors + JSON, and reused."""
+
+import hashlib
+import json
+import logging
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from transmeter.learners.ridge import loo_skill
+from transmeter.network.modules import Branch, Trunk
+from transmeter.network.training import Data, Schedule, Stack, Terms, fit
+from transmeter.tables.data import Table
+from transmeter.tables.encoding import Encoder
+from transmeter.util import writing
+
+LOG = logging.getLogger(__name__)
+WIDTH, HIDDEN = 32, 32  # of the transformation and of the common representation
+# noisy inputs and decay: what a source's classifier learns by heart does not transfer
+SCHEDULE, TERMS = Schedule(steps=300, rate=3e-3, decay=0.3, batch=128, noise=0.5), Terms(reconstruction=0.1)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """T, D (branch) and E, C (trunk) of one source, stacks of one."""
+
+    branch: Branch
+    trunk: Trunk
+
+
+@dataclass
+class Encoded:
+    """A table as numbers, made when first asked for."""
+
+    table: Table
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Fitted on the features of all rows."""
+        return Encoder(self.table.features)
+
+    @cached_property
+    def x(self) -> torch.Tensor:
+        """(n, d) float32."""
+        return torch.from_numpy(self.encoder(self.table.features))
+
+
+@dataclass
+class Source(Encoded):
+    """A source table; `classifier` is made when a scorer first asks for it.
+
+    cache: folder in which classifiers are kept between runs, or None.
+    """
+
+    cache: Path | None = None
+    seed: int = 0
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """Pre-trained on the labelled rows with cross-entropy and reconstruction; from the cache where it is there."""
+        path = self.cache / f"{self._key()}.safetensors" if self.cache else None
+        if path and path.exists():
+            LOG.info("%s: its classifier is read from %s", self.table.name, path)
+            return load_classifier(path)
+        LOG.info("%s: its classifier is trained on %d rows", self.table.name, int((self.table.codes >= 0).sum()))
+        classifier = fit_source(self.table, self.x, self.seed)
+        if path:
+            save_classifier(classifier, path, self.table, self.encoder.names)
+        return classifier
+
+    @cached_property
+    def skill(self) -> float:
+        """Leave-one-out accuracy above chance of a ridge on at most 2,000 of its rows."""
+        rows = np.flatnonzero(self.table.codes >= 0)
+        rows = np.random.default_rng(self.seed).permutation(rows)[:2000]
+        return loo_skill(self.x[rows].numpy(), self.table.codes[rows])
+
+    def _key(self) -> str:
+        """Of everything that training sees; not of the columns' names, so that a renamed table is not trained anew."""
+        settings = [asdict(SCHEDULE), asdict(TERMS), WIDTH, HIDDEN, self.seed, self.table.features.shape]
+        digest = hashlib.sha256(json.dumps(settings).encode())
+        digest.update(pd.util.hash_pandas_object(self.table.features, index=False).to_numpy().tobytes())
+        digest.update("\x00".join(map(str, self.table.labels)).encode())
+        return digest.hexdigest()[:32]
+
+
+def fit_source(table: Table, encoded: torch.Tensor, seed: int) -> Classifier:
+    """Train T, E, C and D on the labelled rows; encoded (n, d)."""
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.from_numpy(table.codes)
+    features, classes = encoded.shape[1], len(table.classes)
+    stack = Stack(Branch(1, features, WIDTH, HIDDEN, generator), Trunk(1, WIDTH, HIDDEN, classes, generator))
+    data = Data(
+        x_t=encoded,
+        q_t=torch.nn.functional.one_hot(codes.clamp_min(0), classes).float(),
+        train=(codes >= 0).nonzero().T,
+        x_u=encoded[codes < 0],
+        rows=torch.tensor([0]),
+    )
+    fit(stack, data, TERMS, SCHEDULE, seed)
+    return Classifier(stack.target, stack.trunk)
+
+
+def save_classifier(classifier: Classifier, path: Path, table: Table, names: list[str]) -> None:
+    """Weights to `path`, and beside it a JSON file of what they belong to."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    about = {"source": table.name, "rows": len(table), "classes": list(table.classes), "features": names}
+    writing.write_json(path.with_suffix(".json"), about)
+    tensors = {f"branch.{k}": v for k, v in classifier.branch.state_dict().items()}
+    with writing.replacing(path) as partial:
+        save_file(tensors | {f"trunk.{k}": v for k, v in classifier.trunk.state_dict().items()}, partial)
+
+
+def load_classifier(path: Path) -> Classifier:
+    """What `save_classifier` wrote. Raises ValueError for a file that is not that."""
+    try:
+        tensors = load_file(path)
+        features, width = tensors["branch.transform.weight"].shape[1:]
+        hidden, classes = tensors["trunk.head.weight"].shape[1:]
+        generator = torch.Generator().manual_seed(0)
+        found = Classifier(Branch(1, features, width, hidden, generator), Trunk(1, width, hidden, classes, generator))
+        for name, module in (("branch", found.branch), ("trunk", found.trunk)):
+            module.load_state_dict({k.removeprefix(name + "."): v for k, v in tensors.items() if k.startswith(name)})
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} holds no source classifier ({error}): delete it") from None
+    return found

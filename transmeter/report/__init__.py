@@ -1,0 +1,1 @@
+"""Rankings as tables, charts and sections of a report."""

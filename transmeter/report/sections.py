@@ -1,0 +1,293 @@
+"""What a report says of rankings and of the stores of `transmeter batch`: sections of plain text, tables and charts.
+
+A section is a dict: title, lead (one sentence), notes (sentences), figures ({chart, alt, caption, table}), tables
+({caption, heads, rows}), parts (sections inside it), commands. `compress.report.page` writes them.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transmeter import ranking
+from transmeter.batch import store
+from transmeter.ranking import Ranking, Row
+from transmeter.report import figure
+
+DRAWN, LISTED, EXPLAINED = 100, 500, 20  # sources in a chart, in a table, and in what explains a ranking
+CELLS = 6000  # of all heat maps of stores together
+NAMED = 12  # columns of a source that are named
+TERMS = {
+    "usual": "pairs on average",
+    "transfer": "short transfer",
+    "zero_shot": "accuracy as it is",
+    "closeness": "classes lie close",
+    "ridge_gain": "helps a ridge",
+    "misfit": "reconstruction",
+    "separation": "domains told apart",
+    "shared": "columns shared",
+    "mapped": "classes shared",
+    "paired": "rows paired",
+    "size": "rows of the source",
+    "skill": "accuracy on itself",
+}
+EVIDENCE = {
+    "shared": "columns shared",
+    "mapped": "classes shared",
+    "paired": "rows paired",
+    "size": "log10 of rows",
+    "skill": "accuracy on itself",
+    "zero_shot": "accuracy here as it is",
+    "closeness": "closeness of classes",
+    "separation": "domains told apart",
+    "misfit": "misfit of reconstruction",
+    "ridge_gain": "gain of a ridge, pp",
+}
+
+Section = dict[str, Any]
+Cell = dict[str, Any]
+Found = tuple[str, str, float, float | None, str | None]  # target, source, score, gain, verdict
+
+
+def sections(inputs: Sequence[Path]) -> tuple[list[Section], list[Path]]:
+    """Sections for the rankings and stores among `inputs`, and the inputs in which something else may stand.
+
+    Raises ValueError for a ranking or store that cannot be read.
+    """
+    rankings: list[Ranking] = []
+    stores: list[Path] = []
+    rest: list[Path] = []
+    for path in inputs:
+        if _is_store(path):
+            stores.append(path)
+        elif path.is_dir():
+            found = sorted(path.glob("ranking*.json"))
+            chosen = (path / "provenance.json").exists()
+            rankings += [ranking.load(file) for file in found if not chosen or len(found) > 1]
+            if chosen or not found:
+                rest.append(path)
+        elif _is_ranking(path):
+            rankings.append(ranking.load(path))
+        else:
+            rest.append(path)
+    found_in = [(path, method) for path in stores for method in _methods(path)]
+    try:
+        maps = [_store(path, *method, CELLS // len(found_in)) for path, method in found_in]
+        return [*map(_ranking, rankings), *_joined(rankings), *maps], rest
+    except (KeyError, TypeError, AttributeError) as error:
+        given = ", ".join(str(path) for path in inputs if path not in rest)
+        raise ValueError(f"one of {given} is not as this version writes it ({error!r}): make it anew") from None
+
+
+def _is_store(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(16) == b"SQLite format 3\x00"
+
+
+def _is_ranking(path: Path) -> bool:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and {"rows", "scorer", "target", "shots"} <= set(found)
+
+
+def _ranking(found: Ranking) -> Section:
+    scored = [row for row in found.rows if row.error is None]
+    gains = any(row.gain for row in scored)
+    shots = f"{found.shots} labelled rows a class" if found.shots else "all labelled rows, cross-fitted"
+    note = f"Scorer {found.scorer}, seed {found.seed}"
+    baseline = next((row.baseline for row in scored if row.baseline), "the target alone")
+    if gains:
+        note += f"; {shots}; up to {found.repeats} repeats; gains in points of {found.metric} over {baseline} alone"
+    caption = "Dots are estimates, bars 95 % intervals; the marker says what the colour says. " if gains else ""
+    caption += "Sources of one tie group, shaded together, cannot be told apart."
+    caption += f" Drawn are the first {DRAWN} of {len(scored)}." if len(scored) > DRAWN else ""
+    lead = _lead(found, scored)
+    figures = []
+    if scored:
+        chart = figure.dots(found, DRAWN)
+        figures = [{"chart": chart, "alt": f"{lead} The table below holds every figure.", "caption": caption}]
+    heads = ["gain, pp", "verdict", "95 % interval", "P(gain < 0)", "repeats"] if gains else ["score"]
+    heads = ["source", *heads, "rank", "tie group"]
+    rows = [[row.source, *_figures(row, gains)] for row in found.rows[:LISTED]]
+    left = f", the first {LISTED} of {len(found.rows)}" if len(found.rows) > LISTED else ""
+    section = {"title": f"Sources for {found.target}", "lead": lead, "notes": [f"{note}."], "figures": figures}
+    section["tables"] = [{"caption": f"The ranking for {found.target}{left}", "heads": heads, "rows": rows}]
+    return section | {"parts": _why(scored[:EXPLAINED]), "commands": [found.command]}
+
+
+def _lead(found: Ranking, scored: Sequence[Row]) -> str:
+    if not scored:
+        return "No source could be scored."
+    best = scored[0]
+    if not best.gain:
+        return f"{best.source} comes first of {len(scored)}, by {found.scorer}."
+    if not found.best:
+        return f"None of {len(scored)} sources has been shown to help."
+    reach = f"{best.gain.mean:+.1f} points, {best.gain.low:+.1f} to {best.gain.high:+.1f}"
+    others = sum(row.verdict == "hurts" for row in scored)
+    return f"{best.source} helps: {reach}." + (f" {others} of {len(scored)} sources hurt." if others else "")
+
+
+def _figures(row: Row, gains: bool) -> list[str]:
+    if row.error or row.score is None:
+        return [row.error or "no score"]
+    place = [str(row.rank), str(row.tie_group)]
+    if not gains or not row.gain:
+        return [f"{row.score:.4g}", *place]
+    gain = row.gain
+    reach = [f"{gain.low:+.1f} to {gain.high:+.1f}", f"{gain.p_negative:.2f}", str(row.repeats or 0)]
+    return [f"{gain.mean:+.1f}", row.verdict or "", *reach, *place]
+
+
+def _why(rows: Sequence[Row]) -> list[Section]:
+    """Columns, classes and terms of the sources, as far as the ranking holds them."""
+    figures, tables = [], []
+    summed = [row for row in rows if row.terms]
+    if summed:
+        named = [t for t in TERMS if any(abs((row.terms or {}).get(t, 0.0)) >= 0.05 for row in summed)]
+        cells = [_cell(row.source, c, v) for row in summed for c, v in _sum(row, named).items()]
+        caption = "What the gains are made of, in percentage points: what the evidence adds up to is expected; that"
+        caption += " and what was measured on held-out rows, weighed by how sure each is, give the gain."
+        columns = [*_sum(summed[0], named)]
+        figures.append(_map(cells, [row.source for row in summed], columns, "percentage points", caption))
+    moved = [row for row in rows if row.classes]
+    classes = list(dict.fromkeys(c for row in moved for c in row.classes or {}))[:EXPLAINED]
+    if moved:
+        changes = [(row.source, row.classes or {}) for row in moved]
+        cells = [_cell(source, f"class {c}", change[c]) for source, change in changes for c in classes if c in change]
+        caption = "Which classes moved: how many more of their held-out rows are right with the source."
+        columns = [f"class {c}" for c in classes]
+        figures.append(_map(cells, [row.source for row in moved], columns, "percentage points", caption))
+    matched = [[row.source, *_columns(row)] for row in rows if row.matches is not None]
+    if matched:
+        heads = ["source", "columns shared", "by name", "by meaning (confidence)"]
+        caption = "Columns of the sources that stand for columns of the target"
+        tables.append({"caption": caption, "heads": heads, "rows": matched})
+    known = [r for r in rows if r.evidence]
+    if known:
+        heads = ["source", *EVIDENCE.values()]
+        listed = [[r.source, *(_number((r.evidence or {}).get(e)) for e in EVIDENCE)] for r in known]
+        caption = "Evidence before any transfer; shares and accuracies above chance lie between 0 and 1"
+        tables.append({"caption": caption, "heads": heads, "rows": listed})
+    return [{"title": "Why they rank so", "figures": figures, "tables": tables}] if figures or tables else []
+
+
+def _sum(row: Row, named: Sequence[str]) -> dict[str, float]:
+    """The terms that count, what is expected by all, what was measured, and the gain."""
+    terms = dict(row.terms or {})
+    terms.pop("trust", None)
+    measured = terms.pop("measured", 0.0)
+    found = {TERMS[t]: terms.get(t, 0.0) for t in named}
+    return found | {"= expected": sum(terms.values()), "measured": measured, "gain": row.gain_pp or 0.0}
+
+
+def _columns(row: Row) -> list[str]:
+    matches = row.matches or []
+    named = [str(m["target"]) for m in matches if m["how"] == "name"]
+    meant = [f"{m['source']} = {m['target']} ({m['confidence']})" for m in matches if m["how"] != "name"]
+    lists = [", ".join(x[:NAMED]) + (f" and {len(x) - NAMED} more" if len(x) > NAMED else "") for x in (named, meant)]
+    return [str(len(matches)), *lists]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _cell(row: str, column: str, value: float, mark: str = "") -> Cell:
+    return {"row": row, "column": column, "value": value, "label": f"{mark}{value:+.1f}"}
+
+
+def _map(
+    cells: Sequence[Cell], rows: Sequence[str], columns: Sequence[str], scale: str, caption: str, signed: bool = True
+) -> Section:
+    """A heat map and the same as a table."""
+    known = {(c["row"], c["column"]): str(c["label"]) for c in cells}
+    listed = [[row, *(known.get((row, c), "") for c in columns)] for row in rows]
+    table = {"caption": caption, "heads": ["source", *columns], "rows": listed}
+    chart = figure.heat(cells, rows, columns, scale, signed)
+    return {"chart": chart, "caption": caption, "alt": f"{caption} The same as a table follows.", "table": table}
+
+
+def _methods(path: Path) -> list[tuple[str, str]]:
+    """(scorer, its settings) of everything in a store."""
+    with store.reading(path) as db:
+        sql = "SELECT DISTINCT scorer, settings FROM results WHERE status = 'done' ORDER BY scorer, settings"
+        found = [(str(scorer), str(settings)) for scorer, settings in store.query(db, sql)[1]]
+    if not found:
+        raise ValueError(f"{path} holds no pair that was scored: see transmeter status {path}")
+    return found
+
+
+def _store(path: Path, scorer: str, settings: str, most: int) -> Section:
+    """The pairs of a store by one scorer: of many the best sources, and the first targets."""
+    own, method = "FROM results WHERE scorer = ? AND settings = ?", (scorer, settings)
+    order = "GROUP BY source ORDER BY max(coalesce(gain_pp, score)) DESC, source LIMIT ?"
+    with store.reading(path) as db:
+        every = next(store.query(db, f"SELECT count(DISTINCT source), count(DISTINCT target) {own}", method)[1])
+        counts = dict(store.query(db, f"SELECT status, count(*) {own} GROUP BY status", method)[1])
+        ranked = f"SELECT source {own} AND status = 'done' {order}"
+        sources = [r[0] for r in store.query(db, ranked, (*method, DRAWN))[1]]
+        room = max(1, most // len(sources))
+        listed = f"SELECT DISTINCT target {own} AND status = 'done' ORDER BY target LIMIT ?"
+        targets = [r[0] for r in store.query(db, listed, (*method, room))[1]]
+        marks = ", ".join("?" * len(targets)), ", ".join("?" * len(sources))
+        sql = f"SELECT target, source, score, gain_pp, verdict {own} AND status = 'done'"
+        sql += f" AND target IN ({marks[0]}) AND source IN ({marks[1]})"
+        found = list(store.query(db, sql, (*method, *targets, *sources))[1])
+        sql = f"SELECT error, count(*) {own} AND status = 'failed' GROUP BY error ORDER BY 2 DESC LIMIT 10"
+        failed = [[str(count), str(error)] for error, count in store.query(db, sql, method)[1]]
+    section = _pairs(f"Sources for every target, by {scorer}", scorer, found, sources, targets)
+    section["notes"] = [f"{path.name}: " + ", ".join(f"{n} pairs {status}" for status, n in counts.items()) + "."]
+    chosen = ", ".join(f"{k} {v}" for k, v in json.loads(settings).items() if v is not None)
+    section["notes"] += [f"Settings: {chosen}."] if chosen else []
+    if every != (len(sources), len(targets)):
+        which = f"{len(sources)} of {every[0]} sources, the best ones, and {len(targets)} of {every[1]} targets"
+        section["notes"].append(f"Drawn are {which}.")
+    if failed:
+        section["tables"].append({"caption": "Pairs that failed", "heads": ["pairs", "reason"], "rows": failed})
+    return section | {"commands": [None]}
+
+
+def _joined(rankings: Sequence[Ranking]) -> list[Section]:
+    """One map of all rankings by the same scorer, where they are of several targets."""
+    maps = []
+    for scorer in dict.fromkeys(r.scorer for r in rankings):
+        found: list[Found] = [
+            (r.target, row.source, row.score, row.gain_pp, row.verdict)
+            for r in rankings
+            for row in r.rows
+            if r.scorer == scorer and row.score is not None
+        ]
+        targets = list(dict.fromkeys(f[0] for f in found))
+        sources = list(dict.fromkeys(f[1] for f in found))[:DRAWN]
+        if len(targets) > 1:
+            maps.append(_pairs(f"All rankings by {scorer}", scorer, found, sources, targets))
+    return maps
+
+
+def _pairs(title: str, scorer: str, found: Sequence[Found], sources: Sequence[str], targets: Sequence[str]) -> Section:
+    gains = any(gain is not None for *_, gain, _ in found)
+    known: dict[tuple[str, str], Cell] = {}
+    for target in targets:
+        own = sorted((f for f in found if f[0] == target and f[1] in sources), key=lambda f: -f[2])
+        for place, (_, source, score, gain, verdict) in enumerate(own):
+            if gains and gain is not None:
+                mark = {"helps": "\u25b2", "hurts": "\u25bc"}.get(verdict or "", "")
+                known[source, target] = _cell(source, target, gain, mark)
+            elif not gains:
+                value = 1 - place / max(len(own) - 1, 1)
+                known[source, target] = {"row": source, "column": target, "value": value, "label": f"{score:.2g}"}
+    lead = f"Sources: {len(sources)}; targets: {len(targets)}."
+    if gains:
+        scale = "gain, percentage points"
+        caption = "Gain in percentage points; \u25b2 helps, \u25bc hurts: the 95 % interval leaves out zero."
+        lead += f" Targets that a source helps: {len({t for t, *_, verdict in found if verdict == 'helps'})}."
+    else:
+        scale = "place among the sources of a target (1: the best)"
+        caption = f"Scores by {scorer}; colours compare the sources of one target, since scores of two do not compare."
+    picture = _map(list(known.values()), sources, targets, scale, caption, gains)
+    return {"title": title, "lead": lead, "notes": [], "figures": [picture], "tables": []}

@@ -1,0 +1,1 @@
+"""Tables: reading files, cleaning columns, texts, and what two tables have in common."""

@@ -1,0 +1,205 @@
+"""Files as data frames: csv, tsv, parquet, jsonl, npz, arff, saved Hugging Face data sets."""
+
+import gzip
+import json
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from pyarrow import ArrowException
+from pyarrow.parquet import ParquetFile
+from scipy.io import arff
+
+from transmeter.tables.specs import FORMATS
+from transmeter.util.suggest import absent
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+UNPACKED = 4_000_000_000  # bytes that a compressed file may hold
+_UNREADABLE = (
+    *(pd.errors.ParserError, pd.errors.EmptyDataError, ArrowException, OSError, EOFError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
+
+def read(path: Path) -> pd.DataFrame:
+    """The file as a data frame. Raises ValueError naming the file and the reason."""
+    name = path.name.lower()
+    if not path.exists():
+        raise ValueError(f"{absent(path)}: give {FORMATS}")
+    try:
+        if not path.is_dir() and _unpacked(path) > UNPACKED:
+            raise ValueError(f"{path} holds more than {UNPACKED:,} bytes when unpacked: give a sample of its rows")
+        if path.is_dir():
+            frame = _read_folder(path)
+        elif name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
+            frame = _read_csv(path, "\t" if ".tsv" in name else ",")
+        elif name.endswith(".parquet"):
+            frame = _read_parquet(path)
+        elif name.endswith((".jsonl", ".jsonl.gz")):
+            frame = _read_lines(path)
+        elif name.endswith(".npz"):
+            frame = _read_arrays(path)
+        elif name.endswith(".arff"):
+            frame = _read_arff(path)
+        else:
+            raise ValueError(f"{path} is of no known format: give {FORMATS}")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}): convert it first") from None
+    except (*_UNREADABLE, arff.ArffError, NotImplementedError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path} cannot be read: {reason}") from None
+    frame.columns = [str(c).strip() for c in frame.columns]
+    mark = next((m for m in ";\t|" if len(frame.columns) == 1 and m in frame.columns[0]), None)
+    if mark:
+        raise ValueError(f"{path} has one column, '{frame.columns[0]}': separate columns by commas, not by {mark!r}")
+    check_names(path, frame.columns)
+    if frame.empty:
+        raise ValueError(f"{path} has no rows: at least two classes of labelled rows are needed")
+    return frame
+
+
+def _unpacked(path: Path) -> int:
+    """Bytes that a compressed file holds, or that its table takes; counted only as far as matters."""
+    name = path.name.lower()
+    if name.endswith(".gz") and path.stat().st_size > UNPACKED // 1032:  # no deflate packs closer
+        total = 0
+        with gzip.open(path) as file:
+            while total <= UNPACKED and (part := file.read(1 << 20)):
+                total += len(part)
+        return total
+    if name.endswith(".npz") and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return sum(member.file_size for member in archive.infolist())
+    if name.endswith(".parquet"):
+        about = ParquetFile(path).metadata
+        return 8 * about.num_rows * about.num_columns
+    return 0
+
+
+def _read_csv(path: Path, mark: str) -> pd.DataFrame:
+    """pandas calls a second column x x.1, so that names are looked at before it does."""
+    with interruptible():
+        head = pd.read_csv(path, sep=mark, header=None, nrows=1, dtype=str, keep_default_na=False)
+        names = pd.Index(head.iloc[0].str.strip())
+        check_names(path, names[names != ""])
+        return pd.read_csv(path, sep=mark, low_memory=False, keep_default_na=False, na_values=[""])
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C be Ctrl-C where pandas reads a CSV file: pandas makes it a ParserError that says nothing of it."""
+    try:
+        yield
+    except pd.errors.ParserError as error:
+        if "Calling read(nbytes) on source failed" in str(error):
+            raise KeyboardInterrupt from None
+        raise
+
+
+def check_names(where: str | Path, names: pd.Index) -> None:
+    """Raise ValueError, which begins with `where`, for two columns of one name."""
+    if names.has_duplicates:
+        raise ValueError(f"{where} has two columns called '{names[names.duplicated()][0]}': rename one")
+
+
+def _read_folder(path: Path) -> pd.DataFrame:
+    from datasets import Dataset, load_from_disk
+
+    loaded = load_from_disk(str(path))
+    if not isinstance(loaded, Dataset):
+        raise ValueError(f"{path} holds several splits ({', '.join(loaded)}): give the folder of one of them")
+    return from_dataset(loaded, path)
+
+
+def from_dataset(dataset: "Dataset", where: str | Path = "the data set") -> pd.DataFrame:
+    """A Hugging Face data set as a data frame, classes by their names, and the columns that `set_format` hides too.
+
+    Raises ValueError, which begins with `where`, for a class that has no name.
+    """
+    from datasets import ClassLabel
+
+    names = {column: kind.names for column, kind in dataset.features.items() if isinstance(kind, ClassLabel)}
+    return _name_classes(where, dataset.with_format(None).to_pandas(), names)
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    """A table; of one that Hugging Face datasets wrote the names of the classes are in the metadata alone."""
+    about = ParquetFile(path).schema_arrow.metadata or {}
+    try:
+        features = json.loads(about[b"huggingface"])["info"]["features"]
+        names = {c: list(kind["names"]) for c, kind in features.items() if kind["_type"] == "ClassLabel"}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        names = {}
+    return _name_classes(path, pd.read_parquet(path), names)
+
+
+def _name_classes(where: str | Path, frame: pd.DataFrame, names: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """`frame` with names in place of the numbers of classes, None where a number is missing or below zero."""
+    for column, classes in names.items():
+        if column not in frame or not pd.api.types.is_numeric_dtype(frame[column]):
+            continue
+        numbers = frame[column].fillna(-1).astype(int)
+        if numbers.max() >= len(classes):
+            held = f"column '{column}' holds class {numbers.max()}, but names only {len(classes)} classes"
+            raise ValueError(f"{where}: {held}: correct its features")
+        frame[column] = [classes[number] if number >= 0 else None for number in numbers]
+    return frame
+
+
+def _read_arff(path: Path) -> pd.DataFrame:
+    with open(path, encoding="utf-8") as file:
+        try:
+            rows, _ = arff.loadarff(file)
+        except StopIteration:
+            raise ValueError(f"{path} cannot be read: it has no @data") from None
+    frame = pd.DataFrame(rows)
+    text = {c: frame[c].str.decode("utf-8").replace("?", None) for c in frame.columns if frame[c].dtype == object}
+    return frame.assign(**text)
+
+
+def _read_lines(path: Path) -> pd.DataFrame:
+    """JSON lines, texts that look like numbers or dates as they stand."""
+    try:
+        return pd.read_json(path, lines=True, encoding="utf-8", dtype=False)
+    except UnicodeDecodeError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}: give one JSON object a line") from None
+
+
+def _read_arrays(path: Path) -> pd.DataFrame:
+    """Arrays features (n, d), labels (n,) and, if given, columns (d,) as columns and a last one 'label'.
+
+    Pickled arrays could run code and are refused.
+    """
+    remedy = "save numbers and texts: np.savez(path, features=(n, d), labels=(n,))"
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is no npz archive: {remedy}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files if name in ("features", "labels", "columns")}
+    except ValueError:
+        raise ValueError(f"{path} holds pickled objects, which are not opened: {remedy}") from None
+    if not {"features", "labels"} <= set(arrays):
+        raise ValueError(f"{path} lacks the array features or labels: {remedy}")
+    features, labels = arrays["features"], arrays["labels"]
+    columns = arrays.get("columns", np.array([f"f{i}" for i in range(features.shape[-1] if features.ndim else 0)]))
+    if features.ndim != 2 or labels.shape != features.shape[:1] or columns.shape != features.shape[1:]:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise ValueError(f"{path} holds arrays that do not fit ({shapes}): {remedy}")
+    if features.dtype.kind not in "biuf":
+        raise ValueError(f"{path} holds features of type {features.dtype}: give numbers")
+    frame = pd.DataFrame(features, columns=[str(c) for c in columns])
+    return pd.concat([frame, pd.Series(labels, name="label")], axis=1)
+
+
+def listed(columns: pd.Index) -> str:
+    """The first dozen of the columns' names."""
+    return ", ".join(map(str, columns[:12])) + (", ..." if len(columns) > 12 else "")
