@@ -199,7 +199,7 @@ def results(file, target, sql, shape, out) -> None:
 
 def _write(columns, rows, shape, out):
     if out is None:
-        return _write_text(columns, rows, shape, click.get_text_stream("stdout"))
+        return _write_text(columns, rows, shape, sys.stdout)
     with writing.replacing(out) as partial:
         if shape == "parquet":
             import pandas as pd
