@@ -153,8 +153,10 @@ def differences(found, golden, path, points):
     elif isinstance(golden, float) and isinstance(found, float):
         if not math.isclose(found, golden, rel_tol=CLOSE, abs_tol=points):
             yield f"{path}: {found}, was {golden}"
+    elif isinstance(golden, dict) and isinstance(found, dict):
+        yield f"{path}: gone {sorted(golden.keys() - found)}, new {sorted(found.keys() - golden)}, or in another order"
     elif found != golden:
-        yield f"{path}: {found}, was {golden}"
+        yield f"{path}: {str(found)[:200]}, was {str(golden)[:200]}"
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,8 @@ def differences(found, golden, path, points):
         (lambda d: d["rows"].reverse(), "rows[0].source: b, was a"),
         (lambda d: d.update(target="x"), "d.target: x, was t"),
         (lambda d: d["rows"][1].update(score=2.0001), "rows[1].score: 2.0001, was 2.0"),
-        (lambda d: d.pop("rows"), "d: {'target': 't'}, was"),
+        (lambda d: d.pop("rows"), "d: gone ['rows'], new []"),
+        (lambda d: d.update(target=d.pop("target")), "d: gone [], new [], or in another order"),
         (lambda d: d["rows"].pop(), "d.rows: "),
         (lambda d: d.update(rows=None), "d.rows: None, was"),
     ],
