@@ -1,0 +1,339 @@
+"""The classes that rebuild a compressed model from its config.
+
+This file is copied into every folder that needs it, beside layers.py, so that transformers alone can reload the model
+(`trust_remote_code=True`); it imports nothing else but torch and transformers.
+"""
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache, wraps
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+from transformers.utils import ModelOutput
+
+from .layers import CHANGED, Bitmask, Exits, PackedLinear, find_cache, make
+
+INPUTS = {"input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds"}
+OF_BLOCKS = ("layer_types", "mlp_layer_types", "no_rope_layers")  # settings of a config with a value for every block
+FORMAT = 1  # of the section `compressed` of config.json and of the code beside it; a folder without one is older
+SPARSE_FROM = 0.25  # share of zeros from which a bitmask is worth its bytes (it breaks even at 1/16 in fp16)
+
+
+def densify(model: nn.Module) -> None:
+    """Turn every linear layer of `model` that is stored as a bitmask into a plain one, in place."""
+    for path, module in list(model.named_modules()):
+        if isinstance(module, PackedLinear) and isinstance(module.packed, Bitmask):
+            linear = nn.utils.skip_init(nn.Linear, module.in_features, module.out_features, bias=False)
+            linear.weight, linear.bias = nn.Parameter(module.packed.unpack().detach()), module.bias
+            model.set_submodule(path, linear)
+
+
+def sparsify(model: nn.Module) -> None:
+    """Turn every linear layer of `model` with many zeros into one that is stored as a bitmask, in place."""
+    for path, module in list(model.named_modules()):
+        if isinstance(module, nn.Linear) and is_sparse(module):
+            packed = PackedLinear(Bitmask.pack(module.weight), False)
+            packed.bias = module.bias
+            model.set_submodule(path, packed)
+
+
+def is_sparse(linear: nn.Linear) -> bool:
+    """Whether a layer has zeros enough to be stored as a bitmask."""
+    size = linear.weight.numel()
+    return bool(size) and int((linear.weight == 0).sum()) / size >= SPARSE_FROM
+
+
+def linearise(model: nn.Module) -> None:
+    """Turn every `Conv1D` of `model` (GPT-2's linear layer, weight (in, out)) into a linear layer, in place."""
+    for path, module in list(model.named_modules()):
+        if isinstance(module, Conv1D):
+            linear = nn.utils.skip_init(nn.Linear, *module.weight.shape, device=module.weight.device)
+            linear.weight, linear.bias = nn.Parameter(module.weight.detach().T.contiguous()), module.bias
+            model.set_submodule(path, linear)
+
+
+def convolutions(model: nn.Module) -> list[str]:
+    """Paths of the linear layers that the class of `model` has as `Conv1D`."""
+    return [path for path, module in _fresh(model).named_modules() if isinstance(module, Conv1D)]
+
+
+def convolve(model: nn.Module) -> None:
+    """Undo `linearise`, in place."""
+    for path in convolutions(model):
+        linear, conv = model.get_submodule(path), Conv1D(0, 0)
+        conv.nf, conv.nx = linear.weight.shape
+        conv.weight, conv.bias = nn.Parameter(linear.weight.detach().T.contiguous()), linear.bias
+        model.set_submodule(path, conv)
+
+
+def refresh(model: nn.Module, path: str) -> None:
+    """Tell the module around `path` the new size of a projection that gives queries, keys and values side by side."""
+    parent = model.get_submodule(path.rpartition(".")[0])
+    if hasattr(parent, "split_size") and path.endswith("c_attn"):
+        parent.split_size = model.get_submodule(path).out_features // 3
+
+
+def changes(model: nn.Module) -> dict[str, dict]:
+    """How `model` differs from what its config alone would build; empty for one that does not.
+
+    Returns {"layers": {path: [class, its arguments]}, "tied": {name: the name of the same tensor before it}}.
+    """
+    new = _fresh(model)
+    linearise(new)
+    fresh = dict(new.named_modules())
+    found: dict[str, list] = {}
+    for path, module in model.named_modules():
+        if isinstance(module, CHANGED):
+            found[path] = [type(module).__name__, module.spec()]
+        elif isinstance(module, nn.Linear):
+            out_features, in_features = module.weight.shape
+            if is_sparse(module):
+                form = {"form": "Bitmask", "rows": out_features, "columns": in_features}
+                form["nonzeros"] = int((module.weight != 0).sum())
+                found[path] = ["PackedLinear", {"packed": form, "bias": module.bias is not None}]
+            elif path in fresh and module.weight.shape != fresh[path].weight.shape:  # else its parent makes it
+                sizes = {"in_features": in_features, "out_features": out_features}
+                found[path] = ["Linear", sizes | {"bias": module.bias is not None}]
+    same = tied(model)
+    return {"layers": found, "tied": same} if found or same != tied_by_config(model) else {}
+
+
+def tied(model: nn.Module) -> dict[str, str]:
+    """Names of stored tensors that are the same as an earlier one, and that one's name."""
+    first: dict[int, str] = {}
+    stored = model.state_dict(keep_vars=True)
+    return {name: first[id(t)] for name, t in stored.items() if first.setdefault(id(t), name) != name}
+
+
+def tied_by_config(model: nn.Module) -> dict[str, str]:
+    """`tied` of what the config of `model` alone would build."""
+    return tied(_fresh(model))
+
+
+def rebuild(model: nn.Module, changed: dict[str, dict]) -> None:
+    """Give a freshly built `model` the layers that `changes` described, in place, weights yet to be loaded."""
+    linearise(model)
+    for path, (kind, spec) in changed["layers"].items():
+        model.set_submodule(path, make(kind, spec))
+        refresh(model, path)
+
+
+def _fresh(model: nn.Module) -> nn.Module:
+    """What the config of `model` alone would build, without memory for weights."""
+    base = base_class(model)
+    with torch.device("meta"), _plain(model.config, base):
+        new = base(model.config)
+    new.tie_weights()
+    return new
+
+
+@contextmanager
+def _plain(config, base: type) -> Iterator[None]:
+    """Let a config be of the class that `base` knows: some heads look up the rest of their model by it."""
+    kind, config.__class__ = type(config), base.config_class
+    try:
+        yield
+    finally:
+        config.__class__ = kind
+
+
+@cache
+def compressed_config(base: type) -> type:
+    """The config class of the compressed kind of `base`, a transformers config class.
+
+    The model type is a new one on purpose: without `trust_remote_code` transformers refuses it, where it would load
+    a folder of type `bert` with removed sublayers, fill them with random weights and only warn.
+    """
+    return type(f"Compressed{base.__name__}", (base,), {"model_type": f"compressed_{base.model_type}"})
+
+
+@cache
+def compressed_model(base: type) -> type:
+    """The model class of the compressed kind of `base`, a transformers model class."""
+
+    def build(self, config) -> None:
+        self._rebuilt = False
+        with _plain(config, base):
+            base.__init__(self, config)
+        rebuild(self, config.compressed)
+        tie(self)
+
+    def names(self, all_submodels: bool = False) -> dict[str, str]:
+        """What transformers ties: before the changed layers are in their place, nothing."""
+        if not hasattr(self.config, "compressed"):  # `attach` alone made it of this class
+            return base.get_expanded_tied_weights_keys(self, all_submodels)
+        return dict(self.config.compressed["tied"]) if self._rebuilt else {}
+
+    members = {"config_class": compressed_config(base.config_class), "__init__": build}
+    members |= {"get_expanded_tied_weights_keys": names, "forward": _leaving(base)}
+    return type(f"Compressed{base.__name__}", (base,), members)
+
+
+def attach(model: nn.Module, exits: Exits) -> None:
+    """Let samples leave `model` by `exits`, in place."""
+    model.exits = exits
+    model.__class__ = compressed_model(base_class(model))
+
+
+def _leaving(base: type) -> Callable[..., ModelOutput]:
+    """The forward of a model of the class `base` that may have exits."""
+    names = list(inspect.signature(base.forward).parameters)[1:]
+
+    @wraps(base.forward)
+    def forward(self, *args, **kwargs):
+        """Every row (a sequence, or a token) has the logits of the first exit that is sure of it, else of the end.
+
+        A sequence whose rows all have some leaves, and the others go on without it. With a cache, labels or anything
+        else asked for than logits, and in training, no exit is asked.
+        """
+        given = dict(zip(names, args)) | kwargs
+        asked = {k: v for k, v in given.items() if k in INPUTS and v is not None}
+        others = [v for k, v in given.items() if k not in {*INPUTS, "return_dict"}]
+        more = find_cache(others) is not None or any(isinstance(v, Tensor) or v for v in others)
+        exits = getattr(self, "exits", None)
+        if exits is None or exits.threshold is None or more or self.training:
+            return base.forward(self, *args, **kwargs)
+        output = _leave(self, asked, exits)
+        return output.to_tuple() if given.get("return_dict") is False else output
+
+    return forward
+
+
+def _leave(model: nn.Module, given: dict[str, Tensor], exits: Exits) -> ModelOutput:
+    """The output of `model` on the inputs `given`, of which every sequence runs only as many blocks as it needs."""
+    hidden, index = None, None  # of the sequences that are still there, in the first batch
+    for number, temperature in enumerate([*exits.temperatures, None]):
+        found, hidden = stage(model, given, exits, number, hidden)
+        logits = found.logits if found.logits.dim() == 3 else found.logits[:, None]  # (sequences, rows, classes)
+        if index is None:
+            output, merged = found, logits.clone()
+            index = torch.arange(len(logits), device=logits.device)
+            mask = given.get("attention_mask")
+            open_ = logits.new_ones(logits.shape[:2], dtype=torch.bool)  # rows without an answer
+            if mask is not None and mask.shape == open_.shape:
+                open_ &= mask.bool()
+        sure = torch.ones_like(open_)
+        if temperature is not None:
+            sure = confidence(logits, temperature) >= exits.threshold
+        merged[index] = torch.where(open_[:, :, None], logits, merged[index])
+        open_ &= ~sure
+        stays = open_.any(1)
+        exits.left[number] += len(stays) - int(stays.sum())
+        if not stays.any():
+            break
+        size = len(stays)
+        given = {k: v[stays] if v.shape[0] == size else v for k, v in given.items()}
+        index, open_, hidden = index[stays], open_[stays], hidden[stays]
+    output.logits = merged.view(-1, *output.logits.shape[1:])
+    return output
+
+
+def confidence(logits: Tensor, temperature: float) -> Tensor:
+    """Probability of the likeliest class of every row, (..., rows)."""
+    return (logits.float() / temperature).softmax(-1).amax(-1)
+
+
+def stage(
+    model: nn.Module, given: Mapping[str, Tensor], exits: Exits, number: int, hidden: Tensor | None
+) -> tuple[ModelOutput, Tensor]:
+    """Run `model` from exit `number` - 1 to exit `number`, counted from 0; the one behind the last exit is the end.
+
+    hidden (batch, tokens, width): what left the block before the first exit, None: start with the embeddings. Returns
+    what the head makes of the exit's map, and what left the block before it.
+    """
+    holder, _, name = exits.blocks.rpartition(".")
+    blocks = getattr(model.get_submodule(holder), name)
+    start, stop = [0, *exits.after, len(blocks)][number : number + 2]
+    left: list[Tensor] = []
+
+    def leave(module, args, output):
+        tensors = output if isinstance(output, tuple) else (output,)
+        left.append(tensors[0])
+        if number < len(exits.maps):
+            mapped = exits.maps[number](exits.features(tensors[0], given.get("attention_mask")))
+            tensors = (mapped, *tensors[1:])
+        return tensors if isinstance(output, tuple) else tensors[0]
+
+    handle = blocks[stop - 1].register_forward_hook(leave)
+    try:
+        with part(model, exits.blocks, start, stop, hidden):
+            return base_class(model).forward(model, **given, return_dict=True), left[0]
+    finally:
+        handle.remove()
+
+
+def stages(model: nn.Module, given: Mapping[str, Tensor], exits: Exits) -> Iterator[ModelOutput]:
+    """The output of every exit of `model`, and of the end, no sequence leaving."""
+    hidden = None
+    for number in range(len(exits.maps) + 1):
+        output, hidden = stage(model, given, exits, number, hidden)
+        yield output
+
+
+@contextmanager
+def part(model: nn.Module, path: str, start: int, stop: int | None, hidden: Tensor | None) -> Iterator[nn.ModuleList]:
+    """While the context is open `model` has only the blocks start..stop-1 of the list at `path`; gives all of them.
+
+    hidden (batch, tokens, width) enters the first of them (None: what the embeddings give). There is no cache.
+    """
+    config, before = model.config, copy.copy(model.config.__dict__)
+    holder, _, name = path.rpartition(".")
+    parent = model.get_submodule(holder)
+    blocks: nn.ModuleList = getattr(parent, name)
+
+    def enter(module, args, kwargs):
+        return (hidden, *args[1:]), kwargs
+
+    handle = None if hidden is None else blocks[start].register_forward_pre_hook(enter, with_kwargs=True)
+    setattr(parent, name, blocks[start:stop])
+    config.use_cache = False
+    for setting in OF_BLOCKS:  # some models look up by place what kind of attention a block has
+        if getattr(config, setting, None):
+            setattr(config, setting, getattr(config, setting)[start:stop])
+    try:
+        yield blocks
+    finally:
+        setattr(parent, name, blocks)
+        config.__dict__.update(before)
+        if handle:
+            handle.remove()
+
+
+@contextmanager
+def leaving_at(model: nn.Module, threshold: float | None) -> Iterator[None]:
+    """While the context is open samples leave `model`, if it has exits, at that confidence; None: they do not."""
+    exits = getattr(model, "exits", None)
+    before = exits.threshold if exits else None
+    try:
+        if exits:
+            exits.threshold = threshold
+        yield
+    finally:
+        if exits:
+            exits.threshold = before
+
+
+def tie(model: nn.Module) -> None:
+    """Make what the config of a compressed `model` says to be the same tensor the same, in place."""
+    model._rebuilt = True
+    model._tied_weights_keys = model.all_tied_weights_keys = dict(model.config.compressed["tied"])
+    model.tie_weights()
+
+
+def base_class(model: nn.Module) -> "type[transformers.PreTrainedModel]":
+    """The transformers class that `model` is, or is the compressed kind of."""
+    cls = type(model)
+    return cls.__base__ if cls.__name__.startswith("Compressed") else cls
+
+
+def __getattr__(name: str) -> type:
+    """CompressedLlamaForCausalLM and the like, made when transformers asks this module for them by name."""
+    base = getattr(transformers, name.removeprefix("Compressed"), None)
+    if not name.startswith("Compressed") or base is None:
+        raise AttributeError(name)
+    return compressed_model(base) if issubclass(base, transformers.PreTrainedModel) else compressed_config(base)
