@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 
 import cli
 import compress
-from transmeter.document import document
+from transmeter.util.document import document
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests/golden"
