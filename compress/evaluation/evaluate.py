@@ -253,8 +253,8 @@ def example(model: nn.Module) -> Batch:
 
 _PEAK = """
 import sys, torch
-from compress.evaluate import example
-from compress.models import base_of, config_of, load
+from compress.evaluation.evaluate import example
+from compress.model.models import base_of, config_of, load
 def status(key):
     return next(int(line.split()[1]) * 1024 for line in open('/proc/self/status') if line.startswith(key))
 base_of(sys.argv[1], config_of(sys.argv[1]))  # imports what the model needs, so that only the model itself counts
