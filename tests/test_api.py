@@ -223,12 +223,10 @@ def test_html_is_escaped_and_closed(found):
     assert "&lt;b&gt;good&lt;/b&gt;" in page and "nan" not in page.lower()
 
 
-def test_import_is_quick_and_without_torch():
+def test_import_is_without_what_takes_seconds():
     code = (
-        "import sys, time; start = time.process_time(); import transmeter, compress;"
-        "took = time.process_time() - start;"
-        "assert 'torch' not in sys.modules and 'pandas' not in sys.modules; assert 'rank' in dir(transmeter);"
-        "assert took < 0.3, took"
+        "import sys, transmeter, compress; assert 'rank' in dir(transmeter);"
+        "assert not {'torch', 'pandas', 'numpy', 'click', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="no attribute 'rnak'"):

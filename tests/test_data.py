@@ -1,7 +1,6 @@
 """Reading tables and encoding their columns."""
 
 import gzip
-import time
 
 import numpy as np
 import pandas as pd
@@ -293,14 +292,15 @@ def test_keys_are_no_features_and_stay_with_their_rows(frame, tmp_path):
         data.load(plain, key="patient")
 
 
-def test_many_columns_are_read_in_little_time(tmp_path):
+@pytest.mark.filterwarnings("error::pandas.errors.PerformanceWarning")  # of columns that are put in one by one
+def test_many_columns_are_read(tmp_path):
     rng = np.random.default_rng(0)
-    genes = pd.DataFrame(rng.normal(size=(40, 8000)).round(3)).add_prefix("gene ")
-    levels = pd.DataFrame(rng.choice(["low", "high"], (40, 2000))).add_prefix("level ")
+    genes = pd.DataFrame(rng.normal(size=(40, 1600)).round(3)).add_prefix("gene ")
+    levels = pd.DataFrame(rng.choice(["low", "high"], (40, 400))).add_prefix("level ")
     path = write(pd.concat([genes, levels], axis=1).assign(label=np.arange(40) % 2), tmp_path / "wide.csv")
-    begin = time.process_time()
-    assert len(data.load(str(path)).columns) == 10_000
-    assert time.process_time() - begin < 10
+    table = data.load(str(path))
+    assert list(table.columns) == [*genes, *levels]
+    np.testing.assert_allclose(table.features[genes.columns].to_numpy(), genes.to_numpy())
 
 
 def test_a_long_table_is_sampled_before_its_columns_are_parsed(tmp_path):

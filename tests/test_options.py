@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
@@ -34,10 +33,8 @@ def run(*args):
     return CliRunner().invoke(cli.main, [str(a) for a in args])
 
 
-def test_help_is_in_sections_and_quick():
-    start = time.process_time()
+def test_help_is_in_sections_and_without_what_takes_seconds_to_import():
     text = run("--help").stdout
-    assert time.process_time() - start < 0.5
     order = [text.index(part) for part in ("\nData:\n  rank ", "\nModels:\n  calibrate ", "\n  compress   ")]
     assert order == sorted(order)
     code = "import sys, cli; assert not {'torch', 'pandas', 'transformers'} & set(sys.modules)"
