@@ -159,6 +159,7 @@ def test_a_source_alone_needs_no_list(arrays, tables):
         ({"sources": np.eye(3)}, "sources is a ndarray: give a list of sources, or a dict of them by name"),
         ({"sources": None}, "sources is a NoneType: give a list of sources, or a dict of them by name"),
         ({"sources": [([[1, 2], [3]], [0, 1])]}, "source 1 has rows of different lengths: give (rows, columns)"),
+        ({"sources": [("h", [[1, 2]])]}, "source 1 is a pair that begins with 'h': give a dict of names and data sets"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused_in_one_line(given, message, tables):

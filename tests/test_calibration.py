@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import save_file
 
 from compress.algorithms.budget import flops
 from compress.calibration.texts import batches, cut, read_texts
@@ -187,5 +188,6 @@ def test_change_of_the_loss_agrees_with_the_two_perplexities():
 
 def test_a_model_without_a_usable_head_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"architectures": ["BertForMaskedLM"], "model_type": "bert"}')
+    save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="'BertForMaskedLM' has no head to compress for"):
         models.load(tmp_path)

@@ -90,10 +90,12 @@ def same(folder, other):
 @pytest.fixture
 def loglines(caplog):
     """Text that transformers has logged."""
-    logger = logging.getLogger("transformers")
+    logger, before = logging.getLogger("transformers"), transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_warning()  # a command of another test may have silenced it
     logger.addHandler(caplog.handler)
     yield lambda: caplog.text
     logger.removeHandler(caplog.handler)
+    transformers.logging.set_verbosity(before)
 
 
 def test_every_row_is_tested_and_names_a_version():

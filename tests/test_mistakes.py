@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
 
 import cli
 
@@ -39,6 +40,14 @@ def folder(tmp_path_factory):
     shutil.copytree(ROOT / "data/mixlm", folder / "two_models")
     config = json.loads((folder / "two_models/config.json").read_text())
     (folder / "two_models/config.json").write_text(json.dumps(config | {"intermediate_size": 256}))
+    for name in ("half", "tuned", "packed", "old"):
+        shutil.copytree(ROOT / "data/mixlm", folder / name)
+    tensors = load_file(folder / "half/model.safetensors")
+    save_file({k: v for k, v in tensors.items() if "3.mlp.up_proj" not in k}, folder / "half/model.safetensors")
+    (folder / "tuned/adapter_config.json").write_text('{"task_type": "CAUSAL_LM"}')
+    config["quantization_config"] = {"quant_method": "gptq"}
+    (folder / "packed/config.json").write_text(json.dumps(config))
+    (folder / "old/model.safetensors").rename(folder / "old/pytorch_model.bin")
     (folder / "bad.toml").write_text("[rank]\nshot = 5\n")
     (folder / "other.toml").write_text("[rnak]\nshots = 5\n")
     (folder / "result.json").write_text(json.dumps({"a": 1}))
@@ -98,6 +107,13 @@ MISTAKES = {
         ("compress", "no_tokenizer", *COMPRESS[2:], "kprune"),
         "no_tokenizer cannot be loaded: it has no tokenizer in it: put the files",
     ),
+    "an incomplete model": (
+        ("compress", "half", *COMPRESS[2:], "kprune"),
+        "half lacks 1 of 57 weights that its config asks for (model.layers.3.mlp.up_proj.weight)",
+    ),
+    "an adapter": (("evaluate", "tuned", "--data", MATH), "tuned holds an adapter (adapter_config.json)"),
+    "a quantized model": (("compress", "packed", *COMPRESS[2:], "kprune"), "packed is quantized already (gptq)"),
+    "pickled weights": (("evaluate", "old", "--data", MATH), "pickled and could run code when it is opened"),
     "no model": (("compress", "full", *COMPRESS[2:], "kprune"), "full is not a model folder: it has no config.json"),
     "no calibration": (
         ("compress", MODEL, "--method", "kprune", "--out", "small"),

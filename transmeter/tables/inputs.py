@@ -50,6 +50,8 @@ def as_table(
     if isinstance(given, pd.DataFrame):
         return from_frame(name, given, None, label, strict, key)
     if isinstance(given, tuple) and len(given) == 2:
+        if isinstance(given[0], str):
+            raise ValueError(f"{name} is a pair that begins with '{given[0]}': give a dict of names and data sets")
         features = columns(name, given[0])
         labels = pd.Series(np.asarray(given[1], dtype=object).ravel())
         if len(labels) != len(features):
