@@ -112,7 +112,9 @@ def test_an_encoder_that_lacks_weights_is_refused(root, tmp_path):
     tensors = load_file(folder / "model.safetensors")
     del tensors["model.layers.2.mlp.up_proj.weight"]
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match=r"lacks 1 of 56 weights that its config asks for \(layers.2.mlp.up_proj.weight\)"):
+    with pytest.raises(
+        ValueError, match=r"lacks 1 of 56 weights that its config asks for \(layers.2.mlp.up_proj.weight\)"
+    ):
         embed(["a"], folder)
 
 
