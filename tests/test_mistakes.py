@@ -109,7 +109,7 @@ MISTAKES = {
     ),
     "an incomplete model": (
         ("compress", "half", *COMPRESS[2:], "kprune"),
-        "half lacks 1 of 57 weights that its config asks for (model.layers.3.mlp.up_proj.weight)",
+        "half lacks 1 of 57 weights that its config asks for",
     ),
     "an adapter": (("evaluate", "tuned", "--data", MATH), "tuned holds an adapter (adapter_config.json)"),
     "a quantized model": (("compress", "packed", *COMPRESS[2:], "kprune"), "packed is quantized already (gptq)"),
