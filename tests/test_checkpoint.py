@@ -315,6 +315,9 @@ def test_bytes_and_hash_are_of_what_is_read(copy):
     for name in ("pytorch_model.bin", "training_args.bin", "model_old.safetensors", "notes.json"):
         (folder / name).write_bytes(b"x" * size)
     assert checkpoint.bytes_of(folder) == size and checkpoint.hash_of(folder) == digest
+    (folder / "merges.txt").write_text("a b")  # tokenizes as much as tokenizer.json does
+    assert checkpoint.hash_of(folder) != digest
+    (folder / "merges.txt").unlink()
     tensors(folder, lambda t: t | {"model.norm.weight": t["model.norm.weight"] + 1})
     assert checkpoint.hash_of(folder) != digest
 

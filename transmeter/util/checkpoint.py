@@ -27,6 +27,8 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
+# what else decides which tokens a text has, but is no tokenizer by itself
+BESIDE_TOKENIZERS = ("merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
 # what a snapshot of the Hub needs; the folders beside (onnx, original) hold the same weights in other formats
 NEEDED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"]
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # safetensors' names, torch's
@@ -326,7 +328,7 @@ def bytes_of(source: str | Path) -> int:
 def hash_of(source: str | Path) -> str:
     """SHA-256 of what is read of a model: config, tokenizer and weights. Raises ValueError as `check`."""
     folder = folder_of(source)
-    files = [folder / name for name in ("config.json", "generation_config.json", *TOKENIZERS)]
+    files = [folder / n for n in ("config.json", "generation_config.json", *TOKENIZERS, *BESIDE_TOKENIZERS)]
     found = hashlib.sha256()
     for file in [*filter(Path.is_file, files), *weight_files(source, folder, read_config(source, folder))]:
         with file.open("rb") as content:
