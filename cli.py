@@ -17,6 +17,7 @@ from transmeter.commands.options import (
     json_option,
     listen,
     listing,
+    printing,
     quiet,
     reserve,
     seed_option,
@@ -389,11 +390,9 @@ def evaluate(models, baseline, file, metric, tokens, energy, out, shape) -> None
     found = measure.report(models, baseline, measure.exam(models[0], file, metric, tokens), energy)
     found = [result | {"command": typed()} for result in found]
     text = document(found if len(found) > 1 else found[0])
-    try:
+    with printing(text if shape == "json" else show.evaluations(found)):
         if out:
             writing.write_text(out, text)
-    finally:  # the results are not lost where the file cannot be written
-        click.echo(text if shape == "json" else show.evaluations(found), nl=False)
 
 
 @main.command()

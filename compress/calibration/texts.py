@@ -11,9 +11,9 @@ from pyarrow import ArrowException
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from compress.calibration.spec import FORMATS
+from compress.calibration.spec import FORMATS, check_exists
 from transmeter.tables.files import interruptible
-from transmeter.util.suggest import absent, did_you_mean
+from transmeter.util.suggest import did_you_mean
 
 MAX_LENGTH = 128  # tokens of a calibration sequence
 Text = str | tuple[str, str]  # a text, or a pair of texts
@@ -84,8 +84,7 @@ def _decode(path: Path) -> str:
 def read_table(path: Path) -> pd.DataFrame:
     """The table at `path`, cells of .csv and .tsv as texts. Raises ValueError for what cannot be read."""
     name = path.name.lower()
-    if not path.exists():
-        raise ValueError(f"{absent(path)}: give {FORMATS}")
+    check_exists(path)
     try:
         if path.is_dir():
             from datasets import Dataset, load_from_disk

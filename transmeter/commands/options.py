@@ -1,5 +1,6 @@
 """Arguments and options of the command line, and the errors that bad ones give."""
 
+import contextlib
 import inspect
 import logging
 import math
@@ -10,7 +11,7 @@ import sys
 import types
 import typing
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -285,6 +286,15 @@ def reserve(out: Path | None, check: Callable[[Path], Path]) -> None:
     until the command ends. Raises ValueError as those do."""
     if out:
         click.get_current_context().with_resource(writing.lock(check(out)))
+
+
+@contextlib.contextmanager
+def printing(text: str) -> Iterator[None]:
+    """Print results after the block that writes them, also where it fails: they are not lost with a full disk."""
+    try:
+        yield
+    finally:
+        click.echo(text, nl=False)
 
 
 def in_order(order: list[tuple[str, str]], known: dict[str, Callable]) -> list[tuple[str, Callable, tuple[str, ...]]]:

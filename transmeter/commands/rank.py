@@ -13,6 +13,7 @@ from transmeter.commands.options import (
     convert,
     json_option,
     listing,
+    printing,
     quiet,
     refuse_same_file,
     reserve,
@@ -97,11 +98,9 @@ def rank(
         encoder=encoder,
         match=match,
     )
-    try:
+    with printing(show.text(found, shape)):
         if out:
             replace(found, command=typed()).save(out)
-    finally:  # the results are not lost where the file cannot be written
-        click.echo(show.text(found, shape), nl=False)
 
 
 @click.command()
@@ -179,11 +178,9 @@ def validate(
     honesty = agreement.honesty(gains, *zip(*true_gains)) if gains else None
     known = {"predicted": predicted, "agreement": order, "honesty": honesty}
     told = document({**asdict(true), **known}) if as_json else show.truth_text(true, predicted, order, honesty)
-    try:
+    with printing(told):
         if out:
             true.save(out)
-    finally:
-        click.echo(told, nl=False)
 
 
 @click.command()
@@ -229,14 +226,12 @@ def transfer(target, sources, label, cache, key, match, encoder, predict, repeat
     prepared, (table,), _ = prepare(wanted, [source], encoder, match, cache / "texts")
     check = heldout.check(Source(table, cache, seed), prepared, repeats=repeats, seed=seed, metric=metric)
     predicted = None if rows is None else classifier.predictions(rows)
-    try:
-        with writing.new_folder(out) as folder:
-            classifier.save(folder)
-            writing.write_json(folder / "transfer.json", asdict(check))
-            if predicted is not None:
-                predicted.to_csv(folder / "predictions.csv", index=False)
-    finally:
-        click.echo(document(check) if shape == "json" else show.check_text(check), nl=False)
+    told = document(check) if shape == "json" else show.check_text(check)
+    with printing(told), writing.new_folder(out) as folder:
+        classifier.save(folder)
+        writing.write_json(folder / "transfer.json", asdict(check))
+        if predicted is not None:
+            predicted.to_csv(folder / "predictions.csv", index=False)
     tell(f"{out}: {classifier.learner_}" + (f", {len(rows)} predictions" if predict else ""))
 
 

@@ -13,10 +13,9 @@ import scipy.sparse
 from numpy.typing import ArrayLike
 
 from transmeter.tables.data import Table, Unusable, from_frame, load, table
-from transmeter.tables.files import FORMATS, check_names, from_dataset
-from transmeter.tables.specs import parse
+from transmeter.tables.files import check_names, from_dataset
+from transmeter.tables.specs import check_exists, parse
 from transmeter.util.arguments import column_name
-from transmeter.util.suggest import absent
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -109,8 +108,8 @@ def as_tables(
     items = list(named.items()) or [(_name(g, place), g) for place, g in enumerate(given, 1)]
     names = [name for name, _ in items]
     for name, source in items:
-        if isinstance(source, str | Path) and not parse(str(source))[1].exists():
-            raise ValueError(f"{absent(parse(str(source))[1])}: give {FORMATS}")
+        if isinstance(source, str | Path):
+            check_exists(source)
         if names.count(name) > 1:
             raise ValueError(f"two sources are called '{name}': name them apart, as NAME=PATH or in a dict")
     found: list[Table | Unusable] = []
