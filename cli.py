@@ -5,10 +5,10 @@ from pathlib import Path
 
 import click
 
+from compress.commands.options import machine_options, push_option, resume_option, tokens_option
 from transmeter.commands import batch as scale
 from transmeter.commands import config as defaults
 from transmeter.commands import rank as commands
-from transmeter.commands.model_options import machine_options, push_option, resume_option, tokens_option
 from transmeter.commands.options import (
     Group,
     Ordered,
@@ -28,7 +28,7 @@ from transmeter.commands.options import (
     weighted,
 )
 from transmeter.util import writing
-from transmeter.util.document import document
+from transmeter.util.to_json import document
 
 EXPORTS = ("compressed-tensors", "torchao", "torchao-dynamic", "onnx")
 TOKENS = 100_000  # that perplexity is measured on
@@ -100,19 +100,19 @@ def calibrate(
     shares = weighted(weights, wanted)
     _check_inputs([model], [p for p in (*pools.values(), *wanted.values(), *held_out) if str(p) != "self"])
 
-    from compress.calibration import choice as calibration
-    from compress.calibration import overlap
+    from compress.calibration import candidates as calibration
+    from compress.calibration import contamination
     from compress.calibration.texts import read_texts
-    from compress.model import models
+    from compress.model import io
     from transmeter import ranking
-    from transmeter.report import show
+    from transmeter.report import tables as show
     from transmeter.tables import data
 
     quiet()
-    tokenizer = models.skeleton(model)[1]
+    tokenizer = io.skeleton(model)[1]
     read = {n: None if str(p) == "self" else read_texts(p, tokenizer) for n, p in pools.items()}
-    texts = overlap.without_copies({name: found for name, found in read.items() if found is not None})
-    overlap.refuse_held_out(texts, {str(path): read_texts(path, tokenizer) for path in held_out})
+    texts = contamination.without_copies({name: found for name, found in read.items() if found is not None})
+    contamination.refuse_held_out(texts, {str(path): read_texts(path, tokenizer) for path in held_out})
     rankings: list[ranking.Ranking] = []
 
     def closeness(target, sets, cheap):
@@ -233,26 +233,26 @@ def _compress(recipe, machine, resume, repo, as_json) -> None:
 
     import torch
 
-    from compress import hub, job
+    from compress import hub, pipeline
     from compress.evaluation import evaluate
-    from compress.model import models
+    from compress.model import io
 
     quiet()
     if repo:
         hub.check(repo)
-    job.run(
+    pipeline.run(
         recipe.model,
-        [job.Step(*step) for step in steps],
+        [pipeline.Step(*step) for step in steps],
         recipe.calibration,
         recipe.out,
         tokens=recipe.tokens,
         seed=recipe.seed,
-        machine=job.Machine(device, getattr(torch, dtype), batch_size, memory),
+        machine=pipeline.Machine(device, getattr(torch, dtype), batch_size, memory),
         exam=evaluate.exam(recipe.model, recipe.data, recipe.metric, TOKENS) if recipe.data else None,
         resume=resume,
         tell=tell,
     )
-    size = models.bytes_of(recipe.out)
+    size = io.bytes_of(recipe.out)
     _written(recipe.model, recipe.out, size, "reloaded with equal logits", repo, as_json)
 
 
@@ -273,9 +273,9 @@ def _check_inputs(models, files, calibration=None, quantized=False) -> None:
 def _written(model, out, size, checked, repo, as_json) -> None:
     """What compress, run and export end with: the folder, its size before and after, and where it was uploaded to."""
     from compress import hub
-    from compress.model import models
+    from compress.model import io
 
-    before, address = models.bytes_of(model), hub.push(out, repo) if repo else None
+    before, address = io.bytes_of(model), hub.push(out, repo) if repo else None
     if as_json:
         found = {"model": model, "out": out, "bytes_before": before, "bytes": size, "checked": checked}
         click.echo(document(found | {"uploaded": address}), nl=False)
@@ -333,15 +333,15 @@ def sweep(
 
     import torch
 
-    from compress import job, sweep
+    from compress import pipeline, sweep
     from compress.evaluation import evaluate
-    from compress.report import show
+    from compress.report import tables as show
 
     quiet()
     found = sweep.run(
         model,
         [
-            job.Step(method, convert(function, chosen, job.SHARED))
+            pipeline.Step(method, convert(function, chosen, pipeline.SHARED))
             for method, function, chosen in sweep.cells(in_order(ctx.meta["order"], known()))
         ],
         calibration,
@@ -349,7 +349,7 @@ def sweep(
         evaluate.exam(model, file, metric, TOKENS),
         tokens=tokens,
         seed=seed,
-        machine=job.Machine(device, getattr(torch, dtype), batch_size, memory),
+        machine=pipeline.Machine(device, getattr(torch, dtype), batch_size, memory),
         command=typed(),
         tell=tell,
     )
@@ -384,7 +384,7 @@ def evaluate(models, baseline, file, metric, tokens, energy, out, shape) -> None
     _check_inputs([*models, *([baseline] if baseline else [])], [file], quantized=True)
 
     from compress.evaluation import evaluate as measure
-    from compress.report import show
+    from compress.report import tables as show
 
     quiet()
     found = measure.report(models, baseline, measure.exam(models[0], file, metric, tokens), energy)
@@ -431,7 +431,7 @@ def report(inputs, out) -> None:
 
     Example: transmeter report ranking.json small result.json --out report.html
     """
-    from transmeter.util.suggest import absent
+    from transmeter.util.suggestions import absent
 
     reserve(out, writing.check_file)
     for path in inputs:
@@ -453,8 +453,8 @@ def list_methods(as_json) -> None:
 
     Example: transmeter methods
     """
-    from compress.job import SHARED
     from compress.methods import methods
+    from compress.pipeline import SHARED
 
     quiet()
     listing(methods(), SHARED, as_json)

@@ -27,11 +27,11 @@ from prune_quality import DOMAINS, TASKS
 from scipy import stats
 from scipy.optimize import nnls
 
-from compress.calibration import choice as calibration
-from compress.calibration import survey
-from compress.calibration.choice import OTHER_DRAW
+from compress.calibration import candidates as calibration
+from compress.calibration import hidden_states
+from compress.calibration.candidates import OTHER_DRAW
+from compress.calibration.hidden_states import DEPTHS, Survey
 from compress.calibration.selection import LOOKING, PROPOSED, WAYS
-from compress.calibration.survey import DEPTHS, Survey
 from compress.calibration.texts import MAX_LENGTH, cut
 from compress.model.walk import track
 from transmeter import ranking
@@ -66,14 +66,16 @@ def terms_of(part: str, datasets: Path, folder: Path, target: str, seed: int) ->
     task = target if part == "encoders" else ""
     net, tokenizer = truth.dense(part, folder, task)
     sets, tokens = truth.pools(part, datasets), truth.TOKENS[part]
-    own = survey.look(net, tokenizer, target, cut(tokenizer, sets[target], tokens, MAX_LENGTH, seed + OTHER_DRAW))
+    own = hidden_states.look(
+        net, tokenizer, target, cut(tokenizer, sets[target], tokens, MAX_LENGTH, seed + OTHER_DRAW)
+    )
     views = dict(truth.surveys(part, datasets, folder, task, tokens, seed))
     names = [w for w in WAYS if w != "random"]
     names += ["self"] if part == "decoder" else ["closeness, own among them"]
     for name in names:
         aim = target if part == "encoders" or name in LOOKING else ""
         ids = truth.drawn(part, datasets, folder, truth.Cell(aim, "", tokens, name, seed))
-        views[name] = survey.look(net, tokenizer, name, ids)
+        views[name] = hidden_states.look(net, tokenizer, name, ids)
     rows = []
     for name, view in views.items():
         about = {"part": part, "target": target, "drawer": name, "seed": seed}

@@ -20,10 +20,10 @@ import click
 import torch
 from calibration_quality import closeness
 
-from compress.calibration import choice as calibration
+from compress.calibration import candidates as calibration
 from compress.calibration.texts import batches
 from compress.methods import methods
-from compress.model import models
+from compress.model import io
 
 METHODS = {"kprune": {"ratio": 0.75}, "kwon": {"ratio": 0.6}, "gptq": {"bits": 3}}
 TOKENS = 20_000
@@ -61,7 +61,7 @@ def main(datasets: Path, model: str, many: int) -> None:
                 found[f"{count} candidates, {kind}"] = {"seconds": seconds, "chosen": calibration.parts(chosen)[0].name}
                 click.echo(f"{count} {kind}: {seconds:.1f} s")
     found["peak bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    net, tokenizer = models.load(model)
+    net, tokenizer = io.load(model)
     for name, options in METHODS.items():
         start = time.perf_counter()
         methods()[name](net, batches(tokenizer, chosen.sequences), **options)

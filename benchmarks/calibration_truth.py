@@ -29,16 +29,16 @@ from prune_quality import DOMAINS, TASKS, blocks
 from torch import nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from compress.calibration import survey
-from compress.calibration.choice import OTHER_DRAW
+from compress.calibration import hidden_states
+from compress.calibration.candidates import OTHER_DRAW
 from compress.calibration.generation import generate
+from compress.calibration.hidden_states import Survey
 from compress.calibration.selection import LOOKING, WAYS, fill
-from compress.calibration.survey import Survey
 from compress.calibration.texts import MAX_LENGTH, Text, batches, cut, read_texts
-from compress.evaluation import predict
+from compress.evaluation import prediction
 from compress.evaluation.examples import read_examples
 from compress.methods import methods
-from compress.model import models
+from compress.model import io
 from compress.model.walk import track
 from transmeter.util import writing
 
@@ -102,7 +102,7 @@ def pools(part: str, datasets: Path) -> Mapping[str, list[Text]]:
 @cache
 def dense(part: str, folder: Path, task: str) -> tuple[nn.Module, Tokenizer]:
     """The model that is compressed."""
-    return models.load(folder / task if part == "encoders" else folder)
+    return io.load(folder / task if part == "encoders" else folder)
 
 
 @cache
@@ -115,13 +115,13 @@ def measured(part: str, datasets: Path, task: str, net: nn.Module, tokenizer: To
     """Accuracy of the task, or nats a token by domain, of `task` alone where that is one."""
     if part == "encoders":
         texts, labels = read_examples(datasets / "text" / task / "test.csv.gz")
-        right = predict.classes(net, tokenizer, texts[:ROWS]) == predict.class_ids(net, labels[:ROWS])
+        right = prediction.classes(net, tokenizer, texts[:ROWS]) == prediction.class_ids(net, labels[:ROWS])
         return {task: float(right.mean())}
     found = {}
     for name, files in DOMAINS.items():
         if task not in ("", name):
             continue
-        sums, counts = predict.losses(net, tokenizer, blocks(datasets / "lm", files)[1], EXAM_TOKENS).T
+        sums, counts = prediction.losses(net, tokenizer, blocks(datasets / "lm", files)[1], EXAM_TOKENS).T
         found[name] = float(sums.sum() / counts.sum())
     return found
 
@@ -131,7 +131,7 @@ def surveys(part: str, datasets: Path, folder: Path, task: str, tokens: int, see
     """What the model of the task makes of every candidate."""
     net, tokenizer = dense(part, folder, task)
     return {
-        name: survey.look(net, tokenizer, name, cut(tokenizer, texts, tokens, MAX_LENGTH, seed))
+        name: hidden_states.look(net, tokenizer, name, cut(tokenizer, texts, tokens, MAX_LENGTH, seed))
         for name, texts in pools(part, datasets).items()
     }
 
@@ -145,11 +145,11 @@ def drawn(part: str, datasets: Path, folder: Path, cell: Cell) -> list[list[int]
         return generate(net, tokenizer, cell.tokens, MAX_LENGTH, cell.seed)
     way, own = cell.drawer.split(",")[0], part == "decoder" or "own" in cell.drawer
     views = surveys(part, datasets, folder, cell.task if part == "encoders" else "", cell.tokens, cell.seed)
-    pool = survey.merge([v for name, v in views.items() if own or name != cell.task])
+    pool = hidden_states.merge([v for name, v in views.items() if own or name != cell.task])
     target = None
     if cell.task:
         other = cut(tokenizer, sets[cell.task], cell.tokens, MAX_LENGTH, cell.seed + OTHER_DRAW)
-        target = survey.look(net, tokenizer, cell.task, other)
+        target = hidden_states.look(net, tokenizer, cell.task, other)
     order = WAYS[way](pool, target, cell.tokens, cell.seed)
     return [pool.sequences[i] for i in fill(pool, order, cell.tokens)]
 

@@ -26,13 +26,13 @@ from prune_quality import DOMAINS, LENGTH, blocks
 from torch import nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from compress.calibration import survey
-from compress.calibration.choice import LOOKED
+from compress.calibration import hidden_states
+from compress.calibration.candidates import LOOKED
 from compress.calibration.texts import MAX_LENGTH, Text, batches, cut, read_texts
-from compress.evaluation import metrics, predict
+from compress.evaluation import metrics, prediction
 from compress.evaluation.examples import read_examples
 from compress.methods import methods
-from compress.model import models
+from compress.model import io
 from compress.model.walk import Batch, track
 from transmeter.util import writing
 
@@ -117,7 +117,7 @@ def main(
     def cell(part: str, model: str, seed: int) -> list[dict]:
         torch.set_num_threads(1)
         folder = str(small / model if model in DECODERS else dense / model)
-        net, tokenizer = models.load(folder)
+        net, tokenizer = io.load(folder)
         texts, measure = task(model, tokenizer, datasets)
         if part == "data":
             found = picked_or_random(net, tokenizer, texts, datasets, tokens, seed, measure)
@@ -150,13 +150,14 @@ def task(model: str, tokenizer: Tokenizer, datasets: Path) -> tuple[list[Text], 
 
 def accuracy(net: nn.Module, tokenizer: Tokenizer, texts: Sequence, labels: Sequence) -> dict[str, float]:
     """Share of sentences whose class is right."""
-    return {"accuracy": float((predict.classes(net, tokenizer, texts) == predict.class_ids(net, labels)).mean())}
+    return {"accuracy": float((prediction.classes(net, tokenizer, texts) == prediction.class_ids(net, labels)).mean())}
 
 
 def perplexities(net: nn.Module, tokenizer: Tokenizer, domains: dict) -> dict[str, float]:
     """Perplexity on the held-out text of every domain, and exp of the mean of their losses."""
     each = {
-        d: metrics.perplexity(predict.losses(net, tokenizer, held, 8000))["value"] for d, (_, held) in domains.items()
+        d: metrics.perplexity(prediction.losses(net, tokenizer, held, 8000))["value"]
+        for d, (_, held) in domains.items()
     }
     return {"perplexity": float(np.exp(np.mean(np.log(list(each.values()))))), "domains": each}
 
@@ -185,7 +186,7 @@ def chain(
 
 def cost(net: nn.Module) -> dict[str, int]:
     """Bytes that the weights take on disk."""
-    return {"bytes": models.stored_bytes(net)}
+    return {"bytes": io.stored_bytes(net)}
 
 
 def picked_or_random(
@@ -194,7 +195,7 @@ def picked_or_random(
     """A student of 2 blocks, distilled with the texts that the ranking picks, with random ones, and with the task's."""
     pools = {name: texts for name, texts in candidates("encoders", datasets).items() if name != "sst2"}
     looked = {n: cut(tokenizer, t, LOOKED, MAX_LENGTH, seed) for n, t in {"": own, **pools}.items()}
-    views = {name: survey.look(net, tokenizer, name, ids) for name, ids in looked.items()}
+    views = {name: hidden_states.look(net, tokenizer, name, ids) for name, ids in looked.items()}
     target = views.pop("")
     scores = closeness(target, views)
     best = max(scores, key=lambda name: scores[name])

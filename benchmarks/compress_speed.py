@@ -29,9 +29,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from compress.calibration.texts import batches, cut
-from compress.evaluation import metrics, predict
+from compress.evaluation import metrics, prediction
 from compress.methods import gptq, round_to_nearest
-from compress.model import models
+from compress.model import io
 
 HERE = Path(__file__).resolve().parent
 SAMPLES, TOKENS = 32, 128
@@ -55,7 +55,7 @@ def prepare(given: Given) -> None:
     """Write the model to WORK/dense and the calibration tokens beside it."""
     shutil.rmtree(given.work / "dense", ignore_errors=True)
     shutil.copytree(given.model, given.work / "dense")
-    _, tokenizer = models.load(given.model)
+    _, tokenizer = io.load(given.model)
     drawn = []
     for files in DOMAINS.values():
         own, _ = blocks(given.datasets / "lm", files)
@@ -80,7 +80,7 @@ def ours(given: Given) -> dict[str, list[dict[str, float]]]:
 
 def dense(given: Given) -> tuple[nn.Module, list[dict[str, torch.Tensor]]]:
     """The model and its calibration batch."""
-    model, tokenizer = models.load(given.work / "dense")
+    model, tokenizer = io.load(given.work / "dense")
     return model, batches(tokenizer, load_file(given.work / "calibration.safetensors")["input_ids"].tolist(), SAMPLES)
 
 
@@ -99,11 +99,11 @@ def losses(given: Given, libraries: Sequence[str]) -> dict[str, dict[str, np.nda
     """By case and side the losses (windows, 2) on held-out text of all domains."""
     torch.set_num_threads(given.threads)
     model, data = dense(given)
-    _, tokenizer = models.load(given.work / "dense")
+    _, tokenizer = io.load(given.work / "dense")
     held = [blocks(given.datasets / "lm", files)[1] for files in DOMAINS.values()]
 
     def lost(net: nn.Module) -> np.ndarray:
-        return np.concatenate([predict.losses(net, tokenizer, texts, given.tokens) for texts in held])
+        return np.concatenate([prediction.losses(net, tokenizer, texts, given.tokens) for texts in held])
 
     found = {}
     for name, symmetric in CASES.items():
@@ -114,7 +114,7 @@ def losses(given: Given, libraries: Sequence[str]) -> dict[str, dict[str, np.nda
             "ours": lost(gptq.compress(model, data, **options)),
         }
         for library in libraries:
-            net, _ = models.load(given.work / "dense")
+            net, _ = io.load(given.work / "dense")
             weights = load_file(given.work / f"{library} {name}.safetensors")
             unknown = net.load_state_dict(weights, strict=False).unexpected_keys
             if unknown:

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from compress.algorithms.budget import flops
 from compress.methods import kprune, magnitude, sparsegpt, wanda
-from compress.model import latency, models
+from compress.model import io, latency
 from compress.model.walk import Batch
 
 matplotlib.use("svg")
@@ -131,7 +131,7 @@ def stored(net: nn.Module, work: Path) -> int:
     """Bytes of the weights when saved."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(Path(__file__).resolve().parent.parent / "data/mixlm")
     shutil.rmtree(work / "stored", ignore_errors=True)
-    return models.bytes_of(models.save(net, tokenizer, work / "stored", {}))
+    return io.bytes_of(io.save(net, tokenizer, work / "stored", {}))
 
 
 def parameters(net: nn.Module) -> int:

@@ -25,10 +25,10 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.algorithms.budget import flops
 from compress.calibration.texts import batches, cut
-from compress.evaluation import metrics, predict
+from compress.evaluation import metrics, prediction
 from compress.evaluation.examples import read_examples
 from compress.methods import dynamic_sparse, kprune, kwon, magnitude, sparsegpt, sublayer, wanda
-from compress.model import models
+from compress.model import io
 from compress.model.walk import Batch, mean_length, track
 from transmeter.util import writing
 
@@ -111,15 +111,15 @@ def main(
 
 def encoder_runs(folder: str, task: Path, tokens: int, rows: int, seed: int) -> list[dict]:
     """Accuracy after every method and ratio, with calibration drawn by `seed`."""
-    dense, tokenizer = models.load(folder)
+    dense, tokenizer = io.load(folder)
     texts, labels = read_examples(task / "test.csv.gz")
-    texts, labels = texts[:rows], predict.class_ids(dense, labels[:rows])
+    texts, labels = texts[:rows], prediction.class_ids(dense, labels[:rows])
     data = labelled(tokenizer, *read_examples(task / "train.csv.gz"), tokens, seed)
     plain = [{k: v for k, v in b.items() if k != "labels"} for b in data]
     length, before = mean_length(data), flops(dense, mean_length(data))
 
     def run(name: str, ratio: float, net: nn.Module) -> dict:
-        correct = predict.classes(net, tokenizer, texts) == labels
+        correct = prediction.classes(net, tokenizer, texts) == labels
         removed = 1 - flops(net, length) / before
         about = {"task": task.name, "seed": seed, "method": name, "ratio": ratio, "removed": removed}
         return about | {"accuracy": float(correct.mean()), "n": len(texts)}
@@ -152,14 +152,14 @@ def labelled(
 
 def decoder_runs(folder: str, texts: Path, tokens: int, seed: int) -> list[dict]:
     """Perplexity on the held-out text of every domain after every method and ratio."""
-    dense, tokenizer = models.load(folder)
+    dense, tokenizer = io.load(folder)
     domains = {name: blocks(texts, files) for name, files in DOMAINS.items()}
     sequences = [s for own, _ in domains.values() for s in cut(tokenizer, own, tokens // len(domains), 128, seed)]
     data = batches(tokenizer, sequences)
     length, before = mean_length(data), flops(dense, mean_length(data))
 
     def run(name: str, ratio: float, net: nn.Module) -> dict:
-        losses = {d: predict.losses(net, tokenizer, held, 20_000) for d, (_, held) in domains.items()}
+        losses = {d: prediction.losses(net, tokenizer, held, 20_000) for d, (_, held) in domains.items()}
         removed = 1 - flops(net, length) / before
         found = {"task": "decoder", "seed": seed, "method": name, "ratio": ratio, "removed": removed}
         return found | {"perplexity": {d: metrics.perplexity(each)["value"] for d, each in losses.items()}}

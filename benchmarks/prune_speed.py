@@ -46,7 +46,7 @@ from torch import nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from compress.calibration.texts import batches, cut, read_texts
-from compress.evaluation import metrics, predict
+from compress.evaluation import metrics, prediction
 from compress.methods import sparsegpt, wanda
 from compress.model.structure import block_linears
 
@@ -161,7 +161,7 @@ def llmcompressor(given: Given) -> dict:
     tokenizer, texts = AutoTokenizer.from_pretrained(given.work / "dense"), read_texts(given.held_out)
 
     def losses(net: nn.Module) -> np.ndarray:
-        return predict.losses(net, tokenizer, texts, 50_000)
+        return prediction.losses(net, tokenizer, texts, 50_000)
 
     model, rows = dense(given.work), []
     for name in CASES:
@@ -246,29 +246,29 @@ def memory(given: Given) -> dict:
 
 def peak(name: str, kind: str, source: Path, given: Given) -> dict[str, float]:
     """Bytes over what this process takes before, their estimate, and seconds of one job; writes WORK/KIND."""
-    from compress import job
+    from compress import pipeline
     from compress.algorithms import memory as estimates
-    from compress.calibration import choice as calibration
+    from compress.calibration import candidates as calibration
     from compress.methods import methods
-    from compress.model import models
+    from compress.model import io
     from compress.model.structure import context
 
     def status(key: str) -> int:
         return next(1024 * int(x.split()[1]) for x in open("/proc/self/status") if x.startswith(key))
 
     torch.set_num_threads(given.threads)
-    step, texts = [job.Step(name, MEMORY_CASES[name])], HERE.parent / "data/text/math.txt"
-    job.run(str(HERE.parent / "data/mixlm"), step, texts, given.work / "warm", tokens=100)
+    step, texts = [pipeline.Step(name, MEMORY_CASES[name])], HERE.parent / "data/text/math.txt"
+    pipeline.run(str(HERE.parent / "data/mixlm"), step, texts, given.work / "warm", tokens=100)
     shutil.rmtree(given.work / "warm")
-    sizes, tokenizer = models.skeleton(source)
+    sizes, tokenizer = io.skeleton(source)
     data = batches(tokenizer, cut(tokenizer, read_texts(texts), 1024, context(sizes, calibration.MAX_LENGTH), 0), 4)
     needs = estimates.needs_of(methods()[name])
     expected = getattr(estimates.estimate(sizes, data, needs, MEMORY_CASES[name], torch.float32), kind)
     gc.collect()
     before, begin = status("VmRSS"), time.perf_counter()
     Path("/proc/self/clear_refs").write_text("5")  # the peak is that of now
-    machine = job.Machine(batch_size=4, memory=expected)
-    job.run(str(source), step, texts, given.work / kind, tokens=1024, machine=machine)
+    machine = pipeline.Machine(batch_size=4, memory=expected)
+    pipeline.run(str(source), step, texts, given.work / kind, tokens=1024, machine=machine)
     seconds, most = time.perf_counter() - begin, status("VmHWM") - before
     return {"peak": most, "estimate": expected, "ratio": expected / most, "seconds": seconds}
 

@@ -25,7 +25,7 @@ import torch
 from families import Problem, problems
 from rank_report import report
 
-from transmeter.gain import truth
+from transmeter.gain import ground_truth
 from transmeter.gain.estimate import Score, measured
 from transmeter.gain.prior import shipped
 from transmeter.network.source import Source
@@ -93,7 +93,9 @@ def cell(problem: Problem, shots: int, path: Path, cache: Path, quick: bool) -> 
     for source in sources:
         _ = source.classifier, source.skill  # cached in all arms
     begin = time.perf_counter()
-    true = truth.measure(sources, problem.target, shots=shots, repeats=16 if quick else 64, seed=99, controls=False)
+    true = ground_truth.measure(
+        sources, problem.target, shots=shots, repeats=16 if quick else 64, seed=99, controls=False
+    )
     seconds = time.perf_counter() - begin
     runs = [_run("planning", 0, sources, problem.target, {"shots": shots})]
     for draw in range(1 if quick else 2):
@@ -106,7 +108,7 @@ def cell(problem: Problem, shots: int, path: Path, cache: Path, quick: bool) -> 
     longer = None
     if not quick and shots == problem.shots[0] and problem.family != "text":
         others = [Source(t, cache, seed=1) for t in problem.sources]
-        long = truth.measure(others, problem.target, shots=shots, repeats=16, seed=98, steps=320, controls=False)
+        long = ground_truth.measure(others, problem.target, shots=shots, repeats=16, seed=98, steps=320, controls=False)
         longer = [arm.gain_pp for arm in long.sources]
     about = {
         "family": problem.family,

@@ -10,8 +10,8 @@ import pandas as pd
 from fit_prior import FIELDS, evidence_of, fit
 
 from transmeter.gain.agreement import honesty, order
+from transmeter.gain.ground_truth import halved
 from transmeter.gain.prior import Gain, Prior, join
-from transmeter.gain.truth import halved
 
 matplotlib.use("svg")
 from matplotlib import pyplot as plt  # noqa: E402

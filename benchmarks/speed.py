@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from families import noisy, read_table, renamed, seed_of
 
-from transmeter.gain import truth
+from transmeter.gain import ground_truth
 from transmeter.gain.estimate import make_splits
 from transmeter.network.source import HIDDEN, WIDTH, Encoded, Source
 from transmeter.network.training import Schedule, Terms
@@ -122,12 +122,16 @@ def hundred(datasets: Path) -> dict[str, float]:
     ranking = time.perf_counter() - begin
     begin = time.perf_counter()
     full = [
-        truth.measure([s], target, shots=SHOTS, repeats=24, seed=1, controls=False).sources[0].gain_pp for s in sources
+        ground_truth.measure([s], target, shots=SHOTS, repeats=24, seed=1, controls=False).sources[0].gain_pp
+        for s in sources
     ]
     transfer = time.perf_counter() - begin
     short = short_finetune(sources, target, shots=SHOTS, repeats=200, seconds=ranking)
     true = np.array(
-        [a.gain_pp for a in truth.measure(sources, target, shots=SHOTS, repeats=64, seed=2, controls=False).sources]
+        [
+            a.gain_pp
+            for a in ground_truth.measure(sources, target, shots=SHOTS, repeats=64, seed=2, controls=False).sources
+        ]
     )
     picks = {
         "transmeter": int(np.argmax([s.value for s in ranked])),

@@ -10,11 +10,11 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from compress import hub, job
-from compress.calibration import draw
+from compress import hub, pipeline
+from compress.calibration import sampling
 from compress.calibration.texts import MAX_LENGTH, Text, batches, cut
 from compress.methods import check
-from compress.model import models
+from compress.model import io
 from compress.model.structure import context
 from compress.report.card import GIVEN
 from transmeter.util.arguments import seed_number, shown, whole_number
@@ -54,20 +54,20 @@ def compress(
     tokens, batch_size = whole_number("tokens", tokens, 1), whole_number("batch_size", batch_size, 1)
     seed = seed_number("seed", seed)
     limits = {"ratio": ratio, "parameters": parameters, "bytes": bytes, "latency": latency, "multiple": multiple}
-    asked = check(method, {k: v for k, v in limits.items() if v is not None}, job.SHARED)
-    step = job.Step(method, asked | check(method, options, job.SHARED))
+    asked = check(method, {k: v for k, v in limits.items() if v is not None}, pipeline.SHARED)
+    step = pipeline.Step(method, asked | check(method, options, pipeline.SHARED))
     _check_calibration(calibration)
-    job.check_steps([step], calibration is not None)
+    pipeline.check_steps([step], calibration is not None)
     if isinstance(calibration, str | Path):
-        draw.parse(str(calibration))
+        sampling.parse(str(calibration))
     if isinstance(model, str | Path):
-        net, tokenizer = models.load(model, device)
+        net, tokenizer = io.load(model, device)
     else:
         net, tokenizer = copy.deepcopy(_checked_pair(model))
-        net = models.adopt(net, tokenizer)
-    job.check_fit([step], net, tokenizer)
+        net = io.adopt(net, tokenizer)
+    pipeline.check_fit([step], net, tokenizer)
     if isinstance(calibration, str | Path):
-        sequences, used = draw.draw(str(calibration), net, tokenizer, tokens, seed, lambda: net)
+        sequences, used = sampling.draw(str(calibration), net, tokenizer, tokens, seed, lambda: net)
     else:
         sequences = cut(tokenizer, calibration or [], tokens, context(net, MAX_LENGTH), seed)
         used = {"texts": GIVEN, "tokens": sum(map(len, sequences)), "seed": seed}
@@ -76,9 +76,9 @@ def compress(
     data = [{k: v.to(net.device) for k, v in b.items()} for b in batches(tokenizer, sequences, batch_size)]
     noted = getattr(net, "compression", None) or _origin(net, tokenizer)
     start = time.perf_counter()
-    found = job.apply(net, data, step, seed)
-    models.round_weights(found, net.dtype)
-    done = {**asdict(step), "seconds": time.perf_counter() - start, "after": job.measured(found, tokenizer)}
+    found = pipeline.apply(net, data, step, seed)
+    io.round_weights(found, net.dtype)
+    done = {**asdict(step), "seconds": time.perf_counter() - start, "after": pipeline.measured(found, tokenizer)}
     both = _both(noted.get("calibration"), used if calibration is not None else None)
     found.compression = {
         **noted,
@@ -93,7 +93,7 @@ def _checked_pair(model: object) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     """`model`. Raises ValueError for what is no (model, tokenizer) of transformers."""
     if not isinstance(model, tuple | list) or len(model) != 2:
         raise ValueError(f"model is {shown(model)}: give a folder, a hub name, or (model, tokenizer) of transformers")
-    models.check_pair(*model)
+    io.check_pair(*model)
     return model[0], model[1]
 
 
@@ -122,4 +122,4 @@ def _origin(net: nn.Module, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any
     """What is known of a model that nothing was done to."""
     name = net.config._name_or_path
     about = {"base_model": name, "base": hub.about_base(name)} if name else {}
-    return {**about, "before": job.measured(net, tokenizer), "steps": []}
+    return {**about, "before": pipeline.measured(net, tokenizer), "steps": []}

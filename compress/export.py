@@ -5,7 +5,6 @@ torchao-dynamic rounds activations too, which makes large models faster on a CPU
 """
 
 import contextlib
-import io
 import json
 import logging
 import shutil
@@ -14,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from compress import hub
-from compress.model import layers, modeling, models
+from compress.model import io, layers, modeling
 from compress.model.structure import blocks_path
 from compress.report.card import write_card
 from transmeter.util import writing
@@ -68,7 +68,7 @@ def export(source: str, format: str, out: Path) -> int:
     missing = [name for name in NEEDED[format] if find_spec(name) is None]
     if missing:
         raise ValueError(f"{format} needs {', '.join(missing)}: pip install 'transmeter[export]'")
-    model, tokenizer = models.load(source)
+    model, tokenizer = io.load(source)
     if getattr(model, "exits", None) is not None:
         raise ValueError(f"{source} has early exits, which {format} cannot say: export the model that it was made from")
     convert: dict[str, Callable[[nn.Module, Path], None]] = {
@@ -78,10 +78,10 @@ def export(source: str, format: str, out: Path) -> int:
         "onnx": _onnx,
     }
     with writing.new_folder(out) as partial:
-        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():  # the libraries' bars and notices
+        with contextlib.redirect_stderr(StringIO()), warnings.catch_warnings():  # the libraries' bars and notices
             warnings.simplefilter("ignore")
             convert[format](model, partial)
-        models.write_tokenizer(tokenizer, partial)
+        io.write_tokenizer(tokenizer, partial)
         size = sum(f.stat().st_size for f in partial.iterdir() if f.name.startswith("model"))
         made = Path(source) / "compression.json"
         known = json.loads(made.read_text(encoding="utf-8")) if made.is_file() else {}
@@ -110,7 +110,7 @@ def _compressed_tensors(model: nn.Module, folder: Path) -> None:
             model.set_submodule(path, _dense(module))
             if path not in packed:  # the format holds no embeddings: they are written in the type of all else
                 new = model.get_submodule(path)
-                new.weight.data = new.weight.data.to(models.stored_type(model)).float()
+                new.weight.data = new.weight.data.to(io.stored_type(model)).float()
                 kept.append(path)
     model = _of_base_class(model)
     reference = _logits(model)
@@ -128,7 +128,7 @@ def _compressed_tensors(model: nn.Module, folder: Path) -> None:
     compressor.compress_model(model)
     for parameter in model.parameters():
         if parameter.is_floating_point():
-            parameter.data = parameter.data.to(models.stored_type(model))
+            parameter.data = parameter.data.to(io.stored_type(model))
     model.save_pretrained(folder)
     compressor.update_config(folder)
     _reread(model, folder, reference, 0.0)
@@ -173,7 +173,7 @@ def _of_base_class(model: nn.Module) -> nn.Module:
             holder, _, kind = name.rpartition(".")
             setattr(plain.get_submodule(holder), kind, old)
     plain.tie_weights()
-    plain.config.dtype = models.stored_type(model)
+    plain.config.dtype = io.stored_type(model)
     return plain.eval()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from compress.calibration.spec import MADE, split
-from transmeter.util.suggest import did_you_mean
+from transmeter.util.suggestions import did_you_mean
 
 KEYS = ("model", "steps", "out", "calibration", "tokens", "seed", "data", "metric")
 
@@ -22,7 +22,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Recipe:
-    """model: folder or hub name; data: what it is measured on after every step, by `metric`. See compress.job.run."""
+    """model: folder or hub name; data: what it is measured on after every step, by `metric`. See pipeline.run."""
 
     model: str
     steps: list[Step]

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from compress import job
-from compress.evaluation import front
+from compress import pipeline
+from compress.evaluation import pareto
 from compress.evaluation.evaluate import Exam
-from compress.job import Machine, Step
-from compress.report import picture
+from compress.pipeline import Machine, Step
+from compress.report import charts
 from transmeter.util import writing
 
 Cell = tuple[str, Step]  # name of its folder
@@ -56,7 +56,7 @@ def run(
     for step in steps:
         folder = out / name(step)
         try:
-            card = _card(folder) or job.run(
+            card = _card(folder) or pipeline.run(
                 model, [step], texts, folder, tokens=tokens, seed=seed, machine=machine, exam=exam, resume=True
             )
         except (ValueError, RuntimeError) as error:
@@ -69,18 +69,18 @@ def run(
     kept = [r for r in rows if "error" not in r]
     if not kept:
         raise ValueError(f"nothing could be compressed, at last: {rows[-1]['error']}")
-    points = [front.point(r["method"], r["before"], r["after"], exam.metric) for r in kept]
+    points = [pareto.point(r["method"], r["before"], r["after"], exam.metric) for r in kept]
     methods = dict.fromkeys(p.method for p in points)
-    areas = {m: front.area([p for p in points if p.method == m]) for m in methods}
-    best = {(p.size, p.quality) for p in front.best(points)}
+    areas = {m: pareto.area([p for p in points if p.method == m]) for m in methods}
+    best = {(p.size, p.quality) for p in pareto.best(points)}
     for row, p in zip(kept, points):
         row["front"] = (p.size, p.quality) in best
     found = about | {"command": command, "before": kept[0]["before"]}
-    found |= {"area": front.area(points), "areas": areas, "rows": rows}
+    found |= {"area": pareto.area(points), "areas": areas, "rows": rows}
     writing.write_text(out / "sweep.json", json.dumps(found, indent=1))
-    models = [front.measured(r["method"], r["after"], exam.metric) for r in kept]
-    drawn = front.chart([front.measured(front.DENSE, kept[0]["before"], exam.metric), *models], exam.metric)
-    writing.write_text(out / "front.svg", picture.svg(drawn, alt=f"{exam.metric} by size"))
+    models = [pareto.measured(r["method"], r["after"], exam.metric) for r in kept]
+    drawn = pareto.chart([pareto.measured(pareto.DENSE, kept[0]["before"], exam.metric), *models], exam.metric)
+    writing.write_text(out / "front.svg", charts.svg(drawn, alt=f"{exam.metric} by size"))
     return found
 
 

@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 
 from compress.algorithms import training
 from compress.calibration.texts import batches, cut, read_texts
-from compress.model import models
+from compress.model import io
 from transmeter.tables.data import load
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,7 +60,7 @@ def heart():
 @pytest.fixture(scope="session")
 def decoder():
     """(model, tokenizer) of the real small Llama."""
-    return models.load(DATA / "mixlm")
+    return io.load(DATA / "mixlm")
 
 
 @pytest.fixture(scope="session")

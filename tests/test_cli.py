@@ -92,7 +92,7 @@ def test_the_main_job_end_to_end(tmp_path):
 
 def test_settings_belong_to_the_method_before_them(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("compress.model.models.load", lambda *a, **k: (_ for _ in ()).throw(ValueError("stop here")))
+    monkeypatch.setattr("compress.model.io.load", lambda *a, **k: (_ for _ in ()).throw(ValueError("stop here")))
     monkeypatch.setattr(cli, "convert", lambda f, given, fixed=(): seen.append((f.__module__, given)) or {})
     run(
         *("compress", MODEL, "--calibration", MATH, "--out", tmp_path / "m"),

@@ -15,16 +15,16 @@ import pytest
 import torch
 import transformers
 from click.testing import CliRunner
-from conftest import DATA, ROOT
 from datasets import ClassLabel, Dataset, concatenate_datasets, load_from_disk
 from safetensors.torch import load_file, save_file
 from scipy.io import arff
-from test_structure import SLIDING, SMALL, build
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, BertForSequenceClassification, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from cli import main
-from compress.model import models, structure
+from compress.model import io, structure
+from tests.compress.model.test_structure import SLIDING, SMALL, build
+from tests.conftest import DATA, ROOT
 from transmeter.scorers import otdd
 from transmeter.tables import files
 from transmeter.util import checkpoint
@@ -75,7 +75,7 @@ def logits(model):
 
 def refused(folder, message):
     """Whether transmeter refuses a folder in one line, before it reads the weights and after."""
-    for read in (models.skeleton, models.load):
+    for read in (io.skeleton, io.load):
         with pytest.raises(ValueError, match=message) as error:
             read(folder)
         assert "\n" not in str(error.value)
@@ -83,8 +83,8 @@ def refused(folder, message):
 
 def same(folder, other):
     """Whether transmeter reads the same weights from both folders, in memory and streamed."""
-    expected = logits(models.load(other)[0])
-    return all(torch.equal(logits(models.load(folder, stream=stream)[0]), expected) for stream in (False, True))
+    expected = logits(io.load(other)[0])
+    return all(torch.equal(logits(io.load(folder, stream=stream)[0]), expected) for stream in (False, True))
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_weights_of_another_name(llama, sound):
     save_file(zeros, llama / "other.safetensors", {"format": "pt"})
     edit(llama / "config.json", transformers_weights="other.safetensors")
     assert not logits(LlamaForCausalLM.from_pretrained(llama)).any()
-    assert not same(llama, sound / "llama") and not logits(models.load(llama)[0]).any()
+    assert not same(llama, sound / "llama") and not logits(io.load(llama)[0]).any()
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # of peft
@@ -187,9 +187,9 @@ def test_truncation_in_tokenizer_json(llama, sound, tmp_path):
     tokenizer.save_pretrained(tmp_path / "theirs")
     assert len(AutoTokenizer.from_pretrained(tmp_path / "theirs")(text)["input_ids"]) == 42
     assert len(Tokenizer.from_file(str(tmp_path / "theirs/tokenizer.json")).encode(text)) == 5
-    model, ours = models.load(llama)
+    model, ours = io.load(llama)
     ours(text, truncation=True, max_length=5)
-    models.save(model, ours, tmp_path / "ours", {})
+    io.save(model, ours, tmp_path / "ours", {})
     assert len(Tokenizer.from_file(str(tmp_path / "ours/tokenizer.json")).encode(text)) == 42
 
 
@@ -206,9 +206,9 @@ def test_decompression_at_the_first_forward(tmp_path, letters):
     theirs.save_pretrained(tmp_path / "again")
     assert (tmp_path / "again" / WEIGHTS).stat().st_size > 2 * size
     with pytest.raises(ValueError, match=r"is quantized already \(compressed-tensors\)"):
-        models.load(folder)
-    torch.testing.assert_close(logits(models.load(folder, quantized=True)[0]), expected)
-    blank, _ = models.skeleton(folder, quantized=True)
+        io.load(folder)
+    torch.testing.assert_close(logits(io.load(folder, quantized=True)[0]), expected)
+    blank, _ = io.skeleton(folder, quantized=True)
     assert sum(p.numel() for p in blank.parameters()) == 64 * 64 * (2 + 2 * 7) + 5 * 64  # not those that are packed
 
 
@@ -312,7 +312,7 @@ def test_the_type_in_config_json(llama):
     assert LlamaForCausalLM.from_pretrained(llama).dtype == torch.float32
     for written in ("auto", None, "float32"):
         edit(llama / "config.json", dtype=written)
-        assert models.load(llama)[0].config.dtype == torch.float16
+        assert io.load(llama)[0].config.dtype == torch.float16
 
 
 def test_an_unknown_quantizer(llama, loglines):
@@ -334,7 +334,7 @@ def test_tied_weights_that_differ(llama, loglines):
     assert theirs.lm_head.weight is not theirs.model.embed_tokens.weight and theirs.config.tie_word_embeddings
     assert "we will NOT tie them" in loglines()
     with pytest.warns(UserWarning, match="ties lm_head.weight to model.embed_tokens.weight, but they differ"):
-        ours, _ = models.load(llama)
+        ours, _ = io.load(llama)
     assert torch.equal(logits(ours), logits(theirs))
 
 

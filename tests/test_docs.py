@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from test_mistakes import MISTAKES
 
 import cli
 from compress.methods import methods
+from tests.test_mistakes import MISTAKES
 from transmeter.scorers import scorers
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from compress import job, recipe
+from compress import pipeline, recipe
 from compress.methods import methods
-from compress.model import models
+from compress.model import io
 from transmeter.commands.options import convert
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,7 +50,7 @@ def test_scripts_are_short_and_begin_with_their_story():
 
 def test_the_recipe_names_what_is_there_and_fits_its_model():
     found = recipe.read(ROOT / "examples/small_math.yaml", methods())
-    steps = [job.Step(s.method, convert(methods()[s.method], s.settings, job.SHARED)) for s in found.steps]
-    job.check_steps(steps, texts=True)
-    job.check_fit(steps, *models.skeleton(found.model))
+    steps = [pipeline.Step(s.method, convert(methods()[s.method], s.settings, pipeline.SHARED)) for s in found.steps]
+    pipeline.check_steps(steps, texts=True)
+    pipeline.check_fit(steps, *io.skeleton(found.model))
     assert found.data.exists() and Path(found.calibration).exists() and found.tokens == 20_000

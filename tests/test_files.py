@@ -17,9 +17,9 @@ import torch
 from click.testing import CliRunner
 
 import cli
-from compress import job
+from compress import pipeline
 from compress.calibration import texts
-from compress.model import models, offload
+from compress.model import io, offload
 from transmeter.tables import files
 from transmeter.util import writing
 
@@ -33,14 +33,14 @@ CALIBRATE = ("calibrate", MODEL, "--target", MATH, "--candidate", f"held={HELD}"
 # of every command that writes: the words before --out, and what does its work
 COMMANDS = {
     "rank": (RANK, "transmeter.ranking.rank"),
-    "validate": (("validate", VA, HUNGARIAN), "transmeter.gain.truth.measure"),
+    "validate": (("validate", VA, HUNGARIAN), "transmeter.gain.ground_truth.measure"),
     "transfer": (("transfer", VA, HUNGARIAN), "transmeter.gain.heldout.check"),
-    "calibrate": (CALIBRATE, "compress.calibration.choice.calibrate"),
-    "compress": ((*COMPRESS, "magnitude"), "compress.job._run"),
-    "run": (("run", "recipe.yaml"), "compress.job._run"),
-    "sweep": (("sweep", *COMPRESS[1:], "magnitude", "--data", HELD), "compress.job._run"),
+    "calibrate": (CALIBRATE, "compress.calibration.candidates.calibrate"),
+    "compress": ((*COMPRESS, "magnitude"), "compress.pipeline._run"),
+    "run": (("run", "recipe.yaml"), "compress.pipeline._run"),
+    "sweep": (("sweep", *COMPRESS[1:], "magnitude", "--data", HELD), "compress.pipeline._run"),
     "evaluate": (("evaluate", MODEL, "--data", HELD), "compress.evaluation.evaluate.report"),
-    "export": (("export", MODEL, "--format", "torchao"), "compress.model.models.load"),
+    "export": (("export", MODEL, "--format", "torchao"), "compress.model.io.load"),
     "report": (("report", "result.json"), "transmeter.report.sections.sections"),
     "results": (("results", "store.db"), "transmeter.batch.store.query"),
 }
@@ -243,7 +243,7 @@ def test_a_full_disk_in_a_method_keeps_what_is_finished_and_resume_goes_on(metho
     words = (*COMPRESS, method, *(("--set", "steps=3") if method == "dynamic_sparse" else ()))
     monkeypatch.setattr("compress.algorithms.training.KEEP_EVERY", 1)
     assert run(*words, "--out", "whole").exit_code == 0
-    module = sys.modules["compress.algorithms.progress" if method == "kprune" else "compress.algorithms.training"]
+    module = sys.modules["compress.algorithms.resume" if method == "kprune" else "compress.algorithms.training"]
     real, limit, done = module.save_file, contextlib.ExitStack(), []
 
     def then_full(tensors, file, *args, **given):
@@ -261,7 +261,7 @@ def test_a_full_disk_in_a_method_keeps_what_is_finished_and_resume_goes_on(metho
     assert not Path("out").exists() and not Path(".out.unfinished/scratch").exists()
     again = run(*words, "--out", "out", "--resume")
     assert again.exit_code == 0, again.output
-    one, other = (models.load(folder)[0].state_dict() for folder in ("whole", "out"))
+    one, other = (io.load(folder)[0].state_dict() for folder in ("whole", "out"))
     assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
     assert not list(here.glob(".out*"))
 
@@ -270,7 +270,7 @@ def test_a_full_disk_in_a_method_keeps_what_is_finished_and_resume_goes_on(metho
 def test_a_sweep_keeps_the_models_that_are_finished(how, here, monkeypatch):
     words = ("sweep", *COMPRESS[1:], "magnitude", "--set", "ratio=0.1,0.3", "--data", HELD, "--out", "s")
     monkeypatch.setattr("cli.TOKENS", 500)
-    real, steps, limit = job.run, [], contextlib.ExitStack()
+    real, steps, limit = pipeline.run, [], contextlib.ExitStack()
 
     def second_fails(model, step, *rest, **given):
         steps.append(step)
@@ -280,7 +280,7 @@ def test_a_sweep_keeps_the_models_that_are_finished(how, here, monkeypatch):
             limit.enter_context(disk(10_000))
         return real(model, step, *rest, **given)
 
-    monkeypatch.setattr(job, "run", second_fails)
+    monkeypatch.setattr(pipeline, "run", second_fails)
     with limit:
         found = run(*words)
     second = here / "s/magnitude__ratio_0_3"
@@ -291,7 +291,7 @@ def test_a_sweep_keeps_the_models_that_are_finished(how, here, monkeypatch):
 
 
 def test_a_full_disk_while_a_model_streams_names_the_file(here):
-    model = models.load(MODEL, stream=True, scratch=here)[0]
+    model = io.load(MODEL, stream=True, scratch=here)[0]
     layer = model.model.layers[0].mlp.up_proj
     layer.weight = torch.nn.Parameter(layer.weight * 2)
     with disk(1000), pytest.raises(OSError) as found:

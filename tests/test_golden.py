@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from rereader import check_generation
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 import cli
 import compress
-from transmeter.util.document import document
+from tests.rereader import check_generation
+from transmeter.util.to_json import document
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests/golden"

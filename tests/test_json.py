@@ -5,12 +5,12 @@ import math
 
 import pytest
 from click.testing import CliRunner
-from conftest import DATA
 from hypothesis import given
 from hypothesis import strategies as st
 
 import cli
-from transmeter.util.document import document
+from tests.conftest import DATA
+from transmeter.util.to_json import document
 
 MODEL, MATH = str(DATA / "mixlm"), str(DATA / "text/math_sample.txt")
 VA, HUNGARIAN = (str(DATA / f"tabular/heart_{n}.csv") for n in ("va", "hungarian"))

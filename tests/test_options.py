@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import cli
 from transmeter.commands.options import BYTES
-from transmeter.util.suggest import did_you_mean
+from transmeter.util.suggestions import did_you_mean
 
 ROOT = Path(__file__).resolve().parent.parent
 VA, HUNGARIAN = (str(ROOT / f"data/tabular/heart_{n}.csv") for n in ("va", "hungarian"))

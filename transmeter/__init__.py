@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transmeter.api import rank as rank
-    from transmeter.classifier import TransferClassifier as TransferClassifier
+    from transmeter.estimators import TransferClassifier as TransferClassifier
     from transmeter.ranking import Ranking as Ranking
 
-_WHERE = {"rank": "api", "TransferClassifier": "classifier", "Ranking": "ranking"}
+_WHERE = {"rank": "api", "TransferClassifier": "estimators", "Ranking": "ranking"}
 __all__ = ["Ranking", "TransferClassifier", "rank"]
 
 

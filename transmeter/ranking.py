@@ -95,13 +95,13 @@ class Ranking:
 
     def plot(self) -> "LayerChart":
         """Every source with its interval, coloured and marked by verdict, tie groups apart, as notebooks show it."""
-        from transmeter.report import figure
+        from transmeter.report import charts
 
-        return figure.dots(self).properties(title=f"sources for {self.target}", width=420)
+        return charts.dots(self).properties(title=f"sources for {self.target}", width=420)
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        from transmeter.report import show
+        from transmeter.report import tables as show
 
         return show.html(self)
 

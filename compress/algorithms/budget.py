@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from compress.algorithms.progress import Progress
+from compress.algorithms.resume import Progress
 from compress.model import latency, layers
 from compress.model.structure import Sublayer, blocks_path, names, sublayers
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from compress.algorithms.progress import Progress
+from compress.algorithms.resume import Progress
 from compress.model.structure import block_linears
 from compress.model.walk import Batch, entered, real, run, track
 

@@ -1,8 +1,9 @@
 """The one training loop: a student learns, without labels, what its teacher says about the calibration batches.
 
-For recovery after pruning and for distillation (algorithms.lesson has more to learn from a teacher). The loop is a
-generator that stops between the gradients of a step and its update, so that a method can act there (prune, regrow,
-mask gradients) without a callback. Started in several processes by accelerate, each takes its share of every step.
+For recovery after pruning and for distillation (algorithms.distillation_loss has more to learn from a teacher). The
+loop is a generator that stops between the gradients of a step and its update, so that a method can act there (prune,
+regrow, mask gradients) without a callback. Started in several processes by accelerate, each takes its share of
+every step.
 """
 
 import math
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from compress.algorithms.progress import Progress
+from compress.algorithms.resume import Progress
 from compress.model.layers import Exits, PackedLinear
 from compress.model.offload import refuse
 from compress.model.structure import blocks_path, refuse_changed

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from compress.calibration import survey
+from compress.calibration import hidden_states
 from compress.calibration.texts import first
 from compress.model.structure import context
 from compress.model.walk import empty_cache, track
@@ -36,7 +36,7 @@ def generate(model: nn.Module, tokenizer: Tokenizer, tokens: int, length: int, s
             following = torch.multinomial(out.logits[:, -1].float().softmax(1), 1, generator=drawn)
             ids, fed = torch.cat([ids, following], 1), following
         found += [_until_end(row, tokenizer.eos_token_id) for row in ids.tolist()]
-    view = survey.look(model, tokenizer, "self", [s for s in found if len(s) > 1], seed)
+    view = hidden_states.look(model, tokenizer, "self", [s for s in found if len(s) > 1], seed)
     likely = np.argsort(view.surprise, kind="stable")[: max(1, round(KEPT * len(view.sequences)))]
     return first([view.sequences[i] for i in np.sort(likely)], tokens)
 

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from compress.calibration.survey import Survey
+from compress.calibration.hidden_states import Survey
 
 FEW = 20  # rows of a label, on either side, below which it has no discriminator of its own
 MOST = 1000  # rows that a discriminator learns from, on either side

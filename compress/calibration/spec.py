@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from transmeter.util.suggest import absent
+from transmeter.util.suggestions import absent
 
 FORMATS = ".txt (documents separated by blank lines), .csv, .csv.gz, .tsv, .parquet, .jsonl or a data set folder"
 MADE = ("self", "random")  # not read from a file: written by the model, tokens drawn alike from the vocabulary

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.calibration.spec import FORMATS, check_exists
 from transmeter.tables.files import interruptible
-from transmeter.util.suggest import did_you_mean
+from transmeter.util.suggestions import did_you_mean
 
 MAX_LENGTH = 128  # tokens of a calibration sequence
 Text = str | tuple[str, str]  # a text, or a pair of texts

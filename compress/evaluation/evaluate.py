@@ -20,10 +20,10 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.algorithms.budget import flops
 from compress.calibration.texts import read_texts
-from compress.evaluation import metrics, predict
+from compress.evaluation import metrics, prediction
 from compress.evaluation.examples import read_examples
 from compress.evaluation.metrics import METRICS
-from compress.model import modeling, models, structure
+from compress.model import io, modeling, structure
 from compress.model.layers import FORMS
 from compress.model.modeling import SPARSE_FROM
 from compress.model.walk import Batch
@@ -47,7 +47,7 @@ class Exam:
     def outcome(self, model: nn.Module, tokenizer: Tokenizer) -> metrics.Outcome:
         """What a model does on every item, as `compress.evaluation.metrics` takes it."""
         if self.task == "text":
-            return predict.losses(model, tokenizer, self.content, self.tokens)
+            return prediction.losses(model, tokenizer, self.content, self.tokens)
         return _outcome(model, tokenizer, self.task, self.metric, *self.content)
 
     def value(self, found: metrics.Outcome) -> metrics.Estimate:
@@ -73,11 +73,11 @@ def exam(model: str, file: Path, metric: str | None, tokens: int) -> Exam:
     metric: one of `evaluation.metrics.METRICS`; None: the first for what the model is for. Raises ValueError where the
     model cannot give the metric or the data lack the labels that it needs.
     """
-    task = models.task_of(model)
+    task = io.task_of(model)
     if metric and metric not in METRICS[task]:
         raise ValueError(f"{model} gives no {metric}: use --metric {' or '.join(METRICS[task])}")
     if task == "text":
-        content: Sequence = read_texts(file, models.skeleton(model, quantized=True)[1])
+        content: Sequence = read_texts(file, io.skeleton(model, quantized=True)[1])
     else:
         content = read_examples(file, task)
     return Exam(file, task, metric or METRICS[task][0], content, tokens)
@@ -90,8 +90,8 @@ def report(names: Sequence[str], baseline: str | None, wanted: Exam, energy: boo
     missing.
     """
     for name in (*names, baseline):
-        if name and models.task_of(name) != wanted.task:
-            tasks = f"{models.task_of(name)}, {wanted.task}"
+        if name and io.task_of(name) != wanted.task:
+            tasks = f"{io.task_of(name)}, {wanted.task}"
             raise ValueError(f"{name} is for another task than the first model ({tasks}): give models for the same")
     if energy and find_spec("codecarbon") is None:
         raise ValueError("the energy is estimated by codecarbon: pip install 'transmeter[energy]'")
@@ -108,11 +108,11 @@ def report(names: Sequence[str], baseline: str | None, wanted: Exam, energy: boo
 
 def _measured(name: str, wanted: Exam, energy: bool) -> tuple[dict[str, object], metrics.Outcome]:
     """What one model reaches and costs, and its outcome."""
-    net, tokenizer = models.load(name, quantized=True)
+    net, tokenizer = io.load(name, quantized=True)
     outcome, depth = _leaving(net, tokenizer, wanted)
-    foreign = models.quantizer_of(name)
-    sizes = size(models.skeleton(name, quantized=True)[0] if foreign else net)
-    found = {"model": name, wanted.metric: wanted.value(outcome), **depth, **sizes, "bytes": models.bytes_of(name)}
+    foreign = io.quantizer_of(name)
+    sizes = size(io.skeleton(name, quantized=True)[0] if foreign else net)
+    found = {"model": name, wanted.metric: wanted.value(outcome), **depth, **sizes, "bytes": io.bytes_of(name)}
     found |= {"latency_seconds": latency(net), "peak_memory_bytes": peak_memory(name)}
     packed = [foreign] if foreign else _packed(net)
     steps = _steps(name)
@@ -195,18 +195,18 @@ def _outcome(
 ) -> metrics.Outcome:
     """What a model does on examples of `compress.evaluation.examples`, as `compress.evaluation.metrics` takes it."""
     if task == "classes":
-        ids = predict.class_ids(model, truths)
+        ids = prediction.class_ids(model, truths)
         if metric == "f1" and model.config.num_labels != 2:
             raise ValueError(f"f1 is for two classes, the model has {model.config.num_labels}: use --metric macro_f1")
-        return metrics.outcome(task, metric, ids, predict.classes(model, tokenizer, inputs))
+        return metrics.outcome(task, metric, ids, prediction.classes(model, tokenizer, inputs))
     if task == "values":
-        return metrics.outcome(task, metric, truths, predict.values(model, tokenizer, inputs))
+        return metrics.outcome(task, metric, truths, prediction.values(model, tokenizer, inputs))
     if task == "answers":
         may_be_none = any(not truth for truth in truths)
-        return metrics.outcome(task, metric, truths, predict.answers(model, tokenizer, inputs, may_be_none))
+        return metrics.outcome(task, metric, truths, prediction.answers(model, tokenizer, inputs, may_be_none))
     outside = model.config.label2id.get("O", metrics.NONE)
-    ids = [predict.class_ids(model, truth) for truth in truths]
-    found = predict.labels(model, tokenizer, inputs)
+    ids = [prediction.class_ids(model, truth) for truth in truths]
+    found = prediction.labels(model, tokenizer, inputs)
     counted = [[np.where(words == outside, metrics.NONE, words) for words in side] for side in (ids, found)]
     return metrics.outcome(task, metric, *counted)
 
@@ -254,7 +254,7 @@ def example(model: nn.Module) -> Batch:
 _PEAK = """
 import sys, torch
 from compress.evaluation.evaluate import example
-from compress.model.models import base_of, config_of, load
+from compress.model.io import base_of, config_of, load
 def status(key):
     return next(int(line.split()[1]) * 1024 for line in open('/proc/self/status') if line.startswith(key))
 base_of(sys.argv[1], config_of(sys.argv[1]))  # imports what the model needs, so that only the model itself counts

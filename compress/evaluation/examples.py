@@ -1,4 +1,4 @@
-"""Reading labelled examples from files, for every task that a model can have (compress.model.models.HEADS)."""
+"""Reading labelled examples from files, for every task that a model can have (compress.model.io.HEADS)."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from compress.algorithms.hessian import blocks, gram
 from compress.algorithms.memory import Needs
-from compress.algorithms.progress import Progress
 from compress.algorithms.quantization import Grid, check_divides, chosen, put, round_rest, smoothing, stored_type
+from compress.algorithms.resume import Progress
 from compress.model.structure import fork, own
 from compress.model.walk import Batch
 

@@ -1,9 +1,9 @@
 """Distillation: a small student learns what its teacher says, and how it gets there.
 
 Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv 1503.02531; what else counts in the
-loss, and where it comes from, is in algorithms.lesson. The student is cut from the teacher (blocks at even distances,
-as in Sanh et al., DistilBERT, arXiv 1910.01108; heads and neurons by K-prune), is another model with the same tokens,
-or is what the steps before this one have made of the teacher.
+loss, and where it comes from, is in algorithms.distillation_loss. The student is cut from the teacher (blocks at even
+distances, as in Sanh et al., DistilBERT, arXiv 1910.01108; heads and neurons by K-prune), is another model with the
+same tokens, or is what the steps before this one have made of the teacher.
 
 Measured on a MiniLM with 8,000 tokens of text, one seed: hidden states beside the logits pay, attention maps do not;
 a student with half of the blocks bears a rate of 3e-4, one that K-prune has fitted already loses by it and gains at
@@ -18,12 +18,12 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from compress.algorithms import training
-from compress.algorithms.lesson import Aims, Lesson, showing_maps
+from compress.algorithms.distillation_loss import Aims, Lesson, showing_maps
 from compress.algorithms.memory import Needs
-from compress.algorithms.progress import Progress
+from compress.algorithms.resume import Progress
 from compress.algorithms.training import Settings
 from compress.methods import kprune
-from compress.model import models
+from compress.model import io
 from compress.model.structure import context, fork, keep_blocks, own
 from compress.model.walk import Batch, run
 
@@ -57,10 +57,10 @@ def compress(
     student: folder or hub name of a model for the same task with the same tokens, also of other sizes, None: `model`;
     depth: blocks of it that stay, at even distances; width: share of the FLOPs of its heads and neurons that stays;
     steps, rate, rows: of compress.algorithms.training; temperature, hidden, attention, labels, on_policy, top_k: of
-    algorithms.lesson.Aims; checkpointing: run blocks anew for their gradients, which takes time and saves memory;
-    progress: where the state of the training is kept. A student from a folder is never in place. Raises ValueError for
-    an option out of range, or that model and batches do not allow, and where student and teacher are one and the same;
-    RuntimeError when the loss is not finite.
+    algorithms.distillation_loss.Aims; checkpointing: run blocks anew for their gradients, which takes time and saves
+    memory; progress: where the state of the training is kept. A student from a folder is never in place. Raises
+    ValueError for an option out of range, or that model and batches do not allow, and where student and teacher are the
+    same; RuntimeError when the loss is not finite.
     """
     settings = Settings(steps, rate, temperature, rows=rows, seed=seed)
     aims = Aims(temperature, hidden, attention, labels, on_policy, top_k)
@@ -95,7 +95,7 @@ def require_student(student: str, tokenizer: PreTrainedTokenizerBase, first: boo
     """
     if not first:
         raise ValueError(f"student {student} would take the place of what the steps before it make: put distil first")
-    ours, theirs = models.skeleton(student)[1].get_vocab(), tokenizer.get_vocab()
+    ours, theirs = io.skeleton(student)[1].get_vocab(), tokenizer.get_vocab()
     if ours != theirs:
         other = sum(ours.get(token) != i for token, i in theirs.items())
         what = f"{len(ours)} tokens, the teacher's {len(theirs)}, of which {other} are others"
@@ -125,7 +125,7 @@ def _check(
 
 def _load(student: str, model: nn.Module, batches: Sequence[Batch]) -> nn.Module:
     """The model `student` where it can take the place of `model`, else ValueError."""
-    found = models.load(student, str(model.device), model.dtype)[0]
+    found = io.load(student, str(model.device), model.dtype)[0]
     training.require_trainable(found, "distil")
     longest = max(batch["input_ids"].shape[1] for batch in batches)
     if context(found, longest) < longest:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from compress.algorithms import training
 from compress.algorithms.budget import check_ratio
 from compress.algorithms.memory import Needs
-from compress.algorithms.progress import Progress
+from compress.algorithms.resume import Progress
 from compress.algorithms.training import Settings, Step
 from compress.methods import magnitude, wanda
 from compress.model.offload import refuse

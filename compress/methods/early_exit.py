@@ -19,8 +19,8 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compress.algorithms.least_squares import least_squares
 from compress.algorithms.memory import Needs
-from compress.algorithms.solve import least_squares
 from compress.model import modeling
 from compress.model.layers import Exits
 from compress.model.modeling import confidence, stages

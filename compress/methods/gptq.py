@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from compress.algorithms.hessian import blocks, gram, inverse_factor, side_by_side, sweep
 from compress.algorithms.memory import Needs
-from compress.algorithms.progress import Progress
 from compress.algorithms.quantization import Grid, check_divides, chosen, put, round_rest
+from compress.algorithms.resume import Progress
 from compress.model import layers
-from compress.model.models import stored_type
+from compress.model.io import stored_type
 from compress.model.structure import fork, own
 from compress.model.walk import Batch
 

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from compress.algorithms.codebooks import packed, rows_of_a_book, swept
 from compress.algorithms.hessian import blocks, gram, inverse_factor, squares
 from compress.algorithms.memory import Needs
-from compress.algorithms.progress import Progress
 from compress.algorithms.quantization import BITS, chosen, put, weights
-from compress.model.models import stored_type
+from compress.algorithms.resume import Progress
+from compress.model.io import stored_type
 from compress.model.structure import fork, own
 from compress.model.walk import Batch, track
 

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.algorithms.budget import Limits, budget, select
+from compress.algorithms.least_squares import Pair, fit
 from compress.algorithms.memory import Needs
-from compress.algorithms.progress import Progress
-from compress.algorithms.solve import Pair, fit
+from compress.algorithms.resume import Progress
 from compress.algorithms.training import divergence
 from compress.model.structure import Sublayer, fork, own, place, remove, sublayers
 from compress.model.walk import (

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.algorithms.budget import Budget, Limits, budget, select
+from compress.algorithms.least_squares import Pair, least_squares, normal_equations
 from compress.algorithms.memory import Needs
-from compress.algorithms.solve import Pair, least_squares, normal_equations
 from compress.methods.kprune import curvature_probe
 from compress.model.structure import Sublayer, fork, own, place, remove
 from compress.model.walk import Batch, frozen, masked, mean_length, row_weights, run, track

@@ -3,7 +3,7 @@
 What a layer loses at so many bits is the squared error that rounding it to nearest leaves on its output,
 tr(E X^T X E^T), times the mean squared gradient of its weights over the mean square of its inputs: about what the loss
 grows by, as in HAWQ-V2 (Dong et al., NeurIPS 2020, arXiv 1911.03852), whose traces of the Hessian these are estimates
-of. Bits then go where they lower the sum most (compress.algorithms.allocation), and GPTQ (arXiv 2210.17323) rounds.
+of. Bits then go where they lower the sum most (compress.algorithms.bit_allocation), and GPTQ (arXiv 2210.17323) rounds.
 
 Measured on a small Llama, 3 bits on average: perplexity 29.58, by the divergence measured layer by layer 29.64, by
 errors relative to a layer's output 29.97, 3 bits for all 29.84 (dense 28.5).
@@ -14,14 +14,14 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from compress.algorithms.allocation import Choice, allocate
+from compress.algorithms.bit_allocation import Choice, allocate
+from compress.algorithms.fisher import fisher
 from compress.algorithms.hessian import blocks, gram
 from compress.algorithms.memory import Needs
-from compress.algorithms.progress import Progress
 from compress.algorithms.quantization import SLACK, Grid, check_divides, chosen, put, round_rest
-from compress.algorithms.sensitivity import fisher
+from compress.algorithms.resume import Progress
 from compress.methods.gptq import arranged, quantize
-from compress.model.models import stored_type
+from compress.model.io import stored_type
 from compress.model.structure import fork, own
 from compress.model.walk import Batch
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from compress.algorithms import training
+from compress.algorithms.distillation_loss import Aims, Lesson
 from compress.algorithms.hessian import blocks, gram
-from compress.algorithms.lesson import Aims, Lesson
+from compress.algorithms.least_squares import least_squares
 from compress.algorithms.memory import Needs
-from compress.algorithms.progress import Progress
-from compress.algorithms.solve import least_squares
+from compress.algorithms.resume import Progress
 from compress.algorithms.training import Settings
 from compress.model.structure import blocks_path, fork, own
 from compress.model.walk import Batch
@@ -45,9 +45,10 @@ def compress(
     """Let runs of neighbouring blocks, as even as they can be, share one set of weights each.
 
     groups: distinct blocks that stay, None: half of them; merge: how the shared weights start, fit by least squares or
-    mean; steps, rate, rows: of algorithms.training; temperature, hidden: of algorithms.lesson.Aims; progress: where the
-    state of the training is kept. It saves disk and memory, not time: as many blocks run as before. Raises ValueError
-    for an option out of range or blocks of different sizes, and RuntimeError when the loss is not finite.
+    mean; steps, rate, rows: of algorithms.training; temperature, hidden: of algorithms.distillation_loss.Aims;
+    progress: where the state of the training is kept. It saves disk and memory, not time: as many blocks run as before.
+    Raises ValueError for an option out of range or blocks of different sizes, and RuntimeError when the loss is
+    not finite.
     """
     settings = Settings(steps, rate, temperature, rows=rows, seed=seed)
     aims = Aims(temperature, hidden)

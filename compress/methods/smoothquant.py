@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from compress.algorithms.hessian import blocks
 from compress.algorithms.memory import Needs
-from compress.algorithms.progress import Progress
 from compress.algorithms.quantization import BITS, Grid, chosen, put, round_rest, smoothing, stored_type
+from compress.algorithms.resume import Progress
 from compress.model.structure import fork, own
 from compress.model.walk import Batch
 

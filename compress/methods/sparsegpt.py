@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compress.algorithms.hessian import STEP, blocks, gram, inverse_factor, side_by_side, sweep
 from compress.algorithms.memory import Needs
-from compress.algorithms.progress import Progress
+from compress.algorithms.resume import Progress
 from compress.algorithms.sparsity import Sparsity, lowest, wanted
 from compress.model.structure import fork, own, place
 from compress.model.walk import Batch

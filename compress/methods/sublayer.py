@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from compress.algorithms.budget import Limits, budget
+from compress.algorithms.least_squares import Pair, fit
 from compress.algorithms.memory import Needs
-from compress.algorithms.progress import Progress
-from compress.algorithms.solve import Pair, fit
+from compress.algorithms.resume import Progress
 from compress.methods.kprune import divergence
 from compress.model.structure import Sublayer, fork, own, place, remove, sublayers
 from compress.model.walk import Batch, masked, mean_length, row_weights, run, track

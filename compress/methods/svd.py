@@ -25,11 +25,11 @@ import torch
 from torch import Tensor, nn
 
 from compress.algorithms import hessian, training
-from compress.algorithms.allocation import Choice, allocate
+from compress.algorithms.bit_allocation import Choice, allocate
 from compress.algorithms.budget import check_ratio
+from compress.algorithms.fisher import fisher
 from compress.algorithms.memory import Needs
-from compress.algorithms.progress import Progress
-from compress.algorithms.sensitivity import fisher
+from compress.algorithms.resume import Progress
 from compress.algorithms.training import Settings
 from compress.methods.dynamic_sparse import require_peft
 from compress.model.layers import LowRankLinear, PackedLinear

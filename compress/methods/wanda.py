@@ -11,7 +11,7 @@ from torch import nn
 
 from compress.algorithms.hessian import blocks, squares
 from compress.algorithms.memory import Needs
-from compress.algorithms.progress import Progress
+from compress.algorithms.resume import Progress
 from compress.algorithms.sparsity import wanted
 from compress.model.structure import fork, own, place
 from compress.model.walk import Batch

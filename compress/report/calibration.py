@@ -5,8 +5,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from compress.report.charts import BAND, COLOURS, INK, SHAPES, short, styles
 from compress.report.inputs import Folder, Inputs, Json
-from compress.report.picture import BAND, COLOURS, INK, SHAPES, short, styles
 from compress.report.quality import KNOWN, is_of
 
 DRAWN, REST = "texts of it were drawn", "not drawn"

@@ -18,7 +18,7 @@ from huggingface_hub.utils import validate_repo_id
 from compress.evaluation.metrics import METRICS
 from compress.methods import methods, quantizes
 from compress.report.markdown import code, fenced, plain, table
-from compress.report.show import interval
+from compress.report.tables import interval
 from transmeter.util import writing
 
 Record = Mapping[str, Any]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transmeter.util.suggest import absent
+from transmeter.util.suggestions import absent
 
 WANTED = "give ranking.json, result.json, sweep.json, a store of batch, or a folder of calibrate, compress or sweep"
 RESULT = {"model", "data", "parameters", "bytes", "latency_seconds"}

@@ -5,8 +5,8 @@ from importlib import resources
 from pathlib import Path
 
 from compress.report import calibration, inputs, models, quality
+from compress.report.charts import DARK, svg
 from compress.report.inputs import Inputs, Json
-from compress.report.picture import DARK, svg
 from transmeter.util import writing
 
 STAGES = ("rank", "calibrate", "compress", "run", "sweep", "evaluate")  # in the order of work

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from compress.evaluation import front
-from compress.evaluation.front import DENSE
+from compress.evaluation import pareto
 from compress.evaluation.metrics import METRICS
+from compress.evaluation.pareto import DENSE
 from compress.report.inputs import Folder, Inputs, Json
-from compress.report.show import interval
+from compress.report.tables import interval
 
 KNOWN = tuple(dict.fromkeys(metric for names in METRICS.values() for metric in names))
 HEADS = {
@@ -62,7 +62,7 @@ def is_of(result: Json, folder: Folder) -> bool:
 
 
 def _section(metric: str, data: str, group: dict[str, tuple[str, Json]]) -> Json:
-    models = [front.measured(method, r, metric) for method, r in group.values()]
+    models = [pareto.measured(method, r, metric) for method, r in group.values()]
     title = metric.replace("_", " ")
     section = {"title": f"{title.capitalize()} and size, {Path(data).name}", "lead": _lead(metric, group), "notes": []}
     section["figures"] = [_figure(models, metric, "megabytes")] if any(m.megabytes for m in models) else []
@@ -89,18 +89,18 @@ def _lead(metric: str, group: dict[str, tuple[str, Json]]) -> str:
         size = f" at {smaller:.2f} times fewer bytes" if smaller else ""
         return f"{name}: {r[metric]['value']:.4g} instead of {dense[metric]['value']:.4g}{size}."
     signs = -1 if metric == "perplexity" else 1
-    points = [front.Point(n, r["bytes"], signs * r[metric]["value"]) for n, r in others if r.get("bytes")]
-    best = [p.method for p in front.best(points)]
+    points = [pareto.Point(n, r["bytes"], signs * r[metric]["value"]) for n, r in others if r.get("bytes")]
+    best = [p.method for p in pareto.best(points)]
     listed = ", ".join(best[:4]) + (f" and {len(best) - 4} more" if len(best) > 4 else "")
     return f"{len(others)} models" + (f"; none is smaller and better than {listed}." if best else ".")
 
 
-def _figure(models: Sequence[front.Measured], metric: str, cost: Any) -> Json:
+def _figure(models: Sequence[pareto.Measured], metric: str, cost: Any) -> Json:
     what = "size" if cost == "megabytes" else "latency"
     caption = (
         f"{metric.replace('_', ' ').capitalize()} and {what}; bars are 95 % intervals, the dashed line is the front."
     )
-    chart = front.chart(models, metric, cost)
+    chart = pareto.chart(models, metric, cost)
     return {"chart": chart, "caption": caption, "alt": f"{caption} The table below holds every figure."}
 
 

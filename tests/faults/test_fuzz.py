@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from fuzz import bad_inputs, wrong  # noqa: E402
+from tests.faults.fuzz import bad_inputs, wrong  # noqa: E402
 
 
 @pytest.mark.parametrize("seed", [1, 2])

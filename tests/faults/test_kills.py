@@ -11,8 +11,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from children import stand_in as stand_in  # a fixture
 
+from tests.faults.children import stand_in as stand_in  # a fixture
 from transmeter.batch import engines, worker
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -14,14 +14,14 @@ from pathlib import Path
 
 from transmeter.batch import engines, store
 from transmeter.batch.files import digest, seen
-from transmeter.batch.job import Job
+from transmeter.batch.spec import Job
 from transmeter.batch.store import Input
 
 CHUNK = 15  # sources that are scored as one stack; the last digits of a result may depend on it, so no option
 LOSSES = 3  # of an engine in a row without a result in between, after which the run ends
 # what of the package cannot change a number: rooms, and files of the others
 _ROOMS_APART = ("commands", "report")
-_APART = ("agreement.py", "truth.py", "run.py", "store.py", "watch.py", "job.py", "writing.py")
+_APART = ("agreement.py", "ground_truth.py", "run.py", "store.py", "watch.py", "spec.py", "writing.py")
 
 Tell = Callable[[str, dict], None]  # takes an event and what belongs to it
 

@@ -11,7 +11,7 @@ import click
 from transmeter.commands.options import BYTES, SECONDS, json_option, reserve, shape_options, user_cache
 from transmeter.util import writing
 from transmeter.util.arguments import LARGEST_SEED
-from transmeter.util.document import document
+from transmeter.util.to_json import document
 
 METRICS = ("balanced_accuracy", "accuracy")
 FAILED = 3  # exit code of a run that ended with failed pairs
@@ -107,26 +107,26 @@ def batch(
 
 def plan_of(path, given, inside, cache):
     """The job of the file or of the options, checked."""
-    from transmeter.batch import job, run
+    from transmeter.batch import run, spec
 
     named = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items() if v not in (None, ())}
     if path and named:
         raise ValueError(f"--{next(iter(named))} stands beside {path}: write it there, or give options alone")
     if path:
-        found, lines = job.read(path)
+        found, lines = spec.read(path)
         root = path.absolute().parent
     else:
         if not (named.get("targets") and named.get("sources")):
             raise ValueError("give JOB, a YAML file, or --targets and --sources")
-        lines, root, inside = job.Lines(), Path.cwd(), False
-        found = job.check(named, lines)
-    targets, sources = (job.inputs(getattr(found, k), k, root, inside, lines) for k in ("targets", "sources"))
+        lines, root, inside = spec.Lines(), Path.cwd(), False
+        found = spec.check(named, lines)
+    targets, sources = (spec.inputs(getattr(found, k), k, root, inside, lines) for k in ("targets", "sources"))
     if found.encoder and (root / found.encoder).exists():
         encoder = (root / found.encoder).resolve()
         if inside and not encoder.is_relative_to(root.resolve()):
             raise lines.error(("encoder",), f"{found.encoder} is outside of {root}: give --allow-outside")
         found = found.model_copy(update={"encoder": str(encoder)})
-    return run.Plan(found, targets, sources, job.options(found, lines), cache.absolute())
+    return run.Plan(found, targets, sources, spec.options(found, lines), cache.absolute())
 
 
 def _survey(path, plan, workers, as_json):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from transmeter.util.suggest import did_you_mean
+from transmeter.util.suggestions import did_you_mean
 
 NAME = "transmeter.toml"  # read from the working directory where --config names no other
 ORDERED = ("method", "set")  # their order is their meaning: `transmeter run` takes them from a recipe

@@ -18,8 +18,8 @@ import click
 
 from transmeter.util import writing
 from transmeter.util.arguments import LARGEST_SEED
-from transmeter.util.document import document
-from transmeter.util.suggest import did_you_mean
+from transmeter.util.suggestions import did_you_mean
+from transmeter.util.to_json import document
 
 INTERRUPTED = 130  # exit code after Ctrl-C
 NOTHING = "nothing was written; the same command begins anew"

@@ -26,8 +26,8 @@ from transmeter.commands.options import (
 )
 from transmeter.util import writing
 from transmeter.util.arguments import LARGEST_SEED, one_of
-from transmeter.util.document import document
-from transmeter.util.suggest import absent
+from transmeter.util.suggestions import absent
+from transmeter.util.to_json import document
 
 METRICS = ("balanced_accuracy", "accuracy")
 
@@ -79,7 +79,7 @@ def rank(
     check_compared(target, sources, encoder)
 
     from transmeter import ranking
-    from transmeter.report import show
+    from transmeter.report import tables as show
     from transmeter.tables import data, inputs
 
     quiet()
@@ -131,9 +131,9 @@ def validate(
         raise ValueError(f"{absent(ranked)}: make it with transmeter rank --out")
 
     from transmeter import ranking
-    from transmeter.gain import agreement, truth
+    from transmeter.gain import agreement, ground_truth
     from transmeter.network.source import Source
-    from transmeter.report import show
+    from transmeter.report import tables as show
     from transmeter.tables import data, inputs
     from transmeter.tables.prepare import prepare
     from transmeter.tables.specs import parse
@@ -162,7 +162,7 @@ def validate(
         raise ValueError(f"{ranked} does not rank '{missing[0]}'" if missing else "no source is usable")
     cache = cache or user_cache()
     wanted, usable, _ = prepare(wanted, usable, encoder, match, cache / "texts")
-    true = truth.measure(
+    true = ground_truth.measure(
         [Source(t, cache) for t in usable],
         wanted,
         shots=found.shots if found else shots,
@@ -209,10 +209,10 @@ def transfer(target, sources, label, cache, key, match, encoder, predict, repeat
     check_compared(target, [*sources, *([predict] if predict else [])], encoder)
     refuse_same_file(target, sources[0])
 
-    from transmeter.classifier import TransferClassifier
+    from transmeter.estimators import TransferClassifier
     from transmeter.gain import heldout
     from transmeter.network.source import Source
-    from transmeter.report import show
+    from transmeter.report import tables as show
     from transmeter.tables import data
     from transmeter.tables.files import read
     from transmeter.tables.prepare import prepare

@@ -12,7 +12,7 @@ from typing import Any
 from transmeter import ranking
 from transmeter.batch import store
 from transmeter.ranking import Ranking, Row
-from transmeter.report import figure
+from transmeter.report import charts
 
 DRAWN, LISTED, EXPLAINED = 100, 500, 20  # sources in a chart, in a table, and in what explains a ranking
 CELLS = 6000  # of all heat maps of stores together
@@ -108,7 +108,7 @@ def _ranking(found: Ranking) -> Section:
     lead = _lead(found, scored)
     figures = []
     if scored:
-        chart = figure.dots(found, DRAWN)
+        chart = charts.dots(found, DRAWN)
         figures = [{"chart": chart, "alt": f"{lead} The table below holds every figure.", "caption": caption}]
     heads = ["gain, pp", "verdict", "95 % interval", "P(gain < 0)", "repeats"] if gains else ["score"]
     heads = ["source", *heads, "rank", "tie group"]
@@ -208,7 +208,7 @@ def _map(
     known = {(c["row"], c["column"]): str(c["label"]) for c in cells}
     listed = [[row, *(known.get((row, c), "") for c in columns)] for row in rows]
     table = {"caption": caption, "heads": ["source", *columns], "rows": listed}
-    chart = figure.heat(cells, rows, columns, scale, signed)
+    chart = charts.heat(cells, rows, columns, scale, signed)
     return {"chart": chart, "caption": caption, "alt": f"{caption} The same as a table follows.", "table": table}
 
 

@@ -32,7 +32,7 @@ from transmeter.gain.estimate import (
     right_class,
     usual_repeats,
 )
-from transmeter.gain.evidence import gather
+from transmeter.gain.pair_features import gather
 from transmeter.gain.prior import foresee
 from transmeter.learners.baseline import SCRATCH, target_only
 from transmeter.network.source import WIDTH, Encoded, Source

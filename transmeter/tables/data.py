@@ -11,7 +11,7 @@ import pandas as pd
 
 from transmeter.tables.files import check_names, listed, read
 from transmeter.tables.specs import parse
-from transmeter.util.suggest import did_you_mean
+from transmeter.util.suggestions import did_you_mean
 
 LOG = logging.getLogger(__name__)
 LARGEST = 1e100  # squares of what is larger overflow

@@ -16,7 +16,7 @@ from pyarrow.parquet import ParquetFile
 from scipy.io import arff
 
 from transmeter.tables.specs import FORMATS
-from transmeter.util.suggest import absent
+from transmeter.util.suggestions import absent
 
 if TYPE_CHECKING:
     from datasets import Dataset

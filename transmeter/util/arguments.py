@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from numbers import Integral, Real
 from pathlib import Path
 
-from transmeter.util.suggest import did_you_mean
+from transmeter.util.suggestions import did_you_mean
 
 LARGEST_SEED = 2**31 - 1  # that all random generators take
 KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text", types.NoneType: "None"}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from transmeter.util.suggest import absent
+from transmeter.util.suggestions import absent
 
 if TYPE_CHECKING:
     from torch import nn

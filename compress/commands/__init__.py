@@ -1,0 +1,1 @@
+"""The command line of compress: options and commands."""

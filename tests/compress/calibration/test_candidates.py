@@ -1,0 +1,328 @@
+"""Choosing calibration texts: what a model makes of them, the ways of choosing, the draw, and where it comes from."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import load_from_disk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from compress.calibration import candidates as calibration
+from compress.calibration import contamination, generation, hidden_states, sampling, selection
+from compress.calibration.candidates import Draw, Target
+from compress.calibration.texts import cut, first, pack, read_texts
+from transmeter import ranking
+from transmeter.tables import data
+
+DATA = Path(__file__).resolve().parents[3] / "data"
+DOMAINS = ("code", "drama", "math")
+
+
+@pytest.fixture(scope="module")
+def pools() -> dict[str, list]:
+    return {name: read_texts(DATA / f"text/{name}.txt") for name in DOMAINS}
+
+
+@pytest.fixture(scope="module")
+def views(decoder, pools) -> dict[str, hidden_states.Survey]:
+    net, tokenizer = decoder
+    return {n: hidden_states.look(net, tokenizer, n, cut(tokenizer, t, 900, 48, 0)) for n, t in pools.items()}
+
+
+@pytest.fixture(scope="module")
+def target(decoder) -> hidden_states.Survey:
+    net, tokenizer = decoder
+    return hidden_states.look(
+        net, tokenizer, "t", cut(tokenizer, read_texts(DATA / "text/math_sample.txt"), 900, 48, 5)
+    )
+
+
+def closeness(aim: hidden_states.Survey, sets, cheap: bool) -> dict[str, float]:
+    options = {"coverage": 0.0} if cheap else {}
+    tables = [data.from_arrays(name, *calibration.features(view)) for name, view in sets.items()]
+    found = ranking.rank(data.from_arrays("t", *calibration.features(aim)), tables, "alignment", options=options)
+    return {row.source: row.score for row in found.rows}
+
+
+def test_a_survey_has_rows_of_tokens_of_a_decoder_and_of_texts_of_a_classifier(decoder, encoder, tokenizer, texts):
+    net, own = decoder
+    found = hidden_states.look(net, own, "a", cut(own, texts, 500, 64))
+    assert found.states.shape == (500, 3, 192) and set(found.labels) <= set(range(hidden_states.CLUSTERS))
+    assert len(found.surprise) == len(found.sequences) and (np.diff(found.lengths) <= 0).all()
+    one = hidden_states.look(encoder, tokenizer, "a", cut(tokenizer, texts, 500, 64))
+    assert one.states.shape == (len(one.sequences), 3, 32) and set(one.labels) <= {0, 1, 2}
+    assert 0 <= one.surprise.min() and one.surprise.max() <= np.log(3) + 1e-6
+    with pytest.raises(ValueError, match="empty has no text of two tokens"):
+        hidden_states.look(encoder, tokenizer, "empty", [])
+
+
+def test_surprise_is_the_loss_of_the_next_token(decoder, texts):
+    net, tokenizer = decoder
+    ids = cut(tokenizer, texts, 200, 64)
+    found = hidden_states.look(net, tokenizer, "a", ids)
+    for sequence, nats in zip(found.sequences, found.surprise):
+        x = torch.tensor([sequence])
+        with torch.no_grad():
+            assert float(net(input_ids=x, labels=x).loss) == pytest.approx(float(nats), rel=1e-4)
+
+
+def test_mean_states_do_not_depend_on_padding(encoder, tokenizer, texts):
+    ids = cut(tokenizer, texts, 400, 64)
+    alone = hidden_states.look(encoder, tokenizer, "a", ids[:1]).means()[0]
+    among = hidden_states.look(encoder, tokenizer, "a", ids).means()
+    assert np.abs(among - alone).max((1, 2)).min() < 1e-4
+
+
+def test_surveys_merge_and_take(views):
+    pool = hidden_states.merge(list(views.values()))
+    assert set(pool.origins) == set(DOMAINS) and len(pool.owners) == sum(len(v.owners) for v in views.values())
+    some = [len(pool.sequences) - 1, 0]
+    taken = pool.take(some)
+    assert taken.sequences == [pool.sequences[i] for i in some] and taken.origins == [pool.origins[i] for i in some]
+    assert np.allclose(taken.means(), pool.means()[some])
+
+
+def test_a_survey_is_made_once(decoder, texts, tmp_path, monkeypatch):
+    net, tokenizer = decoder
+    ids = cut(tokenizer, texts, 300, 64)
+    made = hidden_states.look_once(tmp_path, "hash", net, tokenizer, "a", ids)
+    monkeypatch.setattr(hidden_states, "look", None)
+    again = hidden_states.look_once(tmp_path, "hash", net, tokenizer, "b", ids)
+    assert again.sequences == made.sequences and set(again.origins) == {"b"}
+    for field in ("surprise", "states", "labels", "owners"):
+        assert np.array_equal(getattr(again, field), getattr(made, field))
+
+
+@pytest.mark.parametrize("way", selection.WAYS)
+def test_every_way_gives_an_order_of_all_sequences(way, views, target):
+    pool, state = hidden_states.merge(list(views.values())), torch.get_rng_state()
+    order = selection.WAYS[way](pool, target, 1000, 3)
+    assert sorted(order) == list(range(len(pool.sequences)))
+    assert np.array_equal(order, selection.WAYS[way](pool, target, 1000, 3))
+    assert torch.equal(state, torch.get_rng_state())
+    chosen = pool.take(selection.fill(pool, order, 1000))
+    assert 900 < chosen.lengths.sum() <= 1000
+
+
+def test_the_ways_choose_what_they_say(views, target):
+    pool = hidden_states.merge(list(views.values()))
+
+    def chosen(way):
+        return pool.take(selection.fill(pool, selection.WAYS[way](pool, target, 1000, 0), 1000))
+
+    def tokens_of(found, name):
+        return sum(len(s) for s, origin in zip(found.sequences, found.origins) if origin == name)
+
+    shares = [tokens_of(chosen("uniform"), name) for name in DOMAINS]
+    assert max(shares) - min(shares) <= 2 * pool.lengths.max()
+    anyhow = chosen("random")
+    assert chosen("longest").lengths.mean() >= anyhow.lengths.mean()
+    assert chosen("lowest_perplexity").surprise.mean() < anyhow.surprise.mean()
+    kinds = {way: len({t for s in chosen(way).sequences for t in s}) for way in ("lexical_diversity", "random")}
+    assert kinds["lexical_diversity"] > kinds["random"]
+    for way in selection.LOOKING:
+        assert tokens_of(chosen(way), "math") > 600
+
+
+def test_lexical_diversity_against_a_plain_greedy_search(views, target):
+    pool = hidden_states.merge(list(views.values())).take(range(12))
+    known, left, expected = set(), set(range(12)), []
+    while left:
+        value = {i: len(set(pool.sequences[i]) - known) / len(pool.sequences[i]) for i in left}
+        best = max(value.values())
+        expected.append(best)
+        order = selection.lexical_diversity(pool, target, 0, 0)
+        known |= set(pool.sequences[order[len(expected) - 1]])
+        assert value[int(order[len(expected) - 1])] == pytest.approx(best)
+        left.remove(int(order[len(expected) - 1]))
+
+
+def test_the_targets_own_domain_is_found(views, target):
+    way, chosen, scores = calibration.choose(views, [Target(target)], closeness, tokens=800)
+    assert way == calibration.pick(scores) and set(scores) == {*DOMAINS, *selection.PROPOSED}
+    assert scores["math"] == max(scores[name] for name in DOMAINS)
+    drawn = calibration.parts(Draw(chosen.sequences, chosen.origins))
+    assert drawn[0].name == "math" and sum(p.share for p in drawn) == pytest.approx(1)
+    assert sum(p.tokens for p in drawn) == chosen.lengths.sum() <= 800
+
+
+def test_a_mixture_has_to_be_clearly_closer():
+    assert calibration.pick({"a": 1.0, "b": 2.0, "uniform": 2.3, "closeness": 2.1}) == "b"
+    assert calibration.pick({"a": 1.0, "b": 2.0, "uniform": 2.5, "closeness": 2.1}) == "uniform"
+    assert calibration.pick({"a": 1.0}) == "a"
+
+
+def test_several_targets_count_by_weight_or_the_worst(views):
+    targets = [Target(views["code"], 3.0), Target(views["drama"], 1.0)]
+    given_scores = iter([{"code": 8.0, "drama": 1.0, "math": 2.0}, {"code": 1.0, "drama": 8.0, "math": 2.0}] * 2)
+
+    def score(aim, sets, cheap):
+        return next(given_scores)
+
+    _, _, mean = calibration.choose(views, targets, score, tokens=500)
+    assert mean == pytest.approx({"code": 8**0.75, "drama": 8**0.25, "math": 2.0})
+    way, chosen, worst = calibration.choose(views, targets, score, tokens=500, protect="worst")
+    assert worst == pytest.approx({"code": 1.0, "drama": 1.0, "math": 2.0}) and way == "math"
+    assert set(chosen.origins) == {"math"}
+
+
+def test_many_candidates_are_screened_a_few_at_a_time(views, target):
+    names, alive = [f"{n}{i}" for i in range(9) for n in DOMAINS], []
+
+    def look(name):
+        alive.append(name)
+        view = views[name[:-1]]
+        return hidden_states.Survey(view.sequences, [name] * len(view.sequences), *list(vars(view).values())[2:])
+
+    def score(aim, sets, cheap):
+        assert cheap and len(sets) <= calibration.AT_ONCE
+        return closeness(aim, sets, cheap)
+
+    kept = calibration.screen(names, look, [Target(target)], score, keep=9)
+    assert {name[:-1] for name in kept} == {"math"} and len(alive) == len(names) + 9
+
+
+def test_a_candidate_that_gives_nothing_is_left_out(views, target):
+    def look(name):
+        if name.startswith("none"):
+            raise ValueError("none has no text")
+        return views[name]
+
+    with pytest.warns(UserWarning, match="none is left out: none has no text"):
+        assert set(calibration.screen(["none", "math"], look, [], closeness)) == {"math"}
+        many = [*(f"none{i}" for i in range(calibration.AT_ONCE + 5)), "math"]  # a whole part of them gives nothing
+        assert set(calibration.screen(many, look, [Target(target)], closeness)) == {"math"}
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="no candidate gives anything"):
+        calibration.screen(["none"], look, [], closeness)
+
+
+@pytest.mark.parametrize("by", ["measure", "uniform", "longest"])
+def test_more_tokens_than_are_looked_at_come_from_the_sets_chosen(by, pools, tmp_path, monkeypatch):
+    monkeypatch.setattr(calibration, "LOOKED", 600)
+    monkeypatch.setattr(calibration, "MAX_LENGTH", 32)  # what the model writes itself takes a step a token
+    monkeypatch.setattr(generation, "AT_ONCE", 4)
+    targets = {"t": (read_texts(DATA / "text/math_sample.txt"), 1.0)} if by == "measure" else {}
+    texts = {**pools, "self": None} if by == "uniform" else pools
+    options = {"tokens": 1000, "by": by, "cache": tmp_path}
+    found, scores, _ = calibration.calibrate(str(DATA / "mixlm"), texts, targets, closeness, **options)
+    shares = {part.name: part.share for part in calibration.parts(found)}
+    assert sum(map(len, found.sequences)) == pytest.approx(1000, rel=0.1) and bool(scores) == (by == "measure")
+    if by == "measure":
+        assert shares["math"] > 0.4
+    if by == "uniform":
+        assert set(shares) == set(texts) and max(shares.values()) < 0.5
+    again, *_ = calibration.calibrate(str(DATA / "mixlm"), texts, targets, closeness, **options)
+    assert again == found
+
+
+@pytest.mark.parametrize(
+    "by, targets, message", [("meassure", True, "--by meassure is unknown"), ("closeness", False, "give --target")]
+)
+def test_a_way_that_cannot_work_is_refused(by, targets, message):
+    with pytest.raises(ValueError, match=message):
+        calibration.check_way(by, targets)
+
+
+def test_a_candidate_called_like_a_way_is_refused(pools, tmp_path):
+    texts = {"uniform": pools["math"]}
+    with pytest.raises(ValueError, match="a candidate is called uniform"):
+        calibration.calibrate(str(DATA / "mixlm"), texts, {}, closeness, by="uniform", cache=tmp_path)
+
+
+def test_what_is_saved_is_drawn_again_token_by_token(decoder, views, tmp_path):
+    net, tokenizer = decoder
+    way, view, scores = calibration.choose(views, [], closeness, tokens=700, by="uniform")
+    assert (way, scores) == ("uniform", {})
+    chosen = Draw(view.sequences, view.origins)
+    calibration.save(chosen, tokenizer, tmp_path / "c", {"seed": 0})
+    assert load_from_disk(str(tmp_path / "c"))["source"] == chosen.origins
+    found, about = sampling.draw(str(tmp_path / "c"), net, tokenizer, 99, 0, lambda: net)
+    assert found == chosen.sequences and about["tokens"] == view.lengths.sum()
+    assert about["provenance"]["parts"][0]["hash"] == calibration.parts(chosen)[0].hash
+    part, _ = sampling.draw(f"{tmp_path / 'c'}:100", net, tokenizer, 99, 0, lambda: net)
+    assert sum(map(len, part)) == 100
+
+
+def test_mixtures_chance_and_the_model_itself_are_drawn(decoder, monkeypatch):
+    net, tokenizer = decoder
+    monkeypatch.setattr(sampling, "MAX_LENGTH", 32)  # what the model writes itself takes a step a token
+    monkeypatch.setattr(generation, "AT_ONCE", 4)
+    spec = f"self:50,{DATA / 'text/math.txt'}:80,random:60"
+    found, about = sampling.draw(spec, net, tokenizer, 9, 0, lambda: net)
+    assert [part["tokens"] for part in about["parts"]] == pytest.approx([50, 80, 60], abs=2)
+    assert sum(map(len, found)) == about["tokens"]
+    assert about["parts"][1]["sha256"] and about["texts"] == spec
+    assert (found, about) == sampling.draw(spec, net, tokenizer, 9, 0, lambda: net)
+    special = set(tokenizer.all_special_ids)
+    assert found[-1][0] == tokenizer.bos_token_id and not special & set(found[-1][1:])
+
+
+@pytest.mark.parametrize(
+    "spec, message",
+    [
+        ("nowhere.txt", "nowhere.txt does not exist: give a file"),
+        ("nowhere.txt:50", "nowhere.txt does not exist"),
+        ("self:0", "self:0 does not exist: give"),
+        ("self:10,random", "several as WHAT:TOKENS"),
+    ],
+)
+def test_calibration_that_makes_no_sense_is_refused(spec, message):
+    with pytest.raises(ValueError, match=message):
+        sampling.parse(spec)
+
+
+def test_the_model_writes_text_that_it_finds_likely(decoder, encoder, tokenizer, monkeypatch):
+    monkeypatch.setattr(generation, "AT_ONCE", 4)
+    net, own = decoder
+    found = generation.generate(net, own, 96, 32, seed=1)
+    assert sum(map(len, found)) == 96 and all(s[0] == own.bos_token_id for s in found)
+    assert found == generation.generate(net, own, 96, 32, seed=1) != generation.generate(net, own, 96, 32, seed=2)
+    with pytest.raises(ValueError, match="only a model that predicts next tokens"):
+        generation.generate(encoder, tokenizer, 100, 32)
+
+
+def test_copies_count_once_and_held_out_texts_are_refused():
+    pools = {"a": ["One  two", "one two", "three"], "b": ["THREE!", "four"]}
+    with pytest.warns(UserWarning, match="are copies"):
+        found = contamination.without_copies(pools)
+    assert found == {"a": ["One  two", "three"], "b": ["four"]}
+    with pytest.raises(ValueError, match="every text of b stands in another candidate"):
+        contamination.without_copies({"a": ["x"], "b": ["X"]})
+    long = " ".join(f"word{i}" for i in range(30))
+    contamination.refuse_held_out({"a": [long]}, {"h": ["word1 word2"]})
+    with pytest.raises(ValueError, match="text 2 of a .* stands in h too"):
+        contamination.refuse_held_out({"a": ["x", "before " + long[20:] + " after"]}, {"h": [long]})
+    with pytest.raises(ValueError, match="stands in h too"):
+        contamination.refuse_held_out({"a": ["Short text."]}, {"h": ["short text"]})
+
+
+def test_packed_sequences_are_full(decoder, texts):
+    _, tokenizer = decoder
+    found = pack(tokenizer, texts, 600, 64, seed=0)
+    assert [len(s) for s in found] == [64] * 9 and found == pack(tokenizer, texts, 600, 64, seed=0)
+    assert sum(s.count(tokenizer.bos_token_id) for s in found) > 1
+
+
+@given(st.lists(st.integers(1, 9), max_size=8), st.integers(0, 40))
+@settings(max_examples=50, deadline=None)
+def test_first_takes_what_is_asked_for_and_no_single_token(lengths, tokens):
+    found = first([[0] * n for n in lengths], tokens)
+    assert all(len(s) >= 2 for s in found) and sum(map(len, found)) <= tokens
+
+
+def test_chats_go_through_the_chat_template(tmp_path):
+    file = tmp_path / "chats.jsonl"
+    chat = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Yes."}]
+    file.write_text(json.dumps({"messages": chat}) + "\n" + json.dumps({"messages": []}) + "\n")
+    tokenizer = AutoTokenizer.from_pretrained(DATA / "mixlm")
+    with pytest.raises(ValueError, match="the model's tokenizer has no chat template"):
+        read_texts(file, tokenizer)
+    tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }}\n{% endfor %}"
+    assert read_texts(file, tokenizer) == ["<user> Hi?\n<assistant> Yes.\n"]
+    file.write_text(json.dumps({"messages": "Hi"}) + "\n")
+    with pytest.raises(ValueError, match="row 1: messages is no list"):
+        read_texts(file, tokenizer)

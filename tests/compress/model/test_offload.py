@@ -1,0 +1,229 @@
+"""Models whose blocks stay in files: the same results, few blocks in memory, and a clear word where it cannot be."""
+
+import copy
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.multiprocessing.reductions import StorageWeakRef
+from transformers import AutoModelForCausalLM
+
+from compress import pipeline
+from compress.algorithms import memory
+from compress.algorithms.resume import Progress
+from compress.methods import methods
+from compress.model import io, offload, structure
+from tests.compress.model.test_structure import build, every_model, logits
+from tests.conftest import DATA
+
+NAMES = [name for name in methods() if memory.needs_of(methods()[name]).streamed]
+WAYS = [(name, {}) for name in NAMES] + [("magnitude", {"unit": "weights"}), ("kprune", {"knowledge": "gradient"})]
+every_way = pytest.mark.parametrize("name, options", WAYS, ids=[f"{n} {o}" if o else n for n, o in WAYS])
+
+
+def same(one, other):
+    """Whether all weights are equal bit for bit."""
+    names = [n for n, _ in one.named_parameters()]
+    assert names == [n for n, _ in other.named_parameters()]
+    return all(torch.equal(one.get_parameter(n), other.get_parameter(n)) for n in names)
+
+
+@pytest.fixture
+def short(calibration):
+    """Two batches of three sequences of 24 tokens."""
+    return [{k: v[:3, :24] for k, v in b.items()} for b in calibration[:2]]
+
+
+@pytest.fixture
+def folder(request, kind, encoder, tokenizer, tmp_path):
+    """A model folder: the real small Llama, or the random BERT."""
+    return DATA / "mixlm" if kind == "decoder" else io.save(encoder, tokenizer, tmp_path / "bert", {})
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+@every_way
+def test_streamed_equals_in_memory_also_when_saved(name, options, kind, folder, short, tokenizer, tmp_path):
+    whole, streamed = io.load(folder)[0], io.load(folder, stream=True)[0]
+    teacher = copy.deepcopy(streamed)
+    expected = methods()[name](whole, short, ratio=0.5, **options)
+    found = methods()[name](streamed, short, ratio=0.5, **options)
+    assert same(found, expected) and same(streamed, teacher) and same(streamed, whole)
+    one = io.save(expected, tokenizer, tmp_path / "one", {})
+    other = io.save(found, tokenizer, tmp_path / "other", {})
+    assert json.loads((one / "config.json").read_text()) == json.loads((other / "config.json").read_text())
+    assert same(io.load(other)[0], io.load(one)[0])
+    assert same(io.load(other, stream=True)[0], io.load(one, stream=True)[0])
+    whole = {k: v for f in one.glob("*.safetensors") for k, v in load_file(f).items()}
+    parts = {k: v for f in other.glob("*.safetensors") for k, v in load_file(f).items()}
+    index = json.loads((other / "model.safetensors.index.json").read_text())
+    assert whole.keys() == parts.keys() == index["weight_map"].keys()
+    assert all(torch.equal(v, parts[k]) and v.dtype == parts[k].dtype for k, v in whole.items())
+    if kind == "decoder":
+        alone = AutoModelForCausalLM.from_pretrained(other, dtype=torch.float32, trust_remote_code=True).eval()
+        with torch.no_grad():
+            assert torch.equal(alone(**short[0]).logits, io.load(other)[0](**short[0]).logits)
+
+
+@every_model
+def test_every_architecture_streams_from_its_folder(name, letters, tmp_path):
+    model = build(name)
+    streamed = io.load(io.save(model, letters, tmp_path / "m", {}), stream=True)[0]
+    assert torch.equal(logits(streamed), logits(model))
+    again = io.load(io.save(streamed, letters, tmp_path / "again", {}))[0]
+    assert same(again, model) and not (tmp_path / "again/modeling_compressed.py").exists()
+    for sub in structure.sublayers(model):
+        keep = torch.arange(sub.units) % 2 == 0
+        structure.remove(model, sub, keep)
+        structure.remove(streamed, sub, keep)
+    assert torch.equal(logits(streamed), logits(model))
+    smaller = io.load(io.save(streamed, letters, tmp_path / "small", {}), stream=True)[0]
+    assert same(smaller, model)
+
+
+@pytest.fixture
+def alive(monkeypatch):
+    """Counts the blocks whose weights are in memory, whoever holds them, and keeps the largest number."""
+    seen, get, most = [], offload.Store.get, {"blocks": 0}
+
+    def watch(self, block, name, like):
+        value = get(self, block, name, like)
+        seen[:] = [(b, ref) for b, ref in seen if not ref.expired()]
+        seen.append(((id(self), block), StorageWeakRef(value.untyped_storage())))
+        most["blocks"] = max(most["blocks"], len({b for b, _ in seen}))
+        return value
+
+    monkeypatch.setattr(offload.Store, "get", watch)
+    return most
+
+
+@every_way
+def test_few_blocks_are_in_memory(name, options, short, tokenizer, tmp_path, alive):
+    """One of each model of a method, and what a loop still holds of the one before."""
+    model = io.load(DATA / "mixlm", stream=True)[0]
+    small = methods()[name](model, short, ratio=0.5, **options)
+    io.save(small, tokenizer, tmp_path / "m", {})
+    assert 1 <= alive["blocks"] <= memory.needs_of(methods()[name]).models + 1
+
+
+def test_scratch_files_live_as_long_as_a_model_needs_them(tmp_path):
+    (tmp_path / "s").mkdir()
+    model = io.load(DATA / "mixlm", stream=True, scratch=tmp_path / "s")[0]
+    student = structure.fork(model)
+    name = "model.layers.0.mlp.up_proj.weight"
+    for value in (1.0, 2.0):
+        other = None
+        structure.place(student, name, torch.full_like(student.get_parameter(name), value))
+        other = structure.fork(student)
+        assert len(list((tmp_path / "s").iterdir())) == 1  # the one before is not needed any more
+    structure.own(student, model)
+    del student
+    assert (other.get_parameter(name) == 2).all() and not (model.get_parameter(name) == 2).any()
+    del other
+    assert not list((tmp_path / "s").iterdir())
+
+
+def test_finished_steps_are_restored(short, tmp_path):
+    expected = methods()["kprune"](io.load(DATA / "mixlm")[0], short, ratio=0.5)
+    runs = [io.load(DATA / "mixlm", stream=True)[0] for _ in range(2)]
+    methods()["kprune"](runs[0], short, ratio=0.5, progress=Progress(tmp_path / "p"))
+    for file in sorted((tmp_path / "p").iterdir())[5:]:
+        file.unlink()
+    assert same(methods()["kprune"](runs[1], short, ratio=0.5, progress=Progress(tmp_path / "p")), expected)
+
+
+def test_what_needs_the_model_in_memory_is_refused(calibration):
+    model = io.load(DATA / "mixlm", stream=True)[0]
+    with pytest.raises(ValueError, match="latency .* streams from files does not allow: give more memory"):
+        methods()["magnitude"](model, calibration, latency=0.1)
+
+
+def rewritten(tmp_path, change):
+    """A copy of the small Llama whose weights `change` has changed."""
+    folder = tmp_path / "changed"
+    shutil.copytree(DATA / "mixlm", folder)
+    save_file(change(load_file(folder / "model.safetensors")), folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def test_keys_without_the_base_model_prefix_are_found(decoder, tmp_path):
+    folder = rewritten(tmp_path, lambda t: {k.removeprefix("model."): v for k, v in t.items()})
+    assert same(io.load(folder, stream=True)[0], decoder[0])
+
+
+def test_packed_weights_cannot_be_streamed(tokenizer, short, decoder, tmp_path):
+    small = methods()["round_to_nearest"](decoder[0], short)
+    io.save(small, tokenizer, tmp_path / "m", {})
+    with pytest.raises(ValueError, match=r"is packed \(U8\), and such a model cannot be streamed: give more memory"):
+        io.load(tmp_path / "m", stream=True)
+
+
+def steps(**options):
+    """What memory.plan takes, for two methods."""
+    return [(methods()[name], options) for name in ("kprune", "wanda")]
+
+
+def test_the_plan_prefers_memory_then_streams_then_refuses(decoder, calibration):
+    sizes = io.skeleton(DATA / "mixlm")[0]
+    found = [memory.estimate(sizes, calibration, memory.needs_of(m), {}, torch.float32) for m, _ in steps()]
+    whole, streamed = max(e.whole for e in found), max(e.streamed for e in found)
+    assert streamed < whole
+    real = memory.estimate(decoder[0], calibration, memory.Needs(), {}, torch.float32)
+    assert real == memory.estimate(sizes, calibration, memory.Needs(), {}, torch.float32)
+
+    def plan(limit, **options):
+        return memory.plan(sizes, calibration, steps(**options), torch.float32, limit)
+
+    assert not plan(None)[0] and not plan(whole)[0]
+    assert plan(whole - 1)[0] and "streams" in plan(whole - 1)[1]
+    with pytest.raises(ValueError, match="MB streamed from files, but .* may be used: lower --batch-size or --tokens"):
+        plan(streamed - 1)
+    with pytest.raises(ValueError, match="kprune cannot stream with its options, but"):
+        plan(whole - 1, latency=0.1)
+
+
+def test_more_of_anything_needs_more(calibration):
+    sizes = io.skeleton(DATA / "mixlm")[0]
+
+    def needed(batches=calibration, dtype=torch.float32, **needs):
+        found = memory.estimate(sizes, batches, memory.Needs(**needs), {"ratio": 0.5}, dtype)
+        return found.whole, found.streamed
+
+    usual = needed()
+    for more in (needed(calibration * 40), needed(streams=90), needed(matrices=30), needed(models=3)):
+        assert all(a > b for a, b in zip(more, usual))
+    assert all(a < b for a, b in zip(needed(dtype=torch.bfloat16), usual))
+    assert needed(streamed=False) == (usual[0], None)
+
+
+def test_training_refuses_to_stream(calibration):
+    with pytest.raises(ValueError, match="trains all weights at once, which a model that streams"):
+        methods()["dynamic_sparse"](io.load(DATA / "mixlm", stream=True)[0], calibration)
+
+
+def test_a_job_streams_where_memory_asks_for_it(tmp_path):
+    told = []
+
+    def run(name, limit):
+        texts, step = DATA / "text/math_sample.txt", [pipeline.Step("wanda", {"ratio": 0.5})]
+        return pipeline.run(
+            str(DATA / "mixlm"),
+            step,
+            texts,
+            tmp_path / name,
+            tokens=400,
+            machine=pipeline.Machine(memory=limit),
+            tell=told.append,
+        )
+
+    run("one", 10**9)
+    run("other", 35 * 10**6)
+    memory_lines = [line for line in told if line.startswith("memory: ")]  # the others say what came of a step
+    assert "streams" not in memory_lines[0] and memory_lines[1].endswith("35 MB may be used: the model streams")
+    assert same(io.load(tmp_path / "other")[0], io.load(tmp_path / "one")[0])
+    assert "block by block" in json.loads((tmp_path / "other/compression.json").read_text())["reloaded"]
+    assert {p.name for p in tmp_path.iterdir()} == {"one", "other"}
+    with pytest.raises(ValueError, match="memory: about .* but 1 MB may be used"):
+        run("third", 10**6)
+    assert {p.name for p in tmp_path.iterdir()} == {"one", "other"}

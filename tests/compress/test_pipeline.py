@@ -1,0 +1,142 @@
+"""A compression job: what is killed goes on, what differs is refused, nothing half-done gets the final name."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from cli import main
+from compress import pipeline
+from compress.algorithms import resume
+from compress.evaluation import evaluate
+from compress.methods import kprune
+from compress.model import io
+from tests.conftest import DATA
+
+TEXTS = DATA / "text/math_sample.txt"
+
+
+def steps(ratio=0.3):
+    """One K-prune step."""
+    return [pipeline.Step("kprune", {"ratio": ratio})]
+
+
+def weights(folder):
+    """All weights of a folder."""
+    return io.load(folder)[0].state_dict()
+
+
+class Killed(Exception):
+    """What stops a run in these tests."""
+
+
+def stop_after(monkeypatch, number):
+    """Make the run stop when `number` steps are finished."""
+    keep = resume.Progress.keep
+
+    def counting(self, step, model, blocks):
+        keep(self, step, model, blocks)
+        if step + 1 == number:
+            raise Killed
+
+    monkeypatch.setattr(resume.Progress, "keep", counting)
+
+
+@pytest.mark.parametrize("finished", [1, 4, 12])
+def test_a_stopped_run_goes_on_to_the_same_weights(finished, tmp_path, monkeypatch):
+    model = str(DATA / "mixlm")
+    pipeline.run(model, steps(), TEXTS, tmp_path / "whole", tokens=600)
+    with monkeypatch.context() as patch:
+        stop_after(patch, finished)
+        with pytest.raises(Killed):
+            pipeline.run(model, steps(), TEXTS, tmp_path / "m", tokens=600)
+    assert not (tmp_path / "m").exists()
+    with pytest.raises(ValueError, match="add --resume to go on"):
+        pipeline.run(model, steps(), TEXTS, tmp_path / "m", tokens=600)
+    with pytest.raises(ValueError, match="other steps .*0.3.*, now .*0.4.*: give the same"):
+        pipeline.run(model, steps(0.4), TEXTS, tmp_path / "m", tokens=600, resume=True)
+    with pytest.raises(ValueError, match="begun with other texts: give the same"):
+        pipeline.run(model, steps(), TEXTS, tmp_path / "m", tokens=500, resume=True)
+    other = evaluate.exam(model, TEXTS, None, 100)
+    with pytest.raises(ValueError, match=r"begun with other data \(None, now .*math_sample"):
+        pipeline.run(model, steps(), TEXTS, tmp_path / "m", tokens=600, exam=other, resume=True)
+    measured, calls = kprune._knowledge, []
+    monkeypatch.setattr(kprune, "_knowledge", lambda *a: calls.append(1) or measured(*a))
+    pipeline.run(model, steps(), TEXTS, tmp_path / "m", tokens=600, resume=True)
+    assert len(calls) == 12 - finished
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "m")
+    assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m", "whole"]
+
+
+def test_a_killed_process_goes_on(tmp_path):
+    command = [sys.executable, "-m", "cli", "compress", str(DATA / "mixlm"), "--method", "kprune", "--set", "ratio=0.3"]
+    command += ["--calibration", str(TEXTS), "--tokens", "600", "--out", str(tmp_path / "m")]
+    running = subprocess.Popen(command, cwd=DATA.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    finished = tmp_path / ".m.unfinished/0-kprune"
+    while running.poll() is None and len(list(finished.glob("*.safetensors"))) < 2:
+        time.sleep(0.01)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    assert not (tmp_path / "m").exists() and finished.is_dir()
+    done = subprocess.run([*command, "--resume"], cwd=DATA.parent, capture_output=True, text=True)
+    assert done.returncode == 0 and "reloaded with equal logits" in done.stdout, done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+def test_a_run_that_finished_nothing_leaves_nothing(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(kprune, "_knowledge", fail)
+    with pytest.raises(RuntimeError):
+        pipeline.run(str(DATA / "mixlm"), steps(), TEXTS, tmp_path / "m", tokens=600)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_are_checked_before_the_model_is_read(tmp_path):
+    for options, message in [
+        ({"ratio": 1.5}, "ratio 1.5 is not a share"),
+        ({"ratio": 0.5, "bytes": 10}, "ratio and bytes are both given"),
+        ({"latency": -1.0}, "latency -1.0 is out of range"),
+        ({"multiple": 0}, "multiple 0 is out of range"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            pipeline.run("nowhere", [pipeline.Step("kprune", options)], TEXTS, tmp_path / "m")
+
+
+def test_steps_are_kept_apart_and_noted(tmp_path):
+    both = (
+        [pipeline.Step("depth", {"ratio": 0.2}), *steps(0.2)]
+        if "depth" in pipeline.methods()
+        else [*steps(0.2), *steps(0.1)]
+    )
+    card = pipeline.run(str(DATA / "mixlm"), both, TEXTS, tmp_path / "m", tokens=600)
+    assert [s["method"] for s in card["steps"]] == [s.method for s in both]
+    assert card == json.loads((tmp_path / "m/compression.json").read_text())
+    assert all(s["seconds"] > 0 for s in card["steps"])
+
+
+def test_bfloat16_and_a_device_that_is_not_here(tmp_path):
+    command = ["compress", str(DATA / "mixlm"), "--method", "kprune", "--set", "ratio=0.3", "--calibration", str(TEXTS)]
+    command += ["--tokens", "600", "--out", str(tmp_path / "m")]
+    for device in ("cuda:77", "abacus"):
+        result = CliRunner().invoke(main, [*command, "--device", device])
+        assert result.exit_code == 2 and f"device '{device}' is not here: give cpu" in result.output
+    result = CliRunner().invoke(main, [*command, "--dtype", "bfloat16"])
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "m/config.json").read_text())["dtype"] == "float16"
+
+
+def test_the_limit_of_memory_holds_without_texts_too(tmp_path):
+    rounded = [pipeline.Step("round_to_nearest", {})]
+    message = "round_to_nearest cannot stream with its options, but 1 MB may be used: raise --memory$"
+    with pytest.raises(ValueError, match=message):
+        pipeline.run(str(DATA / "mixlm"), rounded, None, tmp_path / "small", machine=pipeline.Machine(memory=10**6))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,84 @@
+"""`transmeter transfer`: a model folder, its check on held-out rows, and predictions."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+import cli
+from transmeter import TransferClassifier
+from transmeter.gain import heldout
+from transmeter.network.source import Source
+
+ROOT = Path(__file__).resolve().parents[3]
+VA, HUNGARIAN, CLEVELAND = (str(ROOT / f"data/tabular/heart_{n}.csv") for n in ("va", "hungarian", "cleveland"))
+
+
+def run(*args):
+    """Result of the command."""
+    return CliRunner().invoke(cli.main, [str(a) for a in ("transfer", *args)])
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Keep the user's cache out of the tests."""
+    monkeypatch.setattr("click.get_app_dir", lambda name: str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def test_it_saves_the_model_its_check_and_predictions(tmp_path):
+    new = pd.read_csv(CLEVELAND).drop(columns="label").assign(note="unknown column")[:20]
+    new[list(reversed(new.columns))].to_csv(tmp_path / "new.csv", index=False)
+    out = tmp_path / "m"
+    found = run(VA, HUNGARIAN, "--predict", tmp_path / "new.csv", "--out", out, "--repeats", 2)
+    assert found.exit_code == 0, found.output
+    names = {"classifier.safetensors", "classifier.json", "transfer.json", "predictions.csv"}
+    assert {f.name for f in out.iterdir()} == names
+    for text in ("with heart_hungarian", "target alone", "gain", "P(gain<0)", "held-out rows of heart_va, 2 repeats"):
+        assert text in found.stdout
+    assert "20 predictions" in found.stderr
+    predictions = pd.read_csv(out / "predictions.csv")
+    assert list(predictions) == ["prediction", "probability 0", "probability 1"] and len(predictions) == 20
+    model = TransferClassifier.load(out)
+    chances = model.predict_proba(new[model.feature_names_in_])
+    assert np.allclose(predictions.iloc[:, 1:], chances) and model.learner_ == "network from heart_hungarian"
+    check = json.loads((out / "transfer.json").read_text())
+    assert check["reached"]["mean"] == pytest.approx(check["alone"]["mean"] + 0, abs=30)
+    assert all(0 <= check[k]["low"] < check[k]["mean"] < check[k]["high"] <= 100 for k in ("reached", "alone"))
+
+
+def test_the_check_is_of_the_figures_that_a_ranking_compares(heart):
+    found = heldout.check(Source(heart["hungarian"]), heart["va"], shots=5, repeats=10, metric="accuracy", steps=20)
+    from transmeter.scorers.transmeter import score
+
+    scored = score([Source(heart["hungarian"])], heart["va"], shots=5, repeats=10, metric="accuracy", steps=20)[0]
+    assert found.gain == scored.gain and found.baseline == scored.outcome.baseline
+    difference = np.nanmean(scored.outcome.difference, axis=0).mean() * 100
+    assert found.reached.mean - found.alone.mean == pytest.approx(difference, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        ((VA, HUNGARIAN, CLEVELAND), "2 sources are given: rank them, then transfer from the best one"),
+        ((VA, "none.csv"), "none.csv does not exist"),
+        ((VA, HUNGARIAN, "--predict", "none.csv"), "none.csv does not exist"),
+        ((VA, HUNGARIAN, "--predict", "short.csv"), "short.csv has no column 'chol', did you mean 'chols'?"),
+        (
+            (VA, HUNGARIAN, "--predict", "words.csv"),
+            "column 'chol' of words.csv holds 'high', but was learned as numbers",
+        ),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(args, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frame = pd.read_csv(VA)
+    frame.rename(columns={"chol": "chols"}).to_csv("short.csv", index=False)
+    frame.assign(chol="high").to_csv("words.csv", index=False)
+    before = set(tmp_path.iterdir())
+    found = run(*args, "--out", "m")
+    assert found.exit_code == 2 and found.stdout == "", found.output
+    assert found.stderr.splitlines()[-1].startswith("Error: ") and message in found.stderr.splitlines()[-1]
+    assert set(tmp_path.iterdir()) == before

@@ -1,0 +1,220 @@
+"""`TransferClassifier`: a scikit-learn estimator that reaches with a source what a ranking foretells."""
+
+import copy
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.numpy import load_file
+from scipy import sparse
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from transmeter import TransferClassifier
+from transmeter.gain.ground_truth import transferred
+from transmeter.network.source import Encoded
+
+
+@parametrize_with_checks([TransferClassifier(steps=3)])
+def test_it_is_a_scikit_learn_estimator(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"steps": "80"}, "steps is '80': give a whole number of at least 1"),
+        ({"random_state": None}, "random_state is None: give a whole number from 0 to 2147483647"),
+        ({"match": "sound"}, "match 'sound' is unknown: give one of meaning, name"),
+        ({"label": ("a", "b")}, r"label is \('a', 'b'\): give the name of one column"),
+        ({"key": []}, r"key is \[\]: give the name of one column"),
+        ({"encoder": 5}, "encoder is 5: give a path"),
+        ({"cache": __file__}, "is a file: give a folder"),
+        ({"source": 5}, "data is a int: give a data frame with a label column"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        TransferClassifier(**given).fit(np.eye(6), [0, 1] * 3)
+
+
+def test_a_sparse_source_will_do_and_sparse_rows_are_scikit_learns_type_error():
+    x, y = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2
+    with pytest.warns(UserWarning, match="data: the sparse matrix of 40 x 3 cells is made dense"):
+        found = TransferClassifier((sparse.csr_matrix(x), y), steps=3).fit(x, y).predict_proba(x)
+    np.testing.assert_array_equal(found, TransferClassifier((x, y), steps=3).fit(x, y).predict_proba(x))
+    with pytest.raises(TypeError, match="Sparse data was passed for X, but dense data is required. Use '.toarray"):
+        TransferClassifier(steps=3).fit(sparse.csr_matrix(x), y)
+
+
+@pytest.fixture(scope="module")
+def sites(root):
+    """Two sites as data frames."""
+    return {n: pd.read_csv(root / f"data/tabular/heart_{n}.csv") for n in ("va", "hungarian")}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Where the source's classifier is kept."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def few(frame, shots, seed):
+    """X, y with labels of `shots` rows a class only, and the numbers of the other rows."""
+    rng, y = np.random.default_rng(seed), frame["label"].to_numpy()
+    rows = np.concatenate([rng.permutation(np.flatnonzero(y == c))[:shots] for c in np.unique(y)])
+    given = np.full(len(y), None, dtype=object)
+    given[rows] = y[rows]
+    return frame.drop(columns="label"), given, np.setdiff1d(np.arange(len(y)), rows)
+
+
+def test_a_source_of_shared_columns_beats_none_at_few_shots(sites, cache):
+    y, gains = sites["va"]["label"].to_numpy(), []
+    for seed in range(12):
+        x, given, rest = few(sites["va"], 5, seed)
+        models = TransferClassifier(sites["hungarian"], cache=cache), TransferClassifier()
+        right, alone = (balanced_accuracy_score(y[rest], model.fit(x, given).predict(x.iloc[rest])) for model in models)
+        gains.append(right - alone)
+    assert np.mean(gains) > 0.01 and models[0].learner_ == "network from data"
+    assert {m["target"] for m in models[0].matches_} == set(x)
+
+
+def test_it_is_the_network_whose_gain_validation_measures(heart, sites, cache):
+    from transmeter.gain.estimate import Split
+    from transmeter.network.source import Source
+
+    source, target = Source(heart["hungarian"], cache), Encoded(heart["va"])
+    rows = np.arange(0, 200, 4)
+    rest = np.setdiff1d(np.arange(200), rows)
+    measured = transferred([source], target, [Split(rows, rest, 0)], 20, 0, "balanced_accuracy")[0][0, 0]
+    given = np.full(200, None, dtype=object)
+    given[rows] = heart["va"].labels[rows]
+    model = TransferClassifier(heart["hungarian"], steps=20, cache=cache).fit(heart["va"].features, given)
+    found = balanced_accuracy_score(
+        heart["va"].labels[rest].astype(str), model.predict(heart["va"].features.iloc[rest])
+    )
+    assert 100 * found == pytest.approx(measured, abs=1e-4)
+
+
+@pytest.mark.parametrize("source", ["hungarian", None])
+def test_it_is_saved_without_pickle_and_predicts_the_same(source, frame, sites, cache, tmp_path):
+    x, y = frame.drop(columns="label"), frame["label"]
+    if source:
+        x, y = (
+            sites["va"].drop(columns="label").assign(town=[None, "Seoul", "Busan", "Ulsan"] * 50),
+            sites["va"]["label"],
+        )
+    model = TransferClassifier(source and sites[source], steps=5, cache=cache).fit(x, y)
+    model.save(tmp_path / "m")
+    assert {f.name for f in (tmp_path / "m").iterdir()} == {"classifier.safetensors", "classifier.json"}
+    again = TransferClassifier.load(tmp_path / "m")
+    unknown = x.assign(town="Rome")
+    assert np.array_equal(again.predict_proba(unknown), model.predict_proba(unknown))
+    assert np.array_equal(again.predict(x), model.predict(x)) and again.predict(x).dtype == model.predict(x).dtype
+    assert again.learner_ == model.learner_ and again.matches_ == model.matches_
+    with pytest.raises(ValueError, match="exists already"):
+        model.save(tmp_path / "m")
+
+
+def test_what_is_no_saved_classifier_is_refused(sites, tmp_path):
+    with pytest.raises(ValueError, match="is no saved classifier: it lacks"):
+        TransferClassifier.load(tmp_path)
+    x, y = sites["va"].drop(columns="label"), sites["va"]["label"]
+    TransferClassifier(steps=2).fit(x, y).save(tmp_path / "m")
+    file = tmp_path / "m/classifier.json"
+    about = json.loads(file.read_text())
+    for broken in ({**about, "format": 2}, {**about, "classes": [1, 2, 3]}, {"format": 1}, []):
+        file.write_text(json.dumps(broken))
+        with pytest.raises(ValueError, match="is no saved classifier"):
+            TransferClassifier.load(tmp_path / "m")
+    assert all(v.dtype in (np.float32, np.float64) for v in load_file(tmp_path / "m/classifier.safetensors").values())
+
+
+def test_a_saved_one_can_be_fitted_again_where_its_source_is_a_path(root, sites, cache, tmp_path):
+    x, y = sites["va"].drop(columns="label"), sites["va"]["label"]
+    path = str(root / "data/tabular/heart_hungarian.csv")
+    model = TransferClassifier(path, steps=2, cache=cache).fit(x, y)
+    model.save(tmp_path / "m")
+    again = TransferClassifier.load(tmp_path / "m").fit(x, y)
+    assert np.array_equal(again.predict_proba(x), model.predict_proba(x))
+
+
+def test_labels_keep_their_type_and_meet_the_source_as_text(sites, cache):
+    x, y = sites["va"].drop(columns="label"), sites["va"]["label"]
+    as_float = y.astype(float).where(y.index % 2 == 0)  # what a column with gaps is in pandas
+    model = TransferClassifier(sites["hungarian"], steps=2, cache=cache).fit(x, as_float)
+    assert model.classes_.tolist() == [0.0, 1.0] and model.predict(x).dtype == np.float64
+    words = TransferClassifier(steps=2).fit(x, y.map({0: "well", 1: "ill"}))
+    assert words.classes_.tolist() == ["ill", "well"] and set(words.predict(x)) <= {"ill", "well"}
+
+
+def test_keys_let_the_source_teach(sites, cache):
+    frame = sites["hungarian"].assign(id=np.arange(len(sites["hungarian"])))
+    x, given, rest = few(sites["hungarian"][["chol", "fbs", "label"]], 5, 0)
+    y = sites["hungarian"]["label"].to_numpy()[rest]
+    taught = TransferClassifier(frame, key="id", cache=cache).fit(x, given, keys=frame["id"])
+    plain = TransferClassifier(frame, key="id", cache=cache).fit(x, given)
+    assert not np.array_equal(taught.predict_proba(x), plain.predict_proba(x))
+    assert balanced_accuracy_score(y, taught.predict(x.iloc[rest])) > 0.5
+
+
+def test_training_leaves_the_global_random_state_alone(sites):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    x, y = sites["va"].drop(columns="label"), sites["va"]["label"]
+    found = [TransferClassifier(steps=2, random_state=s).fit(x, y).predict_proba(x) for s in (0, 0)]
+    assert np.array_equal(*found) and torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda x: x.drop(columns="age"), "age"),
+        (lambda x: x[list(reversed(x.columns))], "order"),
+        (lambda x: x.assign(age="old"), "column 'age' of X holds 'old', but was learned as numbers"),
+    ],
+)
+def test_other_columns_are_refused_at_prediction(change, message, sites):
+    x, y = sites["va"].drop(columns="label"), sites["va"]["label"]
+    model = TransferClassifier(steps=2).fit(x, y)
+    with pytest.raises(ValueError, match=message):
+        model.predict(change(x))
+
+
+@pytest.mark.parametrize(
+    "x, y, message",
+    [
+        (pd.DataFrame({"a": [1, 2]}), [0, 0], "y has 1 class, '0': two classes are needed"),
+        (pd.DataFrame({"a": [1, 2]}), [None, None], "y holds no label"),
+        (pd.DataFrame({"a": [1, 2]}), [0, 1, 1], "X has 2 rows and y 3"),
+        (pd.DataFrame({"a": [1, 1]}), [0, 1], "no column that varies"),
+    ],
+)
+def test_what_cannot_be_learned_is_refused(x, y, message):
+    with pytest.raises(ValueError, match=message):
+        TransferClassifier().fit(x, y)
+
+
+def test_a_bad_source_is_refused(sites):
+    x, y = sites["va"].drop(columns="label"), sites["va"]["label"]
+    with pytest.raises(ValueError, match="none.csv does not exist"):
+        TransferClassifier("none.csv").fit(x, y)
+    with pytest.raises(ValueError, match="no label column 'lable', did you mean 'label'"):
+        TransferClassifier(sites["hungarian"], label="lable").fit(x, y)
+
+
+@pytest.mark.parametrize("by", ["encoder", "tfidf"])
+def test_texts_are_read_as_the_ranking_reads_them(by, encoder, tokenizer, tmp_path):
+    copy.deepcopy(encoder).save_pretrained(tmp_path)  # it writes to its config
+    tokenizer.save_pretrained(tmp_path)
+    x = pd.DataFrame({"t": [f"number {i} is {'even' if i % 2 else 'odd'} they say" for i in range(30)], "n": range(30)})
+    y = np.arange(30) % 2
+    source = (x.rename(columns={"t": "words"}), y)
+    model = TransferClassifier(source, encoder=tmp_path if by == "encoder" else None).fit(x[:20], y[:20])
+    assert model.text_columns_ == ["t"] and len(model.matches_) > 3
+    if by == "tfidf":
+        assert (model.predict(x[20:]) == y[20:]).mean() > 0.6
+    model.save(tmp_path / "m")
+    assert np.array_equal(TransferClassifier.load(tmp_path / "m").predict_proba(x), model.predict_proba(x))
