@@ -363,7 +363,7 @@ def test_a_real_ctrl_c_while_a_report_is_written():
     assert (first.returncode, out, err) == (130, "", f"stopped: {kept}\n") and not Path("report.html").exists()
 
 
-@pytest.mark.parametrize("read", [files.read, texts.read_table])
+@pytest.mark.parametrize("read", [files.read, texts.read_texts])
 def test_ctrl_c_while_pandas_reads_is_no_parser_error(read, monkeypatch):
     def interrupted(*_, **__):
         raise pd.errors.ParserError("Error tokenizing data. C error: Calling read(nbytes) on source failed. Try ...")

@@ -79,7 +79,7 @@ def exam(model: str, file: Path, metric: str | None, tokens: int) -> Exam:
     if task == "text":
         content: Sequence = read_texts(file, io.skeleton(model, quantized=True)[1])
     else:
-        content = read_examples(file, task)
+        content = read_examples(file, task, (io.config_of(model).get("id2label") or {}).values())
     return Exam(file, task, metric or METRICS[task][0], content, tokens)
 
 
