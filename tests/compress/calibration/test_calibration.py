@@ -162,8 +162,8 @@ def test_labels_of_a_file_are_the_models_classes(names, written, suffix, encoder
     frame = pd.DataFrame({"text": [*some, "none"], "label": [*(written[i] for i in said), None]})
     path = tmp_path / f"a.{suffix}"
     frame.to_csv(path, index=False) if suffix == "csv" else frame.to_json(path, orient="records", lines=True)
-    exam = evaluate.exam(str(tmp_path / "m"), path, None, 100)
-    found = exam.value(exam.outcome(*io.load(tmp_path / "m")))
+    task = evaluate.evaluation_task(str(tmp_path / "m"), path, None, 100)
+    found = task.value(task.outcome(*io.load(tmp_path / "m")))
     assert set(said) == {0, 1, 2} and (found["value"], found["n"]) == (1.0, 12)
 
 
@@ -179,10 +179,10 @@ def test_an_evaluation_reads_chats_by_the_models_template(decoder, tmp_path):
     tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }}{% endfor %}"
     io.save(model, tokenizer, tmp_path / "m", {})
     (tmp_path / "a.jsonl").write_text('{"messages": [{"role": "user", "content": "What is a group?"}]}\n')
-    exam = evaluate.exam(str(tmp_path / "m"), tmp_path / "a.jsonl", None, 100)
-    assert exam.content == ["<user> What is a group?"]
+    task = evaluate.evaluation_task(str(tmp_path / "m"), tmp_path / "a.jsonl", None, 100)
+    assert task.content == ["<user> What is a group?"]
     with pytest.raises(ValueError, match="the model's tokenizer has no chat template"):
-        evaluate.exam(str(DATA / "mixlm"), tmp_path / "a.jsonl", None, 100)
+        evaluate.evaluation_task(str(DATA / "mixlm"), tmp_path / "a.jsonl", None, 100)
 
 
 def test_costs_are_measured(decoder):
