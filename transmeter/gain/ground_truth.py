@@ -14,11 +14,12 @@ import torch
 from transmeter.gain.estimate import accuracies, check_metric, make_splits
 from transmeter.learners.baseline import SCRATCH, target_only
 from transmeter.network.source import Classifier, Encoded, Source
-from transmeter.network.training import Schedule, Terms, bar
+from transmeter.network.training import Schedule, Terms
 from transmeter.network.transfer import train
 from transmeter.tables.data import Table
 from transmeter.util import writing
 from transmeter.util.intervals import half_width
+from transmeter.util.progress import bar
 
 STACK = 160  # networks that train as one batch
 SPLITS = 8  # of one batch; every arm of a split starts from the same fresh layers

@@ -14,10 +14,11 @@ from transmeter.gain.estimate import (
 )
 from transmeter.gain.prior import Gain
 from transmeter.network.source import Source
-from transmeter.network.training import Schedule, Terms, bar
+from transmeter.network.training import Schedule, Terms
 from transmeter.scorers.transmeter import SPLITS, Race
 from transmeter.tables.data import Table
 from transmeter.util.intervals import half_width
+from transmeter.util.progress import bar
 
 
 @dataclass(frozen=True)
