@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from compress.algorithms.resume import Progress
 from compress.model.structure import block_linears
-from compress.model.walk import Batch, entered, real, run, track
+from compress.model.walk import Batch, entered, real, run
+from transmeter.util.progress import track
 
 STEP = 16  # columns between two matrix products inside a block of a sweep
 

@@ -24,8 +24,9 @@ from compress.algorithms.resume import Progress
 from compress.model.layers import Exits, PackedLinear
 from compress.model.offload import refuse
 from compress.model.structure import blocks_path, refuse_changed
-from compress.model.walk import Batch, frozen, row_weights, run, track
+from compress.model.walk import Batch, frozen, row_weights, run
 from transmeter.util import writing
+from transmeter.util.progress import track
 
 T = TypeVar("T")
 Loss = Callable[[Batch, int], Tensor]  # of a batch at a step: the mean over its samples

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from compress.algorithms.budget import Limits, budget
 from compress.algorithms.memory import Needs
 from compress.model.structure import fork, keep_blocks, own, sublayers
-from compress.model.walk import Batch, mean_length, real, run, track
+from compress.model.walk import Batch, mean_length, real, run
+from transmeter.util.progress import track
 
 NEEDS = Needs(models=1, streams=2, gradients=False, matrices=0, copies=0, removes=True)
 

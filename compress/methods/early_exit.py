@@ -26,7 +26,8 @@ from compress.model.layers import Exits
 from compress.model.modeling import confidence, stages
 from compress.model.offload import refuse
 from compress.model.structure import blocks_path, fork, own, refuse_changed
-from compress.model.walk import Batch, outputs, real, row_weights, run, track
+from compress.model.walk import Batch, outputs, real, row_weights, run
+from transmeter.util.progress import track
 
 NEEDS = Needs(models=2, streams=1, gradients=False, matrices=6, copies=8, streamed=False)
 RIDGE = 1e-2  # pull of the maps towards the identity, relative to the mean squared state

@@ -23,7 +23,8 @@ from compress.algorithms.quantization import BITS, chosen, put, weights
 from compress.algorithms.resume import Progress
 from compress.model.io import stored_type
 from compress.model.structure import fork, own
-from compress.model.walk import Batch, track
+from compress.model.walk import Batch
+from transmeter.util.progress import track
 
 NEEDS = Needs(models=1, streams=1, gradients=False, matrices=6, copies=12, streamed=False)
 FLOOR = 0.01  # of the mean importance, which every input has at least

@@ -33,9 +33,9 @@ from compress.model.walk import (
     row_weights,
     run,
     sums_of_squares,
-    track,
     warn_of_few_tokens,
 )
+from transmeter.util.progress import track
 
 NEEDS = Needs(models=2, streams=3, gradients=True, matrices=4, copies=2, removes=True)
 

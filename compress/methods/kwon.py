@@ -16,7 +16,8 @@ from compress.algorithms.least_squares import Pair, least_squares, normal_equati
 from compress.algorithms.memory import Needs
 from compress.methods.kprune import curvature_probe
 from compress.model.structure import Sublayer, fork, own, place, remove
-from compress.model.walk import Batch, frozen, masked, mean_length, row_weights, run, track
+from compress.model.walk import Batch, frozen, masked, mean_length, row_weights, run
+from transmeter.util.progress import track
 
 NEEDS = Needs(models=2, streams=2, gradients=True, matrices=4, copies=2, removes=True)
 LARGEST = 10.0  # of a tuned mask; beyond it least squares has lost its hold, and tuning ends (their section 4.3)

@@ -13,7 +13,8 @@ from compress.algorithms.memory import Needs
 from compress.algorithms.quantization import Grid, check_divides, chosen, put, weights
 from compress.model.io import stored_type
 from compress.model.structure import fork, own
-from compress.model.walk import Batch, track
+from compress.model.walk import Batch
+from transmeter.util.progress import track
 
 NEEDS = Needs(models=1, streams=0, gradients=False, matrices=0, copies=5, streamed=False, batches=False)
 

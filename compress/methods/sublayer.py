@@ -17,7 +17,8 @@ from compress.algorithms.memory import Needs
 from compress.algorithms.resume import Progress
 from compress.methods.kprune import divergence
 from compress.model.structure import Sublayer, fork, own, place, remove, sublayers
-from compress.model.walk import Batch, masked, mean_length, row_weights, run, track
+from compress.model.walk import Batch, masked, mean_length, row_weights, run
+from transmeter.util.progress import track
 
 # the old weights, the new ones, and those of a removal that is tried
 NEEDS = Needs(models=3, streams=2, gradients=True, matrices=4, copies=2, removes=True)

@@ -5,15 +5,11 @@ of hidden states (one (batch, tokens, width) a batch) replaces a cache of every 
 """
 
 import inspect
-import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
 
 import torch
-from rich import progress
-from rich.console import Console
 from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.utils import ModelOutput
@@ -21,7 +17,6 @@ from transformers.utils import ModelOutput
 from compress.model import modeling
 from compress.model.structure import Sublayer, blocks_path
 
-T = TypeVar("T")
 Batch = dict[str, Tensor]  # input_ids and attention_mask, both (batch, tokens); perhaps token_type_ids, labels
 
 
@@ -203,10 +198,3 @@ def warn_of_few_tokens(batches: Sequence[Batch], features: int) -> None:
     if tokens < features:
         why = f"fewer than the {features} features of the widest layer: the fit leans on the ridge"
         warnings.warn(f"{tokens} calibration tokens are {why}; give at least {features}", stacklevel=3)
-
-
-def track(steps: Iterable[T], what: str) -> Iterable[T]:
-    """`steps` with a progress bar on stderr, quiet when that is not a terminal or only errors are logged."""
-    console = Console(stderr=True)
-    shown = console.is_terminal and logging.getLogger(__name__).isEnabledFor(logging.WARNING)
-    return progress.track(steps, what, console=console, disable=not shown)
