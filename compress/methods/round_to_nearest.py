@@ -11,7 +11,7 @@ from torch import nn
 
 from compress.algorithms.memory import Needs
 from compress.algorithms.quantization import Grid, check_divides, chosen, put, weights
-from compress.model.io import stored_type
+from compress.model.storage import stored_type
 from compress.model.structure import fork, own
 from compress.model.walk import Batch, track
 
