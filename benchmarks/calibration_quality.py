@@ -33,11 +33,11 @@ from compress.calibration.candidates import OTHER_DRAW
 from compress.calibration.hidden_states import DEPTHS, Survey
 from compress.calibration.selection import LOOKING, PROPOSED, WAYS
 from compress.calibration.texts import MAX_LENGTH, cut
-from compress.model.walk import track
 from transmeter import ranking
 from transmeter.scorers import alignment
 from transmeter.tables import data
 from transmeter.tables.data import Table
+from transmeter.util.progress import track
 
 RESULTS = Path(__file__).resolve().parent / "results"
 TERMS = ("mean_distance", "separability", "uncovered")

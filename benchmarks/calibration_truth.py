@@ -39,8 +39,8 @@ from compress.evaluation import prediction
 from compress.evaluation.examples import read_examples
 from compress.methods import methods
 from compress.model import io
-from compress.model.walk import track
 from transmeter.util import writing
+from transmeter.util.progress import track
 
 OTHERS = ("cola", "pros_cons")  # candidates beside the tasks themselves
 LM = {"web": "c4_sample", "wikitext": "wikitext_train_part", "drama": "tinyshakespeare"}

@@ -34,8 +34,9 @@ from compress.evaluation.examples import read_examples
 from compress.methods import methods
 from compress.model import io
 from compress.model.storage import stored_bytes
-from compress.model.walk import Batch, track
+from compress.model.walk import Batch
 from transmeter.util import writing
+from transmeter.util.progress import track
 
 Steps = list[tuple[str, dict[str, object]]]
 Measure = Callable[[nn.Module], dict[str, float]]

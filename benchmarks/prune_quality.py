@@ -29,8 +29,9 @@ from compress.evaluation import metrics, prediction
 from compress.evaluation.examples import read_examples
 from compress.methods import dynamic_sparse, kprune, kwon, magnitude, sparsegpt, sublayer, wanda
 from compress.model import io
-from compress.model.walk import Batch, mean_length, track
+from compress.model.walk import Batch, mean_length
 from transmeter.util import writing
+from transmeter.util.progress import track
 
 TASKS = ("sst2", "subj", "trec6", "ag_news", "banking77")
 RATIOS = (0.4, 0.6, 0.8)

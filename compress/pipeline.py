@@ -32,7 +32,7 @@ from compress.model import io, structure
 from compress.model.offload import move, store_of
 from compress.model.reading import check_device
 from compress.model.storage import stored_bytes, stored_type
-from compress.model.structure import fork
+from compress.model.structure import shallow_copy
 from compress.model.walk import Batch
 from compress.report.card import write_card
 from transmeter.util import writing
@@ -155,7 +155,7 @@ def _run(
         }
     original = None  # what a later step learns from
     if any(_learns(step) for step in steps[max(finished, 1) :]):
-        original = load(model)[0] if finished else fork(net)
+        original = load(model)[0] if finished else shallow_copy(net)
     data = [{k: v.to(net.device) for k, v in b.items()} for b in cpu]
     for index, (step, folder) in enumerate(zip(steps, folders)):
         if index < finished:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from compress.methods.kprune import curvature_probe
 from compress.model.offload import refuse
 from compress.model.structure import block_linears
-from compress.model.walk import Batch, frozen, row_weights, run, track
+from compress.model.walk import Batch, frozen, row_weights, run
+from transmeter.util.progress import track
 
 
 def fisher(model: nn.Module, batches: Sequence[Batch], seed: int, of: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:

@@ -24,8 +24,9 @@ from compress.algorithms.resume import Progress
 from compress.model.layers import Exits, PackedLinear
 from compress.model.offload import refuse
 from compress.model.structure import blocks_path, refuse_changed
-from compress.model.walk import Batch, frozen, row_weights, run, track
+from compress.model.walk import Batch, frozen, row_weights, run
 from transmeter.util import writing
+from transmeter.util.progress import track
 
 T = TypeVar("T")
 Loss = Callable[[Batch, int], Tensor]  # of a batch at a step: the mean over its samples
@@ -92,7 +93,7 @@ def steps(
 ) -> Iterator[Step]:
     """Train the parameters `trained` of `student`, by name, in place; yields each step before its update.
 
-    The student must share no trained parameter with the teacher (structure.own). also: tensors that the caller changes
+    The student must share no trained parameter with the teacher (`unshare`). also: tensors that the caller changes
     in place between steps, kept and restored with the weights; progress: where a killed run goes on, with the result of
     one that was never killed; loss: what to minimise; None: `distance`. Both models run as they are, so put them in
     eval mode: dropout would draw from the global generator. In several processes all start from the same, and gradients

@@ -23,9 +23,9 @@ from compress.calibration.texts import MAX_LENGTH, Text, cut, decode
 from compress.calibration.texts import pack as pack_texts
 from compress.model import io
 from compress.model.structure import context
-from compress.model.walk import track
 from transmeter.util import writing
 from transmeter.util.checkpoint import hash_of
+from transmeter.util.progress import track
 
 SCREENED = 20  # candidates that are measured in full; of more, the closest by the cheap measure
 AT_ONCE = 20  # candidates in memory while they are screened

@@ -8,7 +8,8 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from compress.calibration import hidden_states
 from compress.calibration.texts import first
 from compress.model.structure import context
-from compress.model.walk import empty_cache, track
+from compress.model.walk import empty_cache
+from transmeter.util.progress import track
 
 KEPT = 0.8  # share of the sequences that are kept, those of the lowest perplexity
 AT_ONCE = 32  # sequences

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.calibration.texts import batches
 from compress.model.structure import blocks_path
-from compress.model.walk import inputs, outputs, real
+from compress.model.walk import drop_padding, inputs, outputs
 from transmeter.util import writing
 
 DEPTHS = ("first", "middle", "last")  # blocks, whose inputs are looked at
@@ -121,8 +121,8 @@ def look(
             labels.append(predicted[:, 0])
             owners.append(owner)
         else:
-            states.append(real(batch, hidden))
-            labels.append(real(batch, predicted))
+            states.append(drop_padding(batch, hidden))
+            labels.append(drop_padding(batch, predicted))
             owners.append(owner[:, None].expand_as(mask)[mask.bool()])
     x, y, of = (torch.cat(parts).numpy() for parts in (states, labels, owners))
     rows = np.sort(np.random.default_rng(seed).permutation(len(x))[:ROWS])

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from compress.calibration.texts import Text, batches, cut, pad, shorten
 from compress.model import walk
 from compress.model.structure import context
-from compress.model.walk import track
+from transmeter.util.progress import track
 
 LONGEST = 512  # tokens that are read of a text, and of a sentence at once
 QUESTION_WINDOW = 384  # tokens of a question with a part of its context; a third is the stride, as in BERT's script

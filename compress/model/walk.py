@@ -5,15 +5,11 @@ of hidden states (one (batch, tokens, width) a batch) replaces a cache of every 
 """
 
 import inspect
-import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
 
 import torch
-from rich import progress
-from rich.console import Console
 from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.utils import ModelOutput
@@ -21,7 +17,6 @@ from transformers.utils import ModelOutput
 from compress.model import modeling
 from compress.model.structure import Sublayer, blocks_path
 
-T = TypeVar("T")
 Batch = dict[str, Tensor]  # input_ids and attention_mask, both (batch, tokens); perhaps token_type_ids, labels
 
 
@@ -54,7 +49,10 @@ def run(
         raise _Stop
 
     handles = []
-    with modeling.leaving_at(model, None), modeling.part(model, blocks_path(model), start, None, hidden) as blocks:
+    with (
+        modeling.leaving_at(model, None),
+        modeling.block_range(model, blocks_path(model), start, None, hidden) as blocks,
+    ):
         if stop == start:
             handles.append(blocks[start].register_forward_pre_hook(leave_before))
         elif stop is not None:
@@ -96,7 +94,7 @@ def row_weights(logits: Tensor, batch: Batch) -> Tensor:
 
 @contextmanager
 def inputs(
-    model: nn.Module, paths: Sequence[str], of: Callable[[Tensor], Tensor] = lambda entered: entered
+    model: nn.Module, paths: Sequence[str], of: Callable[[Tensor], Tensor] = lambda states: states
 ) -> Iterator[dict[str, Tensor]]:
     """While the context is open, the dictionary it gives holds what last entered each module of `paths`, or `of` it.
 
@@ -118,7 +116,9 @@ def inputs(
             handle.remove()
 
 
-def entered(model: nn.Module, batch: Batch, block: int, hidden: Tensor, paths: Sequence[str]) -> dict[str, Tensor]:
+def capture_inputs(
+    model: nn.Module, batch: Batch, block: int, hidden: Tensor, paths: Sequence[str]
+) -> dict[str, Tensor]:
     """What enters each module of `paths` when block `block` runs on hidden (batch, tokens, width).
 
     The block runs no further than the last of them needs.
@@ -180,7 +180,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def real(batch: Batch, states: Tensor) -> Tensor:
+def drop_padding(batch: Batch, states: Tensor) -> Tensor:
     """The rows of `states` (batch, tokens, features) that are not padding, as (real tokens, features)."""
     return states[batch["attention_mask"].bool()]
 
@@ -203,10 +203,3 @@ def warn_of_few_tokens(batches: Sequence[Batch], features: int) -> None:
     if tokens < features:
         why = f"fewer than the {features} features of the widest layer: the fit leans on the ridge"
         warnings.warn(f"{tokens} calibration tokens are {why}; give at least {features}", stacklevel=3)
-
-
-def track(steps: Iterable[T], what: str) -> Iterable[T]:
-    """`steps` with a progress bar on stderr, quiet when that is not a terminal or only errors are logged."""
-    console = Console(stderr=True)
-    shown = console.is_terminal and logging.getLogger(__name__).isEnabledFor(logging.WARNING)
-    return progress.track(steps, what, console=console, disable=not shown)

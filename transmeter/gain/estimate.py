@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import stats
 from sklearn.model_selection import StratifiedKFold
 
 from transmeter.gain.prior import Evidence, Gain, explain, join, shipped
 from transmeter.tables.data import Table
+from transmeter.util.intervals import half_width
 
 METRICS = ("balanced_accuracy", "accuracy")
 FOLDS = 5
@@ -245,4 +245,4 @@ def by_class(outcome: Outcome) -> dict[int, float]:
 def differ(leader: Outcome, other: Outcome) -> bool:
     """Whether the leader's gain is larger than the other's beyond the 95 % interval of the paired lead."""
     mean, error, freedom = measured(leader, other)
-    return mean > float(stats.t.ppf(0.975, freedom)) * error
+    return mean > half_width(error, freedom)

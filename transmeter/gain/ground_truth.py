@@ -10,15 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import stats
 
 from transmeter.gain.estimate import accuracies, check_metric, make_splits
 from transmeter.learners.baseline import SCRATCH, target_only
 from transmeter.network.source import Classifier, Encoded, Source
-from transmeter.network.training import Schedule, Terms, bar
+from transmeter.network.training import Schedule, Terms
 from transmeter.network.transfer import train
 from transmeter.tables.data import Table
 from transmeter.util import writing
+from transmeter.util.intervals import half_width
+from transmeter.util.progress import bar
 
 STACK = 160  # networks that train as one batch
 SPLITS = 8  # of one batch; every arm of a split starts from the same fresh layers
@@ -96,7 +97,7 @@ def measure(
     def arm(name: str, values: np.ndarray) -> Arm:
         difference = np.array([(values - alone[baseline])[repeat == r].mean() for r in range(repeat.max() + 1)])
         error = float(difference.std(ddof=1) / len(difference) ** 0.5)
-        reach = float(stats.t.ppf(0.975, len(difference) - 1)) * error
+        reach = half_width(error, len(difference) - 1)
         mean = float(difference.mean())
         return Arm(name, mean, error, mean - reach, mean + reach, [round(float(d), 4) for d in difference])
 

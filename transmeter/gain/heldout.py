@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-from scipy import stats
-
 from transmeter.gain.estimate import (
     Outcome,
     Tested,
@@ -16,9 +14,11 @@ from transmeter.gain.estimate import (
 )
 from transmeter.gain.prior import Gain
 from transmeter.network.source import Source
-from transmeter.network.training import Schedule, Terms, bar
+from transmeter.network.training import Schedule, Terms
 from transmeter.scorers.transmeter import SPLITS, Race
 from transmeter.tables.data import Table
+from transmeter.util.intervals import half_width
+from transmeter.util.progress import bar
 
 
 @dataclass(frozen=True)
@@ -85,5 +85,5 @@ def check(
 
 def _reached(outcome: Outcome) -> Reached:
     mean, error, freedom = measured(outcome)
-    reach = float(stats.t.ppf(0.975, freedom)) * error
+    reach = half_width(error, freedom)
     return Reached(mean, max(mean - reach, 0.0), min(mean + reach, 100.0))

@@ -11,6 +11,8 @@ from importlib import resources
 import numpy as np
 from scipy import stats
 
+from transmeter.util.intervals import half_width
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -155,7 +157,7 @@ def explain(
 
 def gain(mean: float, error: float, freedom: float = np.inf) -> Gain:
     """A gain with its 95 % interval from a mean and a standard error in percentage points."""
-    reach = float(stats.t.ppf(0.975, freedom)) * error
+    reach = half_width(error, freedom)
     p_negative = float(stats.t.cdf(-mean / error, freedom)) if error else float(mean < 0)
     return Gain(mean, mean - reach, mean + reach, p_negative)
 

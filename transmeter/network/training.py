@@ -1,22 +1,15 @@
 """One flat training loop for many stacked networks; no callbacks."""
 
-import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import torch
-from rich import progress
-from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transmeter.network import losses
 from transmeter.network.modules import Branch, Discriminators, Trunk, represent, reverse
-
-T = TypeVar("T")
-LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -188,30 +181,3 @@ def _loss(
 def _draw(splits: int, batch: int, rows: int, generator: torch.Generator) -> Tensor:
     """(splits, min(batch, rows)) indices without repetition within a split."""
     return torch.rand(splits, rows, generator=generator).argsort(1)[:, :batch]
-
-
-def track(steps: Iterable[T], what: str) -> Iterable[T]:
-    """`steps` with a progress bar on stderr, as `bar` shows one."""
-    console = Console(stderr=True)
-    return progress.track(steps, what, console=console, disable=_hidden(console))
-
-
-def _hidden(console: Console) -> bool:
-    return not (console.is_terminal and LOG.isEnabledFor(logging.WARNING))
-
-
-@contextmanager
-def bar(what: str, steps: int) -> Iterator[Callable[[str], None]]:
-    """A progress bar on stderr, quiet when that is not a terminal or only errors are logged; call what it gives after a
-    step, with what is known then."""
-    console = Console(stderr=True)
-    with progress.Progress(
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.TimeRemainingColumn(),
-        console=console,
-        disable=_hidden(console),
-        transient=True,
-    ) as shown:
-        task = shown.add_task(what, total=steps)
-        yield lambda known: shown.update(task, advance=1, description=f"{what} {known}")

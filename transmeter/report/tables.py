@@ -12,7 +12,7 @@ from transmeter.gain.agreement import Honesty, Order
 from transmeter.gain.ground_truth import Truth
 from transmeter.gain.heldout import Check
 from transmeter.ranking import NESTED, Ranking, Row
-from transmeter.util.to_json import document
+from transmeter.util.to_json import to_json
 
 SHOWN = {"gain_pp": "{:+.1f}", "ci_low": "{:+.1f}", "ci_high": "{:+.1f}", "p_negative": "{:.2f}", "score": "{:.4g}"}
 
@@ -20,7 +20,7 @@ SHOWN = {"gain_pp": "{:+.1f}", "ci_low": "{:+.1f}", "ci_high": "{:+.1f}", "p_neg
 def text(ranking: Ranking, shape: str) -> str:
     """The ranking as `shape`: table, json or csv; ends with a line break."""
     if shape == "json":
-        return document(ranking)
+        return to_json(ranking)
     rows = [asdict(row) for row in ranking.rows]
     matched = {row["source"]: [m for m in row.pop("matches") or [] if m["how"] == "meaning"] for row in rows}
     out = io.StringIO()

@@ -36,9 +36,10 @@ from transmeter.gain.pair_features import gather
 from transmeter.gain.prior import foresee
 from transmeter.learners.baseline import SCRATCH, target_only
 from transmeter.network.source import WIDTH, Encoded, Source
-from transmeter.network.training import Schedule, Terms, bar
+from transmeter.network.training import Schedule, Terms
 from transmeter.network.transfer import train
 from transmeter.tables.data import Table
+from transmeter.util.progress import bar
 
 LOG = logging.getLogger(__name__)
 SPLITS = 10  # of one stack: a round

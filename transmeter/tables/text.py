@@ -13,10 +13,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from transmeter.network.training import track
 from transmeter.tables.data import Table, numeric_columns
 from transmeter.tables.tfidf import Tfidf
 from transmeter.util import checkpoint, writing
+from transmeter.util.progress import track
 
 if TYPE_CHECKING:  # half of all that is imported, and only encoders need it
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
