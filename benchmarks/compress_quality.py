@@ -33,6 +33,7 @@ from compress.evaluation import metrics, prediction
 from compress.evaluation.examples import read_examples
 from compress.methods import methods
 from compress.model import io
+from compress.model.storage import stored_bytes
 from compress.model.walk import Batch
 from transmeter.util import writing
 from transmeter.util.progress import track
@@ -187,7 +188,7 @@ def chain(
 
 def cost(net: nn.Module) -> dict[str, int]:
     """Bytes that the weights take on disk."""
-    return {"bytes": io.stored_bytes(net)}
+    return {"bytes": stored_bytes(net)}
 
 
 def picked_or_random(

@@ -30,9 +30,13 @@ from compress.evaluation.metrics import METRICS
 from compress.methods import SHARED, distil, methods, quantizes  # noqa: F401, SHARED is a part of what a step is
 from compress.model import io, structure
 from compress.model.offload import move, store_of
+from compress.model.reading import check_device
+from compress.model.storage import stored_bytes, stored_type
 from compress.model.structure import shallow_copy
 from compress.model.walk import Batch
+from compress.report.card import write_card
 from transmeter.util import writing
+from transmeter.util.checkpoint import hash_of
 
 LOG = logging.getLogger(__name__)
 
@@ -85,7 +89,7 @@ def run(
         work = out.absolute().parent / f".{out.name}.unfinished"
         if work.exists() and not resume:
             raise ValueError(f"{work} holds an unfinished run: add --resume to go on with it, or remove it")
-        io.check_device(machine.device)
+        check_device(machine.device)
         sizes, tokenizer = io.skeleton(model)
         check_fit(steps, sizes, tokenizer)
         sequences, used = [], None
@@ -113,7 +117,7 @@ def run(
             if machine.device == "auto":
                 accelerate.hooks.remove_hook_from_submodules(net)
             memory.trim()
-            io.save(move(net, "cpu"), tokenizer, out, card)
+            io.save(move(net, "cpu"), tokenizer, out, card, write_card)
         except BaseException:
             writing.remove(scratch)  # it may be what fills the disk
             if not any(work.glob("[0-9]*/**/*.safetensors")):  # nothing is finished that could be gone on with
@@ -184,7 +188,7 @@ def _asked(
 def _keep(net: nn.Module, tokenizer: Tokenizer, folder: Path, card: Mapping[str, object]) -> None:
     """Write the model between two steps as it is, not in the type that the result is stored in."""
     folder.parent.mkdir(exist_ok=True)  # a method that keeps no progress makes none
-    stored, net.config.dtype = io.stored_type(net), net.dtype
+    stored, net.config.dtype = stored_type(net), net.dtype
     io.save(net, tokenizer, folder, {**card, "stored": str(stored).removeprefix("torch.")})
     net.config.dtype = stored
 
@@ -193,7 +197,7 @@ def measured(net: nn.Module, tokenizer: Tokenizer, task: EvaluationTask | None =
     """Sizes of a model, and what it reaches in the task; empty for one that streams from files."""
     if store_of(net):
         return {}
-    found = evaluate.size(net) | {"bytes": io.stored_bytes(net)}
+    found = evaluate.size(net) | {"bytes": stored_bytes(net)}
     return found | {task.metric: task.value(task.outcome(net, tokenizer))} if task else found
 
 
@@ -296,7 +300,7 @@ def _fingerprint(
 ) -> dict[str, object]:
     """What a resumed run must have in common with the one that it goes on with."""
     return {
-        "model": io.hash_of(model),
+        "model": hash_of(model),
         "texts": hashlib.sha256(json.dumps(sequences).encode()).hexdigest(),
         "steps": json.loads(json.dumps([asdict(s) for s in steps])),
         "seed": seed,

@@ -19,7 +19,7 @@ from compress.algorithms.memory import Needs
 from compress.algorithms.quantization import Grid, check_divides, chosen, put, round_rest
 from compress.algorithms.resume import Progress
 from compress.model import layers
-from compress.model.io import stored_type
+from compress.model.storage import stored_type
 from compress.model.structure import shallow_copy, unshare
 from compress.model.walk import Batch
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from compress.algorithms.memory import Needs
 from compress.algorithms.quantization import Grid, check_divides, chosen, put, weights
-from compress.model.io import stored_type
+from compress.model.storage import stored_type
 from compress.model.structure import shallow_copy, unshare
 from compress.model.walk import Batch
 from transmeter.util.progress import track

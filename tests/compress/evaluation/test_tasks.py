@@ -20,7 +20,9 @@ from compress.evaluation import evaluate, prediction
 from compress.evaluation.examples import read_examples
 from compress.methods import methods
 from compress.model import io, walk
+from compress.model.config import task_of
 from tests.compress.methods.test_methods import DECODERS, LARGER, OTHERS
+from transmeter.util.checkpoint import bytes_of
 
 NAMES = ("anna", "ben", "carla", "dan")
 TOWNS = ("paris", "oslo", "rome", "lima")
@@ -134,7 +136,7 @@ def logits(model, batch):
 def test_every_head_is_compressed_saved_and_reloaded(family, task, folder, file, tmp_path):
     path = folder(family, task)
     model, tokenizer = io.load(path)
-    assert io.task_of(path) == task
+    assert task_of(path) == task
     data = batches(tokenizer, cut(tokenizer, read_texts(file(task)), 400, 64, seed=0), size=4)
     others = {name: options for name, options, _ in OTHERS}
     for name, compress in methods().items():
@@ -145,8 +147,8 @@ def test_every_head_is_compressed_saved_and_reloaded(family, task, folder, file,
         small = compress(model, data, **options | steps)
         assert logits(small, data[0]).shape == logits(model, data[0]).shape and logits(small, data[0]).isfinite().all()
         io.save(small, tokenizer, tmp_path / name, {})
-        assert name in LARGER or io.bytes_of(tmp_path / name) < io.bytes_of(path)
-        assert io.task_of(tmp_path / name) == task
+        assert name in LARGER or bytes_of(tmp_path / name) < bytes_of(path)
+        assert task_of(tmp_path / name) == task
         again = io.load(tmp_path / name)[0]
         torch.testing.assert_close(logits(again, data[0]), logits(small, data[0]), rtol=0, atol=0)
 

@@ -17,6 +17,7 @@ from compress.model.modeling import changes
 from compress.model.structure import Sublayer, set_parameter, sublayers
 from compress.model.walk import mean_length
 from tests.compress.model.test_structure import BATCH, MODELS, build, every_model, logits
+from transmeter.util.checkpoint import bytes_of
 
 UNITS = ["magnitude", "kprune", "kwon"]  # the methods that remove single units
 
@@ -56,7 +57,7 @@ def test_a_model_of_the_size_asked_for(name, kind, decoder, calibration, tmp_pat
     assert 0.995 * wanted <= each * sum(p.numel() for p in small.parameters()) <= 1.005 * wanted
     if kind == "bytes":
         io.save(small, tokenizer, tmp_path / "m", {})
-        assert io.bytes_of(tmp_path / "m") == pytest.approx(wanted, rel=0.01)
+        assert bytes_of(tmp_path / "m") == pytest.approx(wanted, rel=0.01)
 
 
 @pytest.mark.parametrize("name", UNITS)
