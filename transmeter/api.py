@@ -281,7 +281,7 @@ def _compare(ranking: Ranking | None, truth: Truth) -> Validation:
     return Validation(
         truth=truth,
         predicted=predicted,
-        order=agreement.order([row.score for row in rows], measured) if rows else None,
+        order=agreement.order([row.score for row in rows if row.score is not None], measured) if rows else None,
         honesty=agreement.honesty(gains, measured, errors) if gains else None,
     )
 
@@ -339,8 +339,8 @@ def transfer(
     if predict is not None:
         frame = predict if isinstance(predict, pd.DataFrame) else read(path("predict", predict))
         rows = rows_like(table, "predict" if frame is predict else str(predict), frame)
-    settings = {"match": match, "encoder": encoder, "random_state": seed, "cache": cache}
-    classifier = TransferClassifier(other, **settings).fit(table.features, table.labels, keys=table.keys)
+    classifier = TransferClassifier(other, match=match, encoder=encoder, random_state=seed, cache=cache)
+    classifier.fit(table.features, table.labels, keys=table.keys)
     prepared, (other,), _ = prepare(table, [other], encoder, match, cache and cache / "texts")
     check = heldout.check(Source(other, cache, seed), prepared, repeats=repeats, seed=seed, metric=metric)
     predictions = None if rows is None else classifier.predictions(rows)
@@ -364,8 +364,9 @@ def _same_file(target: object, source: object) -> bool:
 
 
 def _warn_of_same_file(target: Given, sources: Mapping[str, Given] | Sequence[Given] | Given) -> None:
-    several = sources.values() if isinstance(sources, Mapping) else sources
-    for source in several if isinstance(sources, Mapping | list | tuple) else [sources]:
+    alone = [sources] if isinstance(sources, str | Path) else []
+    listed = sources if isinstance(sources, list | tuple) else alone
+    for source in sources.values() if isinstance(sources, Mapping) else listed:
         if _same_file(target, source):
             message = f"{parse(str(source))[0]} is the target's own file: its gain is leakage, not transfer"
             warnings.warn(message, stacklevel=3)
