@@ -28,7 +28,7 @@ from transmeter.commands.options import (
     weighted,
 )
 from transmeter.util import writing
-from transmeter.util.to_json import document
+from transmeter.util.to_json import to_json
 
 EXPORTS = ("compressed-tensors", "torchao", "torchao-dynamic", "onnx")
 TOKENS = 100_000  # that perplexity is measured on
@@ -146,7 +146,7 @@ def calibrate(
     if sum(part.tokens for part in drawn) < 0.95 * tokens:
         warnings.warn(f"the texts drawn hold fewer than {tokens} tokens", stacklevel=2)
     if as_json:
-        click.echo(document({"out": out, "by": by, "parts": drawn, "scores": scores, "rankings": last}), nl=False)
+        click.echo(to_json({"out": out, "by": by, "parts": drawn, "scores": scores, "rankings": last}), nl=False)
         return
     for found in last:
         click.echo(show.text(found, "table"), nl=False)
@@ -278,7 +278,7 @@ def _written(model, out, size, checked, repo, as_json) -> None:
     before, address = io.bytes_of(model), hub.push(out, repo) if repo else None
     if as_json:
         found = {"model": model, "out": out, "bytes_before": before, "bytes": size, "checked": checked}
-        click.echo(document(found | {"uploaded": address}), nl=False)
+        click.echo(to_json(found | {"uploaded": address}), nl=False)
         return
     click.echo(f"{out}: {before or 0:,} -> {size:,} bytes, {checked}")
     if address:
@@ -353,7 +353,7 @@ def sweep(
         command=typed(),
         tell=tell,
     )
-    click.echo(document(found) if as_json else show.sweep(found), nl=False)
+    click.echo(to_json(found) if as_json else show.sweep(found), nl=False)
 
 
 @main.command()
@@ -389,7 +389,7 @@ def evaluate(models, baseline, file, metric, tokens, energy, out, shape) -> None
     quiet()
     found = measure.report(models, baseline, measure.exam(models[0], file, metric, tokens), energy)
     found = [result | {"command": typed()} for result in found]
-    text = document(found if len(found) > 1 else found[0])
+    text = to_json(found if len(found) > 1 else found[0])
     with printing(text if shape == "json" else show.evaluations(found)):
         if out:
             writing.write_text(out, text)

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 import cli
 import compress
 from tests.rereader import check_generation
-from transmeter.util.to_json import document
+from transmeter.util.to_json import to_json
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests/golden"
@@ -220,7 +220,7 @@ def write():
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         enter(Path(folder), patch)
         for name, value in (tables() | models()).items():
-            (GOLDEN / f"{name}.json").write_text(document(lasting(value)), encoding="utf-8")
+            (GOLDEN / f"{name}.json").write_text(to_json(lasting(value)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import cli
 from tests.conftest import DATA
-from transmeter.util.to_json import document
+from transmeter.util.to_json import to_json
 
 MODEL, MATH = str(DATA / "mixlm"), str(DATA / "text/math_sample.txt")
 VA, HUNGARIAN = (str(DATA / f"tabular/heart_{n}.csv") for n in ("va", "hungarian"))
@@ -100,7 +100,7 @@ VALUES = st.recursive(
 
 @given(VALUES)
 def test_anything_becomes_json_and_what_json_can_say_stays(value):
-    text = document(value)
+    text = to_json(value)
     assert text.endswith("\n")
     found = json.loads(text, parse_constant=refuse)
     if isinstance(value, float):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from transmeter import ranking
-from transmeter.gain.estimate import METRICS
+from transmeter.gain.metrics import METRICS
 from transmeter.ranking import Ranking
 from transmeter.tables.data import Table
 from transmeter.tables.inputs import Given, as_table, as_tables

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from transmeter.gain.estimate import Score, by_class, differ, terms, usual_repeats
+from transmeter.gain.estimate import class_gains, explain_gain, is_better
 from transmeter.gain.prior import Gain
+from transmeter.gain.score import Score
 from transmeter.network.source import Source
-from transmeter.scorers import SHARED, scorers
+from transmeter.scorers import SHARED, needs, scorers
 from transmeter.tables.data import MAX_ROWS, Table, Unusable, sample
 from transmeter.tables.prepare import prepare
+from transmeter.tables.splits import default_repeats
 from transmeter.util import writing
 from transmeter.util.arguments import one_of, option_values
 
@@ -34,7 +36,7 @@ class Row:
     """One source in a ranking; the fields of the gain are None for a scorer that only scores, rank too after an error.
 
     repeats: of the transfer that measured the gain, 0 where the screen alone speaks; baseline: the best learner of the
-    target alone, which the gain is over; evidence: see `prior.Evidence`.
+    target alone, which the gain is over; evidence: see `prior.PairFeatures`.
     matches: the source's columns that stand for columns of the target (fields of `matching.Match`); terms: what the
     gain is made of (`prior.explain`); classes: how many more rows of a class were right, in percentage points.
     """
@@ -148,7 +150,7 @@ def rank(
     match: as for `prepare`. A source that fails is listed last with its reason. Raises ValueError for an unknown
     scorer or option, an encoder that cannot be loaded, or an unusable target.
     """
-    repeats = usual_repeats(shots) if repeats is None else repeats
+    repeats = default_repeats(shots) if repeats is None else repeats
     known = scorers()
     given = check_scorer(scorer, options)
     failed = [Row(None, None, s.name, *(None,) * 9, 0.0, s.reason) for s in sources if isinstance(s, Unusable)]
@@ -156,12 +158,12 @@ def rank(
         raise ValueError(failed[0].error if failed else "no source is given: name at least one")
     target, *tables = (_sampled(t, seed) for t in (target, *(s for s in sources if isinstance(s, Table))))
     shared = {"seed": seed, "shots": shots, "repeats": repeats, "metric": metric, "budget": budget}
-    parameters = inspect.signature(known[scorer]).parameters
-    if shots is not None and "shots" not in parameters:
+    settings = ("seed", *needs(scorer).settings)
+    if shots is not None and "shots" not in settings:
         warnings.warn(f"scorer {scorer} looks at all labelled rows: shots are ignored", stacklevel=2)
         shots = None
     LOG.info("scorer %s, options %s, %s", scorer, given or "as they are", shared)
-    arguments = given | {k: v for k, v in shared.items() if k in parameters}
+    arguments = given | {k: v for k, v in shared.items() if k in settings}
     target, tables, matches = prepare(target, tables, encoder, match, cache and cache / "texts")
     scored = _score(known[scorer], [Source(t, cache, seed) for t in tables], target, arguments)
     for table, (score, _) in zip(tables, scored):
@@ -169,8 +171,8 @@ def rank(
             _warn_of_leakage(target, table)
     found = {t.name: [asdict(m) for m in ms] for t, ms in zip(tables, matches)}
     rows = [replace(row, matches=found[row.source]) for row in _rows(tables, scored, target.classes)]
-    settings = (metric, shots, repeats, budget, seed, scorer, given, str(encoder) if encoder else None, match)
-    return Ranking(target.name, *settings, rows + failed)
+    about = (metric, shots, repeats, budget, seed, scorer, given, str(encoder) if encoder else None, match)
+    return Ranking(target.name, *about, rows + failed)
 
 
 def check_scorer(scorer: str, given: Mapping[str, object] | None) -> dict[str, object]:
@@ -227,11 +229,11 @@ def _rows(tables: Sequence[Table], scored: Sequence[tuple[Score | str, float]], 
                 verdict=gain.verdict if gain else None,
                 repeats=len(outcome.difference) if outcome else 0 if gain else None,
                 baseline=outcome.baseline if outcome else None,
-                evidence=asdict(outcome.evidence) if outcome else None,
+                evidence=asdict(outcome.features) if outcome else None,
                 seconds=seconds,
                 error=None,
-                terms=terms(outcome) if outcome else None,
-                classes={classes[c]: moved for c, moved in by_class(outcome).items()} if outcome else None,
+                terms=explain_gain(outcome) if outcome else None,
+                classes={classes[c]: moved for c, moved in class_gains(outcome).items()} if outcome else None,
             )
         )
     failed = [(t.name, s, seconds) for t, (s, seconds) in zip(tables, scored) if isinstance(s, str)]
@@ -245,7 +247,7 @@ def tie_groups(scores: Sequence[Score]) -> list[int]:
     for i, score in enumerate(scores):
         best = scores[leader]
         if best.outcome and score.outcome:
-            beaten = i > leader and differ(best.outcome, score.outcome)
+            beaten = i > leader and is_better(best.outcome, score.outcome)
         elif best.gain and score.gain:
             beaten = best.gain.low > score.gain.high
         else:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import stats
 
+from transmeter.util.intervals import half_width
+
 Estimate = dict[str, float | int | str]
 Outcome = np.ndarray | list[np.ndarray]
 # by what a model is for (compress.model.io.HEADS); the first is the default
@@ -67,7 +69,8 @@ def paired_change(value: np.ndarray, baseline: np.ndarray) -> Estimate:
     """Mean difference value - baseline, both (n,) on the same items, with its t interval."""
     difference = value.astype(float) - baseline.astype(float)
     error = float(difference.std(ddof=1) / len(difference) ** 0.5) if len(difference) > 1 else float("inf")
-    mean, reach = float(difference.mean()), error * float(stats.t.ppf(0.975, max(len(difference) - 1, 1)))
+    mean = float(difference.mean())
+    reach = half_width(error, max(len(difference) - 1, 1))
     return _estimate(mean, mean - reach, mean + reach, len(difference), "t")
 
 
@@ -90,7 +93,7 @@ def _a_token(sums: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
     if windows < 2:
         return mean, float("inf")
     squares = np.square(sums - mean * counts).sum() * windows / (windows - 1)
-    return mean, float(np.sqrt(squares) / counts.sum()) * float(stats.t.ppf(0.975, windows - 1))
+    return mean, half_width(float(np.sqrt(squares) / counts.sum()), windows - 1)
 
 
 def f1(truth: np.ndarray, prediction: np.ndarray) -> float:

@@ -11,7 +11,7 @@ import click
 from transmeter.commands.options import BYTES, SECONDS, json_option, reserve, shape_options, user_cache
 from transmeter.util import writing
 from transmeter.util.arguments import LARGEST_SEED
-from transmeter.util.to_json import document
+from transmeter.util.to_json import to_json
 
 METRICS = ("balanced_accuracy", "accuracy")
 FAILED = 3  # exit code of a run that ended with failed pairs
@@ -98,7 +98,7 @@ def batch(
     failed = f", {counts['failed']} failed (--retry-failed tries them again)" if counts["failed"] else ""
     if as_json:
         found = {"store": store, "total": counts["total"], "done": done, "new": counts["done"]}
-        click.echo(document(found | {"failed": counts["failed"]}), nl=False)
+        click.echo(to_json(found | {"failed": counts["failed"]}), nl=False)
     else:
         click.echo(f"{store}: {done} of {counts['total']} pairs, {counts['done']} of them new{failed}")
     if counts["failed"]:
@@ -158,7 +158,7 @@ def _survey(path, plan, workers, as_json):
     if as_json:
         about = {"pairs": rows, "open": pairs, "unusable": reasons, "seconds": seconds / workers}
         about |= {"workers": workers, "bytes": memory}
-        click.echo(document(about), nl=False)
+        click.echo(to_json(about), nl=False)
     for reason in list(reasons.values())[:NAMED]:
         warnings.warn(reason, stacklevel=2)
     if len(reasons) > NAMED:
@@ -215,7 +215,7 @@ def _write_text(columns, rows, shape, file):
         writer.writerow(columns)
         writer.writerows(rows)
     else:
-        file.write(document([dict(zip(columns, row)) for row in rows]))
+        file.write(to_json([dict(zip(columns, row)) for row in rows]))
 
 
 @click.command()
@@ -230,4 +230,4 @@ def status(file, as_json) -> None:
 
     with store.reading(file) as db:
         found = watch.state(db)
-    click.echo(document(found) if as_json else watch.status(found), nl=False)
+    click.echo(to_json(found) if as_json else watch.status(found), nl=False)

@@ -19,7 +19,7 @@ import click
 from transmeter.util import writing
 from transmeter.util.arguments import LARGEST_SEED
 from transmeter.util.suggestions import did_you_mean
-from transmeter.util.to_json import document
+from transmeter.util.to_json import to_json
 
 INTERRUPTED = 130  # exit code after Ctrl-C
 NOTHING = "nothing was written; the same command begins anew"
@@ -323,7 +323,7 @@ def listing(functions: dict[str, Callable], fixed: tuple[str, ...], as_json: boo
         for name, function in functions.items()
     ]
     if as_json:
-        click.echo(document(found), nl=False)
+        click.echo(to_json(found), nl=False)
         return
     for one in found:
         click.echo(f"{one['name']}: {one['about']}")

@@ -27,7 +27,7 @@ from transmeter.commands.options import (
 from transmeter.util import writing
 from transmeter.util.arguments import LARGEST_SEED, one_of
 from transmeter.util.suggestions import absent
-from transmeter.util.to_json import document
+from transmeter.util.to_json import to_json
 
 METRICS = ("balanced_accuracy", "accuracy")
 
@@ -172,12 +172,12 @@ def validate(
         steps=steps,
     )
     rows = [predicted[arm.name] for arm in true.sources] if found else []
-    order = agreement.order([r.score for r in rows], [a.gain_pp for a in true.sources]) if rows else None
+    order = agreement.rank_agreement([r.score for r in rows], [a.gain_pp for a in true.sources]) if rows else None
     gains = [row.gain for row in rows if row.gain]
     true_gains = [(a.gain_pp, a.error_pp) for a in true.sources]
-    honesty = agreement.honesty(gains, *zip(*true_gains)) if gains else None
+    honesty = agreement.interval_coverage(gains, *zip(*true_gains)) if gains else None
     known = {"predicted": predicted, "agreement": order, "honesty": honesty}
-    told = document({**asdict(true), **known}) if as_json else show.truth_text(true, predicted, order, honesty)
+    told = to_json({**asdict(true), **known}) if as_json else show.truth_text(true, predicted, order, honesty)
     with printing(told):
         if out:
             true.save(out)
@@ -226,7 +226,7 @@ def transfer(target, sources, label, cache, key, match, encoder, predict, repeat
     prepared, (table,), _ = prepare(wanted, [source], encoder, match, cache / "texts")
     check = heldout.check(Source(table, cache, seed), prepared, repeats=repeats, seed=seed, metric=metric)
     predicted = None if rows is None else classifier.predictions(rows)
-    told = document(check) if shape == "json" else show.check_text(check)
+    told = to_json(check) if shape == "json" else show.check_text(check)
     with printing(told), writing.new_folder(out) as folder:
         classifier.save(folder)
         writing.write_json(folder / "transfer.json", asdict(check))

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table as Grid
 
-from transmeter.gain.agreement import Honesty, Order
-from transmeter.gain.ground_truth import Truth
-from transmeter.gain.heldout import Check
+from transmeter.gain.agreement import IntervalCoverage, RankAgreement
+from transmeter.gain.ground_truth import GroundTruth
+from transmeter.gain.heldout import HeldOutCheck
 from transmeter.ranking import NESTED, Ranking, Row
-from transmeter.util.to_json import document
+from transmeter.util.to_json import to_json
 
 SHOWN = {"gain_pp": "{:+.1f}", "ci_low": "{:+.1f}", "ci_high": "{:+.1f}", "p_negative": "{:.2f}", "score": "{:.4g}"}
 
@@ -20,7 +20,7 @@ SHOWN = {"gain_pp": "{:+.1f}", "ci_low": "{:+.1f}", "ci_high": "{:+.1f}", "p_neg
 def text(ranking: Ranking, shape: str) -> str:
     """The ranking as `shape`: table, json or csv; ends with a line break."""
     if shape == "json":
-        return document(ranking)
+        return to_json(ranking)
     rows = [asdict(row) for row in ranking.rows]
     matched = {row["source"]: [m for m in row.pop("matches") or [] if m["how"] == "meaning"] for row in rows}
     out = io.StringIO()
@@ -65,7 +65,7 @@ def html(ranking: Ranking) -> str:
     return f"<p>{markup.escape(line)}</p>\n{table}"
 
 
-def check_text(check: Check) -> str:
+def check_text(check: HeldOutCheck) -> str:
     """Held-out accuracy with the source and without; ends with a line break."""
     shots = f"{check.shots} labelled rows a class" if check.shots else "all labelled rows, cross-fitted"
     grid = Grid("", f"{check.metric} in %", "95 % interval", "", box=None, pad_edge=False)
@@ -83,7 +83,9 @@ def check_text(check: Check) -> str:
     return f"{lines}held-out rows of {check.target}, {check.repeats} repeats; {shots}\n"
 
 
-def truth_text(truth: Truth, predicted: dict[str, Row], order: Order | None, honesty: Honesty | None) -> str:
+def truth_text(
+    truth: GroundTruth, predicted: dict[str, Row], order: RankAgreement | None, honesty: IntervalCoverage | None
+) -> str:
     """True gains beside the predicted ones, and how well they agree; ends with a line break."""
     out = io.StringIO()
     console = Console(file=out, width=120, markup=False, emoji=False)
