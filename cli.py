@@ -132,7 +132,7 @@ def calibrate(
         protect=protect,
         pack=pack,
         seed=seed,
-        cache=(cache or user_cache()) / "surveys",
+        cache=(cache or user_cache()) / "hidden_states",
     )
     about = {"model": model, "targets": {n: str(p) for n, p in wanted.items()}, "by": by, "tokens": tokens}
     about |= {"seed": seed, "protect": protect, "scores": scores, "command": typed()}
@@ -235,7 +235,7 @@ def _compress(recipe, machine, resume, repo, as_json) -> None:
 
     from compress import hub, pipeline
     from compress.evaluation import evaluate
-    from compress.model import io
+    from transmeter.util.checkpoint import bytes_of
 
     quiet()
     if repo:
@@ -248,11 +248,11 @@ def _compress(recipe, machine, resume, repo, as_json) -> None:
         tokens=recipe.tokens,
         seed=recipe.seed,
         machine=pipeline.Machine(device, getattr(torch, dtype), batch_size, memory),
-        exam=evaluate.exam(recipe.model, recipe.data, recipe.metric, TOKENS) if recipe.data else None,
+        task=evaluate.evaluation_task(recipe.model, recipe.data, recipe.metric, TOKENS) if recipe.data else None,
         resume=resume,
         tell=tell,
     )
-    size = io.bytes_of(recipe.out)
+    size = bytes_of(recipe.out)
     _written(recipe.model, recipe.out, size, "reloaded with equal logits", repo, as_json)
 
 
@@ -273,9 +273,9 @@ def _check_inputs(models, files, calibration=None, quantized=False) -> None:
 def _written(model, out, size, checked, repo, as_json) -> None:
     """What compress, run and export end with: the folder, its size before and after, and where it was uploaded to."""
     from compress import hub
-    from compress.model import io
+    from transmeter.util.checkpoint import bytes_of
 
-    before, address = io.bytes_of(model), hub.push(out, repo) if repo else None
+    before, address = bytes_of(model), hub.push(out, repo) if repo else None
     if as_json:
         found = {"model": model, "out": out, "bytes_before": before, "bytes": size, "checked": checked}
         click.echo(to_json(found | {"uploaded": address}), nl=False)
@@ -346,7 +346,7 @@ def sweep(
         ],
         calibration,
         out,
-        evaluate.exam(model, file, metric, TOKENS),
+        evaluate.evaluation_task(model, file, metric, TOKENS),
         tokens=tokens,
         seed=seed,
         machine=pipeline.Machine(device, getattr(torch, dtype), batch_size, memory),
@@ -387,7 +387,7 @@ def evaluate(models, baseline, file, metric, tokens, energy, out, shape) -> None
     from compress.report import tables as show
 
     quiet()
-    found = measure.report(models, baseline, measure.exam(models[0], file, metric, tokens), energy)
+    found = measure.report(models, baseline, measure.evaluation_task(models[0], file, metric, tokens), energy)
     found = [result | {"command": typed()} for result in found]
     text = to_json(found if len(found) > 1 else found[0])
     with printing(text if shape == "json" else show.evaluations(found)):

@@ -33,6 +33,7 @@ from compress.evaluation import metrics, prediction
 from compress.evaluation.examples import read_examples
 from compress.methods import methods
 from compress.model import io
+from compress.model.storage import stored_bytes
 from compress.model.walk import Batch
 from transmeter.util import writing
 from transmeter.util.progress import track
@@ -187,7 +188,7 @@ def chain(
 
 def cost(net: nn.Module) -> dict[str, int]:
     """Bytes that the weights take on disk."""
-    return {"bytes": io.stored_bytes(net)}
+    return {"bytes": stored_bytes(net)}
 
 
 def picked_or_random(
@@ -196,7 +197,7 @@ def picked_or_random(
     """A student of 2 blocks, distilled with the texts that the ranking picks, with random ones, and with the task's."""
     pools = {name: texts for name, texts in candidates("encoders", datasets).items() if name != "sst2"}
     looked = {n: cut(tokenizer, t, LOOKED, MAX_LENGTH, seed) for n, t in {"": own, **pools}.items()}
-    views = {name: hidden_states.look(net, tokenizer, name, ids) for name, ids in looked.items()}
+    views = {name: hidden_states.collect(net, tokenizer, name, ids) for name, ids in looked.items()}
     target = views.pop("")
     scores = closeness(target, views)
     best = max(scores, key=lambda name: scores[name])

@@ -24,6 +24,7 @@ from compress.algorithms.budget import flops
 from compress.methods import kprune, magnitude, sparsegpt, wanda
 from compress.model import io, latency
 from compress.model.walk import Batch
+from transmeter.util.checkpoint import bytes_of
 
 matplotlib.use("svg")
 from matplotlib import pyplot as plt  # noqa: E402
@@ -131,7 +132,7 @@ def stored(net: nn.Module, work: Path) -> int:
     """Bytes of the weights when saved."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(Path(__file__).resolve().parent.parent / "data/mixlm")
     shutil.rmtree(work / "stored", ignore_errors=True)
-    return io.bytes_of(io.save(net, tokenizer, work / "stored", {}))
+    return bytes_of(io.save(net, tokenizer, work / "stored", {}))
 
 
 def parameters(net: nn.Module) -> int:

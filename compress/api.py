@@ -15,8 +15,10 @@ from compress.calibration import sampling
 from compress.calibration.texts import MAX_LENGTH, Text, batches, cut
 from compress.methods import check
 from compress.model import io
+from compress.model.reading import adopt, check_pair
+from compress.model.storage import round_weights
 from compress.model.structure import context
-from compress.report.card import GIVEN
+from compress.report.card import GIVEN, write_card
 from transmeter.util.arguments import seed_number, shown, whole_number
 
 
@@ -64,10 +66,10 @@ def compress(
         net, tokenizer = io.load(model, device)
     else:
         net, tokenizer = copy.deepcopy(_checked_pair(model))
-        net = io.adopt(net, tokenizer)
+        net = adopt(net, tokenizer)
     pipeline.check_fit([step], net, tokenizer)
     if isinstance(calibration, str | Path):
-        sequences, used = sampling.draw(str(calibration), net, tokenizer, tokens, seed, lambda: net)
+        sequences, used = sampling.sample(str(calibration), net, tokenizer, tokens, seed, lambda: net)
     else:
         sequences = cut(tokenizer, calibration or [], tokens, context(net, MAX_LENGTH), seed)
         used = {"texts": GIVEN, "tokens": sum(map(len, sequences)), "seed": seed}
@@ -77,7 +79,7 @@ def compress(
     noted = getattr(net, "compression", None) or _origin(net, tokenizer)
     start = time.perf_counter()
     found = pipeline.apply(net, data, step, seed)
-    io.round_weights(found, net.dtype)
+    round_weights(found, net.dtype)
     done = {**asdict(step), "seconds": time.perf_counter() - start, "after": pipeline.measured(found, tokenizer)}
     both = _both(noted.get("calibration"), used if calibration is not None else None)
     found.compression = {
@@ -89,11 +91,64 @@ def compress(
     return found
 
 
+def save(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    out: str | Path,
+    card: Mapping[str, object] | None = None,
+    *,
+    push_to_hub: str | None = None,
+) -> Path:
+    """Write a model folder that reloads exactly, with its model card, and compare it before it gets its name.
+
+    Parameters
+    ----------
+    model
+        Of `compress.load` or `compress.compress`, or one of transformers. Its weights take the type that they were
+        stored in (`config.dtype`).
+    tokenizer
+        Its own.
+    out
+        A new folder, or an empty one.
+    card
+        What was done with which data, for compression.json, of which README.md is made; None: what
+        `compress.compress` noted in the model.
+    push_to_hub
+        The name that the folder is uploaded as when it is written, [USER/]REPO; a repository that is new is private.
+        None: it is not uploaded.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    ValueError
+        Something is of another type, the folder cannot be made, or the upload cannot work with the name, the network
+        or the token; then nothing is written.
+    RuntimeError
+        The reloaded model differs in a logit, and nothing is left; or the upload failed, and the folder is there.
+    OSError
+        It cannot be written (a full disk); then nothing is left.
+    """
+    if card is not None and not isinstance(card, Mapping):
+        raise ValueError(f"card is {shown(card)}: give a dict of what is to stand in the model card, or leave it out")
+    if push_to_hub is not None and not isinstance(push_to_hub, str):
+        raise ValueError(f"push_to_hub is {shown(push_to_hub)}: give a name, [USER/]REPO")
+    if push_to_hub:
+        hub.check(push_to_hub)
+    folder = io.save(model, tokenizer, out, card, write_card)
+    if push_to_hub:
+        hub.push(folder, push_to_hub)
+    return folder
+
+
 def _checked_pair(model: object) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     """`model`. Raises ValueError for what is no (model, tokenizer) of transformers."""
     if not isinstance(model, tuple | list) or len(model) != 2:
         raise ValueError(f"model is {shown(model)}: give a folder, a hub name, or (model, tokenizer) of transformers")
-    io.check_pair(*model)
+    check_pair(*model)
     return model[0], model[1]
 
 

@@ -25,14 +25,18 @@ from compress.algorithms.resume import Progress
 from compress.calibration import sampling
 from compress.calibration.texts import batches
 from compress.evaluation import evaluate
-from compress.evaluation.evaluate import Exam
+from compress.evaluation.evaluate import EvaluationTask
 from compress.evaluation.metrics import METRICS
 from compress.methods import SHARED, distil, methods, quantizes  # noqa: F401, SHARED is a part of what a step is
 from compress.model import io, structure
 from compress.model.offload import move, store_of
-from compress.model.structure import fork
+from compress.model.reading import check_device
+from compress.model.storage import stored_bytes, stored_type
+from compress.model.structure import shallow_copy
 from compress.model.walk import Batch
+from compress.report.card import write_card
 from transmeter.util import writing
+from transmeter.util.checkpoint import hash_of
 
 LOG = logging.getLogger(__name__)
 
@@ -65,14 +69,14 @@ def run(
     tokens: int = 20_000,
     seed: int = 0,
     machine: Machine = Machine(),  # noqa: B008, it is frozen
-    exam: Exam | None = None,
+    task: EvaluationTask | None = None,
     resume: bool = False,
     tell: Callable[[str], None] | None = None,
 ) -> dict[str, object]:
     """Compress `model` and write the folder `out`; returns the card that lies in it as compression.json.
 
     texts: as calibration.spec.parse takes it, None where no step looks at any; tokens: drawn from what has no budget of
-    its own; exam: what the model is measured on before the first and after every step. Finished steps lie beside `out`
+    its own; task: what the model is measured on before the first and after every step. Finished steps lie beside `out`
     until it is complete; resume goes on from them. tell: is given a line on the memory that it takes before the work,
     and one a step on what came of it. Raises ValueError for what is not to be read or written or does not fit, or when
     an unfinished run was another one.
@@ -85,12 +89,12 @@ def run(
         work = out.absolute().parent / f".{out.name}.unfinished"
         if work.exists() and not resume:
             raise ValueError(f"{work} holds an unfinished run: add --resume to go on with it, or remove it")
-        io.check_device(machine.device)
+        check_device(machine.device)
         sizes, tokenizer = io.skeleton(model)
         check_fit(steps, sizes, tokenizer)
         sequences, used = [], None
         if texts is not None:
-            sequences, used = sampling.draw(texts, sizes, tokenizer, tokens, seed, lambda: io.load(model)[0])
+            sequences, used = sampling.sample(texts, sizes, tokenizer, tokens, seed, lambda: io.load(model)[0])
             LOG.info("calibration: %s", used)
         cpu = batches(tokenizer, sequences, machine.batch_size)
         stream = False
@@ -100,20 +104,20 @@ def run(
                 tell(why)
         if stream:
             memory.give_back()
-        _check(work, _fingerprint(model, sequences, steps, seed, machine, exam))
+        _check(work, _fingerprint(model, sequences, steps, seed, machine, task))
         scratch = work / "scratch"
         for left in (scratch, *work.rglob(f"*{writing.PARTIAL}")):  # of a killed run
             writing.remove(left)
         scratch.mkdir()
         try:
             load = partial(io.load, device=machine.device, dtype=machine.dtype, stream=stream, scratch=scratch)
-            net, card = _run(load, model, tokenizer, cpu, steps, seed, work, exam, tell)
+            net, card = _run(load, model, tokenizer, cpu, steps, seed, work, task, tell)
             card |= {"calibration": used, "device": machine.device, "dtype": str(machine.dtype).removeprefix("torch.")}
-            card |= _asked(texts, tokens, seed, machine, exam)
+            card |= _asked(texts, tokens, seed, machine, task)
             if machine.device == "auto":
                 accelerate.hooks.remove_hook_from_submodules(net)
             memory.trim()
-            io.save(move(net, "cpu"), tokenizer, out, card)
+            io.save(move(net, "cpu"), tokenizer, out, card, write_card)
         except BaseException:
             writing.remove(scratch)  # it may be what fills the disk
             if not any(work.glob("[0-9]*/**/*.safetensors")):  # nothing is finished that could be gone on with
@@ -131,7 +135,7 @@ def _run(
     steps: Sequence[Step],
     seed: int,
     work: Path,
-    exam: Exam | None,
+    task: EvaluationTask | None,
     tell: Callable[[str], None] | None,
 ) -> tuple[nn.Module, dict[str, object]]:
     """The model after all steps, those that are finished already read from `work`, and the card so far."""
@@ -146,12 +150,12 @@ def _run(
         card = {
             "base_model": model,
             "base": hub.about_base(model),
-            "before": measured(net, tokenizer, exam),
+            "before": measured(net, tokenizer, task),
             "steps": [],
         }
     original = None  # what a later step learns from
     if any(_learns(step) for step in steps[max(finished, 1) :]):
-        original = load(model)[0] if finished else fork(net)
+        original = load(model)[0] if finished else shallow_copy(net)
     data = [{k: v.to(net.device) for k, v in b.items()} for b in cpu]
     for index, (step, folder) in enumerate(zip(steps, folders)):
         if index < finished:
@@ -161,7 +165,7 @@ def _run(
         start = time.perf_counter()
         net = apply(net, data, step, seed, original if index else None, Progress(folder))
         seconds = time.perf_counter() - start
-        after = measured(net, tokenizer, exam)
+        after = measured(net, tokenizer, task)
         card["steps"].append({**asdict(step), "seconds": seconds, "after": after})
         if tell:
             tell(_line(step, seconds, card["before"], after))
@@ -170,29 +174,31 @@ def _run(
     return net, card
 
 
-def _asked(texts: str | Path | None, tokens: int, seed: int, machine: Machine, exam: Exam | None) -> dict[str, object]:
-    """What the card says of how the job was called: the options of compress but for steps and folders, and the exam."""
+def _asked(
+    texts: str | Path | None, tokens: int, seed: int, machine: Machine, task: EvaluationTask | None
+) -> dict[str, object]:
+    """What the card says of how the job was called: the options of compress but for steps and folders, and the task."""
     given = {"calibration": texts and str(texts), "tokens": tokens, "seed": seed}
-    given |= {"data": exam and str(exam.file), "metric": exam and exam.metric, "device": machine.device}
+    given |= {"data": task and str(task.file), "metric": task and task.metric, "device": machine.device}
     given |= {"dtype": str(machine.dtype).removeprefix("torch."), "batch_size": machine.batch_size}
     found = {"arguments": given | {"memory": machine.memory}, "versions": hub.versions()}
-    return found | ({"exam": exam.about()} if exam else {})
+    return found | ({"exam": task.about()} if task else {})
 
 
 def _keep(net: nn.Module, tokenizer: Tokenizer, folder: Path, card: Mapping[str, object]) -> None:
     """Write the model between two steps as it is, not in the type that the result is stored in."""
     folder.parent.mkdir(exist_ok=True)  # a method that keeps no progress makes none
-    stored, net.config.dtype = io.stored_type(net), net.dtype
+    stored, net.config.dtype = stored_type(net), net.dtype
     io.save(net, tokenizer, folder, {**card, "stored": str(stored).removeprefix("torch.")})
     net.config.dtype = stored
 
 
-def measured(net: nn.Module, tokenizer: Tokenizer, exam: Exam | None = None) -> dict[str, object]:
-    """Sizes of a model, and what it reaches in the exam; empty for one that streams from files."""
+def measured(net: nn.Module, tokenizer: Tokenizer, task: EvaluationTask | None = None) -> dict[str, object]:
+    """Sizes of a model, and what it reaches in the task; empty for one that streams from files."""
     if store_of(net):
         return {}
-    found = evaluate.size(net) | {"bytes": io.stored_bytes(net)}
-    return found | {exam.metric: exam.value(exam.outcome(net, tokenizer))} if exam else found
+    found = evaluate.size(net) | {"bytes": stored_bytes(net)}
+    return found | {task.metric: task.value(task.outcome(net, tokenizer))} if task else found
 
 
 def _line(step: Step, seconds: float, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
@@ -290,18 +296,18 @@ def _fingerprint(
     steps: Sequence[Step],
     seed: int,
     machine: Machine,
-    exam: Exam | None,
+    task: EvaluationTask | None,
 ) -> dict[str, object]:
     """What a resumed run must have in common with the one that it goes on with."""
     return {
-        "model": io.hash_of(model),
+        "model": hash_of(model),
         "texts": hashlib.sha256(json.dumps(sequences).encode()).hexdigest(),
         "steps": json.loads(json.dumps([asdict(s) for s in steps])),
         "seed": seed,
         "device": machine.device,
         "dtype": str(machine.dtype),
         "batch_size": machine.batch_size,
-        "data": exam and exam.about(),
+        "data": task and task.about(),
     }
 
 

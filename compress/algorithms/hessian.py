@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compress.algorithms.resume import Progress
 from compress.model.structure import block_linears
-from compress.model.walk import Batch, entered, real, run
+from compress.model.walk import Batch, capture_inputs, drop_padding, run
 from transmeter.util.progress import track
 
 STEP = 16  # columns between two matrix products inside a block of a sweep
@@ -74,10 +74,10 @@ def _moments(
     totals: dict[str, Tensor] = {}
     for batch, hidden in zip(batches, stream):
         firsts: dict[int, str] = {}
-        for path, states in entered(model, batch, block, hidden, paths).items():
+        for path, states in capture_inputs(model, batch, block, hidden, paths).items():
             first[path] = firsts.setdefault(id(states), path)
             if first[path] == path:
-                added = moment(real(batch, states))
+                added = moment(drop_padding(batch, states))
                 totals[path] = join(totals[path], added) if path in totals else added
     return [([p for p in first if first[p] == path], total) for path, total in totals.items()]
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.model.structure import Sublayer
-from compress.model.walk import Batch, entered, real, run
+from compress.model.walk import Batch, capture_inputs, drop_padding, run
 
 
 @dataclass
@@ -52,10 +52,10 @@ def normal_equations(pair: Pair, sub: Sublayer, keep: Tensor) -> tuple[Tensor, T
     at = {"dtype": torch.float64, "device": pair.student.device}
     gram, right = torch.zeros(len(kept) + 1, len(kept) + 1, **at), torch.zeros(len(kept) + 1, sub.width, **at)
     for batch, teacher_in, student_in in zip(pair.batches, pair.teacher_in, pair.student_in):
-        t = entered(pair.teacher, batch, sub.block, teacher_in, [sub.entry, sub.output])
-        s = entered(pair.student, batch, sub.block, student_in, [sub.entry, sub.output])
-        wanted = real(batch, t[sub.entry] + original(t[sub.output]) - s[sub.entry]).double()
-        features = F.pad(real(batch, s[sub.output])[:, kept].double(), (0, 1), value=1.0)
+        t = capture_inputs(pair.teacher, batch, sub.block, teacher_in, [sub.entry, sub.output])
+        s = capture_inputs(pair.student, batch, sub.block, student_in, [sub.entry, sub.output])
+        wanted = drop_padding(batch, t[sub.entry] + original(t[sub.output]) - s[sub.entry]).double()
+        features = F.pad(drop_padding(batch, s[sub.output])[:, kept].double(), (0, 1), value=1.0)
         gram += features.T @ features
         right += features.T @ wanted
     return gram, right

@@ -13,7 +13,7 @@ from peft.tuners.lora import Linear
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.model.structure import place
+from compress.model.structure import set_parameter
 from compress.model.walk import frozen
 
 _ADAPTER = "default"  # peft's name for an only adapter
@@ -52,5 +52,5 @@ def merge(model: nn.Module, adapters: Mapping[str, MaskedLinear]) -> None:
     """Put plain linear layers with the merged, masked weights where the adapters are."""
     for path, adapter in adapters.items():
         model.set_submodule(path, adapter.get_base_layer())
-        place(model, f"{path}.weight", adapter.mask * adapter.dense())
+        set_parameter(model, f"{path}.weight", adapter.mask * adapter.dense())
     del model.peft_config

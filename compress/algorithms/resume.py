@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from compress.model.layers import CHANGED, make
-from compress.model.structure import blocks_path, place
+from compress.model.structure import blocks_path, set_parameter
 from transmeter.util import writing
 
 T = TypeVar("T")
@@ -71,7 +71,7 @@ def read(model: nn.Module, file: Path) -> None:
         for path, (kind, spec) in about["changed"].items():
             model.set_submodule(path, make(kind, spec))
         for name in stored.keys():
-            place(model, name, stored.get_tensor(name))
+            set_parameter(model, name, stored.get_tensor(name))
         for name, known in about["same"].items():
             path, _, kind = name.rpartition(".")
             setattr(model.get_submodule(path), kind, model.get_parameter(known))

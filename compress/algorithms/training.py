@@ -93,7 +93,7 @@ def steps(
 ) -> Iterator[Step]:
     """Train the parameters `trained` of `student`, by name, in place; yields each step before its update.
 
-    The student must share no trained parameter with the teacher (structure.own). also: tensors that the caller changes
+    The student must share no trained parameter with the teacher (`unshare`). also: tensors that the caller changes
     in place between steps, kept and restored with the weights; progress: where a killed run goes on, with the result of
     one that was never killed; loss: what to minimise; None: `distance`. Both models run as they are, so put them in
     eval mode: dropout would draw from the global generator. In several processes all start from the same, and gradients

@@ -19,7 +19,7 @@ from compress.algorithms.hessian import blocks, gram
 from compress.algorithms.memory import Needs
 from compress.algorithms.quantization import Grid, check_divides, chosen, put, round_rest, smoothing, stored_type
 from compress.algorithms.resume import Progress
-from compress.model.structure import fork, own
+from compress.model.structure import shallow_copy, unshare
 from compress.model.walk import Batch
 
 NEEDS = Needs(models=1, streams=1, gradients=False, matrices=5, copies=12, streamed=False)
@@ -49,7 +49,7 @@ def compress(
     """
     grid, paths = Grid(bits, group, symmetric), chosen(model, embeddings, head)
     check_divides(model, paths, group)
-    student, dtype = model if in_place else fork(model), stored_type(model)
+    student, dtype = model if in_place else shallow_copy(model), stored_type(model)
     for shared in blocks(student, batches, _moment, "AWQ", progress):
         for inputs, moment in shared:
             squares, means = moment[:-1].float(), moment[-1].float()
@@ -59,7 +59,7 @@ def compress(
             for path, weight in zip(inputs, weights):
                 put(student, path, grid.nearest(weight * smooth, dtype, importance), smooth)
     round_rest(student, paths, grid)
-    return own(student, model)
+    return unshare(student, model)
 
 
 def _moment(states: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from compress.algorithms.budget import Limits, budget
 from compress.algorithms.memory import Needs
-from compress.model.structure import fork, keep_blocks, own, sublayers
-from compress.model.walk import Batch, mean_length, real, run
+from compress.model.structure import keep_blocks, shallow_copy, sublayers, unshare
+from compress.model.walk import Batch, drop_padding, mean_length, run
 from transmeter.util.progress import track
 
 NEEDS = Needs(models=1, streams=2, gradients=False, matrices=0, copies=0, removes=True)
@@ -35,10 +35,10 @@ def compress(
     Raises ValueError for an option out of range or a budget that no single block would keep.
     """
     limits = Limits(ratio, parameters, bytes, latency)
-    student = model if in_place else fork(model)
+    student = model if in_place else shallow_copy(model)
     limit = budget(model, mean_length(batches), limits, "block")
     if limit.allowed >= limit.dense:
-        return own(student, model)
+        return unshare(student, model)
     parts = list(zip(limit.found, limit.costs))
     kept = list(range(model.config.num_hidden_layers))
     costs = {i: sum(s.units * c for s, c in parts if s.block == i) for i in kept}
@@ -52,7 +52,7 @@ def compress(
     keep_blocks(student, kept)
     stayed = [c for s, c in parts if s.block in kept]
     limit.require(student, sum(s.units * c for s, c in zip(sublayers(student), stayed)))
-    return own(student, model)
+    return unshare(student, model)
 
 
 def influence(model: nn.Module, batches: Sequence[Batch]) -> Tensor:
@@ -61,7 +61,7 @@ def influence(model: nn.Module, batches: Sequence[Batch]) -> Tensor:
     tokens = sum(int(b["attention_mask"].sum()) for b in batches)
     for block in track(range(model.config.num_hidden_layers), "Block influence"):
         after = [run(model, b, block, block + 1, h) for b, h in zip(batches, stream)]
-        pairs = ((real(b, x).double(), real(b, y).double()) for b, x, y in zip(batches, stream, after))
+        pairs = ((drop_padding(b, x).double(), drop_padding(b, y).double()) for b, x, y in zip(batches, stream, after))
         found.append(sum(float((1 - F.cosine_similarity(x, y)).sum()) for x, y in pairs) / tokens)
         stream = after
     return torch.tensor(found, dtype=torch.float64)

@@ -24,7 +24,7 @@ from compress.algorithms.resume import Progress
 from compress.algorithms.training import Settings
 from compress.methods import kprune
 from compress.model import io
-from compress.model.structure import context, fork, keep_blocks, own
+from compress.model.structure import context, keep_blocks, shallow_copy, unshare
 from compress.model.walk import Batch, run
 
 NEEDS = Needs(models=6, streams=3, gradients=True, matrices=4, copies=5, streamed=False)
@@ -68,14 +68,14 @@ def compress(
     if steps and teacher is None and student is None and depth in (None, model.config.num_hidden_layers):
         if width in (None, 1) and not labels:
             raise ValueError("the student would be its own teacher: give depth, width or student, or a step before it")
-    teacher = fork(model) if teacher is None else teacher
-    pupil = _load(student, model, batches) if student else model if in_place else fork(model)
+    teacher = shallow_copy(model) if teacher is None else teacher
+    pupil = _load(student, model, batches) if student else model if in_place else shallow_copy(model)
     if depth is not None and depth < pupil.config.num_hidden_layers:
         keep_blocks(pupil, _evenly(pupil.config.num_hidden_layers, depth))
     if width is not None:
         cut = Progress(progress.folder / "width") if progress else None
         kprune.compress(pupil, batches, ratio=1 - width, seed=seed, in_place=True, progress=cut)
-    own(own(pupil, teacher), model)
+    unshare(unshare(pupil, teacher), model)
     lesson = Lesson(pupil, teacher, aims, seed)
     trained = dict(pupil.named_parameters()) | lesson.parameters
     with ExitStack() as stack:

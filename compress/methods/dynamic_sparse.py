@@ -29,7 +29,7 @@ from compress.algorithms.resume import Progress
 from compress.algorithms.training import Settings, Step
 from compress.methods import magnitude, wanda
 from compress.model.offload import refuse
-from compress.model.structure import block_linears, blocks_path, fork, own
+from compress.model.structure import block_linears, blocks_path, shallow_copy, unshare
 from compress.model.walk import Batch
 
 Train = Callable[[Mapping[str, nn.Parameter]], Iterator[Step]]  # of the parameters named
@@ -76,14 +76,14 @@ def compress(
     refuse(model, "dynamic_sparse trains all weights at once")
     if recovery == "lora":
         require_peft()
-    teacher = fork(model)
-    student = model if in_place else fork(model)
+    teacher = shallow_copy(model)
+    student = model if in_place else shallow_copy(model)
     if start == "wanda":
         wanda.compress(student, batches, ratio=ratio, in_place=True)
     else:
         magnitude.compress(student, batches, ratio=ratio, unit="weights", in_place=True)
     if ratio == 0 or steps == 0:
-        return own(student, model)
+        return unshare(student, model)
     blocks = range(model.config.num_hidden_layers)
     masks = {path: linear.weight != 0 for block in blocks for path, linear in block_linears(student, block)}
     zeros = {path: int((~mask).sum()) for path, mask in masks.items()}
@@ -91,14 +91,14 @@ def compress(
     train = partial(training.steps, student, teacher, batches, settings, also=masks, progress=progress)
     dense = {path: teacher.get_submodule(path).weight for path in masks}
     if recovery == "full":
-        _full(own(student, teacher), masks, dense, shares, train)
+        _full(unshare(student, teacher), masks, dense, shares, train)
     else:
         _lora(student, masks, dense, shares, train, rank, seed)
     for path, wanted in zeros.items():
         found = int((student.get_submodule(path).weight == 0).sum())
         if found < wanted:
             raise RuntimeError(f"zeros of {path}: {found} reached, {wanted} requested")
-    return own(student, model)
+    return unshare(student, model)
 
 
 def require_peft() -> None:

@@ -25,8 +25,8 @@ from compress.model import modeling
 from compress.model.layers import Exits
 from compress.model.modeling import confidence, stages
 from compress.model.offload import refuse
-from compress.model.structure import blocks_path, fork, own, refuse_changed
-from compress.model.walk import Batch, outputs, real, row_weights, run
+from compress.model.structure import blocks_path, refuse_changed, shallow_copy, unshare
+from compress.model.walk import Batch, drop_padding, outputs, row_weights, run
 from transmeter.util.progress import track
 
 NEEDS = Needs(models=2, streams=1, gradients=False, matrices=6, copies=8, streamed=False)
@@ -57,17 +57,17 @@ def compress(
     streams, or gives values or answers.
     """
     after = _check(model, exits, tolerance)
-    student = model if in_place else fork(model)
+    student = model if in_place else shallow_copy(model)
     fitted, calibrated, tested = _parts(batches, seed)
     if not (fitted and calibrated and tested):
         warnings.warn("no exit is used: the calibration texts have too few sequences for three parts", stacklevel=2)
-        return own(student, model)
+        return unshare(student, model)
     found = _least_squares(student, fitted, after)
     found.temperatures = _temperatures(student, calibrated, found)
     found.threshold = _threshold(student, tested, found, tolerance)
     if found.threshold is not None:
         modeling.attach(student, found)
-    return own(student, model)
+    return unshare(student, model)
 
 
 def _check(model: nn.Module, exits: int | None, tolerance: float) -> list[int]:
@@ -116,9 +116,9 @@ def _least_squares(model: nn.Module, batches: Sequence[Batch], after: Sequence[i
         for start, stop in zip([0, *after], [*after, last]):
             hidden = run(model, batch, start, stop, hidden)
             states.append(hidden)
-        wanted = real(batch, states.pop()).double()
+        wanted = drop_padding(batch, states.pop()).double()
         for (gram, right), state in zip(sums, states):
-            features = real(batch, exits.features(state, batch["attention_mask"])).double()
+            features = drop_padding(batch, exits.features(state, batch["attention_mask"])).double()
             features = F.pad(features, (0, 1), value=1.0)
             gram += features.T @ features
             right += features.T @ wanted

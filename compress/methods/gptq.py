@@ -19,8 +19,8 @@ from compress.algorithms.memory import Needs
 from compress.algorithms.quantization import Grid, check_divides, chosen, put, round_rest
 from compress.algorithms.resume import Progress
 from compress.model import layers
-from compress.model.io import stored_type
-from compress.model.structure import fork, own
+from compress.model.storage import stored_type
+from compress.model.structure import shallow_copy, unshare
 from compress.model.walk import Batch
 
 NEEDS = Needs(models=1, streams=1, gradients=False, matrices=6, copies=10, streamed=False)
@@ -54,7 +54,7 @@ def compress(
     check_divides(model, paths, group)
     if block < 1 or damping <= 0:
         raise ValueError(f"block {block} must be at least 1 and damping {damping} above 0, for example 128 and 0.01")
-    student, dtype = model if in_place else fork(model), stored_type(model)
+    student, dtype = model if in_place else shallow_copy(model), stored_type(model)
     for shared in blocks(student, batches, gram, "GPTQ", progress):
         for inputs, hessian in shared:
             weights = [student.get_submodule(path).weight for path in inputs]
@@ -62,7 +62,7 @@ def compress(
             for path, packed in zip(inputs, quantize(weights, hessian, places, grid, dtype, damping, block)):
                 put(student, path, packed)
     round_rest(student, paths, grid)
-    return own(student, model)
+    return unshare(student, model)
 
 
 def arranged(diagonal: Tensor, group: int | None) -> Tensor:

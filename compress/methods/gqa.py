@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from compress.algorithms.hessian import blocks, gram, inverse_factor
 from compress.algorithms.memory import Needs
-from compress.model.structure import blocks_path, fork, names, own, place, sublayers
+from compress.model.structure import blocks_path, names, set_parameter, shallow_copy, sublayers, unshare
 from compress.model.walk import Batch
 
 NEEDS = Needs(models=1, streams=1, gradients=False, matrices=5, copies=8, streamed=False)
@@ -38,9 +38,9 @@ def compress(
     """
     before, head_dim = _check(model, heads, merge)
     heads = before // 2 if heads is None else heads
-    student = model if in_place else fork(model)
+    student = model if in_place else shallow_copy(model)
     if heads == before:
-        return own(student, model)
+        return unshare(student, model)
     path = names(model).attention
     for block, shared in enumerate(blocks(student, batches, _affine, "Merging heads")):
         prefix = f"{blocks_path(model)}.{block}."
@@ -62,12 +62,14 @@ def compress(
             _put(student, prefix + path[2], new)
             columns = output.weight.double().view(len(output.weight), before, queries, head_dim)
             mapped = torch.einsum("ohqd,hde->ohqe", columns, maps.flatten(0, 1))
-            place(student, f"{prefix}{names(model).attention_output}.weight", mapped.flatten(1).to(output.weight.dtype))
+            set_parameter(
+                student, f"{prefix}{names(model).attention_output}.weight", mapped.flatten(1).to(output.weight.dtype)
+            )
         student.get_submodule(prefix + path[1].rpartition(".")[0]).num_key_value_groups = query.out_features // (
             heads * head_dim
         )
     student.config.num_key_value_heads = heads
-    return own(student, model)
+    return unshare(student, model)
 
 
 def _check(model: nn.Module, heads: int | None, merge: str) -> tuple[int, int]:
@@ -102,8 +104,8 @@ def _put(model: nn.Module, path: str, both: Tensor) -> None:
     linear = model.get_submodule(path)
     both = both.to(linear.weight.dtype)
     if linear.bias is not None:
-        place(model, f"{path}.bias", both[:, -1].clone())
-    place(model, f"{path}.weight", both[:, :-1].clone())
+        set_parameter(model, f"{path}.bias", both[:, -1].clone())
+    set_parameter(model, f"{path}.weight", both[:, :-1].clone())
 
 
 def _fit_keys(keys: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:

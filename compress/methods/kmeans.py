@@ -21,8 +21,8 @@ from compress.algorithms.hessian import blocks, gram, inverse_factor, squares
 from compress.algorithms.memory import Needs
 from compress.algorithms.quantization import BITS, chosen, put, weights
 from compress.algorithms.resume import Progress
-from compress.model.io import stored_type
-from compress.model.structure import fork, own
+from compress.model.storage import stored_type
+from compress.model.structure import shallow_copy, unshare
 from compress.model.walk import Batch
 from transmeter.util.progress import track
 
@@ -56,7 +56,7 @@ def compress(
     if bits not in BITS or rows < 1 or damping <= 0:
         allowed = f"give {BITS[0]} to {BITS[-1]}, 1 or more, above 0"
         raise ValueError(f"bits {bits}, rows {rows}, damping {damping}: {allowed}")
-    student, dtype = model if in_place else fork(model), stored_type(model)
+    student, dtype = model if in_place else shallow_copy(model), stored_type(model)
     for shared in blocks(student, batches, gram if update else squares, "k-means", progress):
         for inputs, moment in shared:
             factor = inverse_factor(moment, damping) if update else None
@@ -69,7 +69,7 @@ def compress(
     for path, weight in track(list(weights(student, paths)), "k-means, outside the blocks"):
         values, codes = clustered(weight, weight.new_ones(weight.shape[1]), bits, rows, dtype)
         put(student, path, packed(codes, values, bits))
-    return own(student, model)
+    return unshare(student, model)
 
 
 def clustered(weight: Tensor, importance: Tensor, bits: int, rows: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

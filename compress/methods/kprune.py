@@ -23,7 +23,7 @@ from compress.algorithms.least_squares import Pair, fit
 from compress.algorithms.memory import Needs
 from compress.algorithms.resume import Progress
 from compress.algorithms.training import divergence
-from compress.model.structure import Sublayer, fork, own, place, remove, sublayers
+from compress.model.structure import Sublayer, remove, set_parameter, shallow_copy, sublayers, unshare
 from compress.model.walk import (
     Batch,
     frozen,
@@ -73,11 +73,11 @@ def compress(
         raise ValueError(f"knowledge '{knowledge}' is unknown: give curvature or gradient")
     if temperature <= 0 or min(predictive, representational, ridge) < 0:
         raise ValueError("temperature must be above 0; predictive, representational and ridge at least 0")
-    teacher = fork(model)
-    student = model if in_place else fork(model)
+    teacher = shallow_copy(model)
+    student = model if in_place else shallow_copy(model)
     limit = budget(model, mean_length(batches), limits, progress=progress)
     if limit.allowed >= limit.dense:
-        return own(student, model)
+        return unshare(student, model)
     if tune:
         warn_of_few_tokens(batches, max(s.units * s.columns for s in limit.found))
     end = model.config.num_hidden_layers - 1
@@ -103,13 +103,13 @@ def compress(
         scores = scores[1:]
         changed = changed or not bool(keep.all())
         for name, value in (fit(pair, sub, keep, ridge) if changed and tune else {}).items():
-            place(student, name, value)
+            set_parameter(student, name, value)
         remove(student, sub, keep)
         allowed -= int(keep.sum()) * costs[0]
         if progress:
             progress.keep(index, student, [sub.block])
     limit.require(student)
-    return own(student, model)
+    return unshare(student, model)
 
 
 def _knowledge(

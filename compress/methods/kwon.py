@@ -15,7 +15,7 @@ from compress.algorithms.budget import Budget, Limits, budget, select
 from compress.algorithms.least_squares import Pair, least_squares, normal_equations
 from compress.algorithms.memory import Needs
 from compress.methods.kprune import curvature_probe
-from compress.model.structure import Sublayer, fork, own, place, remove
+from compress.model.structure import Sublayer, remove, set_parameter, shallow_copy, unshare
 from compress.model.walk import Batch, frozen, masked, mean_length, row_weights, run
 from transmeter.util.progress import track
 
@@ -48,11 +48,11 @@ def compress(
     limits = Limits(ratio, parameters, bytes, latency, multiple)
     if ridge < 0:
         raise ValueError(f"ridge {ridge} is out of range: give at least 0")
-    teacher = fork(model)
-    student = model if in_place else fork(model)
+    teacher = shallow_copy(model)
+    student = model if in_place else shallow_copy(model)
     limit = budget(model, mean_length(batches), limits)
     if limit.allowed >= limit.dense:
-        return own(student, model)
+        return unshare(student, model)
     gradients = mask_gradients(teacher, batches, limit.found, seed)
     kept = search([g.double().square().sum(0) for g in gradients], limit)
     if rearrange:
@@ -67,9 +67,11 @@ def compress(
         remove(student, sub, keep)
         if tune and keep.any():
             weight = student.get_submodule(sub.output).weight
-            place(student, f"{sub.output}.weight", weight.detach() * values.repeat_interleave(sub.columns).to(weight))
+            set_parameter(
+                student, f"{sub.output}.weight", weight.detach() * values.repeat_interleave(sub.columns).to(weight)
+            )
     limit.require(student)
-    return own(student, model)
+    return unshare(student, model)
 
 
 def mask_gradients(model: nn.Module, batches: Sequence[Batch], found: Sequence[Sublayer], seed: int) -> list[Tensor]:

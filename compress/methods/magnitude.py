@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from compress.algorithms.budget import Limits, budget, select
 from compress.algorithms.memory import Needs
 from compress.algorithms.sparsity import wanted
-from compress.model.structure import Sublayer, block_linears, fork, own, place, remove
+from compress.model.structure import Sublayer, block_linears, remove, set_parameter, shallow_copy, unshare
 from compress.model.walk import Batch, mean_length
 
 NEEDS = Needs(models=1, streams=0, gradients=False, matrices=0, copies=38)  # topk of a whole layer at once
@@ -46,19 +46,19 @@ def compress(
         raise ValueError("unit=weights takes only ratio or pattern: what goes is a share of each layer's weights")
     if unit == "structured" and pattern is not None:
         raise ValueError(f"pattern {pattern} is of single weights: give unit=weights with it")
-    student = model if in_place else fork(model)
+    student = model if in_place else shallow_copy(model)
     if unit == "weights":
         sparsity = wanted(model, ratio, pattern)
         for block in range(model.config.num_hidden_layers):
             for path, linear in block_linears(student, block):
-                place(student, f"{path}.weight", sparsity.zero(linear.weight, linear.weight.abs().view(1, -1)))
-        return own(student, model)
+                set_parameter(student, f"{path}.weight", sparsity.zero(linear.weight, linear.weight.abs().view(1, -1)))
+        return unshare(student, model)
     limit = budget(model, mean_length(batches), limits)
     scores = [_mean_square(student, s) for s in limit.found]
     for sub, keep in zip(limit.found, select(scores, limit.costs, limit.allowed, limit.multiples)):
         remove(student, sub, keep)
     limit.require(student)
-    return own(student, model)
+    return unshare(student, model)
 
 
 def _mean_square(model: nn.Module, sub: Sublayer) -> Tensor:

@@ -21,8 +21,8 @@ from compress.algorithms.memory import Needs
 from compress.algorithms.quantization import SLACK, Grid, check_divides, chosen, put, round_rest
 from compress.algorithms.resume import Progress
 from compress.methods.gptq import arranged, quantize
-from compress.model.io import stored_type
-from compress.model.structure import fork, own
+from compress.model.storage import stored_type
+from compress.model.structure import shallow_copy, unshare
 from compress.model.walk import Batch
 
 NEEDS = Needs(models=3, streams=1, gradients=True, matrices=6, copies=8, streamed=False)
@@ -57,7 +57,7 @@ def compress(
         raise ValueError(f"damping {damping}: give more than 0, for example 0.01")
     paths = chosen(model, embeddings, head)
     check_divides(model, paths, group)
-    student, dtype = model if in_place else fork(model), stored_type(model)
+    student, dtype = model if in_place else shallow_copy(model), stored_type(model)
 
     def measure() -> dict[str, int]:
         return assigned(student, batches, grids, bits, dtype, seed)
@@ -71,7 +71,7 @@ def compress(
                 put(student, path, quantize([weight], hessian, places, grid, dtype, damping, COLUMNS)[0])
         _require(student, list(found), bits)
         round_rest(student, paths, max((g for g in grids if g.bits <= bits), key=lambda g: g.bits))
-    return own(student, model)
+    return unshare(student, model)
 
 
 def _grids(bits: float, group: int | None, symmetric: bool, choices: str) -> list[Grid]:

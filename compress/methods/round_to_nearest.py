@@ -11,8 +11,8 @@ from torch import nn
 
 from compress.algorithms.memory import Needs
 from compress.algorithms.quantization import Grid, check_divides, chosen, put, weights
-from compress.model.io import stored_type
-from compress.model.structure import fork, own
+from compress.model.storage import stored_type
+from compress.model.structure import shallow_copy, unshare
 from compress.model.walk import Batch
 from transmeter.util.progress import track
 
@@ -40,8 +40,8 @@ def compress(
     """
     grid, paths = Grid(bits, group, symmetric), chosen(model, embeddings, head)
     check_divides(model, paths, group)
-    student = model if in_place else fork(model)
+    student = model if in_place else shallow_copy(model)
     for path, weight in track(list(weights(model, paths)), "Rounding"):
         importance = weight.new_ones(weight.shape[1]) if clip else None
         put(student, path, grid.nearest(weight, stored_type(model), importance))
-    return own(student, model)
+    return unshare(student, model)

@@ -20,7 +20,7 @@ from compress.algorithms.least_squares import least_squares
 from compress.algorithms.memory import Needs
 from compress.algorithms.resume import Progress
 from compress.algorithms.training import Settings
-from compress.model.structure import blocks_path, fork, own
+from compress.model.structure import blocks_path, shallow_copy, unshare
 from compress.model.walk import Batch
 
 NEEDS = Needs(models=6, streams=1, gradients=True, matrices=4, copies=5, streamed=False)
@@ -62,15 +62,15 @@ def compress(
     runs = [range(g * count // groups, (g + 1) * count // groups) for g in range(groups)]
     for run in runs:
         _require_alike(model, run)
-    teacher = fork(model)
-    student = model if in_place else fork(model)
+    teacher = shallow_copy(model)
+    student = model if in_place else shallow_copy(model)
     if groups == count:
-        return own(student, model)
+        return unshare(student, model)
     merged = _fitted(teacher, batches, runs) if merge == "fit" else {}
     for run in runs:
         if len(run) > 1:
             _tie(student, run, merged)
-    own(own(student, teacher), model)
+    unshare(unshare(student, teacher), model)
     lesson = Lesson(student, teacher, aims, seed)
     return training.train(student, teacher, batches, settings, progress, lesson.loss)
 

@@ -17,7 +17,7 @@ from compress.algorithms.hessian import blocks
 from compress.algorithms.memory import Needs
 from compress.algorithms.quantization import BITS, Grid, chosen, put, round_rest, smoothing, stored_type
 from compress.algorithms.resume import Progress
-from compress.model.structure import fork, own
+from compress.model.structure import shallow_copy, unshare
 from compress.model.walk import Batch
 
 NEEDS = Needs(models=1, streams=1, gradients=False, matrices=0, copies=8, streamed=False)
@@ -48,7 +48,7 @@ def compress(
         raise ValueError(f"activations {activations}: give {BITS[0]} to {BITS[-1]} bits")
     if strength is not None and not 0 <= strength <= 1:
         raise ValueError(f"strength {strength}: give 0 to 1, for example 0.5, or 'none' to move nothing")
-    student, dtype = model if in_place else fork(model), stored_type(model)
+    student, dtype = model if in_place else shallow_copy(model), stored_type(model)
     for shared in blocks(student, batches, _largest, "SmoothQuant", progress, _larger):
         for inputs, peaks in shared:
             weights, smooth = [student.get_submodule(path).weight.float() for path in inputs], None
@@ -60,7 +60,7 @@ def compress(
                 scaled = weight if smooth is None else weight * smooth
                 put(student, path, grid.nearest(scaled, dtype, scaled.new_ones(scaled.shape[1])), smooth, activations)
     round_rest(student, paths, grid)
-    return own(student, model)
+    return unshare(student, model)
 
 
 def _largest(states: Tensor) -> Tensor:

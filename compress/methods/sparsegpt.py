@@ -14,7 +14,7 @@ from compress.algorithms.hessian import STEP, blocks, gram, inverse_factor, side
 from compress.algorithms.memory import Needs
 from compress.algorithms.resume import Progress
 from compress.algorithms.sparsity import Sparsity, lowest, wanted
-from compress.model.structure import fork, own, place
+from compress.model.structure import set_parameter, shallow_copy, unshare
 from compress.model.walk import Batch
 
 NEEDS = Needs(models=1, streams=1, gradients=False, matrices=5, copies=5)
@@ -41,14 +41,14 @@ def compress(
     sparsity = wanted(model, ratio, pattern)
     if block < 1 or damping <= 0:
         raise ValueError(f"block {block} must be at least 1 and damping {damping} above 0, for example 128 and 0.01")
-    student = model if in_place else fork(model)
+    student = model if in_place else shallow_copy(model)
     for shared in blocks(student, batches, gram, "SparseGPT", progress):
         for paths, hessian in shared:
             weights = [student.get_submodule(path).weight for path in paths]
             for path, pruned in zip(paths, prune(weights, inverse_factor(hessian, damping), sparsity, block)):
                 sparsity.require(pruned)
-                place(student, f"{path}.weight", pruned)
-    return own(student, model)
+                set_parameter(student, f"{path}.weight", pruned)
+    return unshare(student, model)
 
 
 def prune(weights: Sequence[Tensor], factor: Tensor, sparsity: Sparsity, block: int) -> list[Tensor]:

@@ -16,7 +16,7 @@ from compress.algorithms.least_squares import Pair, fit
 from compress.algorithms.memory import Needs
 from compress.algorithms.resume import Progress
 from compress.methods.kprune import divergence
-from compress.model.structure import Sublayer, fork, own, place, remove, sublayers
+from compress.model.structure import Sublayer, remove, set_parameter, shallow_copy, sublayers, unshare
 from compress.model.walk import Batch, masked, mean_length, row_weights, run
 from transmeter.util.progress import track
 
@@ -48,11 +48,11 @@ def compress(
     limits = Limits(ratio, parameters, bytes, latency)
     if min(tried, ridge) < 0:
         raise ValueError(f"tried {tried} and ridge {ridge}: give at least 0 for both")
-    teacher = fork(model)
-    student = model if in_place else fork(model)
+    teacher = shallow_copy(model)
+    student = model if in_place else shallow_copy(model)
     limit = budget(model, mean_length(batches), limits, "sublayer", progress)
     if limit.allowed >= limit.dense:
-        return own(student, model)
+        return unshare(student, model)
     costs = {s.output: s.units * c for s, c in zip(limit.found, limit.costs)}
     step = progress.restore(student) if progress else 0
     known: dict[str, float] = {}  # the last sensitivity measured, which mostly is less than it would be now
@@ -70,12 +70,12 @@ def compress(
         remove(student, found[best], torch.zeros(found[best].units, dtype=torch.bool))
         fitted = trials[best][1] if tried else {}
         for name, value in fitted.items():
-            place(student, name, value)
+            set_parameter(student, name, value)
         if progress:
             progress.keep(step, student, sorted({s.block for s in found[best : best + 2]}))
         step += 1
     limit.require(student)
-    return own(student, model)
+    return unshare(student, model)
 
 
 @torch.no_grad()
@@ -101,12 +101,12 @@ def _mended(
     teacher: nn.Module, student: nn.Module, found: Sequence[Sublayer], batches: Sequence[Batch], ridge: float
 ) -> tuple[float, dict[str, Tensor]]:
     """Mean divergence without the first sublayer of `found`, the second one fitted to the teacher, and its weights."""
-    trial, fitted = fork(student), {}
+    trial, fitted = shallow_copy(student), {}
     remove(trial, found[0], torch.zeros(found[0].units, dtype=torch.bool))
     if len(found) > 1:
         pair = Pair(teacher, trial, batches)
         pair.advance(found[1].block)
         fitted = fit(pair, found[1], torch.ones(found[1].units, dtype=torch.bool), ridge)
         for name, value in fitted.items():
-            place(trial, name, value)
+            set_parameter(trial, name, value)
     return sensitivities(teacher, trial, [], batches)[0], fitted

@@ -33,7 +33,7 @@ from compress.algorithms.resume import Progress
 from compress.algorithms.training import Settings
 from compress.methods.dynamic_sparse import require_peft
 from compress.model.layers import LowRankLinear, PackedLinear
-from compress.model.structure import block_linears, blocks_path, fork, own, refuse_changed
+from compress.model.structure import block_linears, blocks_path, refuse_changed, shallow_copy, unshare
 from compress.model.walk import Batch
 
 NEEDS = Needs(models=6, streams=1, gradients=True, matrices=5, copies=4, streamed=False)
@@ -80,10 +80,10 @@ def compress(
     if recovery == "lora":
         require_peft()
     refuse_changed(model, (PackedLinear, LowRankLinear))
-    teacher = fork(model)
-    student = model if in_place else fork(model)
+    teacher = shallow_copy(model)
+    student = model if in_place else shallow_copy(model)
     if ratio == 0:
-        return own(student, model)
+        return unshare(student, model)
     linears = _linears(student)
     dense = _parameters(linears)
     _check_reachable(linears, ratio, multiple)
@@ -99,8 +99,8 @@ def compress(
     if not ratio - 1e-9 <= reached <= ratio + max(step, 0.005):
         raise RuntimeError(f"ratio: {reached:.4f} reached, {ratio} requested")
     if recovery != "none" and steps:
-        _recover(own(student, teacher), teacher, batches, settings, recovery, rank)
-    return own(student, model)
+        _recover(unshare(student, teacher), teacher, batches, settings, recovery, rank)
+    return unshare(student, model)
 
 
 def _linears(model: nn.Module) -> dict[str, nn.Linear]:

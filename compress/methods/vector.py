@@ -19,8 +19,8 @@ from compress.algorithms.hessian import blocks, gram, inverse_factor, squares
 from compress.algorithms.memory import Needs
 from compress.algorithms.quantization import BITS, check_divides, chosen, put, weights
 from compress.algorithms.resume import Progress
-from compress.model.io import stored_type
-from compress.model.structure import fork, own
+from compress.model.storage import stored_type
+from compress.model.structure import shallow_copy, unshare
 from compress.model.walk import Batch
 from transmeter.util.progress import track
 
@@ -61,7 +61,7 @@ def compress(
         raise ValueError(f"bits {bits}, width {width}, rows {rows}, damping {damping}: {allowed}")
     check_divides(model, paths, width, "width")
     _check_smaller(model, paths, bits, width, rows)
-    student, dtype = model if in_place else fork(model), stored_type(model)
+    student, dtype = model if in_place else shallow_copy(model), stored_type(model)
     for shared in blocks(student, batches, gram if update else squares, "Vectors", progress):
         for inputs, moment in shared:
             factor = inverse_factor(moment, damping) if update else None
@@ -78,7 +78,7 @@ def compress(
     for path, weight in track(list(weights(student, paths)), "Vectors, outside the blocks"):
         values, codes = clustered(weight, weight.new_ones(weight.shape[1]), bits, width, rows, seed, dtype)
         put(student, path, packed(codes, values, bits))
-    return own(student, model)
+    return unshare(student, model)
 
 
 def _check_smaller(model: nn.Module, paths: Sequence[str], bits: int, width: int, rows: int | None) -> None:

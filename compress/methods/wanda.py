@@ -13,7 +13,7 @@ from compress.algorithms.hessian import blocks, squares
 from compress.algorithms.memory import Needs
 from compress.algorithms.resume import Progress
 from compress.algorithms.sparsity import wanted
-from compress.model.structure import fork, own, place
+from compress.model.structure import set_parameter, shallow_copy, unshare
 from compress.model.walk import Batch
 
 NEEDS = Needs(models=1, streams=1, gradients=False, matrices=0, copies=5)
@@ -36,11 +36,11 @@ def compress(
     when the sparsity reached misses the request.
     """
     sparsity = wanted(model, ratio, pattern)
-    student = model if in_place else fork(model)
+    student = model if in_place else shallow_copy(model)
     for shared in blocks(student, batches, squares, "Wanda", progress):
         for paths, square in shared:
             for path in paths:
                 weight = student.get_submodule(path).weight
                 scores = weight.float().abs() * square.sqrt().float()
-                place(student, f"{path}.weight", sparsity.zero(weight, scores))
-    return own(student, model)
+                set_parameter(student, f"{path}.weight", sparsity.zero(weight, scores))
+    return unshare(student, model)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from compress.model.offload import refuse
-from compress.model.structure import Sublayer, fork, keep_blocks, remove
+from compress.model.structure import Sublayer, keep_blocks, remove, shallow_copy
 
 Piece = Literal["unit", "sublayer", "block"]
 ROUNDS = 25
@@ -52,7 +52,7 @@ class Clock:
 
     def __init__(self, model: nn.Module, tokens: int, request: float):
         refuse(model, "a latency is measured on the model as it runs")
-        self.model, self.tokens, self.request = fork(model), tokens, request
+        self.model, self.tokens, self.request = shallow_copy(model), tokens, request
         self.dense = seconds([model], tokens)[0]
         alone = model.device.type == "cpu" and torch.get_num_threads() == 1
         self.timer = time.process_time if alone else time.perf_counter
@@ -105,7 +105,7 @@ def _left(sub: Sublayer, share: float) -> int:
 
 def _smaller(model: nn.Module, group: Sequence[Sublayer], share: float, piece: Piece) -> nn.Module:
     """`model` with the share of the units of `group`, or without its blocks."""
-    smaller = fork(model)
+    smaller = shallow_copy(model)
     if piece == "block":
         gone = {s.block for s in group}
         keep_blocks(smaller, [i for i in range(model.config.num_hidden_layers) if i not in gone])

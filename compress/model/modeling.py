@@ -261,7 +261,7 @@ def stage(
 
     handle = blocks[stop - 1].register_forward_hook(leave)
     try:
-        with part(model, exits.blocks, start, stop, hidden):
+        with block_range(model, exits.blocks, start, stop, hidden):
             return base_class(model).forward(model, **given, return_dict=True), left[0]
     finally:
         handle.remove()
@@ -276,7 +276,9 @@ def stages(model: nn.Module, given: Mapping[str, Tensor], exits: Exits) -> Itera
 
 
 @contextmanager
-def part(model: nn.Module, path: str, start: int, stop: int | None, hidden: Tensor | None) -> Iterator[nn.ModuleList]:
+def block_range(
+    model: nn.Module, path: str, start: int, stop: int | None, hidden: Tensor | None
+) -> Iterator[nn.ModuleList]:
     """While the context is open `model` has only the blocks start..stop-1 of the list at `path`; gives all of them.
 
     hidden (batch, tokens, width) enters the first of them (None: what the embeddings give). There is no cache.

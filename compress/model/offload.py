@@ -2,7 +2,7 @@
 
 Embeddings, norms outside the blocks and the head are in memory. `module.weight` of a module inside a block reads the
 tensor from its file and keeps it until another block is touched; what was put in its place is then written to a
-scratch file. So whatever touches weights a block at a time - the walk, `structure.place`, `structure.remove` - works
+scratch file. So whatever touches weights a block at a time - the walk, `set_parameter`, `remove` - works
 as on a model in memory. What only asks for names and sizes (`parameters()`, `state_dict()`) sees tensors on the meta
 device; `model.get_parameter(name)` reads. The idea is that of DeepSpeed's ZeRO stage 3 (Rajbhandari et al., SC 2021,
 arXiv 2104.07857): a parameter dictionary that fetches what it is asked for.

@@ -189,12 +189,12 @@ def block_linears(model: nn.Module, block: int) -> Iterator[tuple[str, nn.Linear
             yield name, module
 
 
-def fork(model: nn.Module) -> nn.Module:
-    """A copy of `model` that shares its weights until they are replaced (`place`, `remove`); `own` ends that."""
+def shallow_copy(model: nn.Module) -> nn.Module:
+    """A copy of `model` that shares its weights until they are replaced (`set_parameter`, `remove`); see `unshare`."""
     return copy.deepcopy(model, {id(t): t for t in chain(model.parameters(), model.buffers())})
 
 
-def own(model: nn.Module, other: nn.Module) -> nn.Module:
+def unshare(model: nn.Module, other: nn.Module) -> nn.Module:
     """Give `model` its own copy of every weight that it still shares with `other`; tied weights stay tied."""
     shared = {id(p) for p in other.parameters()} if model is not other else set()
     copies: dict[int, nn.Parameter] = {}
@@ -207,7 +207,7 @@ def own(model: nn.Module, other: nn.Module) -> nn.Module:
     return model
 
 
-def place(model: nn.Module, name: str, value: Tensor) -> None:
+def set_parameter(model: nn.Module, name: str, value: Tensor) -> None:
     """Give the parameter `name` of `model` another value, of any size; a linear layer takes the size of its weight."""
     path, _, kind = name.rpartition(".")
     module = model.get_submodule(path)
@@ -224,11 +224,11 @@ def remove(model: nn.Module, sublayer: Sublayer, keep: Tensor) -> None:
         return
     for path, rows in sublayer.producers.items():
         linear, index = model.get_submodule(path), keep.repeat_interleave(rows).repeat(sublayer.parts)
-        place(model, f"{path}.weight", linear.weight[index])
+        set_parameter(model, f"{path}.weight", linear.weight[index])
         if linear.bias is not None:
-            place(model, f"{path}.bias", linear.bias[index])
+            set_parameter(model, f"{path}.bias", linear.bias[index])
     output = model.get_submodule(sublayer.output)
-    place(model, f"{sublayer.output}.weight", output.weight[:, keep.repeat_interleave(sublayer.columns)])
+    set_parameter(model, f"{sublayer.output}.weight", output.weight[:, keep.repeat_interleave(sublayer.columns)])
     if sublayer.kind == "attention" and not keep.any():
         # attention modules reshape to (..., heads, head_dim), which has no meaning without a head
         attention = next(iter(sublayer.producers)).rpartition(".")[0]
@@ -277,6 +277,6 @@ def _fold_scale(model: nn.Module, block: int, before: int) -> None:
     linear = model.get_submodule(path)
     factor = torch.ones(linear.out_features, dtype=linear.weight.dtype, device=linear.weight.device)
     factor[: linear.out_features // 3] = (block + 1) / (before + 1)
-    place(model, f"{path}.weight", linear.weight * factor[:, None])
-    place(model, f"{path}.bias", linear.bias * factor)
+    set_parameter(model, f"{path}.weight", linear.weight * factor[:, None])
+    set_parameter(model, f"{path}.bias", linear.bias * factor)
     attention.scaling = (attention.head_dim**-0.5 if attention.scale_attn_weights else 1.0) / float(block + 1)

@@ -49,7 +49,10 @@ def run(
         raise _Stop
 
     handles = []
-    with modeling.leaving_at(model, None), modeling.part(model, blocks_path(model), start, None, hidden) as blocks:
+    with (
+        modeling.leaving_at(model, None),
+        modeling.block_range(model, blocks_path(model), start, None, hidden) as blocks,
+    ):
         if stop == start:
             handles.append(blocks[start].register_forward_pre_hook(leave_before))
         elif stop is not None:
@@ -91,7 +94,7 @@ def row_weights(logits: Tensor, batch: Batch) -> Tensor:
 
 @contextmanager
 def inputs(
-    model: nn.Module, paths: Sequence[str], of: Callable[[Tensor], Tensor] = lambda entered: entered
+    model: nn.Module, paths: Sequence[str], of: Callable[[Tensor], Tensor] = lambda states: states
 ) -> Iterator[dict[str, Tensor]]:
     """While the context is open, the dictionary it gives holds what last entered each module of `paths`, or `of` it.
 
@@ -113,7 +116,9 @@ def inputs(
             handle.remove()
 
 
-def entered(model: nn.Module, batch: Batch, block: int, hidden: Tensor, paths: Sequence[str]) -> dict[str, Tensor]:
+def capture_inputs(
+    model: nn.Module, batch: Batch, block: int, hidden: Tensor, paths: Sequence[str]
+) -> dict[str, Tensor]:
     """What enters each module of `paths` when block `block` runs on hidden (batch, tokens, width).
 
     The block runs no further than the last of them needs.
@@ -175,7 +180,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def real(batch: Batch, states: Tensor) -> Tensor:
+def drop_padding(batch: Batch, states: Tensor) -> Tensor:
     """The rows of `states` (batch, tokens, features) that are not padding, as (real tokens, features)."""
     return states[batch["attention_mask"].bool()]
 

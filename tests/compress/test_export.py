@@ -13,6 +13,7 @@ from compress import export
 from compress.methods import magnitude, round_to_nearest
 from compress.model import io
 from tests.conftest import DATA
+from transmeter.util.checkpoint import bytes_of
 
 MODEL = str(DATA / "mixlm")
 
@@ -44,7 +45,7 @@ def test_compressed_tensors_reload_to_our_logits(name, folders, tmp_path, calibr
         found, wanted = theirs(**calibration[0]).logits, ours(**calibration[0]).logits
     torch.testing.assert_close(found, wanted, rtol=0, atol=0 if name == "grouped" else 0.02)  # embeddings in fp16
     if name == "grouped":
-        assert io.bytes_of(tmp_path / "m") < 1.01 * io.bytes_of(folders / name)
+        assert bytes_of(tmp_path / "m") < 1.01 * bytes_of(folders / name)
 
 
 @pytest.mark.parametrize("shape", ["torchao", "torchao-dynamic"])

@@ -20,7 +20,9 @@ from compress.evaluation import evaluate, prediction
 from compress.evaluation.examples import read_examples
 from compress.methods import methods
 from compress.model import io, walk
+from compress.model.config import task_of
 from tests.compress.methods.test_methods import DECODERS, LARGER, OTHERS
+from transmeter.util.checkpoint import bytes_of
 
 NAMES = ("anna", "ben", "carla", "dan")
 TOWNS = ("paris", "oslo", "rome", "lima")
@@ -134,7 +136,7 @@ def logits(model, batch):
 def test_every_head_is_compressed_saved_and_reloaded(family, task, folder, file, tmp_path):
     path = folder(family, task)
     model, tokenizer = io.load(path)
-    assert io.task_of(path) == task
+    assert task_of(path) == task
     data = batches(tokenizer, cut(tokenizer, read_texts(file(task)), 400, 64, seed=0), size=4)
     others = {name: options for name, options, _ in OTHERS}
     for name, compress in methods().items():
@@ -145,8 +147,8 @@ def test_every_head_is_compressed_saved_and_reloaded(family, task, folder, file,
         small = compress(model, data, **options | steps)
         assert logits(small, data[0]).shape == logits(model, data[0]).shape and logits(small, data[0]).isfinite().all()
         io.save(small, tokenizer, tmp_path / name, {})
-        assert name in LARGER or io.bytes_of(tmp_path / name) < io.bytes_of(path)
-        assert io.task_of(tmp_path / name) == task
+        assert name in LARGER or bytes_of(tmp_path / name) < bytes_of(path)
+        assert task_of(tmp_path / name) == task
         again = io.load(tmp_path / name)[0]
         torch.testing.assert_close(logits(again, data[0]), logits(small, data[0]), rtol=0, atol=0)
 
@@ -297,14 +299,16 @@ def test_words_get_the_label_of_their_first_token_beyond_the_context_too(words, 
 def test_calibration_is_chosen_and_drawn_for_every_task(task, folder, file, tmp_path):
     model, tokenizer = io.load(folder("Bert", task))
     texts = read_texts(file(task))
-    view = hidden_states.look(model, tokenizer, "a", cut(tokenizer, texts, 90, 64))
+    view = hidden_states.collect(model, tokenizer, "a", cut(tokenizer, texts, 90, 64))
     x, y, columns = calibration.features(view)
     assert x.shape[1] == len(columns) == 48 and len(x) == len(y) and np.isfinite(x).all()
     assert (len(x) == 90) == (task == "labels")
     way, chosen, _ = calibration.choose({"a": view}, [], lambda *_: {}, tokens=90, by="longest")
-    calibration.save(calibration.Draw(chosen.sequences, chosen.origins), tokenizer, tmp_path / "c", {"seed": 0})
+    calibration.save(
+        calibration.CalibrationSet(chosen.sequences, chosen.origins), tokenizer, tmp_path / "c", {"seed": 0}
+    )
     assert isinstance(read_texts(tmp_path / "c")[0], tuple) == (task in ("values", "answers"))
-    sequences, card = sampling.draw(str(tmp_path / "c"), model, tokenizer, 7, 0, lambda: model)
+    sequences, card = sampling.sample(str(tmp_path / "c"), model, tokenizer, 7, 0, lambda: model)
     assert sequences == chosen.sequences and sum(map(len, sequences)) == card["tokens"]
 
 
@@ -351,4 +355,4 @@ def test_metrics_that_a_model_cannot_give_are_refused(folder, file, root):
     ):
         with pytest.raises(ValueError, match=message):
             model, baseline, *wanted = args
-            evaluate.report([model], baseline, evaluate.exam(model, *wanted))
+            evaluate.report([model], baseline, evaluate.evaluation_task(model, *wanted))

@@ -14,6 +14,7 @@ from compress.model import io
 from compress.model.layers import Codebook, PackedLinear
 from compress.model.structure import block_linears
 from tests.conftest import strayed
+from transmeter.util.checkpoint import bytes_of
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +130,7 @@ def test_free_values_beat_a_grid(decoder, text, tmp_path):
     losses, size = {name: loss(model, held) for name, model in found.items()}, {}
     for name, model in found.items():
         io.save(model, decoder[1], tmp_path / name, {})
-        size[name] = io.bytes_of(tmp_path / name)
+        size[name] = bytes_of(tmp_path / name)
     assert losses["kmeans"] < losses["grid 3"] and size["kmeans"] < size["grid 3"]
     for name, other in itertools.product(("vector", "vector, no update"), ("grid 2", "gptq 2")):
         assert losses[name] < losses[other] or (name, other) == ("vector, no update", "gptq 2")
@@ -153,7 +154,7 @@ def test_mixed_bits_beat_one_number_of_bits(decoder, text, tmp_path):
         io.save(model, decoder[1], tmp_path / name, {})
     assert loss(found["mixed"], held) < loss(found["one"], held)
     # the list of bits in a file's header is not of one length
-    assert io.bytes_of(tmp_path / "mixed") <= io.bytes_of(tmp_path / "one") + 100
+    assert bytes_of(tmp_path / "mixed") <= bytes_of(tmp_path / "one") + 100
     forms = [m.packed for m in found["mixed"].modules() if isinstance(m, PackedLinear)]
     weights = [f.rows * f.columns for f in forms]
     mean = sum(f.bits * n for f, n in zip(forms, weights)) / sum(weights)
@@ -178,7 +179,7 @@ def test_embeddings_and_head_take_the_bytes_they_should(method, options, decoder
     bits = sum(options["bits"] * m.rows * m.columns / width + 16 * m.values.numel() for m in books)
     norms = 2 * sum(p.numel() for n, p in small.named_parameters() if "norm" in n)
     header = 120 * sum(1 for _ in small.named_parameters()) + 1000
-    assert io.bytes_of(tmp_path / "m") <= 1.05 * bits / 8 + norms + header
+    assert bytes_of(tmp_path / "m") <= 1.05 * bits / 8 + norms + header
     assert small.lm_head.packed is small.model.embed_tokens.packed
 
 

@@ -16,6 +16,7 @@ from compress.model import io, structure
 from compress.model.walk import mean_length
 from tests.conftest import strayed
 from tests.rereader import check_generation
+from transmeter.util.checkpoint import bytes_of
 
 # every way of each method that has its own storage; a new method is tested with its defaults without being named here
 PRUNING = [n for n in methods() if "ratio" in inspect.signature(methods()[n]).parameters and n != "svd"]
@@ -96,7 +97,7 @@ def test_result_is_new_finite_smaller_and_reloads(name, options, kind, model, ca
     io.save(model, tokenizer, tmp_path / "dense", {})
     io.save(small, tokenizer, tmp_path / "small", {})
     if name not in LARGER:
-        assert io.bytes_of(tmp_path / "small") < io.bytes_of(tmp_path / "dense")
+        assert bytes_of(tmp_path / "small") < bytes_of(tmp_path / "dense")
     reloaded, _ = io.load(tmp_path / "small")
     stored = copy.deepcopy(small)
     for p in filter(torch.is_floating_point, stored.parameters()):

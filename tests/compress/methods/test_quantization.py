@@ -13,6 +13,7 @@ from compress.methods import awq, gptq, methods, round_to_nearest, smoothquant
 from compress.model import io, modeling, structure
 from compress.model.walk import inputs
 from tests.conftest import strayed
+from transmeter.util.checkpoint import bytes_of
 
 
 def layer(outs=6, features=32, tokens=200, seed=0):
@@ -227,7 +228,7 @@ def test_bytes_are_those_of_bits_and_scales(decoder, calibration, tmp_path):
     ):
         folder = tmp_path / f"{method.__name__} {options}"
         io.save(method.compress(decoder[0], calibration, **options), decoder[1], folder, {})
-        assert io.bytes_of(folder) <= 1.05 * (inner * bits / 8 + rest + more)
+        assert bytes_of(folder) <= 1.05 * (inner * bits / 8 + rest + more)
 
 
 def test_a_layer_without_inputs_or_with_few(encoder, calibration):

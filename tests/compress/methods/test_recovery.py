@@ -194,7 +194,7 @@ def test_without_exchange_the_zeros_stay_where_they_were(recovery, encoder, cali
 
 @both_models
 def test_merging_changes_nothing(kind, model, calibration):
-    student = structure.fork(model)
+    student = structure.shallow_copy(model)
     chosen = {
         p: torch.rand(mask.shape, generator=torch.Generator().manual_seed(0)) < 0.5 for p, mask in masks(model).items()
     }

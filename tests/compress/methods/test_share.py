@@ -9,7 +9,7 @@ from compress.algorithms import training
 from compress.algorithms.resume import Progress
 from compress.methods import magnitude, share
 from compress.model import structure
-from compress.model.walk import inputs, real, run
+from compress.model.walk import drop_padding, inputs, run
 
 both_models = pytest.mark.parametrize("kind", ["encoder", "decoder"])
 
@@ -96,7 +96,7 @@ def test_the_merged_weights_are_the_least_squares_fit(encoder, calibration, monk
         with torch.no_grad(), inputs(encoder, paths) as seen:
             run(encoder, batch)
         for path in paths:
-            x = real(batch, seen[path]).double()
+            x = drop_padding(batch, seen[path]).double()
             left.append(x)
             right.append(x @ encoder.get_submodule(path).weight.double().T)
     expected = torch.linalg.lstsq(torch.cat(left), torch.cat(right)).solution.T

@@ -12,7 +12,7 @@ from compress.algorithms.sparsity import Sparsity, lowest, wanted
 from compress.calibration.texts import batches, cut
 from compress.methods import magnitude, sparsegpt, wanda
 from compress.model import structure
-from compress.model.walk import inputs, real
+from compress.model.walk import drop_padding, inputs
 
 
 def layer(outs=7, features=40, tokens=200, seed=0):
@@ -80,11 +80,11 @@ def test_inverse_factor_with_dead_features_and_without_data():
 
 def test_moments_of_a_block_against_float64(decoder, calibration):
     """Every linear layer once, those of one input together, padding left out, the blocks before already changed."""
-    model, path = structure.fork(decoder[0]), structure.blocks_path(decoder[0])
+    model, path = structure.shallow_copy(decoder[0]), structure.blocks_path(decoder[0])
     walk = hessian.blocks(model, calibration, hessian.gram, "test")
     next(walk)
     for name, linear in structure.block_linears(model, 0):
-        structure.place(model, f"{name}.weight", 0.5 * linear.weight.detach())
+        structure.set_parameter(model, f"{name}.weight", 0.5 * linear.weight.detach())
     shared = next(walk)
     found = {p.removeprefix(f"{path}.1."): moment for paths, moment in shared for p in paths}
     assert sorted(len(paths) for paths, _ in shared) == [1, 1, 2, 3] and len(found) == 7
@@ -93,7 +93,7 @@ def test_moments_of_a_block_against_float64(decoder, calibration):
         for batch in calibration:
             with torch.no_grad(), inputs(model, [f"{path}.1.{name}"]) as seen:
                 model(**batch)
-            states = real(batch, *seen.values()).double()
+            states = drop_padding(batch, *seen.values()).double()
             expected += states.T @ states
         torch.testing.assert_close(moment, expected, rtol=1e-4, atol=1e-4 * float(expected.diagonal().mean()))
 
@@ -114,7 +114,7 @@ def test_the_better_the_statistics_the_smaller_the_error(decoder, tokenizer, tex
     """Squared error of what the first block's layers give, and of the logits, on real text."""
     data = batches(tokenizer, cut(tokenizer, texts, 6000, 128, seed=0))
     model = decoder[0]
-    shared = next(hessian.blocks(structure.fork(model), data, hessian.gram, "test"))
+    shared = next(hessian.blocks(structure.shallow_copy(model), data, hessian.gram, "test"))
     with torch.no_grad():
         wanted_logits = model(**data[0]).logits
     for options in ({"ratio": 0.5}, {"pattern": "2:4"}):

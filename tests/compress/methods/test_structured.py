@@ -14,9 +14,10 @@ from compress.algorithms.resume import Progress
 from compress.methods import depth, kwon, methods, sublayer
 from compress.model import io, latency, structure, walk
 from compress.model.modeling import changes
-from compress.model.structure import Sublayer, place, sublayers
+from compress.model.structure import Sublayer, set_parameter, sublayers
 from compress.model.walk import mean_length
 from tests.compress.model.test_structure import BATCH, MODELS, build, every_model, logits
+from transmeter.util.checkpoint import bytes_of
 
 UNITS = ["magnitude", "kprune", "kwon"]  # the methods that remove single units
 
@@ -56,7 +57,7 @@ def test_a_model_of_the_size_asked_for(name, kind, decoder, calibration, tmp_pat
     assert 0.995 * wanted <= each * sum(p.numel() for p in small.parameters()) <= 1.005 * wanted
     if kind == "bytes":
         io.save(small, tokenizer, tmp_path / "m", {})
-        assert io.bytes_of(tmp_path / "m") == pytest.approx(wanted, rel=0.01)
+        assert bytes_of(tmp_path / "m") == pytest.approx(wanted, rel=0.01)
 
 
 @pytest.mark.parametrize("name", UNITS)
@@ -150,7 +151,7 @@ def test_mask_values_are_those_of_least_squares(kind, index, request, calibratio
     """Against numpy's solver, on a student that lost units below."""
     model = request.getfixturevalue(kind)
     teacher = model if kind == "encoder" else model[0]
-    student = structure.fork(teacher)
+    student = structure.shallow_copy(teacher)
     below, sub = sublayers(teacher)[0], sublayers(teacher)[index]
     structure.remove(student, below, torch.arange(below.units) < 2)
     keep = torch.arange(sub.units) % 2 == 0
@@ -166,8 +167,8 @@ def test_mask_values_are_those_of_least_squares(kind, index, request, calibratio
             walk.run(student, batch, sub.block, sub.block + 1, s_in)
         with torch.no_grad():
             bias = 0 if output.bias is None else output.bias
-            right.append(walk.real(batch, t[sub.entry] + output(t[sub.output]) - s[sub.entry] - bias))
-            features = walk.real(batch, s[sub.output])[:, columns].view(len(right[-1]), -1, sub.columns)
+            right.append(walk.drop_padding(batch, t[sub.entry] + output(t[sub.output]) - s[sub.entry] - bias))
+            features = walk.drop_padding(batch, s[sub.output])[:, columns].view(len(right[-1]), -1, sub.columns)
             weight = output.weight[:, columns].view(sub.width, -1, sub.columns)
             left.append(torch.einsum("tuc,ouc->tou", features, weight))
     a, b = torch.cat(left).flatten(0, 1).double(), torch.cat(right).flatten().double()
@@ -217,10 +218,10 @@ def test_a_model_without_a_block_is_a_plain_one(name, tmp_path):
 
 def test_depth_takes_the_blocks_of_least_influence(decoder, calibration, tmp_path):
     model, tokenizer = decoder
-    planted = structure.fork(model)
+    planted = structure.shallow_copy(model)
     for sub in sublayers(planted):
         if sub.block in (1, 4):  # these do nothing now
-            place(planted, f"{sub.output}.weight", torch.zeros_like(planted.get_submodule(sub.output).weight))
+            set_parameter(planted, f"{sub.output}.weight", torch.zeros_like(planted.get_submodule(sub.output).weight))
     small = depth.compress(planted, calibration, ratio=0.3)
     assert small.config.num_hidden_layers == 4 and not any(changes(small).values())
     with torch.no_grad():
@@ -235,9 +236,9 @@ def test_depth_takes_the_blocks_of_least_influence(decoder, calibration, tmp_pat
 @pytest.mark.parametrize("useless", [1, 2])
 @pytest.mark.parametrize("tried", [0, 2])
 def test_the_useless_sublayer_goes_first(useless, tried, encoder, calibration):
-    planted = structure.fork(encoder)
+    planted = structure.shallow_copy(encoder)
     output = sublayers(encoder)[useless].output
-    place(planted, f"{output}.weight", torch.zeros_like(encoder.get_submodule(output).weight))
+    set_parameter(planted, f"{output}.weight", torch.zeros_like(encoder.get_submodule(output).weight))
     small = sublayer.compress(planted, calibration, ratio=0.05, tried=tried)
     assert {s.output for s in sublayers(planted)} - {s.output for s in sublayers(small)} == {output}
     torch.testing.assert_close(logits(small), logits(planted), rtol=1e-3, atol=1e-3)
@@ -253,7 +254,7 @@ def test_the_neighbour_makes_up_for_a_sublayer(decoder, calibration):
 
 def test_removed_sublayers_take_no_time(decoder):
     """A linear layer without inputs is nearly free: what goes is saved in fact."""
-    model, small = decoder[0], structure.fork(decoder[0])
+    model, small = decoder[0], structure.shallow_copy(decoder[0])
     for sub in sublayers(model):
         if sub.block < 4:
             structure.remove(small, sub, torch.zeros(sub.units, dtype=torch.bool))

@@ -11,6 +11,7 @@ from compress.algorithms import quantization
 from compress.algorithms.quantization import Grid
 from compress.methods import round_to_nearest
 from compress.model import io, layers, modeling
+from transmeter.util.checkpoint import bytes_of
 
 
 @given(st.integers(1, 8), st.integers(0, 70), st.integers(0, 99))
@@ -90,7 +91,7 @@ def test_bytes_are_those_of_bits_and_scales(decoder, tmp_path):
         small = round_to_nearest.compress(decoder[0], [], bits=bits, group=group, symmetric=True)
         io.save(small, decoder[1], tmp_path / f"m{bits}{group}", {})
         nominal = inner * (bits + 16 / group) / 8 + rest * 2
-        assert io.bytes_of(tmp_path / f"m{bits}{group}") <= 1.05 * nominal
+        assert bytes_of(tmp_path / f"m{bits}{group}") <= 1.05 * nominal
 
 
 def test_a_packed_model_is_refused_by_what_changes_weights(decoder, calibration):
@@ -123,7 +124,7 @@ def test_low_rank_layers_reload_also_packed(decoder, tmp_path):
     io.save(small, decoder[1], tmp_path / "packed", {})
     again, _ = io.load(tmp_path / "packed")
     assert isinstance(again.model.layers[0].mlp.up_proj.down, layers.PackedLinear)
-    assert io.bytes_of(tmp_path / "packed") < 0.7 * io.bytes_of(tmp_path / "low")
+    assert bytes_of(tmp_path / "packed") < 0.7 * bytes_of(tmp_path / "low")
 
 
 def test_tensors_that_are_the_same_stay_the_same(decoder, tmp_path):
@@ -136,7 +137,7 @@ def test_tensors_that_are_the_same_stay_the_same(decoder, tmp_path):
     again, _ = io.load(tmp_path / "m")
     assert again.model.layers[1].mlp.up_proj.weight is again.model.layers[0].mlp.up_proj.weight
     assert again.lm_head.weight is again.model.embed_tokens.weight
-    assert io.bytes_of(tmp_path / "m") < 0.88 * 6_892_248
+    assert bytes_of(tmp_path / "m") < 0.88 * 6_892_248
 
 
 def test_more_bits_than_requested_are_an_error():

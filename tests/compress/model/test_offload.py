@@ -110,14 +110,14 @@ def test_few_blocks_are_in_memory(name, options, short, tokenizer, tmp_path, ali
 def test_scratch_files_live_as_long_as_a_model_needs_them(tmp_path):
     (tmp_path / "s").mkdir()
     model = io.load(DATA / "mixlm", stream=True, scratch=tmp_path / "s")[0]
-    student = structure.fork(model)
+    student = structure.shallow_copy(model)
     name = "model.layers.0.mlp.up_proj.weight"
     for value in (1.0, 2.0):
         other = None
-        structure.place(student, name, torch.full_like(student.get_parameter(name), value))
-        other = structure.fork(student)
+        structure.set_parameter(student, name, torch.full_like(student.get_parameter(name), value))
+        other = structure.shallow_copy(student)
         assert len(list((tmp_path / "s").iterdir())) == 1  # the one before is not needed any more
-    structure.own(student, model)
+    structure.unshare(student, model)
     del student
     assert (other.get_parameter(name) == 2).all() and not (model.get_parameter(name) == 2).any()
     del other

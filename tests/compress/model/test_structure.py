@@ -224,7 +224,7 @@ def bypassed(model, blocks):
 @torch.no_grad()
 def test_a_block_keeps_its_settings_when_others_go(name, kept, letters, tmp_path):
     model = build(name, OWN_SETTINGS)
-    small = structure.fork(model)
+    small = structure.shallow_copy(model)
     structure.keep_blocks(small, kept)
     with bypassed(model, set(range(4)) - set(kept)):
         torch.testing.assert_close(logits(small), logits(model), rtol=1e-4, atol=1e-6)
@@ -264,7 +264,7 @@ def test_queries_of_low_rank_take_up_the_scale_too():
         low.up.weight.data, low.up.bias.data = block.attn.c_attn.weight.data, block.attn.c_attn.bias.data
         low.down.weight.data = torch.eye(16)
         block.attn.c_attn = low
-    small = structure.fork(model)
+    small = structure.shallow_copy(model)
     structure.keep_blocks(small, [1, 3])
     with bypassed(model, [0, 2]):
         torch.testing.assert_close(logits(small), logits(model), rtol=1e-4, atol=1e-6)

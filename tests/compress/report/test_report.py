@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cli import main
 from compress.model import io as folders
-from compress.model.structure import fork, own, remove, sublayers
+from compress.model.structure import remove, shallow_copy, sublayers, unshare
 from compress.report import models, page
 from transmeter import ranking
 from transmeter.batch import store
@@ -235,7 +235,7 @@ def test_layers_are_read_from_the_config():
 
 
 def test_what_is_left_agrees_with_what_was_removed(decoder, tmp_path):
-    model = own(fork(decoder[0]), decoder[0])
+    model = unshare(shallow_copy(decoder[0]), decoder[0])
     for i, sub in enumerate(sublayers(model)):
         remove(model, sub, torch.arange(sub.units) >= i)
     folders.save(model, decoder[1], tmp_path / "m")
