@@ -1,7 +1,7 @@
 """The terms of Transmeter's loss, for B stacked networks at once; each gives (B,).
 
-Membership q (B, n, classes) says how much of a row belongs to a class: one-hot for labelled rows, the soft
-pseudo-label for unlabelled target rows, zero for rows of a class that the other side does not have.
+Membership q (B, n, classes) says how much of a row belongs to a class: one-hot for labelled rows, the
+probabilities of a pseudo-label for unlabelled target rows, zero for rows of a class that the other side does not have.
 """
 
 import torch
