@@ -1,7 +1,6 @@
 """Arguments and options of the command line, and the errors that bad ones give."""
 
 import contextlib
-import inspect
 import logging
 import math
 import os
@@ -18,6 +17,7 @@ import click
 
 from transmeter.util import writing
 from transmeter.util.arguments import LARGEST_SEED
+from transmeter.util.signatures import keyword_options
 from transmeter.util.suggestions import did_you_mean
 from transmeter.util.to_json import to_json
 
@@ -198,11 +198,6 @@ def convert(function: Callable, settings: tuple[str, ...], fixed: tuple[str, ...
             raise ValueError(f"--set {setting} is not understood{guess}: {wanted}")
         found[name] = _value(setting, text, options[name].annotation)
     return found
-
-
-def keyword_options(function: Callable) -> list[inspect.Parameter]:
-    """The keyword-only parameters of a scorer or method: its configuration."""
-    return [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
 
 
 def _value(setting: str, text: str, kind: object) -> object:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from pkgutil import iter_modules
 
 from transmeter.util import signatures
@@ -17,4 +16,4 @@ def scorers() -> dict[str, Callable]:
 
 def scorer_signatures() -> dict[str, Callable]:
     """Name of each scorer and a function of the same signature, without torch, which takes seconds."""
-    return signatures.of_folder(__name__, Path(__file__).parent, "score")
+    return signatures.of_folder(__name__, __path__, "score")
