@@ -235,7 +235,7 @@ def _compress(recipe, machine, resume, repo, as_json) -> None:
 
     from compress import hub, pipeline
     from compress.evaluation import evaluate
-    from compress.model import io
+    from transmeter.util.checkpoint import bytes_of
 
     quiet()
     if repo:
@@ -252,7 +252,7 @@ def _compress(recipe, machine, resume, repo, as_json) -> None:
         resume=resume,
         tell=tell,
     )
-    size = io.bytes_of(recipe.out)
+    size = bytes_of(recipe.out)
     _written(recipe.model, recipe.out, size, "reloaded with equal logits", repo, as_json)
 
 
@@ -273,9 +273,9 @@ def _check_inputs(models, files, calibration=None, quantized=False) -> None:
 def _written(model, out, size, checked, repo, as_json) -> None:
     """What compress, run and export end with: the folder, its size before and after, and where it was uploaded to."""
     from compress import hub
-    from compress.model import io
+    from transmeter.util.checkpoint import bytes_of
 
-    before, address = io.bytes_of(model), hub.push(out, repo) if repo else None
+    before, address = bytes_of(model), hub.push(out, repo) if repo else None
     if as_json:
         found = {"model": model, "out": out, "bytes_before": before, "bytes": size, "checked": checked}
         click.echo(to_json(found | {"uploaded": address}), nl=False)

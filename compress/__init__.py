@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from compress.api import compress as compress
+    from compress.api import save as save
     from compress.model.io import load as load
-    from compress.model.io import save as save
 
-_WHERE = {"compress": "api", "load": "model.io", "save": "model.io"}
+_WHERE = {"compress": "api", "load": "model.io", "save": "api"}
 __all__ = ["compress", "load", "save"]
 
 

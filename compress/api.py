@@ -15,8 +15,10 @@ from compress.calibration import sampling
 from compress.calibration.texts import MAX_LENGTH, Text, batches, cut
 from compress.methods import check
 from compress.model import io
+from compress.model.reading import adopt, check_pair
+from compress.model.storage import round_weights
 from compress.model.structure import context
-from compress.report.card import GIVEN
+from compress.report.card import GIVEN, write_card
 from transmeter.util.arguments import seed_number, shown, whole_number
 
 
@@ -43,19 +45,46 @@ def compress(
 
     What was done stands in its attribute `compression`, a dict, of which `compress.save` makes the model card.
 
-    model: folder, hub name, or (model, tokenizer); ratio, parameters, bytes, latency, multiple: what is to go or may
-    stay, of methods that remove units (see algorithms.budget; none: half of the FLOPs); options: the method's own (see
-    `transmeter methods`); calibration: texts (pairs of texts), or what --calibration takes (a file, a folder of
-    `transmeter calibrate`, "self"), of which `tokens` tokens are drawn; None for methods that look at none; device:
-    where a folder or hub name is loaded to.
-    Raises ValueError for what is unknown, of another type, out of range or not to be read, RuntimeError where the
-    request is missed.
+    Parameters
+    ----------
+    model
+        Folder, hub name, or (model, tokenizer).
+    method
+        Name of a method; `transmeter methods` lists them.
+    ratio, parameters, bytes, latency, multiple
+        What is to go or may stay, of methods that remove units: as of compress.algorithms.options.UnitLimits; all
+        None: half of the FLOPs.
+    options
+        The method's own options, by name.
+    calibration
+        Texts or pairs of texts, or what --calibration takes (a file, a folder of `transmeter calibrate`, "self");
+        None for methods that look at none.
+    tokens
+        Number of tokens that are sampled from the calibration.
+    batch_size
+        Number of sequences that run at once.
+    seed
+        Of sampling and of the method.
+    device
+        Where a folder or hub name is loaded to.
+
+    Returns
+    -------
+    nn.Module
+        The smaller model.
+
+    Raises
+    ------
+    ValueError
+        For what is unknown, of another type, out of range or cannot be read.
+    RuntimeError
+        What is reached misses the request.
     """
     tokens, batch_size = whole_number("tokens", tokens, 1), whole_number("batch_size", batch_size, 1)
     seed = seed_number("seed", seed)
     limits = {"ratio": ratio, "parameters": parameters, "bytes": bytes, "latency": latency, "multiple": multiple}
-    asked = check(method, {k: v for k, v in limits.items() if v is not None}, pipeline.SHARED)
-    step = pipeline.Step(method, asked | check(method, options, pipeline.SHARED))
+    own = check(method, {name: value for name, value in limits.items() if value is not None})
+    step = pipeline.Step(method, {**own, **check(method, options)})
     _check_calibration(calibration)
     pipeline.check_steps([step], calibration is not None)
     if isinstance(calibration, str | Path):
@@ -64,7 +93,7 @@ def compress(
         net, tokenizer = io.load(model, device)
     else:
         net, tokenizer = copy.deepcopy(_checked_pair(model))
-        net = io.adopt(net, tokenizer)
+        net = adopt(net, tokenizer)
     pipeline.check_fit([step], net, tokenizer)
     if isinstance(calibration, str | Path):
         sequences, used = sampling.draw(str(calibration), net, tokenizer, tokens, seed, lambda: net)
@@ -77,7 +106,7 @@ def compress(
     noted = getattr(net, "compression", None) or _origin(net, tokenizer)
     start = time.perf_counter()
     found = pipeline.apply(net, data, step, seed)
-    io.round_weights(found, net.dtype)
+    round_weights(found, net.dtype)
     done = {**asdict(step), "seconds": time.perf_counter() - start, "after": pipeline.measured(found, tokenizer)}
     both = _both(noted.get("calibration"), used if calibration is not None else None)
     found.compression = {
@@ -89,25 +118,78 @@ def compress(
     return found
 
 
+def save(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    out: str | Path,
+    card: Mapping[str, object] | None = None,
+    *,
+    push_to_hub: str | None = None,
+) -> Path:
+    """Write a model folder that reloads exactly, with its model card, and compare it before it gets its name.
+
+    Parameters
+    ----------
+    model
+        Of `compress.load` or `compress.compress`, or one of transformers. Its weights take the type that they were
+        stored in (`config.dtype`).
+    tokenizer
+        Its own.
+    out
+        A new folder, or an empty one.
+    card
+        What was done with which data, for compression.json, of which README.md is made; None: what
+        `compress.compress` noted in the model.
+    push_to_hub
+        The name that the folder is uploaded as when it is written, [USER/]REPO; a repository that is new is private.
+        None: it is not uploaded.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    ValueError
+        Something is of another type, the folder cannot be made, or the upload cannot work with the name, the network
+        or the token; then nothing is written.
+    RuntimeError
+        The reloaded model differs in a logit, and nothing is left; or the upload failed, and the folder is there.
+    OSError
+        It cannot be written (a full disk); then nothing is left.
+    """
+    if card is not None and not isinstance(card, Mapping):
+        raise ValueError(f"card is {shown(card)}: give a dict of what is to stand in the model card, or leave it out")
+    if push_to_hub is not None and not isinstance(push_to_hub, str):
+        raise ValueError(f"push_to_hub is {shown(push_to_hub)}: give a name, [USER/]REPO")
+    if push_to_hub:
+        hub.check(push_to_hub)
+    folder = io.save(model, tokenizer, out, card, write_card)
+    if push_to_hub:
+        hub.push(folder, push_to_hub)
+    return folder
+
+
 def _checked_pair(model: object) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     """`model`. Raises ValueError for what is no (model, tokenizer) of transformers."""
     if not isinstance(model, tuple | list) or len(model) != 2:
         raise ValueError(f"model is {shown(model)}: give a folder, a hub name, or (model, tokenizer) of transformers")
-    io.check_pair(*model)
+    check_pair(*model)
     return model[0], model[1]
 
 
 def _check_calibration(calibration: object) -> None:
-    """Raise ValueError for what is no text, path or list of texts and pairs."""
+    """Raise ValueError for what is not a text, a path or a list of texts and pairs."""
     if calibration is None or isinstance(calibration, str | Path):
         return
-    wanted = "give a path, or a list of texts and pairs of texts"
+    remedy = "give a path, or a list of texts and pairs of texts"
     if not isinstance(calibration, Sequence):
-        raise ValueError(f"calibration is a {type(calibration).__name__}: {wanted}")
+        raise ValueError(f"calibration is a {type(calibration).__name__}: {remedy}")
     for place, text in enumerate(calibration, 1):
         pair = isinstance(text, tuple | list) and len(text) == 2 and all(isinstance(part, str) for part in text)
         if not (isinstance(text, str) or pair):
-            raise ValueError(f"calibration holds {shown(text)} as text {place}: {wanted}")
+            raise ValueError(f"calibration holds {shown(text)} as text {place}: {remedy}")
 
 
 def _both(earlier: dict[str, Any] | None, now: dict[str, Any] | None) -> dict[str, Any] | None:

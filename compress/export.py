@@ -22,7 +22,9 @@ from torch import nn
 
 from compress import hub
 from compress.model import io, layers, modeling
+from compress.model.storage import stored_type
 from compress.model.structure import blocks_path
+from compress.model.tokenizers import write_tokenizer
 from compress.report.card import write_card
 from transmeter.util import writing
 
@@ -81,7 +83,7 @@ def export(source: str, format: str, out: Path) -> int:
         with contextlib.redirect_stderr(StringIO()), warnings.catch_warnings():  # the libraries' bars and notices
             warnings.simplefilter("ignore")
             convert[format](model, partial)
-        io.write_tokenizer(tokenizer, partial)
+        write_tokenizer(tokenizer, partial)
         size = sum(f.stat().st_size for f in partial.iterdir() if f.name.startswith("model"))
         made = Path(source) / "compression.json"
         known = json.loads(made.read_text(encoding="utf-8")) if made.is_file() else {}
@@ -110,7 +112,7 @@ def _compressed_tensors(model: nn.Module, folder: Path) -> None:
             model.set_submodule(path, _dense(module))
             if path not in packed:  # the format holds no embeddings: they are written in the type of all else
                 new = model.get_submodule(path)
-                new.weight.data = new.weight.data.to(io.stored_type(model)).float()
+                new.weight.data = new.weight.data.to(stored_type(model)).float()
                 kept.append(path)
     model = _of_base_class(model)
     reference = _logits(model)
@@ -128,7 +130,7 @@ def _compressed_tensors(model: nn.Module, folder: Path) -> None:
     compressor.compress_model(model)
     for parameter in model.parameters():
         if parameter.is_floating_point():
-            parameter.data = parameter.data.to(io.stored_type(model))
+            parameter.data = parameter.data.to(stored_type(model))
     model.save_pretrained(folder)
     compressor.update_config(folder)
     _reread(model, folder, reference, 0.0)
@@ -173,7 +175,7 @@ def _of_base_class(model: nn.Module) -> nn.Module:
             holder, _, kind = name.rpartition(".")
             setattr(plain.get_submodule(holder), kind, old)
     plain.tie_weights()
-    plain.config.dtype = io.stored_type(model)
+    plain.config.dtype = stored_type(model)
     return plain.eval()
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.model import layers
-from compress.model.io import stored_type
+from compress.model.storage import stored_type
 from compress.model.structure import blocks_path, refuse_changed
 
 BITS = range(2, 9)

@@ -52,11 +52,25 @@ def train(
     teacher: nn.Module,
     batches: Sequence[Batch],
     config: TrainingConfig,
-    trained: Mapping[str, nn.Parameter],
+    trained: Mapping[str, nn.Parameter] | None = None,
     progress: Progress | None = None,
     loss: Loss | None = None,
 ) -> nn.Module:
-    """Train to the end, and return `student`. Arguments and errors as of `steps`."""
+    """Train to the end.
+
+    Parameters
+    ----------
+    student, teacher, batches, config, progress, loss
+        As of `steps`.
+    trained
+        As of `steps`; None: every weight of the student.
+
+    Returns
+    -------
+    nn.Module
+        The student itself.
+    """
+    trained = dict(student.named_parameters()) if trained is None else trained
     for _ in steps(student, teacher, batches, config, trained, progress=progress, loss=loss):
         pass
     return student

@@ -24,6 +24,7 @@ from compress.calibration.texts import pack as pack_texts
 from compress.model import io
 from compress.model.structure import context
 from transmeter.util import writing
+from transmeter.util.checkpoint import hash_of
 from transmeter.util.progress import track
 
 SCREENED = 20  # candidates that are measured in full; of more, the closest by the cheap measure
@@ -193,7 +194,7 @@ def calibrate(
     if taken:
         raise ValueError(f"a candidate is called {taken}, as a way of choosing is: name it as NAME=TEXTS")
     net, tokenizer = io.load(model)
-    length, known, groups = context(net, MAX_LENGTH), io.hash_of(model), clusters(net, seed)
+    length, known, groups = context(net, MAX_LENGTH), hash_of(model), clusters(net, seed)
     if pack and net.get_output_embeddings() is None:
         raise ValueError("--pack joins texts, but the model looks at them one by one: leave it out")
 

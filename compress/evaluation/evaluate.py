@@ -24,9 +24,11 @@ from compress.evaluation import metrics, prediction
 from compress.evaluation.examples import read_examples
 from compress.evaluation.metrics import METRICS
 from compress.model import io, modeling, structure
+from compress.model.config import quantizer_of, task_of
 from compress.model.layers import FORMS
 from compress.model.modeling import SPARSE_FROM
 from compress.model.walk import Batch
+from transmeter.util.checkpoint import bytes_of
 
 LENGTH = 128  # tokens of the sequence that FLOPs and latency are given for
 
@@ -73,7 +75,7 @@ def exam(model: str, file: Path, metric: str | None, tokens: int) -> Exam:
     metric: one of `evaluation.metrics.METRICS`; None: the first for what the model is for. Raises ValueError where the
     model cannot give the metric or the data lack the labels that it needs.
     """
-    task = io.task_of(model)
+    task = task_of(model)
     if metric and metric not in METRICS[task]:
         raise ValueError(f"{model} gives no {metric}: use --metric {' or '.join(METRICS[task])}")
     if task == "text":
@@ -90,8 +92,8 @@ def report(names: Sequence[str], baseline: str | None, wanted: Exam, energy: boo
     missing.
     """
     for name in (*names, baseline):
-        if name and io.task_of(name) != wanted.task:
-            tasks = f"{io.task_of(name)}, {wanted.task}"
+        if name and task_of(name) != wanted.task:
+            tasks = f"{task_of(name)}, {wanted.task}"
             raise ValueError(f"{name} is for another task than the first model ({tasks}): give models for the same")
     if energy and find_spec("codecarbon") is None:
         raise ValueError("the energy is estimated by codecarbon: pip install 'transmeter[energy]'")
@@ -110,9 +112,9 @@ def _measured(name: str, wanted: Exam, energy: bool) -> tuple[dict[str, object],
     """What one model reaches and costs, and its outcome."""
     net, tokenizer = io.load(name, quantized=True)
     outcome, depth = _leaving(net, tokenizer, wanted)
-    foreign = io.quantizer_of(name)
+    foreign = quantizer_of(name)
     sizes = size(io.skeleton(name, quantized=True)[0] if foreign else net)
-    found = {"model": name, wanted.metric: wanted.value(outcome), **depth, **sizes, "bytes": io.bytes_of(name)}
+    found = {"model": name, wanted.metric: wanted.value(outcome), **depth, **sizes, "bytes": bytes_of(name)}
     found |= {"latency_seconds": latency(net), "peak_memory_bytes": peak_memory(name)}
     packed = [foreign] if foreign else _packed(net)
     steps = _steps(name)
@@ -254,7 +256,8 @@ def example(model: nn.Module) -> Batch:
 _PEAK = """
 import sys, torch
 from compress.evaluation.evaluate import example
-from compress.model.io import base_of, config_of, load
+from compress.model.config import base_of, config_of
+from compress.model.io import load
 def status(key):
     return next(int(line.split()[1]) * 1024 for line in open('/proc/self/status') if line.startswith(key))
 base_of(sys.argv[1], config_of(sys.argv[1]))  # imports what the model needs, so that only the model itself counts

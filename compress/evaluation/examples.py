@@ -1,4 +1,4 @@
-"""Reading labelled examples from files, for every task that a model can have (compress.model.io.HEADS)."""
+"""Reading labelled examples from files, for every task that a model can have (compress.model.config.HEADS)."""
 
 from collections.abc import Mapping
 from pathlib import Path

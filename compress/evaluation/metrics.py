@@ -17,7 +17,7 @@ from transmeter.util.intervals import half_width
 
 Estimate = dict[str, float | int | str]
 Outcome = np.ndarray | list[np.ndarray]
-# by what a model is for (compress.model.io.HEADS); the first is the default
+# by what a model is for (compress.model.config.HEADS); the first is the default
 METRICS = {
     "text": ("perplexity",),
     "classes": ("accuracy", "f1", "macro_f1"),

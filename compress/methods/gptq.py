@@ -19,7 +19,7 @@ from compress.algorithms.quantization import Grid, check_divides, chosen, put, r
 from compress.algorithms.resume import Progress
 from compress.algorithms.traits import Needs, Traits
 from compress.model import layers
-from compress.model.io import stored_type
+from compress.model.storage import stored_type
 from compress.model.walk import Batch
 
 TRAITS = Traits(Needs(models=1, states=1, gradients=False, copies=10), changes="bits", resumes=True, streams=False)

@@ -21,7 +21,7 @@ from compress.algorithms.quantization import SLACK, Grid, check_divides, chosen,
 from compress.algorithms.resume import Progress
 from compress.algorithms.traits import Needs, Traits
 from compress.methods.gptq import arranged, quantize
-from compress.model.io import stored_type
+from compress.model.storage import stored_type
 from compress.model.walk import Batch
 
 TRAITS = Traits(Needs(models=3, states=1), changes="bits", resumes=True, streams=False)

@@ -11,7 +11,7 @@ from torch import nn
 
 from compress.algorithms.quantization import Grid, check_divides, chosen, put, weights
 from compress.algorithms.traits import Needs, Traits
-from compress.model.io import stored_type
+from compress.model.storage import stored_type
 from compress.model.walk import Batch
 from transmeter.util.progress import track
 

@@ -64,7 +64,7 @@ def compress(
         if len(run) > 1:
             _tie(model, run, merged)
     loss = DistillationLoss(unshare(model, teacher), teacher, config, training.seed)
-    return train(model, teacher, batches, training, dict(model.named_parameters()), progress, loss.loss)
+    return train(model, teacher, batches, training, progress=progress, loss=loss.loss)
 
 
 def _require_alike(model: nn.Module, run: Sequence[int]) -> None:

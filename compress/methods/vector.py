@@ -19,7 +19,7 @@ from compress.algorithms.hessian import blocks, gram, inverse_factor, squares
 from compress.algorithms.quantization import BITS, check_divides, chosen, put, weights
 from compress.algorithms.resume import Progress
 from compress.algorithms.traits import Needs, Traits
-from compress.model.io import stored_type
+from compress.model.storage import stored_type
 from compress.model.walk import Batch
 from transmeter.util.progress import track
 

@@ -8,7 +8,7 @@ import torch
 
 import compress
 from compress import pipeline
-from compress.model import io
+from compress.model.storage import stored_bytes
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_a_model_at_hand_stays_as_it_is(encoder, tokenizer, texts):
     before = {k: v.clone() for k, v in encoder.state_dict().items()}
     found = compress.compress((encoder, tokenizer), ratio=0.5, multiple=4, calibration=texts, tokens=200)
     assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
-    assert io.stored_bytes(found) < io.stored_bytes(encoder)
+    assert stored_bytes(found) < stored_bytes(encoder)
 
 
 def test_texts_in_a_list_are_those_of_a_file(encoder, tokenizer, texts, tmp_path):

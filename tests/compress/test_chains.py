@@ -13,6 +13,7 @@ from compress.evaluation import evaluate
 from compress.methods import methods
 from compress.model import io
 from tests.conftest import DATA
+from transmeter.util.checkpoint import bytes_of
 
 TEXTS = DATA / "text/math_sample.txt"
 MODEL = str(DATA / "mixlm")
@@ -60,7 +61,7 @@ def test_every_step_is_measured(tmp_path):
     sizes = [card["before"], *(s["after"] for s in card["steps"])]
     assert [s["bytes"] for s in sizes] == sorted((s["bytes"] for s in sizes), reverse=True)
     for found in (sizes[0], sizes[-1]):
-        written = io.bytes_of(MODEL if found is sizes[0] else tmp_path / "m")
+        written = bytes_of(MODEL if found is sizes[0] else tmp_path / "m")
         assert found["bytes"] == pytest.approx(written, rel=0.01)  # headers
         assert found["perplexity"]["ci_low"] < found["perplexity"]["value"]
     assert said[-1].startswith("round_to_nearest: ") and "perplexity 1" in said[-1] and "times fewer" in said[-1]

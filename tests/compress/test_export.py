@@ -12,7 +12,8 @@ from cli import main
 from compress import export
 from compress.methods import magnitude, round_to_nearest
 from compress.model import io
-from tests.conftest import DATA
+from tests.conftest import DATA, compressed
+from transmeter.util.checkpoint import bytes_of
 
 MODEL = str(DATA / "mixlm")
 
@@ -23,11 +24,11 @@ def folders(tmp_path_factory, encoder, decoder, calibration):
     out = tmp_path_factory.mktemp("models")
     made = {
         "encoder": encoder,
-        "pruned": magnitude.compress(decoder[0], calibration, ratio=0.3),
-        "asymmetric": round_to_nearest.compress(decoder[0], []),
-        "grouped": round_to_nearest.compress(decoder[0], [], symmetric=True),
-        "rows": round_to_nearest.compress(
-            decoder[0], [], bits=8, group=None, symmetric=True, embeddings=True, head=True
+        "pruned": compressed(magnitude, decoder[0], calibration, ratio=0.3),
+        "asymmetric": compressed(round_to_nearest, decoder[0], []),
+        "grouped": compressed(round_to_nearest, decoder[0], [], symmetric=True),
+        "rows": compressed(
+            round_to_nearest, decoder[0], [], bits=8, group=None, symmetric=True, embeddings=True, head=True
         ),
     }
     for name, model in made.items():
@@ -44,7 +45,7 @@ def test_compressed_tensors_reload_to_our_logits(name, folders, tmp_path, calibr
         found, wanted = theirs(**calibration[0]).logits, ours(**calibration[0]).logits
     torch.testing.assert_close(found, wanted, rtol=0, atol=0 if name == "grouped" else 0.02)  # embeddings in fp16
     if name == "grouped":
-        assert io.bytes_of(tmp_path / "m") < 1.01 * io.bytes_of(folders / name)
+        assert bytes_of(tmp_path / "m") < 1.01 * bytes_of(folders / name)
 
 
 @pytest.mark.parametrize("shape", ["torchao", "torchao-dynamic"])

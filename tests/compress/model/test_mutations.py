@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from compress.model import io, modeling, walk
+from compress.model.config import base_of, config_of
 from tests.compress.model.test_structure import BATCH, build
 from transmeter.util import checkpoint
 
@@ -126,13 +127,12 @@ def attempt(read, folder):
 
 def by_transformers(folder):
     """Logits by the class alone, None where a weight is missing, of another shape, or a block has no place."""
-    config = io.config_of(folder)
-    cls = io.base_of(folder, config)
+    config = config_of(folder)
+    cls = base_of(folder, config)
     cls = modeling.compressed_model(cls) if "compressed" in config else cls
     ours = ("dtype", "torch_dtype", "attn_implementation")  # taken from the files and from what is installed
     (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k not in ours}))
-    with io.quiet_loading():
-        model, info = cls.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    model, info = cls.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     blocks = [n for n in info["unexpected_keys"] if any(f".{i}." in n for i in range(9))]
     return None if info["missing_keys"] or info["mismatched_keys"] or blocks else logits(model.eval())
 

@@ -1,0 +1,153 @@
+"""Models into folders that reload exactly, with transformers alone too, compared before they get their names."""
+
+import copy
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from compress.model import layers, modeling, offload, walk
+from compress.model.reading import align, check_pair, load
+from compress.model.storage import cast, round_weights, stored_type
+from compress.model.tokenizers import write_tokenizer
+from transmeter.util import arguments, writing
+
+_AUTO_CLASSES = (
+    "AutoModelForCausalLM",
+    "AutoModelForSequenceClassification",
+    "AutoModelForTokenClassification",
+    "AutoModelForQuestionAnswering",
+    "AutoModelForMaskedLM",
+)
+
+
+@torch.no_grad()
+def save(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    out: str | Path,
+    record: Mapping[str, object] | None = None,
+    write_card: Callable[[Path], None] | None = None,
+) -> Path:
+    """Write a folder that reloads exactly, and compare it before it gets its name.
+
+    Weights take the type that they were stored in (`config.dtype`). What changed in the layers goes to config.json and
+    is derived from the model itself.
+
+    Parameters
+    ----------
+    model
+        In memory or streaming; it stays as it is.
+    tokenizer
+        Its own.
+    out
+        A new folder, or an empty one.
+    record
+        What was done with which data, for compression.json; None: what compress.compress noted in the model.
+    write_card
+        Writes the model card into the folder, when all else is in it; None: there is no card.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    ValueError
+        The model or the tokenizer is not of transformers, or the folder cannot be made.
+    RuntimeError
+        The reloaded model differs in a logit; then nothing is left.
+    OSError
+        It cannot be written (a full disk); then nothing is left.
+    """
+    check_pair(model, tokenizer)
+    out = writing.check_new_folder(arguments.path("out", out))
+    record = getattr(model, "compression", {}) if record is None else record
+    dtype = stored_type(model)
+    stored = copy.deepcopy(model)
+    round_weights(stored, torch.float32)
+    changed, reference = modeling.changes(stored), _probe(stored)
+    cast(stored, dtype)
+    with writing.new_folder(out) as partial:
+        _write(stored, changed, partial)
+        write_tokenizer(tokenizer, partial)
+        for file in (layers.__file__, modeling.__file__) if changed else ():
+            shutil.copy(file, partial)
+        streams = offload.store_of(stored) is not None
+        note = {"reloaded": "block by block, not by transformers alone"} if streams else {}
+        (partial / "compression.json").write_text(json.dumps(dict(record) | note, indent=1), encoding="utf-8")
+        if write_card:
+            write_card(partial)
+        del stored
+        _compare(partial, reference, streams, model.config._attn_implementation)
+    return out
+
+
+def _write(stored: nn.Module, changed: Mapping[str, dict], folder: Path) -> None:
+    """Write weights and config; changes `stored`."""
+    if changed:
+        _mark(stored, changed)
+    if offload.store_of(stored):
+        offload.write(stored, () if changed else modeling.convolutions(stored), folder)
+        return
+    if changed:
+        modeling.sparsify(stored)
+    else:
+        modeling.convolve(stored)
+    stored.save_pretrained(folder)
+
+
+def _mark(model: nn.Module, changed: Mapping[str, dict]) -> None:
+    """Make `model` of the compressed class, with its changes in the config, in place."""
+    base: Any = modeling.base_class(model)
+    section = {"format": modeling.FORMAT, **changed}
+    model.__class__ = modeling.compressed_model(base)
+    model.config = modeling.compressed_config(base.config_class)(**model.config.to_dict() | {"compressed": section})
+    model.config.auto_map = {
+        "AutoConfig": f"modeling.{type(model.config).__name__}",
+        **dict.fromkeys(_auto_classes(base), f"modeling.{type(model).__name__}"),
+    }
+    modeling.tie(model)
+
+
+def _auto_classes(base: type[PreTrainedModel]) -> list[str]:
+    mappings = {a: getattr(transformers, a)._model_mapping for a in _AUTO_CLASSES}
+    return [a for a, m in mappings.items() if base.config_class in m and m[base.config_class] is base]
+
+
+def _compare(folder: Path, reference: Tensor, stream: bool, attention: str) -> None:
+    """Raise RuntimeError unless `folder` reloads to the reference logits, by `load` and by transformers alone.
+
+    stream: only by `load`, as it was written: block by block; attention: way in which it is computed, which no folder
+    keeps and which decides the last bit.
+    """
+    auto_map = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("auto_map", {})
+    for auto in (None, *(set(auto_map) - {"AutoConfig"} if not stream else ())):
+        if auto is None:
+            model = load(folder, stream=stream)[0]
+        else:
+            cls = getattr(transformers, auto)
+            model = cls.from_pretrained(folder, dtype=torch.float32, trust_remote_code=True).eval()
+        model.set_attn_implementation(attention)
+        align(model)
+        difference = float((_probe(model) - reference).abs().max())
+        del model  # one at a time in memory
+        if difference:
+            raise RuntimeError(f"the saved model differs after reloading (largest logit difference {difference:.3g})")
+
+
+def _probe(model: nn.Module) -> Tensor:
+    """Logits of fixed tokens, (2, rows, classes); where there are exits, below them those of each and of the end."""
+    ids = (torch.arange(32) * 37 % model.config.vocab_size).view(2, 16)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    logits = [walk.outputs(model(**batch), batch)]
+    if hasattr(model, "exits"):
+        logits += [walk.outputs(output, batch) for output in modeling.stages(model, batch, model.exits)]
+    return torch.cat(logits)
