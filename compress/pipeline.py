@@ -24,7 +24,7 @@ from compress.algorithms.resume import Progress
 from compress.calibration import sampling
 from compress.calibration.texts import batches
 from compress.evaluation import evaluate
-from compress.evaluation.evaluate import Exam
+from compress.evaluation.evaluate import EvaluationTask
 from compress.evaluation.metrics import METRICS
 from compress.methods import SHARED, distil, methods, traits  # noqa: F401, SHARED is a part of what a step is
 from compress.model import io, structure
@@ -91,7 +91,7 @@ class _Run:
     tokens: int
     seed: int
     machine: Machine
-    exam: Exam | None
+    task: EvaluationTask | None
     tell: Callable[[str], None]
 
     @property
@@ -108,7 +108,7 @@ def run(
     tokens: int = 20_000,
     seed: int = 0,
     machine: Machine = Machine(),
-    exam: Exam | None = None,
+    task: EvaluationTask | None = None,
     resume: bool = False,
     tell: Callable[[str], None] | None = None,
 ) -> dict[str, object]:
@@ -130,7 +130,7 @@ def run(
         Of sampling and of the methods.
     machine
         What the pipeline runs on.
-    exam
+    task
         What the model is evaluated on before the first and after every step.
     resume
         Whether to go on from the steps that an earlier run has finished.
@@ -154,7 +154,7 @@ def run(
     if texts is not None:
         sampling.parse(texts)
     with writing.lock(out):
-        return _run(_Run(model, steps, texts, out, tokens, seed, machine, exam, tell or LOG.debug), resume)
+        return _run(_Run(model, steps, texts, out, tokens, seed, machine, task, tell or LOG.debug), resume)
 
 
 def _run(run: _Run, resume: bool) -> dict[str, object]:
@@ -166,7 +166,7 @@ def _run(run: _Run, resume: bool) -> dict[str, object]:
     check_fit(run.steps, sizes, tokenizer)
     sequences, used = [], None
     if run.texts is not None:
-        sequences, used = sampling.draw(
+        sequences, used = sampling.sample(
             run.texts, sizes, tokenizer, run.tokens, run.seed, lambda: io.load(run.model)[0]
         )
         LOG.info("calibration: %s", used)
@@ -225,7 +225,7 @@ def _run_steps(run: _Run, load: Load, tokenizer: Tokenizer, data: Sequence[Batch
         net, card = _restore(load, folders[done - 1] / "model")
     else:
         net, _ = load(run.model)
-        before = measured(net, tokenizer, run.exam)
+        before = measured(net, tokenizer, run.task)
         card = {"base_model": run.model, "base": hub.about_base(run.model), "before": before, "steps": []}
     teacher = None  # the model before the first step, where a later one learns from it
     if any(traits(step.method).learns for step in run.steps[max(done, 1) :]):
@@ -236,7 +236,7 @@ def _run_steps(run: _Run, load: Load, tokenizer: Tokenizer, data: Sequence[Batch
         start = time.perf_counter()
         net = apply(net, data, step, run.seed, teacher if index else None, Progress(folder))
         seconds = time.perf_counter() - start
-        after = measured(net, tokenizer, run.exam)
+        after = measured(net, tokenizer, run.task)
         card["steps"].append({**asdict(step), "seconds": seconds, "after": after})
         run.tell(_line(step, seconds, card["before"], after))
         if index + 1 < len(folders):
@@ -253,22 +253,22 @@ def _restore(load: Load, folder: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def _record(run: _Run) -> dict[str, object]:
-    """What the card says of the run: its arguments but for steps and folders, the exam, and the libraries."""
-    machine, exam = run.machine, run.exam
+    """What the card says of the run: its arguments but for steps and folders, its task, and the libraries."""
+    machine, task = run.machine, run.task
     dtype = _name(machine.dtype)
     arguments = {
         "calibration": run.texts and str(run.texts),
         "tokens": run.tokens,
         "seed": run.seed,
-        "data": exam and str(exam.file),
-        "metric": exam and exam.metric,
+        "data": task and str(task.file),
+        "metric": task and task.metric,
         "device": machine.device,
         "dtype": dtype,
         "batch_size": machine.batch_size,
         "memory": machine.memory,
     }
     record = {"device": machine.device, "dtype": dtype, "arguments": arguments, "versions": hub.versions()}
-    return {**record, "exam": exam.about()} if exam else record
+    return {**record, "exam": task.about()} if task else record
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -283,14 +283,14 @@ def _keep(net: nn.Module, tokenizer: Tokenizer, folder: Path, card: Mapping[str,
     net.config.dtype = stored
 
 
-def measured(net: nn.Module, tokenizer: Tokenizer, exam: Exam | None = None) -> dict[str, object]:
+def measured(net: nn.Module, tokenizer: Tokenizer, task: EvaluationTask | None = None) -> dict[str, object]:
     """What is measured of a model.
 
     Parameters
     ----------
     net, tokenizer
         The model.
-    exam
+    task
         What it is evaluated on; None: nothing.
 
     Returns
@@ -301,7 +301,7 @@ def measured(net: nn.Module, tokenizer: Tokenizer, exam: Exam | None = None) -> 
     if store_of(net):
         return {}
     sizes = {**evaluate.size(net), "bytes": stored_bytes(net)}
-    return {**sizes, exam.metric: exam.value(exam.outcome(net, tokenizer))} if exam else sizes
+    return {**sizes, task.metric: task.value(task.outcome(net, tokenizer))} if task else sizes
 
 
 def _line(step: Step, seconds: float, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
@@ -456,7 +456,7 @@ def _fingerprint(run: _Run, sequences: Sequence[Sequence[int]]) -> dict[str, obj
         "device": run.machine.device,
         "dtype": str(run.machine.dtype),
         "batch_size": run.machine.batch_size,
-        "data": run.exam and run.exam.about(),
+        "data": run.task and run.task.about(),
     }
 
 
