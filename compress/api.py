@@ -109,12 +109,7 @@ def compress(
     round_weights(found, net.dtype)
     done = {**asdict(step), "seconds": time.perf_counter() - start, "after": pipeline.measured(found, tokenizer)}
     both = _both(noted.get("calibration"), used if calibration is not None else None)
-    found.compression = {
-        **noted,
-        "steps": [*noted["steps"], done],
-        "calibration": both,
-        "versions": hub.versions(),
-    }
+    found.compression = {**noted, "steps": [*noted["steps"], done], "calibration": both, "versions": hub.versions()}
     return found
 
 

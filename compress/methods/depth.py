@@ -21,12 +21,7 @@ TRAITS = Traits(Needs(models=1, gradients=False, matrices=0, copies=0, shrinks=T
 
 
 @torch.no_grad()
-def compress(
-    model: nn.Module,
-    batches: Sequence[Batch],
-    *,
-    limits: Limits = Limits(),
-) -> nn.Module:
+def compress(model: nn.Module, batches: Sequence[Batch], *, limits: Limits = Limits()) -> nn.Module:
     """Remove blocks until the rest keeps a budget (algorithms.budget), so up to one block more than was asked for.
 
     Raises ValueError for an option out of range or a budget that no single block would keep.

@@ -38,12 +38,7 @@ THRESHOLDS = 1 - np.logspace(-4, 0, 81)  # from strict to lax
 
 
 def compress(
-    model: nn.Module,
-    batches: Sequence[Batch],
-    *,
-    exits: int | None = None,
-    tolerance: float = 0.02,
-    seed: int = 0,
+    model: nn.Module, batches: Sequence[Batch], *, exits: int | None = None, tolerance: float = 0.02, seed: int = 0
 ) -> nn.Module:
     """Give `model` so many exits at even depths (None: after every block but the last), and a threshold for them.
 

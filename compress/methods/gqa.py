@@ -24,11 +24,7 @@ DAMPING = 1e-4  # of the inputs' Gram matrix, relative to its mean diagonal
 
 @torch.no_grad()
 def compress(
-    model: nn.Module,
-    batches: Sequence[Batch],
-    *,
-    heads: int | None = None,
-    merge: Literal["fit", "mean"] = "fit",
+    model: nn.Module, batches: Sequence[Batch], *, heads: int | None = None, merge: Literal["fit", "mean"] = "fit"
 ) -> nn.Module:
     """Leave `heads` key-value heads in every block (None: half of them); a plain transformers model is left.
 
