@@ -1,7 +1,6 @@
 """Foreign texts in Markdown: nothing in them has a meaning there."""
 
 import re
-from collections.abc import Sequence
 
 
 def plain(text: object) -> str:
@@ -15,12 +14,6 @@ def code(text: object) -> str:
     fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
     pad = " " if "`" in (shown[0], shown[-1]) else ""
     return f"{fence}{pad}{shown}{pad}{fence}"
-
-
-def table(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """Rows of Markdown cells under their heads."""
-    rows = [heads, ["---"] * len(heads), *([c.replace("|", "\\|") for c in row] for row in cells)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def fenced(text: str, language: str) -> str:
