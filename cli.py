@@ -132,7 +132,7 @@ def calibrate(
         protect=protect,
         pack=pack,
         seed=seed,
-        cache=(cache or user_cache()) / "surveys",
+        cache=(cache or user_cache()) / "hidden_states",
     )
     about = {"model": model, "targets": {n: str(p) for n, p in wanted.items()}, "by": by, "tokens": tokens}
     about |= {"seed": seed, "protect": protect, "scores": scores, "command": typed()}
@@ -248,7 +248,7 @@ def _compress(recipe, machine, resume, repo, as_json) -> None:
         tokens=recipe.tokens,
         seed=recipe.seed,
         machine=pipeline.Machine(device, getattr(torch, dtype), batch_size, memory),
-        exam=evaluate.exam(recipe.model, recipe.data, recipe.metric, TOKENS) if recipe.data else None,
+        task=evaluate.evaluation_task(recipe.model, recipe.data, recipe.metric, TOKENS) if recipe.data else None,
         resume=resume,
         tell=tell,
     )
@@ -346,7 +346,7 @@ def sweep(
         ],
         calibration,
         out,
-        evaluate.exam(model, file, metric, TOKENS),
+        evaluate.evaluation_task(model, file, metric, TOKENS),
         tokens=tokens,
         seed=seed,
         machine=pipeline.Machine(device, getattr(torch, dtype), batch_size, memory),
@@ -387,7 +387,7 @@ def evaluate(models, baseline, file, metric, tokens, energy, out, shape) -> None
     from compress.report import tables as show
 
     quiet()
-    found = measure.report(models, baseline, measure.exam(models[0], file, metric, tokens), energy)
+    found = measure.report(models, baseline, measure.evaluation_task(models[0], file, metric, tokens), energy)
     found = [result | {"command": typed()} for result in found]
     text = to_json(found if len(found) > 1 else found[0])
     with printing(text if shape == "json" else show.evaluations(found)):

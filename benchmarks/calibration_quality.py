@@ -29,8 +29,8 @@ from scipy.optimize import nnls
 
 from compress.calibration import candidates as calibration
 from compress.calibration import hidden_states
-from compress.calibration.candidates import OTHER_DRAW
-from compress.calibration.hidden_states import DEPTHS, Survey
+from compress.calibration.candidates import TARGET_SEED
+from compress.calibration.hidden_states import DEPTHS, HiddenStates
 from compress.calibration.selection import LOOKING, PROPOSED, WAYS
 from compress.calibration.texts import MAX_LENGTH, cut
 from transmeter import ranking
@@ -46,12 +46,12 @@ OWN = "own text"
 MEASURE = {key: float(key[1] != "separability") for key in product(DEPTHS, TERMS)}  # the scorer's defaults
 
 
-def table(name: str, view: Survey) -> Table:
+def table(name: str, view: HiddenStates) -> Table:
     """What transmeter gets of a survey."""
     return data.from_arrays(name, *calibration.features(view))
 
 
-def closeness(target: Survey, sets: Mapping[str, Survey], cheap: bool = False) -> dict[str, float]:
+def closeness(target: HiddenStates, sets: Mapping[str, HiddenStates], cheap: bool = False) -> dict[str, float]:
     """The alignment score of every set, as `transmeter calibrate` has it."""
     options = {"coverage": 0.0} if cheap else {}
     tables = [table(name, view) for name, view in sets.items()]
@@ -66,23 +66,23 @@ def terms_of(part: str, datasets: Path, folder: Path, target: str, seed: int) ->
     task = target if part == "encoders" else ""
     net, tokenizer = truth.dense(part, folder, task)
     sets, tokens = truth.pools(part, datasets), truth.TOKENS[part]
-    own = hidden_states.look(
-        net, tokenizer, target, cut(tokenizer, sets[target], tokens, MAX_LENGTH, seed + OTHER_DRAW)
+    own = hidden_states.collect(
+        net, tokenizer, target, cut(tokenizer, sets[target], tokens, MAX_LENGTH, seed + TARGET_SEED)
     )
-    views = dict(truth.surveys(part, datasets, folder, task, tokens, seed))
+    views = dict(truth.hidden_states_of(part, datasets, folder, task, tokens, seed))
     names = [w for w in WAYS if w != "random"]
     names += ["self"] if part == "decoder" else ["closeness, own among them"]
     for name in names:
         aim = target if part == "encoders" or name in LOOKING else ""
         ids = truth.drawn(part, datasets, folder, truth.Cell(aim, "", tokens, name, seed))
-        views[name] = hidden_states.look(net, tokenizer, name, ids)
+        views[name] = hidden_states.collect(net, tokenizer, name, ids)
     rows = []
     for name, view in views.items():
         about = {"part": part, "target": target, "drawer": name, "seed": seed}
         found = alignment.terms(table(name, view), table("target", own), TERMS, seed)
         rows += [{**about, "depth": depth, "term": term, "value": value} for (depth, term), value in found.items()]
         rows.append({**about, "depth": "-", "term": "length", "value": float(view.lengths.mean())})
-        rows.append({**about, "depth": "-", "term": "surprise", "value": float(view.surprise.mean())})
+        rows.append({**about, "depth": "-", "term": "negative log-likelihood", "value": float(view.nll.mean())})
     return rows
 
 

@@ -30,9 +30,9 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.calibration import hidden_states
-from compress.calibration.candidates import OTHER_DRAW
+from compress.calibration.candidates import TARGET_SEED
 from compress.calibration.generation import generate
-from compress.calibration.hidden_states import Survey
+from compress.calibration.hidden_states import HiddenStates
 from compress.calibration.selection import LOOKING, WAYS, fill
 from compress.calibration.texts import MAX_LENGTH, Text, batches, cut, read_texts
 from compress.evaluation import prediction
@@ -44,7 +44,7 @@ from transmeter.util.progress import track
 
 OTHERS = ("cola", "pros_cons")  # candidates beside the tasks themselves
 LM = {"web": "c4_sample", "wikitext": "wikitext_train_part", "drama": "tinyshakespeare"}
-ROWS, EXAM_TOKENS = 500, 6000
+ROWS, EVALUATION_TOKENS = 500, 6000
 METHODS: dict[str, dict[str, tuple[str, dict[str, object]]]] = {
     "encoders": {
         "kprune 75 %": ("kprune", {"ratio": 0.75}),
@@ -121,17 +121,19 @@ def measured(part: str, datasets: Path, task: str, net: nn.Module, tokenizer: To
     for name, files in DOMAINS.items():
         if task not in ("", name):
             continue
-        sums, counts = prediction.losses(net, tokenizer, blocks(datasets / "lm", files)[1], EXAM_TOKENS).T
+        sums, counts = prediction.losses(net, tokenizer, blocks(datasets / "lm", files)[1], EVALUATION_TOKENS).T
         found[name] = float(sums.sum() / counts.sum())
     return found
 
 
 @lru_cache(3)
-def surveys(part: str, datasets: Path, folder: Path, task: str, tokens: int, seed: int) -> dict[str, Survey]:
+def hidden_states_of(
+    part: str, datasets: Path, folder: Path, task: str, tokens: int, seed: int
+) -> dict[str, HiddenStates]:
     """What the model of the task makes of every candidate."""
     net, tokenizer = dense(part, folder, task)
     return {
-        name: hidden_states.look(net, tokenizer, name, cut(tokenizer, texts, tokens, MAX_LENGTH, seed))
+        name: hidden_states.collect(net, tokenizer, name, cut(tokenizer, texts, tokens, MAX_LENGTH, seed))
         for name, texts in pools(part, datasets).items()
     }
 
@@ -144,12 +146,12 @@ def drawn(part: str, datasets: Path, folder: Path, cell: Cell) -> list[list[int]
     if cell.drawer == "self":
         return generate(net, tokenizer, cell.tokens, MAX_LENGTH, cell.seed)
     way, own = cell.drawer.split(",")[0], part == "decoder" or "own" in cell.drawer
-    views = surveys(part, datasets, folder, cell.task if part == "encoders" else "", cell.tokens, cell.seed)
+    views = hidden_states_of(part, datasets, folder, cell.task if part == "encoders" else "", cell.tokens, cell.seed)
     pool = hidden_states.merge([v for name, v in views.items() if own or name != cell.task])
     target = None
     if cell.task:
-        other = cut(tokenizer, sets[cell.task], cell.tokens, MAX_LENGTH, cell.seed + OTHER_DRAW)
-        target = hidden_states.look(net, tokenizer, cell.task, other)
+        other = cut(tokenizer, sets[cell.task], cell.tokens, MAX_LENGTH, cell.seed + TARGET_SEED)
+        target = hidden_states.collect(net, tokenizer, cell.task, other)
     order = WAYS[way](pool, target, cell.tokens, cell.seed)
     return [pool.sequences[i] for i in fill(pool, order, cell.tokens)]
 

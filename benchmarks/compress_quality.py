@@ -197,7 +197,7 @@ def picked_or_random(
     """A student of 2 blocks, distilled with the texts that the ranking picks, with random ones, and with the task's."""
     pools = {name: texts for name, texts in candidates("encoders", datasets).items() if name != "sst2"}
     looked = {n: cut(tokenizer, t, LOOKED, MAX_LENGTH, seed) for n, t in {"": own, **pools}.items()}
-    views = {name: hidden_states.look(net, tokenizer, name, ids) for name, ids in looked.items()}
+    views = {name: hidden_states.collect(net, tokenizer, name, ids) for name, ids in looked.items()}
     target = views.pop("")
     scores = closeness(target, views)
     best = max(scores, key=lambda name: scores[name])

@@ -69,7 +69,7 @@ def compress(
         net = adopt(net, tokenizer)
     pipeline.check_fit([step], net, tokenizer)
     if isinstance(calibration, str | Path):
-        sequences, used = sampling.draw(str(calibration), net, tokenizer, tokens, seed, lambda: net)
+        sequences, used = sampling.sample(str(calibration), net, tokenizer, tokens, seed, lambda: net)
     else:
         sequences = cut(tokenizer, calibration or [], tokens, context(net, MAX_LENGTH), seed)
         used = {"texts": GIVEN, "tokens": sum(map(len, sequences)), "seed": seed}

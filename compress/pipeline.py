@@ -25,7 +25,7 @@ from compress.algorithms.resume import Progress
 from compress.calibration import sampling
 from compress.calibration.texts import batches
 from compress.evaluation import evaluate
-from compress.evaluation.evaluate import Exam
+from compress.evaluation.evaluate import EvaluationTask
 from compress.evaluation.metrics import METRICS
 from compress.methods import SHARED, distil, methods, quantizes  # noqa: F401, SHARED is a part of what a step is
 from compress.model import io, structure
@@ -69,14 +69,14 @@ def run(
     tokens: int = 20_000,
     seed: int = 0,
     machine: Machine = Machine(),  # noqa: B008, it is frozen
-    exam: Exam | None = None,
+    task: EvaluationTask | None = None,
     resume: bool = False,
     tell: Callable[[str], None] | None = None,
 ) -> dict[str, object]:
     """Compress `model` and write the folder `out`; returns the card that lies in it as compression.json.
 
     texts: as calibration.spec.parse takes it, None where no step looks at any; tokens: drawn from what has no budget of
-    its own; exam: what the model is measured on before the first and after every step. Finished steps lie beside `out`
+    its own; task: what the model is measured on before the first and after every step. Finished steps lie beside `out`
     until it is complete; resume goes on from them. tell: is given a line on the memory that it takes before the work,
     and one a step on what came of it. Raises ValueError for what is not to be read or written or does not fit, or when
     an unfinished run was another one.
@@ -94,7 +94,7 @@ def run(
         check_fit(steps, sizes, tokenizer)
         sequences, used = [], None
         if texts is not None:
-            sequences, used = sampling.draw(texts, sizes, tokenizer, tokens, seed, lambda: io.load(model)[0])
+            sequences, used = sampling.sample(texts, sizes, tokenizer, tokens, seed, lambda: io.load(model)[0])
             LOG.info("calibration: %s", used)
         cpu = batches(tokenizer, sequences, machine.batch_size)
         stream = False
@@ -104,16 +104,16 @@ def run(
                 tell(why)
         if stream:
             memory.give_back()
-        _check(work, _fingerprint(model, sequences, steps, seed, machine, exam))
+        _check(work, _fingerprint(model, sequences, steps, seed, machine, task))
         scratch = work / "scratch"
         for left in (scratch, *work.rglob(f"*{writing.PARTIAL}")):  # of a killed run
             writing.remove(left)
         scratch.mkdir()
         try:
             load = partial(io.load, device=machine.device, dtype=machine.dtype, stream=stream, scratch=scratch)
-            net, card = _run(load, model, tokenizer, cpu, steps, seed, work, exam, tell)
+            net, card = _run(load, model, tokenizer, cpu, steps, seed, work, task, tell)
             card |= {"calibration": used, "device": machine.device, "dtype": str(machine.dtype).removeprefix("torch.")}
-            card |= _asked(texts, tokens, seed, machine, exam)
+            card |= _asked(texts, tokens, seed, machine, task)
             if machine.device == "auto":
                 accelerate.hooks.remove_hook_from_submodules(net)
             memory.trim()
@@ -135,7 +135,7 @@ def _run(
     steps: Sequence[Step],
     seed: int,
     work: Path,
-    exam: Exam | None,
+    task: EvaluationTask | None,
     tell: Callable[[str], None] | None,
 ) -> tuple[nn.Module, dict[str, object]]:
     """The model after all steps, those that are finished already read from `work`, and the card so far."""
@@ -150,7 +150,7 @@ def _run(
         card = {
             "base_model": model,
             "base": hub.about_base(model),
-            "before": measured(net, tokenizer, exam),
+            "before": measured(net, tokenizer, task),
             "steps": [],
         }
     original = None  # what a later step learns from
@@ -165,7 +165,7 @@ def _run(
         start = time.perf_counter()
         net = apply(net, data, step, seed, original if index else None, Progress(folder))
         seconds = time.perf_counter() - start
-        after = measured(net, tokenizer, exam)
+        after = measured(net, tokenizer, task)
         card["steps"].append({**asdict(step), "seconds": seconds, "after": after})
         if tell:
             tell(_line(step, seconds, card["before"], after))
@@ -174,13 +174,15 @@ def _run(
     return net, card
 
 
-def _asked(texts: str | Path | None, tokens: int, seed: int, machine: Machine, exam: Exam | None) -> dict[str, object]:
-    """What the card says of how the job was called: the options of compress but for steps and folders, and the exam."""
+def _asked(
+    texts: str | Path | None, tokens: int, seed: int, machine: Machine, task: EvaluationTask | None
+) -> dict[str, object]:
+    """What the card says of how the job was called: the options of compress but for steps and folders, and the task."""
     given = {"calibration": texts and str(texts), "tokens": tokens, "seed": seed}
-    given |= {"data": exam and str(exam.file), "metric": exam and exam.metric, "device": machine.device}
+    given |= {"data": task and str(task.file), "metric": task and task.metric, "device": machine.device}
     given |= {"dtype": str(machine.dtype).removeprefix("torch."), "batch_size": machine.batch_size}
     found = {"arguments": given | {"memory": machine.memory}, "versions": hub.versions()}
-    return found | ({"exam": exam.about()} if exam else {})
+    return found | ({"exam": task.about()} if task else {})
 
 
 def _keep(net: nn.Module, tokenizer: Tokenizer, folder: Path, card: Mapping[str, object]) -> None:
@@ -191,12 +193,12 @@ def _keep(net: nn.Module, tokenizer: Tokenizer, folder: Path, card: Mapping[str,
     net.config.dtype = stored
 
 
-def measured(net: nn.Module, tokenizer: Tokenizer, exam: Exam | None = None) -> dict[str, object]:
-    """Sizes of a model, and what it reaches in the exam; empty for one that streams from files."""
+def measured(net: nn.Module, tokenizer: Tokenizer, task: EvaluationTask | None = None) -> dict[str, object]:
+    """Sizes of a model, and what it reaches in the task; empty for one that streams from files."""
     if store_of(net):
         return {}
     found = evaluate.size(net) | {"bytes": stored_bytes(net)}
-    return found | {exam.metric: exam.value(exam.outcome(net, tokenizer))} if exam else found
+    return found | {task.metric: task.value(task.outcome(net, tokenizer))} if task else found
 
 
 def _line(step: Step, seconds: float, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
@@ -294,7 +296,7 @@ def _fingerprint(
     steps: Sequence[Step],
     seed: int,
     machine: Machine,
-    exam: Exam | None,
+    task: EvaluationTask | None,
 ) -> dict[str, object]:
     """What a resumed run must have in common with the one that it goes on with."""
     return {
@@ -305,7 +307,7 @@ def _fingerprint(
         "device": machine.device,
         "dtype": str(machine.dtype),
         "batch_size": machine.batch_size,
-        "data": exam and exam.about(),
+        "data": task and task.about(),
     }
 
 

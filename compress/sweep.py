@@ -9,7 +9,7 @@ from pathlib import Path
 
 from compress import pipeline
 from compress.evaluation import pareto
-from compress.evaluation.evaluate import Exam
+from compress.evaluation.evaluate import EvaluationTask
 from compress.pipeline import Machine, Step
 from compress.report import charts
 from transmeter.util import writing
@@ -36,7 +36,7 @@ def run(
     steps: Sequence[Step],
     texts: str | Path | None,
     out: Path,
-    exam: Exam,
+    task: EvaluationTask,
     *,
     tokens: int,
     seed: int,
@@ -49,15 +49,15 @@ def run(
     What is finished in `out` already is not done again, so that a stopped sweep goes on. A step that fails is noted and
     does not end the others. Raises ValueError where `out` holds another sweep, or where no step works.
     """
-    about = {"model": model, "texts": str(texts), "tokens": tokens, "seed": seed, "metric": exam.metric}
-    about |= {"data": str(exam.file)}
+    about = {"model": model, "texts": str(texts), "tokens": tokens, "seed": seed, "metric": task.metric}
+    about |= {"data": str(task.file)}
     _begin(out, about)
     rows: list[dict[str, object]] = []
     for step in steps:
         folder = out / name(step)
         try:
             card = _card(folder) or pipeline.run(
-                model, [step], texts, folder, tokens=tokens, seed=seed, machine=machine, exam=exam, resume=True
+                model, [step], texts, folder, tokens=tokens, seed=seed, machine=machine, task=task, resume=True
             )
         except (ValueError, RuntimeError) as error:
             rows.append({**asdict(step), "error": str(error)})
@@ -65,11 +65,11 @@ def run(
             continue
         done = card["steps"][0]
         rows.append({**done, "before": card["before"], "folder": folder.name})
-        tell(f"{name(step)}: {done['after'][exam.metric]['value']:.4g} at {done['after']['bytes']:,} bytes")
+        tell(f"{name(step)}: {done['after'][task.metric]['value']:.4g} at {done['after']['bytes']:,} bytes")
     kept = [r for r in rows if "error" not in r]
     if not kept:
         raise ValueError(f"nothing could be compressed, at last: {rows[-1]['error']}")
-    points = [pareto.point(r["method"], r["before"], r["after"], exam.metric) for r in kept]
+    points = [pareto.point(r["method"], r["before"], r["after"], task.metric) for r in kept]
     methods = dict.fromkeys(p.method for p in points)
     areas = {m: pareto.area([p for p in points if p.method == m]) for m in methods}
     best = {(p.size, p.quality) for p in pareto.best(points)}
@@ -78,9 +78,9 @@ def run(
     found = about | {"command": command, "before": kept[0]["before"]}
     found |= {"area": pareto.area(points), "areas": areas, "rows": rows}
     writing.write_text(out / "sweep.json", json.dumps(found, indent=1))
-    models = [pareto.measured(r["method"], r["after"], exam.metric) for r in kept]
-    drawn = pareto.chart([pareto.measured(pareto.DENSE, kept[0]["before"], exam.metric), *models], exam.metric)
-    writing.write_text(out / "front.svg", charts.svg(drawn, alt=f"{exam.metric} by size"))
+    models = [pareto.measured(r["method"], r["after"], task.metric) for r in kept]
+    drawn = pareto.chart([pareto.measured(pareto.DENSE, kept[0]["before"], task.metric), *models], task.metric)
+    writing.write_text(out / "front.svg", charts.svg(drawn, alt=f"{task.metric} by size"))
     return found
 
 

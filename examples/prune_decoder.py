@@ -29,9 +29,9 @@ with TemporaryDirectory() as folder:
     pruned = {name: compress.compress(MODEL, "kprune", ratio=0.3, calibration=draw) for name, draw in draws.items()}
 
     # 3. Ask all three models about maths that none has seen.
-    exam = evaluate.exam(MODEL, TEXTS / "math_heldout.txt", "perplexity", tokens=3000)
+    task = evaluate.evaluation_task(MODEL, TEXTS / "math_heldout.txt", "perplexity", tokens=3000)
     for name, model in {"as it was": compress.load(MODEL)[0], **pruned}.items():
-        found = exam.value(exam.outcome(model, tokenizer))
+        found = task.value(task.outcome(model, tokenizer))
         print(f"{name}: perplexity {found['value']:.2f} ({found['ci_low']:.2f} to {found['ci_high']:.2f})")
 
     # 4. Keep the better one. The folder has a model card, and reloads to the same logits.

@@ -184,7 +184,7 @@ def test_results_go_through_a_device_a_pipe_and_a_link(here):
 
 
 def test_results_are_printed_and_the_older_file_kept_where_the_disk_is_full(monkeypatch):
-    monkeypatch.setattr("compress.evaluation.evaluate.exam", lambda *_: None)
+    monkeypatch.setattr("compress.evaluation.evaluate.evaluation_task", lambda *_: None)
     monkeypatch.setattr("compress.evaluation.evaluate.report", lambda *_: [{"model": "m", "metric": 0.5}])
     Path("r.json").write_text("older")
     words = ("evaluate", MODEL, "--data", HELD, "--format", "json", "--out", "r.json")
@@ -229,7 +229,7 @@ def test_the_folder_of_a_transfer_is_complete_or_absent(here):
     assert found.stdout == first.stdout != "" and not Path("second").exists()
 
 
-@pytest.mark.parametrize("name, size, file", [("calibrate", 100_000, "surveys/"), ("export", 100_000, "out")])
+@pytest.mark.parametrize("name, size, file", [("calibrate", 100_000, "hidden_states/"), ("export", 100_000, "out")])
 def test_a_folder_is_complete_or_absent(name, size, file, here):
     with disk(size):
         found = run(*with_out(name, "out"))
@@ -363,7 +363,7 @@ def test_a_real_ctrl_c_while_a_report_is_written():
     assert (first.returncode, out, err) == (130, "", f"stopped: {kept}\n") and not Path("report.html").exists()
 
 
-@pytest.mark.parametrize("read", [files.read, texts.read_table])
+@pytest.mark.parametrize("read", [files.read, texts.read_texts])
 def test_ctrl_c_while_pandas_reads_is_no_parser_error(read, monkeypatch):
     def interrupted(*_, **__):
         raise pd.errors.ParserError("Error tokenizing data. C error: Calling read(nbytes) on source failed. Try ...")

@@ -110,8 +110,8 @@ def models():
         printed = run("compress", "data/mixlm", "--method", *method, *with_texts)
         card = json.loads(Path(out, "compression.json").read_text(encoding="utf-8"))
         found[f"compress_{out}"] = {"printed": printed, "card": card, "tensors": tensors(Path(out))}
-    exam = ("--baseline", "data/mixlm", "--data", "data/text/math_heldout.txt", "--tokens", 600)
-    return found | {"evaluate": run("evaluate", "pruned", *exam)}
+    task = ("--baseline", "data/mixlm", "--data", "data/text/math_heldout.txt", "--tokens", 600)
+    return found | {"evaluate": run("evaluate", "pruned", *task)}
 
 
 def enter(folder, patch):

@@ -33,9 +33,9 @@ def run(*args):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A short exam, a recipe, and a store with a scored pair."""
+    """A short evaluation text, a recipe, and a store with a scored pair."""
     folder = tmp_path_factory.mktemp("json")
-    (folder / "exam.txt").write_text("\n\n".join((DATA / "text/math_sample.txt").read_text().split("\n\n")[:3]))
+    (folder / "held_out.txt").write_text("\n\n".join((DATA / "text/math_sample.txt").read_text().split("\n\n")[:3]))
     recipe = {"model": MODEL, "steps": [{"method": "round_to_nearest"}], "out": "ran"}
     (folder / "recipe.yaml").write_text(json.dumps(recipe))
     batch = ("batch", "--targets", VA, "--sources", HUNGARIAN, "--scorer", "source_size", "--cache", folder / "cache")
@@ -59,8 +59,8 @@ CASES = {
     ),
     "compress": (("compress", MODEL, *ROUNDED, "--out", "m"), {"out", "bytes", "bytes_before", "uploaded"}),
     "run": (("run", "recipe.yaml"), {"out", "bytes", "bytes_before", "uploaded"}),
-    "sweep": (("sweep", MODEL, *ROUNDED, "--data", "exam.txt", "--out", "s"), {"rows", "area", "before"}),
-    "evaluate": (("evaluate", MODEL, "--data", "exam.txt"), {"perplexity", "bytes", "data"}),
+    "sweep": (("sweep", MODEL, *ROUNDED, "--data", "held_out.txt", "--out", "s"), {"rows", "area", "before"}),
+    "evaluate": (("evaluate", MODEL, "--data", "held_out.txt"), {"perplexity", "bytes", "data"}),
 }
 BATCH = ("--targets", VA, "--sources", HUNGARIAN, "--scorer", "source_size", "--store", "s.db")
 

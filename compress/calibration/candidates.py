@@ -16,7 +16,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.calibration.generation import generate
-from compress.calibration.hidden_states import DEPTHS, Survey, clusters, look_once, merge
+from compress.calibration.hidden_states import DEPTHS, HiddenStates, clusters, collect_cached, merge
 from compress.calibration.sampling import fingerprint
 from compress.calibration.selection import LOOKING, PROPOSED, WAYS, fill
 from compress.calibration.texts import MAX_LENGTH, Text, cut, decode
@@ -32,11 +32,11 @@ AT_ONCE = 20  # candidates in memory while they are screened
 LOOKED = 2000  # tokens of a candidate that are looked at: with few hundred the measure is chance
 MARGIN = 1.2  # chosen on the first draw of benchmarks/calibration_quality.py
 ROOM = 2  # tokens that are looked at to select one, once it is known from which sets
-OTHER_DRAW = 1000  # added to the seed for the target's texts, so that a candidate of the same texts is another draw
+TARGET_SEED = 1000  # added to the seed for the target's texts, so that a candidate of the same texts is another draw
 
 
 @dataclass(frozen=True)
-class Draw:
+class CalibrationSet:
     """Token sequences to calibrate with, and the candidate that each is of."""
 
     sequences: list[list[int]]
@@ -58,23 +58,27 @@ class Part:
 class Target:
     """What is to be protected: its texts as the model sees them, and how much it counts beside others."""
 
-    view: Survey
+    view: HiddenStates
     weight: float = 1.0
 
 
 # closeness of sets to a target, above 0, higher is closer: (target, sets by name, cheap) -> score by name
-Score = Callable[[Survey, Mapping[str, Survey], bool], Mapping[str, float]]
+Score = Callable[[HiddenStates, Mapping[str, HiddenStates], bool], Mapping[str, float]]
 
 
-def features(view: Survey) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def features(view: HiddenStates) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """What a measure gets: states (rows, depths * width), labels (rows,), and columns named DEPTH::NUMBER."""
     rows, _, width = view.states.shape
     return view.states.reshape(rows, -1), view.labels, [f"{depth}::{i}" for depth in DEPTHS for i in range(width)]
 
 
 def screen(
-    names: Sequence[str], look: Callable[[str], Survey], targets: Sequence[Target], score: Score, keep: int = SCREENED
-) -> dict[str, Survey]:
+    names: Sequence[str],
+    look: Callable[[str], HiddenStates],
+    targets: Sequence[Target],
+    score: Score,
+    keep: int = SCREENED,
+) -> dict[str, HiddenStates]:
     """The `keep` candidates that the cheap measure finds closest to all targets, few of them in memory at a time.
 
     Raises ValueError where no candidate gives anything to look at; warns of each that does not.
@@ -92,7 +96,7 @@ def screen(
     return found
 
 
-def _usable(names: Iterable[str], look: Callable[[str], Survey]) -> dict[str, Survey]:
+def _usable(names: Iterable[str], look: Callable[[str], HiddenStates]) -> dict[str, HiddenStates]:
     """Surveys of the candidates that give any; warns of the others."""
     found = {}
     for name in names:
@@ -119,7 +123,9 @@ def _joined(each: Sequence[Mapping[str, float]], targets: Sequence[Target], prot
     return dict(zip(known, np.exp(logs.min(0) if protect == "worst" else weights @ logs).tolist()))
 
 
-def propose(views: Mapping[str, Survey], targets: Sequence[Target], tokens: int, seed: int = 0) -> dict[str, Survey]:
+def propose(
+    views: Mapping[str, HiddenStates], targets: Sequence[Target], tokens: int, seed: int = 0
+) -> dict[str, HiddenStates]:
     """What `tokens` tokens could be drawn: every set by itself, and, of several, mixtures by `selection.PROPOSED`."""
     found = {name: view.take(fill(view, range(len(view.sequences)), tokens)) for name, view in views.items()}
     if len(views) > 1:
@@ -129,14 +135,14 @@ def propose(views: Mapping[str, Survey], targets: Sequence[Target], tokens: int,
     return found
 
 
-def _selected(way: str, pool: Survey, targets: Sequence[Target], tokens: int, seed: int) -> Survey:
+def _selected(way: str, pool: HiddenStates, targets: Sequence[Target], tokens: int, seed: int) -> HiddenStates:
     """`tokens` tokens of the pool by one of `selection.WAYS`; without targets all of it is to be kept."""
     target = merge([t.view for t in targets]) if targets else pool
     return pool.take(fill(pool, WAYS[way](pool, target, tokens, seed), tokens))
 
 
 def choose(
-    views: Mapping[str, Survey],
+    views: Mapping[str, HiddenStates],
     targets: Sequence[Target],
     score: Score,
     *,
@@ -144,7 +150,7 @@ def choose(
     by: str = "measure",
     protect: Literal["mean", "worst"] = "mean",
     seed: int = 0,
-) -> tuple[str, Survey, dict[str, float]]:
+) -> tuple[str, HiddenStates, dict[str, float]]:
     """What wins, the texts that it gives, and the closeness of everything that was weighed (name -> score).
 
     views: candidates, of `tokens` tokens each; by: measure, the closest of what `propose` gives, or one of
@@ -181,7 +187,7 @@ def calibrate(
     pack: bool = False,
     seed: int = 0,
     cache: Path,
-) -> tuple[Draw, dict[str, float], Tokenizer]:
+) -> tuple[CalibrationSet, dict[str, float], Tokenizer]:
     """`tokens` tokens of what `choose` gives for the texts of every candidate, and the tokenizer they were read with.
 
     pools: None for what the model writes itself; targets: texts and weight by name; pack: fill sequences to their
@@ -203,25 +209,25 @@ def calibrate(
             return generate(net, tokenizer, count, length, draw)
         return (pack_texts if pack else cut)(tokenizer, texts, count, length, draw)
 
-    def look(name: str, texts: Sequence[Text] | None, count: int, draw: int) -> Survey:
-        return look_once(cache, known, net, tokenizer, name, read(texts, count, draw), seed, groups)
+    def look(name: str, texts: Sequence[Text] | None, count: int, draw: int) -> HiddenStates:
+        return collect_cached(cache, known, net, tokenizer, name, read(texts, count, draw), seed, groups)
 
-    wanted = [Target(look(n, texts, LOOKED, seed + OTHER_DRAW), weight) for n, (texts, weight) in targets.items()]
+    wanted = [Target(look(n, texts, LOOKED, seed + TARGET_SEED), weight) for n, (texts, weight) in targets.items()]
     views = screen(list(pools), lambda name: look(name, pools[name], LOOKED, seed), wanted, score)
     way, chosen, scores = choose(views, wanted, score, tokens=LOOKED, by=by, protect=protect, seed=seed)
     if tokens == LOOKED:
-        return Draw(chosen.sequences, chosen.origins), scores, tokenizer
-    shares = {part.name: part.share for part in parts(Draw(chosen.sequences, chosen.origins))}
+        return CalibrationSet(chosen.sequences, chosen.origins), scores, tokenizer
+    shares = {part.name: part.share for part in parts(CalibrationSet(chosen.sequences, chosen.origins))}
     if way in WAYS and way not in ("random", "uniform"):  # texts were selected: so are the others
         pool = merge([look(n, pools[n], round(ROOM * share * tokens), seed) for n, share in shares.items()])
         more = _selected(way, pool, wanted, tokens, seed)
-        return Draw(more.sequences, more.origins), scores, tokenizer
+        return CalibrationSet(more.sequences, more.origins), scores, tokenizer
     found = {name: read(pools[name], round(share * tokens), seed) for name, share in shares.items()}
     origins = [name for name, ids in found.items() for _ in ids]
-    return Draw([s for ids in found.values() for s in ids], origins), scores, tokenizer
+    return CalibrationSet([s for ids in found.values() for s in ids], origins), scores, tokenizer
 
 
-def parts(chosen: Draw) -> list[Part]:
+def parts(chosen: CalibrationSet) -> list[Part]:
     """What each candidate gives, most tokens first."""
     found = []
     for name in dict.fromkeys(chosen.origins):
@@ -232,7 +238,7 @@ def parts(chosen: Draw) -> list[Part]:
     return sorted(found, key=lambda part: -part.tokens)
 
 
-def save(chosen: Draw, tokenizer: Tokenizer, out: Path, about: Mapping[str, object]) -> None:
+def save(chosen: CalibrationSet, tokenizer: Tokenizer, out: Path, about: Mapping[str, object]) -> None:
     """Write a Hugging Face data set with provenance.json to `out`; it gets its name when it is complete.
 
     Columns: text, source, input_ids, and text_pair where there are pairs.

@@ -37,8 +37,8 @@ def generate(model: nn.Module, tokenizer: Tokenizer, tokens: int, length: int, s
             following = torch.multinomial(out.logits[:, -1].float().softmax(1), 1, generator=drawn)
             ids, fed = torch.cat([ids, following], 1), following
         found += [_until_end(row, tokenizer.eos_token_id) for row in ids.tolist()]
-    view = hidden_states.look(model, tokenizer, "self", [s for s in found if len(s) > 1], seed)
-    likely = np.argsort(view.surprise, kind="stable")[: max(1, round(KEPT * len(view.sequences)))]
+    view = hidden_states.collect(model, tokenizer, "self", [s for s in found if len(s) > 1], seed)
+    likely = np.argsort(view.nll, kind="stable")[: max(1, round(KEPT * len(view.sequences)))]
     return first([view.sequences[i] for i in np.sort(likely)], tokens)
 
 

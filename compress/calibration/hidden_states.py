@@ -28,7 +28,7 @@ ROWS = 4000  # token states that are kept of a set
 
 
 @dataclass(frozen=True)
-class Survey:
+class HiddenStates:
     """A set of token sequences, longest first, and the model's view of them.
 
     origins: the set that each sequence is of. surprise: (sequences,) mean nats of the next token of a decoder, else the
@@ -38,7 +38,7 @@ class Survey:
 
     sequences: list[list[int]]
     origins: list[str]
-    surprise: np.ndarray
+    nll: np.ndarray
     states: np.ndarray
     labels: np.ndarray
     owners: np.ndarray
@@ -48,14 +48,14 @@ class Survey:
         """(sequences,) tokens of each."""
         return np.array([len(s) for s in self.sequences])
 
-    def take(self, chosen: Sequence[int]) -> "Survey":
+    def take(self, chosen: Sequence[int]) -> "HiddenStates":
         """Only the sequences `chosen`, in that order."""
         place = np.full(len(self.sequences), -1)
         place[list(chosen)] = np.arange(len(chosen))
         rows = np.flatnonzero(place[self.owners] >= 0)
         parts = (self.states[rows], self.labels[rows], place[self.owners[rows]])
-        return Survey(
-            [self.sequences[i] for i in chosen], [self.origins[i] for i in chosen], self.surprise[chosen], *parts
+        return HiddenStates(
+            [self.sequences[i] for i in chosen], [self.origins[i] for i in chosen], self.nll[chosen], *parts
         )
 
     def means(self) -> np.ndarray:
@@ -66,13 +66,13 @@ class Survey:
         return sums / counts[:, None, None]
 
 
-def merge(surveys: Sequence[Survey]) -> Survey:
+def merge(surveys: Sequence[HiddenStates]) -> HiddenStates:
     """All sequences of several surveys as one."""
     starts = np.cumsum([0] + [len(s.sequences) for s in surveys])
-    return Survey(
+    return HiddenStates(
         [ids for s in surveys for ids in s.sequences],
         [name for s in surveys for name in s.origins],
-        np.concatenate([s.surprise for s in surveys]),
+        np.concatenate([s.nll for s in surveys]),
         np.concatenate([s.states for s in surveys]),
         np.concatenate([s.labels for s in surveys]),
         np.concatenate([s.owners + start for s, start in zip(surveys, starts)]),
@@ -80,15 +80,15 @@ def merge(surveys: Sequence[Survey]) -> Survey:
 
 
 @torch.no_grad()
-def look(
+def collect(
     model: nn.Module,
     tokenizer: Tokenizer,
     name: str,
     sequences: Sequence[Sequence[int]],
     seed: int = 0,
     groups: Tensor | None = None,
-) -> Survey:
-    """Survey of the token sequences of the set `name`; of a model of tokens `ROWS` rows, drawn by `seed`.
+) -> HiddenStates:
+    """HiddenStates of the token sequences of the set `name`; of a model of tokens `ROWS` rows, drawn by `seed`.
 
     groups: what `clusters` gives for the model and the seed; None: found here.
 
@@ -101,7 +101,7 @@ def look(
     path, last = blocks_path(model), model.config.num_hidden_layers - 1
     places = [f"{path}.{i}" for i in (0, (last + 1) // 2, last)]
     groups = clusters(model, seed) if groups is None else groups
-    surprise, states, labels, owners, seen_before = [], [], [], [], 0
+    nll, states, labels, owners, seen_before = [], [], [], [], 0
     for batch in batches(tokenizer, ordered):
         with inputs(model, places) as seen:
             output = model(**batch)
@@ -109,7 +109,7 @@ def look(
         predicted = logits.round().long()[..., 0] if logits.shape[-1] == 1 else logits.argmax(-1)
         if "start_logits" in output:
             predicted = batch["input_ids"].gather(1, predicted[:, :1])
-        surprise.append(_surprise(model, logits, batch))
+        nll.append(_nll(model, logits, batch))
         if groups is not None:
             predicted = groups[predicted]
         hidden, mask = torch.stack([seen[p] for p in places], 2), batch["attention_mask"]
@@ -126,10 +126,10 @@ def look(
             owners.append(owner[:, None].expand_as(mask)[mask.bool()])
     x, y, of = (torch.cat(parts).numpy() for parts in (states, labels, owners))
     rows = np.sort(np.random.default_rng(seed).permutation(len(x))[:ROWS])
-    return Survey(ordered, [name] * len(ordered), torch.cat(surprise).numpy(), x[rows], y[rows], of[rows])
+    return HiddenStates(ordered, [name] * len(ordered), torch.cat(nll).numpy(), x[rows], y[rows], of[rows])
 
 
-def look_once(
+def collect_cached(
     folder: Path,
     model_hash: str,
     model: nn.Module,
@@ -138,24 +138,24 @@ def look_once(
     sequences: Sequence[Sequence[int]],
     seed: int = 0,
     groups: Tensor | None = None,
-) -> Survey:
-    """`look`, kept in `folder` by the hash of the model and the sequences, so that it is done once."""
+) -> HiddenStates:
+    """`collect`, kept in `folder` by the hash of the model and the sequences, so that it is done once."""
     about = json.dumps([model_hash, seed, [list(s) for s in sequences]])
     file = folder / f"{hashlib.sha256(about.encode()).hexdigest()}.safetensors"
     if file.exists():
         kept = load_file(file)
         ids = [part.tolist() for part in np.split(kept.pop("ids"), np.cumsum(kept.pop("lengths"))[:-1])]
-        return Survey(ids, [name] * len(ids), **kept)
-    view = look(model, tokenizer, name, sequences, seed, groups)
+        return HiddenStates(ids, [name] * len(ids), **kept)
+    view = collect(model, tokenizer, name, sequences, seed, groups)
     ids = {"ids": np.concatenate(view.sequences), "lengths": view.lengths}
-    tensors = ids | {k: getattr(view, k) for k in ("surprise", "states", "labels", "owners")}
+    tensors = ids | {k: getattr(view, k) for k in ("nll", "states", "labels", "owners")}
     folder.mkdir(parents=True, exist_ok=True)
     with writing.replacing(file) as partial:
         save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, partial)
     return view
 
 
-def _surprise(model: nn.Module, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+def _nll(model: nn.Module, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
     """(sequences,) mean nats of the next token, or entropy of what is predicted."""
     if model.get_output_embeddings() is not None:
         following, mask = batch["input_ids"][:, 1:], batch["attention_mask"][:, 1:]

@@ -17,7 +17,7 @@ from compress.calibration.texts import MAX_LENGTH, cut, first, read_texts
 from compress.model.structure import context
 
 
-def draw(
+def sample(
     spec: str | Path, sizes: nn.Module, tokenizer: Tokenizer, tokens: int, seed: int, load: Callable[[], nn.Module]
 ) -> tuple[list[list[int]], dict[str, object]]:
     """Sequences of `tokens` tokens of what `spec` names, and what the model card says of them.

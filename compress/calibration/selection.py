@@ -13,18 +13,18 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from compress.calibration.hidden_states import Survey
+from compress.calibration.hidden_states import HiddenStates
 
 FEW = 20  # rows of a label, on either side, below which it has no discriminator of its own
 MOST = 1000  # rows that a discriminator learns from, on either side
 
 
-def random(pool: Survey, target: Survey, tokens: int, seed: int) -> np.ndarray:
+def random(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
     """Any order: sets give texts in proportion to what the pool has of them."""
     return np.random.default_rng(seed).permutation(len(pool.sequences))
 
 
-def uniform(pool: Survey, target: Survey, tokens: int, seed: int) -> np.ndarray:
+def uniform(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
     """Equal tokens of every set."""
     order = random(pool, target, tokens, seed)
     taken = dict.fromkeys(pool.origins, 0)
@@ -35,18 +35,18 @@ def uniform(pool: Survey, target: Survey, tokens: int, seed: int) -> np.ndarray:
     return order[np.argsort(before[order], kind="stable")]
 
 
-def longest(pool: Survey, target: Survey, tokens: int, seed: int) -> np.ndarray:
+def longest(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
     """The longest sequences first, those of one length in any order."""
     order = random(pool, target, tokens, seed)
     return order[np.argsort(-pool.lengths[order], kind="stable")]
 
 
-def lowest_perplexity(pool: Survey, target: Survey, tokens: int, seed: int) -> np.ndarray:
+def lowest_perplexity(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
     """What surprises the model least first: nats of a decoder's next tokens, entropy of a classifier's prediction."""
-    return np.argsort(pool.surprise, kind="stable")
+    return np.argsort(pool.nll, kind="stable")
 
 
-def lexical_diversity(pool: Survey, target: Survey, tokens: int, seed: int) -> np.ndarray:
+def lexical_diversity(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
     """Greedily the sequence with most tokens of the vocabulary that were not chosen before, a token of its length.
 
     In the way of ZipCal (arXiv 2603.16105).
@@ -68,7 +68,7 @@ def lexical_diversity(pool: Survey, target: Survey, tokens: int, seed: int) -> n
     return np.array(order)
 
 
-def activation_coverage(pool: Survey, target: Survey, tokens: int, seed: int) -> np.ndarray:
+def activation_coverage(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
     """The sequence nearest to the centre of each of as many clusters of mean states as sequences are wanted.
 
     In the way of COLA (arXiv 2510.10618).
@@ -84,14 +84,14 @@ def activation_coverage(pool: Survey, target: Survey, tokens: int, seed: int) ->
     return np.concatenate([np.random.default_rng(seed).permutation(nearest), rest])
 
 
-def embedding_similarity(pool: Survey, target: Survey, tokens: int, seed: int) -> np.ndarray:
+def embedding_similarity(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
     """Cosine of the mean state, entering the last block, with that of the target."""
     centre = target.means()[:, -1].mean(0)
     means = pool.means()[:, -1]
     return np.argsort(-(means @ centre) / np.linalg.norm(means, axis=1).clip(1e-9), kind="stable")
 
 
-def closeness(pool: Survey, target: Survey, tokens: int, seed: int) -> np.ndarray:
+def closeness(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
     """Drawn without replacement by how much likelier the states of a sequence are in the target than in the pool.
 
     A discriminator a label gives the odds (importance resampling as in DSIR, arXiv 2302.03169, but in the model's own
@@ -112,7 +112,7 @@ def closeness(pool: Survey, target: Survey, tokens: int, seed: int) -> np.ndarra
     return np.argsort(-(each + rng.gumbel(size=len(each))), kind="stable")
 
 
-Way = Callable[[Survey, Survey, int, int], np.ndarray]
+Way = Callable[[HiddenStates, HiddenStates, int, int], np.ndarray]
 WAYS: dict[str, Way] = {
     f.__name__: f
     for f in (
@@ -131,7 +131,7 @@ LOOKING = ("embedding_similarity", "closeness")  # ways that look at the target
 PROPOSED = ("uniform", "closeness")  # mixtures that are measured beside the single sets
 
 
-def fill(pool: Survey, order: Sequence[int], tokens: int) -> list[int]:
+def fill(pool: HiddenStates, order: Sequence[int], tokens: int) -> list[int]:
     """The first sequences of the order that fit into `tokens`; one that is too long is passed over."""
     chosen, left = [], tokens
     for i in order:

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from pyarrow import ArrowException
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from compress.calibration.spec import FORMATS, check_exists
-from transmeter.tables.files import interruptible
+from compress.calibration.spec import FORMATS
+from transmeter.tables import files
 from transmeter.util.suggestions import did_you_mean
 
 MAX_LENGTH = 128  # tokens of a calibration sequence
@@ -30,7 +29,7 @@ def read_texts(path: str | Path, tokenizer: Tokenizer | None = None) -> list[Tex
     if path.suffix.lower() == ".txt" and path.is_file():
         texts = [t.strip() for t in re.split(r"\n[ \t]*\n", _decode(path).replace("\r\n", "\n"))]
     else:
-        frame = read_table(path)
+        frame = files.read(path, as_texts=True, formats=FORMATS)
         chats = "messages" in frame and "text" not in frame
         texts = chat_texts(path, frame["messages"], tokenizer) if chats else table_texts(path, frame)
     texts = [t for t in texts if t]
@@ -79,46 +78,6 @@ def _decode(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text (byte {error.start}): convert it first") from None
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """The table at `path`, cells of .csv and .tsv as texts. Raises ValueError for what cannot be read."""
-    name = path.name.lower()
-    check_exists(path)
-    try:
-        if path.is_dir():
-            from datasets import Dataset, load_from_disk
-
-            loaded = load_from_disk(str(path))
-            if not isinstance(loaded, Dataset):
-                splits = ", ".join(loaded)
-                raise ValueError(f"{path} holds several splits ({splits}): give the folder of one of them")
-            return loaded.to_pandas()
-        if name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
-            with interruptible():
-                return pd.read_csv(path, sep="\t" if ".tsv" in name else ",", dtype=str, keep_default_na=False)
-        if name.endswith(".parquet"):
-            return pd.read_parquet(path)
-        if name.endswith((".jsonl", ".jsonl.gz")):
-            return _read_jsonl(path)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}): convert it first") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ArrowException, OSError, _JSONError) as error:
-        raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
-    raise ValueError(f"{path} is of no known format: give {FORMATS}")
-
-
-class _JSONError(Exception):
-    pass
-
-
-def _read_jsonl(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_json(path, lines=True, dtype=False)
-    except UnicodeDecodeError:
-        raise
-    except ValueError as error:  # pandas has no error of its own for malformed JSON
-        raise _JSONError(str(error)) from None
 
 
 def cut(

@@ -24,7 +24,7 @@ from compress.evaluation import metrics, prediction
 from compress.evaluation.examples import read_examples
 from compress.evaluation.metrics import METRICS
 from compress.model import io, modeling, structure
-from compress.model.config import quantizer_of, task_of
+from compress.model.config import config_of, quantizer_of, task_of
 from compress.model.layers import FORMS
 from compress.model.modeling import SPARSE_FROM
 from compress.model.walk import Batch
@@ -34,27 +34,27 @@ LENGTH = 128  # tokens of the sequence that FLOPs and latency are given for
 
 
 @dataclass(frozen=True)
-class Exam:
+class EvaluationTask:
     """What models are measured on: the content of a file, for a task, by a metric.
 
     tokens: that perplexity is measured on.
     """
 
     file: Path
-    task: str
+    kind: str
     metric: str
     content: Sequence
     tokens: int
 
     def outcome(self, model: nn.Module, tokenizer: Tokenizer) -> metrics.Outcome:
         """What a model does on every item, as `compress.evaluation.metrics` takes it."""
-        if self.task == "text":
+        if self.kind == "text":
             return prediction.losses(model, tokenizer, self.content, self.tokens)
-        return _outcome(model, tokenizer, self.task, self.metric, *self.content)
+        return _outcome(model, tokenizer, self.kind, self.metric, *self.content)
 
     def value(self, found: metrics.Outcome) -> metrics.Estimate:
         """The metric with its interval."""
-        return metrics.perplexity(found) if self.task == "text" else metrics.measure(self.metric, found)
+        return metrics.perplexity(found) if self.kind == "text" else metrics.measure(self.metric, found)
 
     def about(self) -> dict[str, str]:
         """What the model card says of it: the data, their SHA-256 where they are one file, the metric."""
@@ -63,13 +63,13 @@ class Exam:
 
     def change(self, found: metrics.Outcome, baseline: metrics.Outcome) -> dict[str, metrics.Estimate]:
         """The paired change, by its name; empty where the items differ, as windows do where tokenizers do."""
-        if self.task != "text":
+        if self.kind != "text":
             return {f"{self.metric}_change": metrics.change(self.metric, found, baseline)}
         same = np.array_equal(found[:, 1], baseline[:, 1])
         return {"loss_change_nats": metrics.loss_change(found, baseline)} if same else {}
 
 
-def exam(model: str, file: Path, metric: str | None, tokens: int) -> Exam:
+def evaluation_task(model: str, file: Path, metric: str | None, tokens: int) -> EvaluationTask:
     """What `model` and models like it are measured on.
 
     metric: one of `evaluation.metrics.METRICS`; None: the first for what the model is for. Raises ValueError where the
@@ -81,40 +81,42 @@ def exam(model: str, file: Path, metric: str | None, tokens: int) -> Exam:
     if task == "text":
         content: Sequence = read_texts(file, io.skeleton(model, quantized=True)[1])
     else:
-        content = read_examples(file, task)
-    return Exam(file, task, metric or METRICS[task][0], content, tokens)
+        content = read_examples(file, task, (config_of(model).get("id2label") or {}).values())
+    return EvaluationTask(file, task, metric or METRICS[task][0], content, tokens)
 
 
-def report(names: Sequence[str], baseline: str | None, wanted: Exam, energy: bool = False) -> list[dict[str, object]]:
-    """Everything about models on what `wanted` says, each with the baseline and the paired change.
+def report(
+    names: Sequence[str], baseline: str | None, task: EvaluationTask, energy: bool = False
+) -> list[dict[str, object]]:
+    """Everything about models on what `task` says, each with the baseline and the paired change.
 
     energy: estimate that of a forward too. Raises ValueError for a model of another task, or where codecarbon is
     missing.
     """
     for name in (*names, baseline):
-        if name and task_of(name) != wanted.task:
-            tasks = f"{task_of(name)}, {wanted.task}"
+        if name and task_of(name) != task.kind:
+            tasks = f"{task_of(name)}, {task.kind}"
             raise ValueError(f"{name} is for another task than the first model ({tasks}): give models for the same")
     if energy and find_spec("codecarbon") is None:
         raise ValueError("the energy is estimated by codecarbon: pip install 'transmeter[energy]'")
-    dense, reference = _measured(baseline, wanted, energy) if baseline else (None, None)
+    dense, reference = _measured(baseline, task, energy) if baseline else (None, None)
     found = []
     for name in names:
-        result, outcome = _measured(name, wanted, energy)
-        result["data"] = str(wanted.file)
+        result, outcome = _measured(name, task, energy)
+        result["data"] = str(task.file)
         if baseline:
-            result |= {"baseline": dense, "helps": helps(result, dense), **wanted.change(outcome, reference)}
+            result |= {"baseline": dense, "helps": helps(result, dense), **task.change(outcome, reference)}
         found.append(result)
     return found
 
 
-def _measured(name: str, wanted: Exam, energy: bool) -> tuple[dict[str, object], metrics.Outcome]:
+def _measured(name: str, task: EvaluationTask, energy: bool) -> tuple[dict[str, object], metrics.Outcome]:
     """What one model reaches and costs, and its outcome."""
     net, tokenizer = io.load(name, quantized=True)
-    outcome, depth = _leaving(net, tokenizer, wanted)
+    outcome, depth = _leaving(net, tokenizer, task)
     foreign = quantizer_of(name)
     sizes = size(io.skeleton(name, quantized=True)[0] if foreign else net)
-    found = {"model": name, wanted.metric: wanted.value(outcome), **depth, **sizes, "bytes": bytes_of(name)}
+    found = {"model": name, task.metric: task.value(outcome), **depth, **sizes, "bytes": bytes_of(name)}
     found |= {"latency_seconds": latency(net), "peak_memory_bytes": peak_memory(name)}
     packed = [foreign] if foreign else _packed(net)
     steps = _steps(name)
@@ -129,27 +131,27 @@ def _packed(net: nn.Module) -> list[str]:
     return sorted({type(m).__name__ for m in net.modules() if isinstance(m, FORMS)} | sparse)
 
 
-def _leaving(net: nn.Module, tokenizer: Tokenizer, wanted: Exam) -> tuple[metrics.Outcome, dict[str, float]]:
+def _leaving(net: nn.Module, tokenizer: Tokenizer, task: EvaluationTask) -> tuple[metrics.Outcome, dict[str, float]]:
     """The outcome of a model, and where it has exits its mean depth: the share of the blocks that ran."""
     exits = getattr(net, "exits", None)
     if exits is None:
-        return wanted.outcome(net, tokenizer), {}
+        return task.outcome(net, tokenizer), {}
     exits.left = [0] * len(exits.left)
-    outcome = wanted.outcome(net, tokenizer)
+    outcome = task.outcome(net, tokenizer)
     blocks = net.config.num_hidden_layers
     ran = sum(n * a for n, a in zip(exits.left, [*exits.after, blocks]))
     return outcome, {"mean_depth": ran / (blocks * sum(exits.left))}
 
 
 def curve(
-    net: nn.Module, tokenizer: Tokenizer, wanted: Exam, thresholds: Sequence[float | None]
+    net: nn.Module, tokenizer: Tokenizer, task: EvaluationTask, thresholds: Sequence[float | None]
 ) -> list[dict[str, object]]:
     """The metric and the mean depth of a model with exits at every threshold; None: all samples go to the end."""
     found = []
     for threshold in thresholds:
         with modeling.leaving_at(net, 2.0 if threshold is None else threshold):  # no probability is 2
-            outcome, depth = _leaving(net, tokenizer, wanted)
-        found.append({"threshold": threshold, wanted.metric: wanted.value(outcome), **depth})
+            outcome, depth = _leaving(net, tokenizer, task)
+        found.append({"threshold": threshold, task.metric: task.value(outcome), **depth})
     return found
 
 

@@ -1,12 +1,14 @@
 """Reading labelled examples from files, for every task that a model can have (compress.model.config.HEADS)."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from compress.calibration.texts import Text, read_table, table_texts, word_lists
+from compress.calibration.spec import FORMATS
+from compress.calibration.texts import Text, table_texts, word_lists
+from transmeter.tables import files
 
 COLUMNS = {
     "classes": ("text", "label"),
@@ -16,7 +18,7 @@ COLUMNS = {
 }
 
 
-def read_examples(path: str | Path, task: str = "classes") -> tuple[list, list]:
+def read_examples(path: str | Path, task: str = "classes", names: Collection[str] = ()) -> tuple[list, list]:
     """Inputs and truths of a table; rows without one of them are left out.
 
     classes: a text or, with the column text_pair, a pair of texts; its label as text. values: the same, a number.
@@ -27,7 +29,10 @@ def read_examples(path: str | Path, task: str = "classes") -> tuple[list, list]:
     path, columns = Path(path), COLUMNS[task]
     if path.suffix.lower() == ".txt":
         raise ValueError(f"{path} has no labels: give a table with the columns {', '.join(columns)}")
-    frame = read_table(path)
+    frame = files.read(path, as_texts=True, formats=FORMATS)
+    classes = frame.attrs.get("classes", {}).get("label", [])
+    if not set(classes) <= set(names):  # the model calls them otherwise: their numbers count
+        frame["label"] = frame["label"].map({name: str(i) for i, name in enumerate(classes)})
     missing = [c for c in columns if c not in frame]
     if missing:
         raise ValueError(f"{path} has no column '{missing[0]}': give a table with the columns {', '.join(columns)}")

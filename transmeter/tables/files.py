@@ -28,18 +28,38 @@ _UNREADABLE = (
 )
 
 
-def read(path: Path) -> pd.DataFrame:
-    """The file as a data frame. Raises ValueError naming the file and the reason."""
+def read(path: Path, *, as_texts: bool = False, formats: str = FORMATS) -> pd.DataFrame:
+    """The file as a data frame.
+
+    Parameters
+    ----------
+    path
+        A file of one of the formats, or the folder of a saved Hugging Face data set.
+    as_texts
+        Whether cells of .csv and .tsv stay the texts that they are, none of them a number or missing.
+    formats
+        What an error names as allowed.
+
+    Returns
+    -------
+    pd.DataFrame
+        Classes by their names; `attrs["classes"]` has the names of each column of classes in order.
+
+    Raises
+    ------
+    ValueError
+        The file and why it cannot be read.
+    """
     name = path.name.lower()
     if not path.exists():
-        raise ValueError(f"{absent(path)}: give {FORMATS}")
+        raise ValueError(f"{absent(path)}: give {formats}")
     try:
         if not path.is_dir() and _unpacked(path) > UNPACKED:
             raise ValueError(f"{path} holds more than {UNPACKED:,} bytes when unpacked: give a sample of its rows")
         if path.is_dir():
             frame = _read_folder(path)
         elif name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
-            frame = _read_csv(path, "\t" if ".tsv" in name else ",")
+            frame = _read_csv(path, "\t" if ".tsv" in name else ",", as_texts)
         elif name.endswith(".parquet"):
             frame = _read_parquet(path)
         elif name.endswith((".jsonl", ".jsonl.gz")):
@@ -49,7 +69,7 @@ def read(path: Path) -> pd.DataFrame:
         elif name.endswith(".arff"):
             frame = _read_arff(path)
         else:
-            raise ValueError(f"{path} is of no known format: give {FORMATS}")
+            raise ValueError(f"{path} is of no known format: give {formats}")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text (byte {error.start}): convert it first") from None
     except (*_UNREADABLE, arff.ArffError, NotImplementedError) as error:
@@ -61,7 +81,7 @@ def read(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} has one column, '{frame.columns[0]}': separate columns by commas, not by {mark!r}")
     check_names(path, frame.columns)
     if frame.empty:
-        raise ValueError(f"{path} has no rows: at least two classes of labelled rows are needed")
+        raise ValueError(f"{path} has no rows: give a table with rows below the names of its columns")
     return frame
 
 
@@ -83,13 +103,14 @@ def _unpacked(path: Path) -> int:
     return 0
 
 
-def _read_csv(path: Path, mark: str) -> pd.DataFrame:
+def _read_csv(path: Path, mark: str, as_texts: bool) -> pd.DataFrame:
     """pandas calls a second column x x.1, so that names are looked at before it does."""
     with interruptible():
         head = pd.read_csv(path, sep=mark, header=None, nrows=1, dtype=str, keep_default_na=False)
         names = pd.Index(head.iloc[0].str.strip())
         check_names(path, names[names != ""])
-        return pd.read_csv(path, sep=mark, low_memory=False, keep_default_na=False, na_values=[""])
+        cells = {"dtype": str} if as_texts else {"low_memory": False, "na_values": [""]}
+        return pd.read_csv(path, sep=mark, keep_default_na=False, **cells)
 
 
 @contextmanager
@@ -150,6 +171,7 @@ def _name_classes(where: str | Path, frame: pd.DataFrame, names: Mapping[str, Se
             held = f"column '{column}' holds class {numbers.max()}, but names only {len(classes)} classes"
             raise ValueError(f"{where}: {held}: correct its features")
         frame[column] = [classes[number] if number >= 0 else None for number in numbers]
+    frame.attrs["classes"] = dict(names)
     return frame
 
 

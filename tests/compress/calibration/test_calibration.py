@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, Features, Value
 from safetensors.torch import save_file
 
 from compress.algorithms.budget import flops
@@ -17,6 +17,7 @@ from compress.calibration.texts import batches, cut, read_texts
 from compress.evaluation import evaluate, metrics, prediction
 from compress.evaluation.examples import read_examples
 from compress.model import io
+from transmeter.tables import files
 
 DATA = Path(__file__).resolve().parents[3] / "data"
 
@@ -53,6 +54,22 @@ def test_texts_that_are_refused(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         read_texts(tmp_path / name)
+
+
+def test_texts_that_would_fill_the_memory_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "UNPACKED", 1000)
+    pd.DataFrame({"text": ["long " * 500] * 9}).to_csv(tmp_path / "a.csv.gz", index=False)
+    with pytest.raises(ValueError, match="holds more than 1,000 bytes when unpacked"):
+        read_texts(tmp_path / "a.csv.gz")
+
+
+@pytest.mark.parametrize("suffix", ["", ".parquet"])
+def test_classes_of_a_data_set_have_names_where_the_model_has_them_too(tmp_path, suffix):
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["bad", "good"])})
+    made, path = Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features), tmp_path / f"d{suffix}"
+    made.to_parquet(path) if suffix else made.save_to_disk(path)
+    assert read_examples(path, names=["good", "bad"])[1] == ["good", "bad"]
+    assert read_examples(path, names=["LABEL_0", "LABEL_1"])[1] == read_examples(path)[1] == ["1", "0"]
 
 
 def test_token_budgets_are_exact_and_draws_reproducible(tokenizer, texts):
@@ -145,8 +162,8 @@ def test_labels_of_a_file_are_the_models_classes(names, written, suffix, encoder
     frame = pd.DataFrame({"text": [*some, "none"], "label": [*(written[i] for i in said), None]})
     path = tmp_path / f"a.{suffix}"
     frame.to_csv(path, index=False) if suffix == "csv" else frame.to_json(path, orient="records", lines=True)
-    exam = evaluate.exam(str(tmp_path / "m"), path, None, 100)
-    found = exam.value(exam.outcome(*io.load(tmp_path / "m")))
+    task = evaluate.evaluation_task(str(tmp_path / "m"), path, None, 100)
+    found = task.value(task.outcome(*io.load(tmp_path / "m")))
     assert set(said) == {0, 1, 2} and (found["value"], found["n"]) == (1.0, 12)
 
 
@@ -162,10 +179,10 @@ def test_an_evaluation_reads_chats_by_the_models_template(decoder, tmp_path):
     tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }}{% endfor %}"
     io.save(model, tokenizer, tmp_path / "m", {})
     (tmp_path / "a.jsonl").write_text('{"messages": [{"role": "user", "content": "What is a group?"}]}\n')
-    exam = evaluate.exam(str(tmp_path / "m"), tmp_path / "a.jsonl", None, 100)
-    assert exam.content == ["<user> What is a group?"]
+    task = evaluate.evaluation_task(str(tmp_path / "m"), tmp_path / "a.jsonl", None, 100)
+    assert task.content == ["<user> What is a group?"]
     with pytest.raises(ValueError, match="the model's tokenizer has no chat template"):
-        evaluate.exam(str(DATA / "mixlm"), tmp_path / "a.jsonl", None, 100)
+        evaluate.evaluation_task(str(DATA / "mixlm"), tmp_path / "a.jsonl", None, 100)
 
 
 def test_costs_are_measured(decoder):

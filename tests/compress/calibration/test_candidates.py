@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from compress.calibration import candidates as calibration
 from compress.calibration import contamination, generation, hidden_states, sampling, selection
-from compress.calibration.candidates import Draw, Target
+from compress.calibration.candidates import CalibrationSet, Target
 from compress.calibration.texts import cut, first, pack, read_texts
 from transmeter import ranking
 from transmeter.tables import data
@@ -28,20 +28,20 @@ def pools() -> dict[str, list]:
 
 
 @pytest.fixture(scope="module")
-def views(decoder, pools) -> dict[str, hidden_states.Survey]:
+def views(decoder, pools) -> dict[str, hidden_states.HiddenStates]:
     net, tokenizer = decoder
-    return {n: hidden_states.look(net, tokenizer, n, cut(tokenizer, t, 900, 48, 0)) for n, t in pools.items()}
+    return {n: hidden_states.collect(net, tokenizer, n, cut(tokenizer, t, 900, 48, 0)) for n, t in pools.items()}
 
 
 @pytest.fixture(scope="module")
-def target(decoder) -> hidden_states.Survey:
+def target(decoder) -> hidden_states.HiddenStates:
     net, tokenizer = decoder
-    return hidden_states.look(
+    return hidden_states.collect(
         net, tokenizer, "t", cut(tokenizer, read_texts(DATA / "text/math_sample.txt"), 900, 48, 5)
     )
 
 
-def closeness(aim: hidden_states.Survey, sets, cheap: bool) -> dict[str, float]:
+def closeness(aim: hidden_states.HiddenStates, sets, cheap: bool) -> dict[str, float]:
     options = {"coverage": 0.0} if cheap else {}
     tables = [data.from_arrays(name, *calibration.features(view)) for name, view in sets.items()]
     found = ranking.rank(data.from_arrays("t", *calibration.features(aim)), tables, "alignment", options=options)
@@ -50,21 +50,21 @@ def closeness(aim: hidden_states.Survey, sets, cheap: bool) -> dict[str, float]:
 
 def test_a_survey_has_rows_of_tokens_of_a_decoder_and_of_texts_of_a_classifier(decoder, encoder, tokenizer, texts):
     net, own = decoder
-    found = hidden_states.look(net, own, "a", cut(own, texts, 500, 64))
+    found = hidden_states.collect(net, own, "a", cut(own, texts, 500, 64))
     assert found.states.shape == (500, 3, 192) and set(found.labels) <= set(range(hidden_states.CLUSTERS))
-    assert len(found.surprise) == len(found.sequences) and (np.diff(found.lengths) <= 0).all()
-    one = hidden_states.look(encoder, tokenizer, "a", cut(tokenizer, texts, 500, 64))
+    assert len(found.nll) == len(found.sequences) and (np.diff(found.lengths) <= 0).all()
+    one = hidden_states.collect(encoder, tokenizer, "a", cut(tokenizer, texts, 500, 64))
     assert one.states.shape == (len(one.sequences), 3, 32) and set(one.labels) <= {0, 1, 2}
-    assert 0 <= one.surprise.min() and one.surprise.max() <= np.log(3) + 1e-6
+    assert 0 <= one.nll.min() and one.nll.max() <= np.log(3) + 1e-6
     with pytest.raises(ValueError, match="empty has no text of two tokens"):
-        hidden_states.look(encoder, tokenizer, "empty", [])
+        hidden_states.collect(encoder, tokenizer, "empty", [])
 
 
 def test_surprise_is_the_loss_of_the_next_token(decoder, texts):
     net, tokenizer = decoder
     ids = cut(tokenizer, texts, 200, 64)
-    found = hidden_states.look(net, tokenizer, "a", ids)
-    for sequence, nats in zip(found.sequences, found.surprise):
+    found = hidden_states.collect(net, tokenizer, "a", ids)
+    for sequence, nats in zip(found.sequences, found.nll):
         x = torch.tensor([sequence])
         with torch.no_grad():
             assert float(net(input_ids=x, labels=x).loss) == pytest.approx(float(nats), rel=1e-4)
@@ -72,8 +72,8 @@ def test_surprise_is_the_loss_of_the_next_token(decoder, texts):
 
 def test_mean_states_do_not_depend_on_padding(encoder, tokenizer, texts):
     ids = cut(tokenizer, texts, 400, 64)
-    alone = hidden_states.look(encoder, tokenizer, "a", ids[:1]).means()[0]
-    among = hidden_states.look(encoder, tokenizer, "a", ids).means()
+    alone = hidden_states.collect(encoder, tokenizer, "a", ids[:1]).means()[0]
+    among = hidden_states.collect(encoder, tokenizer, "a", ids).means()
     assert np.abs(among - alone).max((1, 2)).min() < 1e-4
 
 
@@ -89,11 +89,11 @@ def test_surveys_merge_and_take(views):
 def test_a_survey_is_made_once(decoder, texts, tmp_path, monkeypatch):
     net, tokenizer = decoder
     ids = cut(tokenizer, texts, 300, 64)
-    made = hidden_states.look_once(tmp_path, "hash", net, tokenizer, "a", ids)
-    monkeypatch.setattr(hidden_states, "look", None)
-    again = hidden_states.look_once(tmp_path, "hash", net, tokenizer, "b", ids)
+    made = hidden_states.collect_cached(tmp_path, "hash", net, tokenizer, "a", ids)
+    monkeypatch.setattr(hidden_states, "collect", None)
+    again = hidden_states.collect_cached(tmp_path, "hash", net, tokenizer, "b", ids)
     assert again.sequences == made.sequences and set(again.origins) == {"b"}
-    for field in ("surprise", "states", "labels", "owners"):
+    for field in ("nll", "states", "labels", "owners"):
         assert np.array_equal(getattr(again, field), getattr(made, field))
 
 
@@ -121,7 +121,7 @@ def test_the_ways_choose_what_they_say(views, target):
     assert max(shares) - min(shares) <= 2 * pool.lengths.max()
     anyhow = chosen("random")
     assert chosen("longest").lengths.mean() >= anyhow.lengths.mean()
-    assert chosen("lowest_perplexity").surprise.mean() < anyhow.surprise.mean()
+    assert chosen("lowest_perplexity").nll.mean() < anyhow.nll.mean()
     kinds = {way: len({t for s in chosen(way).sequences for t in s}) for way in ("lexical_diversity", "random")}
     assert kinds["lexical_diversity"] > kinds["random"]
     for way in selection.LOOKING:
@@ -145,7 +145,7 @@ def test_the_targets_own_domain_is_found(views, target):
     way, chosen, scores = calibration.choose(views, [Target(target)], closeness, tokens=800)
     assert way == calibration.pick(scores) and set(scores) == {*DOMAINS, *selection.PROPOSED}
     assert scores["math"] == max(scores[name] for name in DOMAINS)
-    drawn = calibration.parts(Draw(chosen.sequences, chosen.origins))
+    drawn = calibration.parts(CalibrationSet(chosen.sequences, chosen.origins))
     assert drawn[0].name == "math" and sum(p.share for p in drawn) == pytest.approx(1)
     assert sum(p.tokens for p in drawn) == chosen.lengths.sum() <= 800
 
@@ -176,7 +176,7 @@ def test_many_candidates_are_screened_a_few_at_a_time(views, target):
     def look(name):
         alive.append(name)
         view = views[name[:-1]]
-        return hidden_states.Survey(view.sequences, [name] * len(view.sequences), *list(vars(view).values())[2:])
+        return hidden_states.HiddenStates(view.sequences, [name] * len(view.sequences), *list(vars(view).values())[2:])
 
     def score(aim, sets, cheap):
         assert cheap and len(sets) <= calibration.AT_ONCE
@@ -237,13 +237,13 @@ def test_what_is_saved_is_drawn_again_token_by_token(decoder, views, tmp_path):
     net, tokenizer = decoder
     way, view, scores = calibration.choose(views, [], closeness, tokens=700, by="uniform")
     assert (way, scores) == ("uniform", {})
-    chosen = Draw(view.sequences, view.origins)
+    chosen = CalibrationSet(view.sequences, view.origins)
     calibration.save(chosen, tokenizer, tmp_path / "c", {"seed": 0})
     assert load_from_disk(str(tmp_path / "c"))["source"] == chosen.origins
-    found, about = sampling.draw(str(tmp_path / "c"), net, tokenizer, 99, 0, lambda: net)
+    found, about = sampling.sample(str(tmp_path / "c"), net, tokenizer, 99, 0, lambda: net)
     assert found == chosen.sequences and about["tokens"] == view.lengths.sum()
     assert about["provenance"]["parts"][0]["hash"] == calibration.parts(chosen)[0].hash
-    part, _ = sampling.draw(f"{tmp_path / 'c'}:100", net, tokenizer, 99, 0, lambda: net)
+    part, _ = sampling.sample(f"{tmp_path / 'c'}:100", net, tokenizer, 99, 0, lambda: net)
     assert sum(map(len, part)) == 100
 
 
@@ -252,11 +252,11 @@ def test_mixtures_chance_and_the_model_itself_are_drawn(decoder, monkeypatch):
     monkeypatch.setattr(sampling, "MAX_LENGTH", 32)  # what the model writes itself takes a step a token
     monkeypatch.setattr(generation, "AT_ONCE", 4)
     spec = f"self:50,{DATA / 'text/math.txt'}:80,random:60"
-    found, about = sampling.draw(spec, net, tokenizer, 9, 0, lambda: net)
+    found, about = sampling.sample(spec, net, tokenizer, 9, 0, lambda: net)
     assert [part["tokens"] for part in about["parts"]] == pytest.approx([50, 80, 60], abs=2)
     assert sum(map(len, found)) == about["tokens"]
     assert about["parts"][1]["sha256"] and about["texts"] == spec
-    assert (found, about) == sampling.draw(spec, net, tokenizer, 9, 0, lambda: net)
+    assert (found, about) == sampling.sample(spec, net, tokenizer, 9, 0, lambda: net)
     special = set(tokenizer.all_special_ids)
     assert found[-1][0] == tokenizer.bos_token_id and not special & set(found[-1][1:])
 

@@ -299,14 +299,16 @@ def test_words_get_the_label_of_their_first_token_beyond_the_context_too(words, 
 def test_calibration_is_chosen_and_drawn_for_every_task(task, folder, file, tmp_path):
     model, tokenizer = io.load(folder("Bert", task))
     texts = read_texts(file(task))
-    view = hidden_states.look(model, tokenizer, "a", cut(tokenizer, texts, 90, 64))
+    view = hidden_states.collect(model, tokenizer, "a", cut(tokenizer, texts, 90, 64))
     x, y, columns = calibration.features(view)
     assert x.shape[1] == len(columns) == 48 and len(x) == len(y) and np.isfinite(x).all()
     assert (len(x) == 90) == (task == "labels")
     way, chosen, _ = calibration.choose({"a": view}, [], lambda *_: {}, tokens=90, by="longest")
-    calibration.save(calibration.Draw(chosen.sequences, chosen.origins), tokenizer, tmp_path / "c", {"seed": 0})
+    calibration.save(
+        calibration.CalibrationSet(chosen.sequences, chosen.origins), tokenizer, tmp_path / "c", {"seed": 0}
+    )
     assert isinstance(read_texts(tmp_path / "c")[0], tuple) == (task in ("values", "answers"))
-    sequences, card = sampling.draw(str(tmp_path / "c"), model, tokenizer, 7, 0, lambda: model)
+    sequences, card = sampling.sample(str(tmp_path / "c"), model, tokenizer, 7, 0, lambda: model)
     assert sequences == chosen.sequences and sum(map(len, sequences)) == card["tokens"]
 
 
@@ -353,4 +355,4 @@ def test_metrics_that_a_model_cannot_give_are_refused(folder, file, root):
     ):
         with pytest.raises(ValueError, match=message):
             model, baseline, *wanted = args
-            evaluate.report([model], baseline, evaluate.exam(model, *wanted))
+            evaluate.report([model], baseline, evaluate.evaluation_task(model, *wanted))
