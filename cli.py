@@ -12,7 +12,6 @@ from transmeter.commands import rank as commands
 from transmeter.commands.options import (
     Group,
     Ordered,
-    convert,
     in_order,
     json_option,
     listen,
@@ -28,6 +27,7 @@ from transmeter.commands.options import (
     weighted,
 )
 from transmeter.util import writing
+from transmeter.util.signatures import convert
 from transmeter.util.to_json import to_json
 
 EXPORTS = ("compressed-tensors", "torchao", "torchao-dynamic", "onnx")
@@ -105,7 +105,8 @@ def calibrate(
     from compress.calibration.texts import read_texts
     from compress.model import io
     from transmeter import ranking
-    from transmeter.report import tables as show
+    from transmeter.report.tables import format_ranking
+    from transmeter.result import Ranking
     from transmeter.tables import data
 
     quiet()
@@ -113,7 +114,7 @@ def calibrate(
     read = {n: None if str(p) == "self" else read_texts(p, tokenizer) for n, p in pools.items()}
     texts = contamination.without_copies({name: found for name, found in read.items() if found is not None})
     contamination.refuse_held_out(texts, {str(path): read_texts(path, tokenizer) for path in held_out})
-    rankings: list[ranking.Ranking] = []
+    rankings: list[Ranking] = []
 
     def closeness(target, sets, cheap):
         tables = [data.from_arrays(name, *calibration.features(view)) for name, view in sets.items()]
@@ -149,7 +150,7 @@ def calibrate(
         click.echo(to_json({"out": out, "by": by, "parts": drawn, "scores": scores, "rankings": last}), nl=False)
         return
     for found in last:
-        click.echo(show.text(found, "table"), nl=False)
+        click.echo(format_ranking(found), nl=False)
     for part in drawn:
         click.echo(f"{out}: {part.tokens} tokens in {part.texts} texts of {part.name} ({part.share:.0%})")
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from compress.report.charts import INK, RULE, short, styles
+from compress.report.charts import RULE, styles
+from transmeter.util.charts import INK, short
 
 if TYPE_CHECKING:
     from altair import LayerChart

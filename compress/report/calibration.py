@@ -5,9 +5,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from compress.report.charts import BAND, COLOURS, INK, SHAPES, short, styles
+from compress.report.charts import SHAPES, styles
 from compress.report.inputs import Folder, Inputs, Json
 from compress.report.quality import KNOWN, is_of
+from transmeter.util.charts import BAND, COLOURS, INK, short
 
 DRAWN, REST = "texts of it were drawn", "not drawn"
 

@@ -1,18 +1,17 @@
 """Charts as SVG with one look, in light colours that a page may swap for dark ones."""
 
-import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
+
+from transmeter.util.charts import BAND, COLOURS, INK
 
 if TYPE_CHECKING:
     from altair import TopLevelMixin
 
-INK, GRID, RULE, BAND = "#1a1a1a", "#d8d8d8", "#8c8c8c", "#f0f0f0"
-# Okabe & Ito 2008: told apart by colour-blind readers; every use has markers that say the same
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#767676")
+GRID, RULE = "#d8d8d8", "#8c8c8c"
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "triangle-right")  # not as many as colours
 DARK = {
     **{INK: "#e8e8e8", GRID: "#3c3f44", RULE: "#85898f", BAND: "#26292e"},
@@ -45,17 +44,6 @@ _DROPPED = (
     "aria-roledescription",
     "aria-label",
 )  # vega's, of no use here
-
-
-def short(names: Iterable[str]) -> str:
-    """The expression for the labels of `names` that leaves out the middle of long ones.
-
-    A limit in pixels is measured again and again, and like Vega's own functions it may cut a character in two, which
-    ends the conversion.
-    """
-    cut = {name: f"{name[:11]}…{name[-12:]}" for name in names if len(name) > 24}
-    place = f"indexof({json.dumps(list(cut))}, datum.label)"
-    return f"{place} < 0 ? datum.label : {json.dumps(list(cut.values()))}[{place}]"
 
 
 def styles(names: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -7,10 +7,10 @@ from typing import Any
 
 from compress.model.structure import ARCHITECTURES
 from compress.report.card import commands
-from compress.report.charts import BAND, COLOURS, INK
 from compress.report.inputs import Folder, Inputs, Json
 from compress.report.quality import KNOWN, options
 from compress.report.tables import interval
+from transmeter.util.charts import BAND, COLOURS, INK
 
 Layer = tuple[str, Json]  # class and arguments, as `modeling.changes` gives them
 # panel, what all of it would be (of bits: 16), and how it is written
