@@ -128,10 +128,7 @@ class Bitmask(nn.Module):
 
 
 class Uniform(nn.Module):
-    """
-    Attributes
-    ----------
-    weight (rows, columns) as scale * (code - zero), a scale and a zero for every `group` columns of a row.
+    """A weight (rows, columns) as scale * (code - zero), a scale and a zero for every `group` columns of a row.
 
     Parameters
     ----------
@@ -182,10 +179,7 @@ class Uniform(nn.Module):
 
 
 class Codebook(nn.Module):
-    """
-    Attributes
-    ----------
-    weight (rows, columns) as codes, and what they stand for.
+    """A weight (rows, columns) as codes, and what they stand for.
 
     Parameters
     ----------
@@ -256,10 +250,7 @@ class _Packed(nn.Module):
 
 
 class PackedLinear(_Packed):
-    """
-    Attributes
-    ----------
-    linear layer with a packed weight (out, in).
+    """A linear layer with a packed weight (out, in).
 
     Parameters
     ----------
@@ -313,9 +304,7 @@ class PackedEmbedding(_Packed):
 class Exits(nn.Module):
     """Where samples may leave a model before its last block, and when: an affine map per place.
 
-    Attributes
-    ----------
-    map takes a token's state and the mean of its sequence's (.., 2 width) to what leaves the last block (.., width).
+    A map takes a token's state and the mean of its sequence's (.., 2 width) to what leaves the last block (.., width).
     `left` counts sequences that left by each exit, and by the end, since it was last set to zeros.
 
     Parameters
@@ -430,10 +419,7 @@ def unpack_bits(stream: Tensor, bits: int, count: int) -> Tensor:
 
 
 def make(kind: str, spec: dict[str, object]) -> nn.Module:
-    """
-    Attributes
-    ----------
-    module whose weights are yet to be loaded.
+    """A module whose weights are yet to be loaded.
 
     Parameters
     ----------

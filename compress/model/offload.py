@@ -58,9 +58,7 @@ class _Place:
 class Store:
     """Where the weights of a model's blocks are, and those of the one block that is at work.
 
-    Attributes
-    ----------
-    copy of a model has a copy of its store: both know the same files, each writes its own changes.
+    A copy of a model has a copy of its store: both know the same files, each writes its own changes.
 
     Parameters
     ----------

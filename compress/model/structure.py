@@ -314,10 +314,7 @@ def block_linears(model: nn.Module, block: int) -> Iterator[tuple[str, nn.Linear
 
 
 def shallow_copy(model: nn.Module) -> nn.Module:
-    """
-    Attributes
-    ----------
-    copy of a model that shares its weights until they are replaced (`set_parameter`, `remove`); see `unshare`.
+    """A copy of a model that shares its weights until they are replaced (`set_parameter`, `remove`); see `unshare`.
 
     Parameters
     ----------

@@ -102,10 +102,7 @@ def outputs(output: ModelOutput, batch: Batch) -> Tensor:
 
 
 def empty_cache(model: nn.Module) -> dict[str, DynamicCache]:
-    """
-    Attributes
-    ----------
-    cache that a model fills.
+    """A cache that a model fills.
 
     Parameters
     ----------

@@ -4,10 +4,7 @@ import re
 
 
 def plain(text: object) -> str:
-    """
-    Attributes
-    ----------
-    foreign text on one line, without what cannot be seen.
+    """A foreign text on one line, without what cannot be seen.
 
     Parameters
     ----------
@@ -23,10 +20,7 @@ def plain(text: object) -> str:
 
 
 def code(text: object) -> str:
-    """
-    Attributes
-    ----------
-    foreign text as Markdown code, in which nothing has a meaning.
+    """A foreign text as Markdown code, in which nothing has a meaning.
 
     Parameters
     ----------
@@ -45,10 +39,7 @@ def code(text: object) -> str:
 
 
 def fenced(text: str, language: str) -> str:
-    """
-    Attributes
-    ----------
-    foreign text of many lines as a block of code.
+    """A foreign text of many lines as a block of code.
 
     Parameters
     ----------

@@ -15,10 +15,7 @@ KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "
 
 
 def shown(value: object) -> str:
-    """
-    Attributes
-    ----------
-    value as errors show it.
+    """A value as errors show it.
 
     Parameters
     ----------
@@ -35,10 +32,7 @@ def shown(value: object) -> str:
 
 
 def whole_number(name: str, value: object, least: int, most: int | None = None) -> int:
-    """
-    Attributes
-    ----------
-    whole number within bounds.
+    """A whole number within bounds.
 
     Parameters
     ----------
@@ -89,10 +83,7 @@ def seed_number(name: str, value: object) -> int:
 
 
 def positive_number(name: str, value: object) -> float:
-    """
-    Attributes
-    ----------
-    finite number above 0.
+    """A finite number above 0.
 
     Parameters
     ----------
@@ -117,10 +108,7 @@ def positive_number(name: str, value: object) -> float:
 
 
 def one_of(name: str, value: object, allowed: Collection[str]) -> str:
-    """
-    Attributes
-    ----------
-    word out of a few.
+    """A word out of a few.
 
     Parameters
     ----------
@@ -175,10 +163,7 @@ def column_name(name: str, value: object) -> str | None:
 
 
 def path(name: str, value: object) -> Path:
-    """
-    Attributes
-    ----------
-    path.
+    """A path.
 
     Parameters
     ----------
@@ -203,10 +188,7 @@ def path(name: str, value: object) -> Path:
 
 
 def folder(name: str, value: object) -> Path | None:
-    """
-    Attributes
-    ----------
-    folder, new or not.
+    """A folder, new or not.
 
     Parameters
     ----------

@@ -55,11 +55,10 @@ DERIVED = re.compile(r"(\.masked_bias|rotary_emb\.inv_freq|(^|\.)position_ids)$"
 
 @dataclass(frozen=True)
 class Stored:
-    """
+    """A tensor in a file.
+
     Attributes
     ----------
-    tensor in a file.
-
     file
         The safetensors file.
     shape
