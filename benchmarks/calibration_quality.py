@@ -7,7 +7,8 @@
 The first two measure the ground truth, this one the closeness of the same texts, and compares. A case is a target, a
 model and a method; what is ordered are sets of texts of equal tokens and the ways of choosing from all of them; the
 target's own text is a candidate of the decoder, and a rival of the encoders. Writes
-benchmarks/results/calibration_terms.csv (what is there is not measured again), calibration_quality.json and .svg. --quick: one seed.
+benchmarks/results/calibration_terms.csv (what is there is not measured again), calibration_quality.json and
+.svg. --quick: one seed.
 """
 
 import json
