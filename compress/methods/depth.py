@@ -22,9 +22,35 @@ TRAITS = Traits(Needs(models=1, gradients=False, matrices=0, copies=0, shrinks=T
 
 @torch.no_grad()
 def compress(model: nn.Module, batches: Sequence[Batch], *, limits: Limits = Limits()) -> nn.Module:
-    """Remove blocks until the rest keeps a budget (algorithms.budget), so up to one block more than was asked for.
+    """Remove blocks until the rest keeps a limit.
 
-    Raises ValueError for an option out of range or a budget that no single block would keep.
+    Up to one block more goes than was asked for.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    limits
+        What may stay, one of: share of the FLOPs of heads and neurons that goes, and size or seconds of the whole
+        model.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For a limit that no single block would keep.
+    RuntimeError
+        What is reached misses the request.
+
+    References
+    ----------
+    arXiv 2403.03853
     """
     limit = budget(model, mean_length(batches), limits, "block")
     if limit.allowed >= limit.dense:

@@ -43,15 +43,48 @@ def compress(
     checkpointing: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Train a student of `teacher`, which is `model` itself where none is given.
+    """Train a student of a teacher.
 
-    student: folder or hub name of a model for the same task with the same tokens, also of other sizes, None: `model`;
-    depth: blocks of it that stay, at even distances; width: share of the FLOPs of its heads and neurons that stays;
-    steps, rate, rows: of compress.algorithms.training; temperature, hidden, attention, labels, on_policy, top_k: of
-    algorithms.distillation_loss.Aims; checkpointing: run blocks anew for their gradients, which takes time and saves
-    memory; progress: where the state of the training is kept. A student from a folder is never in place. Raises
-    ValueError for an option out of range, or that model and batches do not allow, and where student and teacher are the
-    same; RuntimeError when the loss is not finite.
+    A student from a folder takes the place of `model`, which is its teacher.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    teacher
+        What is learnt from; None: `model` as it is.
+    student
+        Folder or hub name of a model for the same task with the same tokens, also of other sizes; None: `model`.
+    depth
+        Number of blocks of the student that stay, at even distances; None: all.
+    width
+        Share of the FLOPs of its heads and neurons that stays; None: all.
+    loss
+        What counts in the distillation loss.
+    training
+        Number of steps, learning rate, temperature of the logits, rows a step and seed.
+    checkpointing
+        Whether blocks run anew for their gradients, which takes time and saves memory.
+    progress
+        Where the state of the training is kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`, or the student.
+
+    Raises
+    ------
+    ValueError
+        For an option that model and batches do not allow, and where student and teacher are the same.
+    RuntimeError
+        The loss is not finite.
+
+    References
+    ----------
+    arXiv 1503.02531, 1910.01108
     """
     _check(model, batches, loss, depth, width, student)
     if training.steps and teacher is None and student is None and depth in (None, model.config.num_hidden_layers):

@@ -40,13 +40,50 @@ def compress(
     head: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Store the weights of every linear layer in the blocks in `bits` bits, fitted to what enters the layer.
+    """Store the weights of every linear layer in the blocks in few bits, fitted to what enters the layer.
 
-    group: inputs of an output that share a scale, None: all; symmetric: zero is the middle level; order: groups with
-    the largest inputs first; damping: added to the Hessian's diagonal, relative to its mean; block: columns whose
-    errors reach the later ones together; embeddings, head: round them to the nearest level; progress: where finished
-    blocks are kept. Saves disk, not time. Raises ValueError for an option out of range and RuntimeError when more bits
-    are stored than requested.
+    Saves disk, not time.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    bits
+        Bits of a weight.
+    group
+        Number of inputs of an output that share a scale; None: all.
+    symmetric
+        Whether zero is the middle level.
+    order
+        Whether groups with the largest inputs come first.
+    damping
+        Added to the diagonal of the Hessian, relative to its mean.
+    block
+        Number of columns whose errors reach the later ones together.
+    embeddings
+        Whether embeddings are rounded too, to the nearest level.
+    head
+        Whether linear layers outside the blocks are rounded too; with tied weights the same as `embeddings`.
+    progress
+        Where finished blocks are kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range.
+    RuntimeError
+        More bits are stored than requested.
+
+    References
+    ----------
+    arXiv 2210.17323
     """
     grid, paths = Grid(bits, group, symmetric), chosen(model, embeddings, head)
     check_divides(model, paths, group)

@@ -43,12 +43,46 @@ def compress(
     head: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Store the weights of every linear layer in the blocks as codes of `bits` bits into books of 2^bits values.
+    """Store the weights of every linear layer in the blocks as codes into books of free values.
 
-    rows: outputs (tokens of an embedding) that share a book, or the next number that divides them; update: later inputs
-    make up for errors; damping: added to the Hessian's diagonal, relative to its mean; embeddings, head: store them so
-    too, all weights counting the same; progress: where finished blocks are kept. Saves disk, not time. Raises
-    ValueError for an option out of range and RuntimeError when more bits are stored than requested.
+    Saves disk, not time.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    bits
+        Of a code; a book has 2^bits values.
+    rows
+        Number of outputs (tokens of an embedding) that share a book, or the next that divides them.
+    update
+        Whether later inputs make up for errors.
+    damping
+        Added to the diagonal of the Hessian, relative to its mean.
+    embeddings
+        Whether embeddings are stored so too, all weights counting the same.
+    head
+        Whether linear layers outside the blocks are rounded too; with tied weights the same as `embeddings`.
+    progress
+        Where finished blocks are kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range.
+    RuntimeError
+        More bits are stored than requested.
+
+    References
+    ----------
+    arXiv 2306.07629
     """
     paths = chosen(model, embeddings, head)
     if bits not in BITS or rows < 1 or damping <= 0:

@@ -34,12 +34,41 @@ def compress(
     ridge: float = 1e-3,
     seed: int = 0,
 ) -> nn.Module:
-    """Remove heads and neurons down to a budget (compress.algorithms.budget).
+    """Remove heads and neurons until the rest keeps a limit.
 
-    rearrange: swap units within a sublayer by the block Fisher; tune: fit the values of the masks; ridge: pull of
-    these towards 1, relative to the mean squared effect of a unit; seed: of the labels drawn from the model where the
-    batches bring none, "labels" (batch,) class ids. Raises ValueError for an option out of range or labels that do not
-    fit, and RuntimeError when what is reached misses the request.
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens), perhaps with class ids (batch,) under "labels".
+    limits
+        What may stay, one of: share of the FLOPs of heads and neurons that goes, and size or seconds of the whole
+        model.
+    rearrange
+        Whether units are swapped within a sublayer by the block Fisher.
+    tune
+        Whether the values of the masks are fitted.
+    ridge
+        Pull of these towards 1, relative to the mean squared effect of a unit.
+    seed
+        Of the labels drawn from the model where the batches bring none.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range, and labels that do not fit.
+    RuntimeError
+        What is reached misses the request.
+
+    References
+    ----------
+    arXiv 2204.09656
     """
     if ridge < 0:
         raise ValueError(f"ridge {ridge} is out of range: give at least 0")
