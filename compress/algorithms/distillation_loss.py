@@ -91,9 +91,21 @@ class DistillationLoss:
 
 
 def bins(logits: Tensor, chosen: Tensor, temperature: float) -> Tensor:
-    """Logits (..., classes) of the classes `chosen` (..., k), and of all others as one, (..., k + 1).
+    """Logits of some classes, and of all others as one.
 
-    softmax(bins / temperature) has the mass that the others have together; without others there is no bin for them.
+    Parameters
+    ----------
+    logits
+        (..., classes).
+    chosen
+        (..., k): the classes.
+    temperature
+        Gamma.
+
+    Returns
+    -------
+    Tensor
+        (..., k + 1): softmax(bins / temperature) has the mass that the others have together; without others (..., k).
     """
     found = logits.gather(-1, chosen)
     if chosen.shape[-1] == logits.shape[-1]:
@@ -103,15 +115,42 @@ def bins(logits: Tensor, chosen: Tensor, temperature: float) -> Tensor:
 
 
 def hidden_distance(ours: Tensor, theirs: Tensor, batch: Batch) -> Tensor:
-    """Squared difference of hidden states (batch, tokens, width) relative to the square of theirs, (batch,)."""
+    """Squared difference of hidden states relative to the square of the teacher's.
+
+    Parameters
+    ----------
+    ours
+        (batch, tokens, width).
+    theirs
+        (batch, tokens, width).
+    batch
+        What the model sees.
+
+    Returns
+    -------
+    Tensor
+        (batch,).
+    """
     real = batch["attention_mask"][..., None]
     return ((ours - theirs) * real).square().sum((1, 2)) / (theirs * real).square().sum((1, 2))
 
 
 def map_divergence(ours: Tensor, theirs: Tensor, batch: Batch) -> Tensor:
-    """KL(theirs | ours) of attention maps (batch, heads, tokens, tokens), (batch,): mean over heads and real tokens.
+    """KL(theirs | ours) of attention maps.
 
-    Where the numbers of heads differ, of the mean maps of all heads.
+    Parameters
+    ----------
+    ours
+        (batch, heads, tokens, tokens).
+    theirs
+        As ours; where the numbers of heads differ, the mean maps are compared.
+    batch
+        What the model sees.
+
+    Returns
+    -------
+    Tensor
+        (batch,): mean over heads and real tokens.
     """
     if ours.shape[1] != theirs.shape[1]:
         ours, theirs = ours.mean(1, keepdim=True), theirs.mean(1, keepdim=True)

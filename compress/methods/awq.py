@@ -102,10 +102,27 @@ def _moment(states: Tensor) -> Tensor:
 
 
 def scales(weight: Tensor, squares: Tensor, means: Tensor, grid: Grid, dtype: torch.dtype, clip: bool = True) -> Tensor:
-    """The numbers (in,) of the least error that the columns of weight (out, in) are multiplied by before rounding.
+    """The scales of least error.
 
-    squares (in, in): X^T X; means (in,): mean|x| times any number; dtype: that scales are stored in; clip: round into
-    ranges that shrink to the least error by the diagonal of squares.
+    Parameters
+    ----------
+    weight
+        (out, in).
+    squares
+        X^T X, (in, in).
+    means
+        mean|x| times any number, (in,).
+    grid
+        The levels.
+    dtype
+        That scales and values are stored in.
+    clip
+        Whether to round into ranges that shrink to the least error, by the diagonal of squares.
+
+    Returns
+    -------
+    Tensor
+        (in,): what the columns of the weight are multiplied by before rounding.
     """
     least, best = None, None
     for exponent in EXPONENTS.tolist():

@@ -109,9 +109,21 @@ def compress(
 
 
 def require_student(student: str, tokenizer: PreTrainedTokenizerBase, first: bool = True) -> None:
-    """Raise ValueError unless the model `student`, of which only sizes are read, has the tokens of `tokenizer`.
+    """Refuse a student that cannot take the place of the model, as far as its files tell.
 
-    first: whether no step comes before; what it made would be lost.
+    Parameters
+    ----------
+    student
+        Folder or hub name.
+    tokenizer
+        Of the teacher.
+    first
+        Whether no step comes before, whose result would be lost.
+
+    Raises
+    ------
+    ValueError
+        For a student behind another step, or with other tokens.
     """
     if not first:
         raise ValueError(f"student {student} would take the place of what the steps before it make: put distil first")

@@ -134,9 +134,23 @@ def _share(step: int, every: int, share: float, end: float) -> float:
 
 
 def exchange(mask: Tensor, kept: Tensor, grown: Tensor, share: float) -> Tensor:
-    """`mask` with a `share` of its ones dropped, those lowest in `kept`, and as many set where `grown` is largest.
+    """Exchange connections of a layer.
 
-    All of one shape; mask bool. What was just dropped may regrow, as in RigL.
+    Parameters
+    ----------
+    mask
+        Which weights are not zero.
+    kept
+        Of its shape; the lowest of the mask are dropped.
+    grown
+        Of its shape; the largest outside of what is left are set. What was just dropped may regrow, as in RigL.
+    share
+        Share of the ones that is exchanged.
+
+    Returns
+    -------
+    Tensor
+        The new mask, bool.
     """
     flat = mask.flatten()
     count = min(round(share * int(flat.sum())), int((~flat).sum()))

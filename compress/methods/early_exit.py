@@ -202,10 +202,20 @@ def _tested(model: nn.Module, batches: Sequence[Batch], exits: Exits) -> tuple[n
 
 
 def bound(wrong: np.ndarray, sequence: np.ndarray) -> float:
-    """Upper bound, at `LEVEL`, on the rate of which `wrong` (rows,) bool is a sample; sequence: that of every row.
+    """Upper bound of an error rate at the confidence `LEVEL`.
 
-    Clopper and Pearson's, exact where every sequence has one row. Rows of one sequence are not independent: as many
-    are counted as independent ones would give the same variance (Korn and Graubard, Survey Methodology 24, 1998).
+    Parameters
+    ----------
+    wrong
+        (rows,) bool: the sample.
+    sequence
+        (rows,): the sequence of each row; rows of one sequence are not independent.
+
+    Returns
+    -------
+    float
+        Clopper and Pearson's bound, exact where every sequence has one row; else with as many rows as independent
+        ones would give the same variance (Korn and Graubard, Survey Methodology 24, 1998).
     """
     rate, count = wrong.mean(), len(wrong)
     errors, sizes = np.bincount(sequence, wrong), np.bincount(sequence)

@@ -101,9 +101,19 @@ def compress(
 
 
 def arranged(diagonal: Tensor, group: int | None) -> Tensor:
-    """The columns (in,) in the order of their turns: largest of the Hessian's `diagonal` (in,) first.
+    """The order in which columns have their turns.
 
-    In a group its columns are sorted; the groups, each as a whole, by their largest.
+    Parameters
+    ----------
+    diagonal
+        Of the Hessian, (in,).
+    group
+        Number of columns that stay together; None: all.
+
+    Returns
+    -------
+    Tensor
+        (in,): in a group the largest first; the groups, each as a whole, by their largest.
     """
     grouped = diagonal.view(-1, group or len(diagonal))
     inside = (
@@ -122,10 +132,29 @@ def quantize(
     damping: float,
     block: int,
 ) -> list[layers.Uniform]:
-    """What is stored of the weights (out, in) of layers that get the same input; hessian (in, in).
+    """Round the weights of layers that get the same input.
 
-    places (in,): the columns in the order of their turns, groups whole; dtype: that scales are stored in. A group's
-    scale is fitted when its turn comes, to the weights as they are then.
+    Parameters
+    ----------
+    weights
+        (out, in) each, of layers that get the same input.
+    hessian
+        (in, in).
+    places
+        (in,): the columns in the order of their turns, groups whole.
+    grid
+        The levels.
+    dtype
+        That scales and values are stored in.
+    damping
+        Added to the diagonal, relative to its mean.
+    block
+        Number of columns whose errors reach the later ones together.
+
+    Returns
+    -------
+    list
+        What is stored of each. A group's scale is fitted when its turn comes, to the weights as they are then.
     """
     size, top = grid.group or len(hessian), 2**grid.bits - 1
     columns, outs = side_by_side(weights)[places], [len(w) for w in weights]

@@ -94,17 +94,17 @@ def compress(
             factor = inverse_factor(moment, damping) if update else None
             for path in inputs:
                 weight = model.get_submodule(path).weight.detach()
-                values, codes = clustered(weight, moment.diagonal() if update else moment, bits, rows, dtype)
+                values, codes = _clustered(weight, moment.diagonal() if update else moment, bits, rows, dtype)
                 if factor is not None:
                     codes = swept(weight, factor, values)
                 put(model, path, packed(codes, values, bits))
     for path, weight in track(list(weights(model, paths)), "k-means, outside the blocks"):
-        values, codes = clustered(weight, weight.new_ones(weight.shape[1]), bits, rows, dtype)
+        values, codes = _clustered(weight, weight.new_ones(weight.shape[1]), bits, rows, dtype)
         put(model, path, packed(codes, values, bits))
     return model
 
 
-def clustered(weight: Tensor, importance: Tensor, bits: int, rows: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _clustered(weight: Tensor, importance: Tensor, bits: int, rows: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Values (books, 2^bits, 1), exact in `dtype`, and nearest codes (out, in) of weight (out, in).
 
     importance (in,): of the squared errors of an input's weights.
@@ -117,10 +117,23 @@ def clustered(weight: Tensor, importance: Tensor, bits: int, rows: int, dtype: t
 
 
 def centers(numbers: Tensor, importance: Tensor, count: int) -> Tensor:
-    """Rising centers (books, count) by weighted k-means of numbers (books, n); importance (books, n) above 0.
+    """Centers of weighted k-means of numbers.
 
-    Of sorted numbers a cluster is a range, whose sums are differences of running sums. Starts where centers are as
-    dense as the cube root of the importance and the density together, the optimum of many centers.
+    Parameters
+    ----------
+    numbers
+        (books, n).
+    importance
+        (books, n), above 0.
+    count
+        Number of centers.
+
+    Returns
+    -------
+    Tensor
+        (books, count), rising. Of sorted numbers a cluster is a range, whose sums are differences of running sums.
+        Starts
+        where centers are as dense as the cube root of importance and density together, the optimum of many centers.
     """
     numbers, order = numbers.double().sort(1)
     importance = importance.double().gather(1, order)

@@ -98,10 +98,24 @@ def compress(
 
 
 def mask_gradients(model: nn.Module, batches: Sequence[Batch], found: Sequence[Sublayer], seed: int) -> list[Tensor]:
-    """Gradients of the loss of every sample to the masks of the units, one (samples, units) a sublayer, on the CPU.
+    """Gradients of the loss of every sample to the masks of the units.
 
-    The loss is the cross entropy of the labels, or where a batch has none the probe of the model's own Fisher
-    information (labels that it draws itself).
+    Parameters
+    ----------
+    model
+        The model.
+    batches
+        Calibration texts.
+    found
+        The sublayers.
+    seed
+        Of random draws.
+
+    Returns
+    -------
+    list of Tensor
+        (samples, units) a sublayer, on the CPU. The loss is the cross entropy of the labels, or where a batch has
+        none the probe of the model's own Fisher information.
     """
     generator = torch.Generator(model.device).manual_seed(seed)
     gradients: list[list[Tensor]] = [[] for _ in found]
@@ -132,10 +146,20 @@ def _task_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def search(importance: Sequence[Tensor], limit: Budget) -> list[Tensor]:
-    """The units to keep, a boolean (units,) a sublayer, so that the least importance is removed (Algorithm 1).
+    """The units of most importance that a budget allows (Algorithm 1).
 
-    importance: one (units,) a sublayer. Tries every number of heads, the most important of all layers first, and fills
-    what each leaves of the budget with neurons.
+    Parameters
+    ----------
+    importance
+        (units,) a sublayer.
+    limit
+        The budget.
+
+    Returns
+    -------
+    list of Tensor
+        Boolean (units,) a sublayer. Tries every number of heads, the most important of all layers first, and fills
+        what each leaves of the budget with neurons.
     """
     scores = [i / c for i, c in zip(importance, limit.costs)]
     heads = [i for i, s in enumerate(limit.found) if s.kind == "attention"]
@@ -157,10 +181,19 @@ def search(importance: Sequence[Tensor], limit: Budget) -> list[Tensor]:
 
 
 def swapped(gradients: Tensor, keep: Tensor) -> Tensor:
-    """`keep` (units,) with as many units, swapped one by one while that lowers the loss of the block Fisher.
+    """Swap units one by one while that lowers the loss of the block Fisher.
 
-    gradients (samples, units): the loss of removing the units R is |sum_R g|^2, which unlike the diagonal knows that
-    two units may do the same or the opposite.
+    Parameters
+    ----------
+    gradients
+        (samples, units); the loss of removing the units R is |sum_R g|^2.
+    keep
+        (units,): the units that stay.
+
+    Returns
+    -------
+    Tensor
+        As many units, (units,).
     """
     g, removed = gradients.double().T, (~keep).nonzero().squeeze(1).tolist()
     squares = g.square().sum(1)
@@ -179,10 +212,24 @@ def swapped(gradients: Tensor, keep: Tensor) -> Tensor:
 
 
 def tuned(pair: Pair, sub: Sublayer, keep: Tensor, ridge: float) -> Tensor:
-    """Values of the masks of the kept units, (kept,), that bring the student's output nearest to the teacher's.
+    """Values of the masks that bring the student's output nearest to the teacher's.
 
-    min_m |(X_T + Sub_T(X_T)) - X_S - b - sum_u m_u A_u W_u^T|^2 over real tokens, from the normal equations of the
-    output weights: those of m are their products with W, summed over the columns of a head.
+    Parameters
+    ----------
+    pair
+        Teacher and student.
+    sub
+        The sublayer.
+    keep
+        (units,): the units that stay.
+    ridge
+        Pull towards the old values, relative to the mean of the diagonal.
+
+    Returns
+    -------
+    Tensor
+        (kept,) that minimise |(X_T + Sub_T(X_T)) - X_S - b - sum_u m_u A_u W_u^T|^2 over real tokens, from the normal
+        equations of the output weights: those of m are their products with W, summed over the columns of a head.
     """
     output, kept = pair.student.get_submodule(sub.output), keep.repeat_interleave(sub.columns)
     weight = output.weight.detach()[:, kept].double()  # (width, features)

@@ -95,7 +95,7 @@ def compress(
     dtype = stored_type(model)
 
     def measure() -> dict[str, int]:
-        return assigned(model, batches, grids, bits, dtype, seed)
+        return _assigned(model, batches, grids, bits, dtype, seed)
 
     found = progress.once("bits", measure) if progress else measure()
     with torch.no_grad():
@@ -130,7 +130,7 @@ def _require(model: nn.Module, paths: Sequence[str], bits: float) -> None:
 
 
 @torch.no_grad()
-def assigned(
+def _assigned(
     model: nn.Module, batches: Sequence[Batch], grids: Sequence[Grid], bits: float, dtype: torch.dtype, seed: int
 ) -> dict[str, int]:
     """The bits of every linear layer of the blocks by path, `bits` a weight on average at most; the model is dense."""

@@ -79,9 +79,23 @@ def compress(
 
 
 def prune(weights: Sequence[Tensor], factor: Tensor, sparsity: Sparsity, block: int) -> list[Tensor]:
-    """The weights (out, in) of layers that get the same input, pruned; factor (in, in) of `inverse_factor`.
+    """Prune layers that get the same input.
 
-    The error of column j is e_j = w_j / U_jj where w_j goes. Worked in rows of the transposed weights.
+    Parameters
+    ----------
+    weights
+        (out, in) each, of layers that get the same input.
+    factor
+        (in, in), of `inverse_factor`.
+    sparsity
+        The request.
+    block
+        Number of columns whose zeros are chosen together.
+
+    Returns
+    -------
+    list of Tensor
+        The pruned weights. The error of column j is e_j = w_j / U_jj where w_j goes.
     """
     columns, outs = side_by_side(weights), [len(w) for w in weights]
     factor, step = factor.to(columns.dtype), sparsity.group or STEP

@@ -108,7 +108,24 @@ def compress(
 def sensitivities(
     teacher: nn.Module, student: nn.Module, found: Sequence[Sublayer], batches: Sequence[Batch]
 ) -> list[float]:
-    """Mean divergence of the student's output from the teacher's: as it is, and without each sublayer of `found`."""
+    """Mean divergence of the student's output from the teacher's.
+
+    Parameters
+    ----------
+    teacher
+        The teacher.
+    student
+        The student.
+    found
+        Sublayers of the student.
+    batches
+        Calibration texts.
+
+    Returns
+    -------
+    list of float
+        As it is, and without each sublayer.
+    """
     totals = [0.0] * (len(found) + 1)
     for batch in track(batches, "Sensitivity of sublayers"):
         wanted, at, hidden = run(teacher, batch).float(), 0, run(student, batch, stop=0)

@@ -214,7 +214,22 @@ def _ranks(
 
 @torch.no_grad()
 def factorised(linear: nn.Linear, metric: Tensor, rank: int) -> LowRankLinear:
-    """U_r and U_r^T W; metric: C, (in, in) or its diagonal (in,)."""
+    """A linear layer as the product of two thin ones.
+
+    Parameters
+    ----------
+    linear
+        The layer.
+    metric
+        C, (in, in) or its diagonal (in,).
+    rank
+        What is left.
+
+    Returns
+    -------
+    LowRankLinear
+        U_r and U_r^T W.
+    """
     weight = linear.weight
     u = torch.linalg.svd(_scaled(weight, metric), full_matrices=False).U[:, :rank]
     new = LowRankLinear(linear.in_features, linear.out_features, rank, False)

@@ -103,7 +103,7 @@ def compress(
             for path in inputs:
                 weight = model.get_submodule(path).weight.detach()
                 importance = moment.diagonal() if update else moment
-                values, codes = clustered(weight, importance, bits, width, rows, seed, dtype)
+                values, codes = _clustered(weight, importance, bits, width, rows, seed, dtype)
                 if factor is not None:
                     codes = swept(weight, factor, values)
                     pull = damping * float(moment.diagonal().mean()) or 1.0
@@ -111,7 +111,7 @@ def compress(
                     values = refitted(weight, damped, codes, values).to(dtype).to(weight.dtype)
                 put(model, path, packed(codes, values, bits))
     for path, weight in track(list(weights(model, paths)), "Vectors, outside the blocks"):
-        values, codes = clustered(weight, weight.new_ones(weight.shape[1]), bits, width, rows, seed, dtype)
+        values, codes = _clustered(weight, weight.new_ones(weight.shape[1]), bits, width, rows, seed, dtype)
         put(model, path, packed(codes, values, bits))
     return model
 
@@ -126,7 +126,7 @@ def _check_smaller(model: nn.Module, paths: Sequence[str], bits: int, width: int
             raise ValueError(f"{what} save nothing: give fewer bits, or more rows a book")
 
 
-def clustered(
+def _clustered(
     weight: Tensor, importance: Tensor, bits: int, width: int, rows: int | None, seed: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Values (books, 2^bits, width), exact in `dtype`, and nearest codes (out, in / width) of weight (out, in).
@@ -144,7 +144,24 @@ def clustered(
 
 
 def centers(points: Tensor, importance: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """(count, width) by weighted k-means of points (n, width), importance (n, width) of their squared errors."""
+    """Centers of weighted k-means of sub-vectors.
+
+    Parameters
+    ----------
+    points
+        (n, width).
+    importance
+        (n, width), of squared errors.
+    count
+        Number of centers.
+    generator
+        Draws.
+
+    Returns
+    -------
+    Tensor
+        (count, width).
+    """
     sample = torch.randperm(len(points), generator=generator, device=points.device)[: SAMPLE * count]
     some, weighs = points[sample], importance[sample]
     found, away = [], weighs.sum(1)
@@ -165,7 +182,22 @@ def centers(points: Tensor, importance: Tensor, count: int, generator: torch.Gen
 
 
 def nearest(points: Tensor, importance: Tensor, values: Tensor) -> Tensor:
-    """The code (n,) of least weighted squared error of points (n, width); values (size, width)."""
+    """Nearest values of sub-vectors.
+
+    Parameters
+    ----------
+    points
+        (n, width).
+    importance
+        (n, width), of squared errors.
+    values
+        (size, width).
+
+    Returns
+    -------
+    Tensor
+        (n,): codes.
+    """
     squared = values.square().T
     return torch.cat(
         [(h @ squared - 2 * (h * p) @ values.T).argmin(1) for p, h in zip(points.split(CHUNK), importance.split(CHUNK))]
