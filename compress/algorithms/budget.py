@@ -20,9 +20,24 @@ LOG = logging.getLogger(__name__)
 class Budget:
     """What the units of each sublayer cost and what all that stay may cost together, in one currency.
 
-    unit: "FLOPs", "parameters", "bytes" or "seconds"; costs: of one unit, one a sublayer; allowed: for all units
-    together; dense: the cost of all units now; multiples: of units, one a sublayer; piece: what goes at once, a unit
-    (or a multiple of them), a sublayer or a block; clock: what seconds are measured by.
+    Attributes
+    ----------
+    unit
+        "FLOPs", "parameters", "bytes" or "seconds".
+    found
+        The sublayers.
+    costs
+        Of one unit, one a sublayer.
+    allowed
+        For all units together.
+    dense
+        The cost of all units now.
+    multiples
+        Number of units that stay together, one a sublayer.
+    piece
+        What goes at once: a unit (or a multiple of them), a sublayer or a block.
+    clock
+        What seconds are measured by; None: another currency.
     """
 
     unit: str

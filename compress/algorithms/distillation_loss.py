@@ -23,7 +23,24 @@ IGNORED = -100  # the label of a token that has none
 
 
 class DistillationLoss:
-    """The loss of a student at a step, and by name the projections that are trained with it, `parameters`."""
+    """The loss of a student at a step.
+
+    Parameters
+    ----------
+    student
+        The student.
+    teacher
+        The teacher.
+    config
+        What counts in the loss.
+    seed
+        Of the projections, and of what the student writes itself.
+
+    Attributes
+    ----------
+    parameters
+        The projections of hidden states, by name, which are trained with the student.
+    """
 
     def __init__(self, student: nn.Module, teacher: nn.Module, config: DistillationConfig, seed: int):
         self.student, self.teacher, self.config, self.seed = student, teacher, config, seed
@@ -160,9 +177,21 @@ def map_divergence(ours: Tensor, theirs: Tensor, batch: Batch) -> Tensor:
 
 
 def labelled(logits: Tensor, batch: Batch, text: bool) -> Tensor:
-    """Cross entropy of the labels, or squared error where there is one class, (batch,): the mean over labelled rows.
+    """Cross entropy of the labels, or squared error where there is one class.
 
-    logits (batch, rows, classes); text: of next tokens, whose labels are the tokens themselves where none are given.
+    Parameters
+    ----------
+    logits
+        (batch, rows, classes).
+    batch
+        Perhaps with "labels".
+    text
+        Whether labels are next tokens, which are the tokens themselves where none are given.
+
+    Returns
+    -------
+    Tensor
+        (batch,): the mean over labelled rows.
     """
     if text:
         labels = batch.get("labels", batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED))
@@ -177,10 +206,22 @@ def labelled(logits: Tensor, batch: Batch, text: bool) -> Tensor:
 
 @torch.no_grad()
 def written(model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Batch, int]:
-    """What `model` writes behind the beginning of each sequence, sampled, as a batch as long as the given one.
+    """What a model writes behind the beginning of each sequence, sampled.
 
-    Also the number of tokens of all beginnings: half the shortest sequence. A sequence ends behind its first token that
-    ends a text.
+    Parameters
+    ----------
+    model
+        A decoder.
+    batch
+        The sequences.
+    generator
+        Draws the tokens.
+
+    Returns
+    -------
+    tuple
+        A batch as long as the given one, in which a sequence ends behind its first token that ends a text; and the
+        number of tokens of all beginnings: half the shortest sequence.
     """
     prompt = max(1, int(batch["attention_mask"].sum(1).min()) // 2)
     length = max(batch["input_ids"].shape[1], prompt + 1)
@@ -198,7 +239,17 @@ def written(model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple
 
 @contextmanager
 def showing_maps(*models: nn.Module) -> Iterator[None]:
-    """While the context is open the models compute attention in the way that has its maps at hand."""
+    """While the context is open the models compute attention in the way that has its maps at hand.
+
+    Parameters
+    ----------
+    models
+        Which are changed until then.
+
+    Yields
+    ------
+    None
+    """
     before = [model.config._attn_implementation for model in models]
     try:
         for model in models:

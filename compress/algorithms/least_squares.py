@@ -13,9 +13,20 @@ from compress.model.walk import Batch, capture_inputs, drop_padding, run
 
 @dataclass
 class Pair:
-    """Teacher and student at the entrance of one block, and what enters it, one (batch, tokens, width) a batch.
+    """Teacher and student at the entrance of one block, below which the two are the same when the pair is made.
 
-    The two must be the same below `block` when the pair is made.
+    Attributes
+    ----------
+    teacher
+        The teacher.
+    student
+        The student.
+    batches
+        Calibration texts.
+    block
+        Number of the block.
+    teacher_in, student_in
+        What enters it, (batch, tokens, width) a batch.
     """
 
     teacher: nn.Module

@@ -39,7 +39,15 @@ M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes that a compression takes at most, in memory and streamed; None: it cannot be streamed."""
+    """Bytes that a compression takes at most.
+
+    Attributes
+    ----------
+    whole
+        In memory.
+    streamed
+        Streamed from files; None: it cannot be streamed.
+    """
 
     whole: int
     streamed: int | None

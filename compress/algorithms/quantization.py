@@ -17,10 +17,21 @@ SLACK = 1.05  # what is stored may take so much more than codes, scales and zero
 
 @dataclass(frozen=True)
 class Grid:
-    """2^bits levels, evenly spaced, for every `group` columns of a row (None: the whole row).
+    """2^bits levels, evenly spaced, for groups of columns of a row.
 
-    symmetric: zero is the middle level; otherwise the levels span a group's smallest to its largest number. Raises
-    ValueError for what is out of range.
+    Attributes
+    ----------
+    bits
+        Bits of a level.
+    group
+        Number of columns of a row that share a scale; None: the whole row.
+    symmetric
+        Whether zero is the middle level; else the levels span a group's smallest to its largest number.
+
+    Raises
+    ------
+    ValueError
+        For what is out of range.
     """
 
     bits: int

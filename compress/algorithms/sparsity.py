@@ -13,8 +13,15 @@ from compress.model.structure import block_linears
 
 @dataclass(frozen=True)
 class Sparsity:
-    """The share `ratio` of a layer's weights is to be zero; group: that of every so many consecutive inputs of an
-    output, the M of N:M."""
+    """The share of a layer's weights that is to be zero.
+
+    Attributes
+    ----------
+    ratio
+        The share.
+    group
+        It is that of every so many consecutive inputs of an output, the M of N:M; None: of the layer.
+    """
 
     ratio: float
     group: int | None = None

@@ -40,7 +40,17 @@ KEEP_EVERY = 50  # steps between two writings of a run's state
 
 @dataclass(frozen=True)
 class Update:
-    """An update that is still to come, its gradients taken; loss: over all processes, before the update."""
+    """An update that is still to come, its gradients taken.
+
+    Attributes
+    ----------
+    number
+        Of the step, from 0.
+    loss
+        Over all processes, before the update.
+    optimizer
+        What will make it.
+    """
 
     number: int
     loss: float
@@ -257,10 +267,16 @@ def require_peft() -> None:
 def checkpointed(model: nn.Module) -> Iterator[None]:
     """While the context is open the backward pass runs every block anew instead of keeping its activations.
 
+    transformers' own switch asks for training mode, and so for dropout.
+
     Parameters
     ----------
     model
         The model.
+
+    Yields
+    ------
+    None
     """
     blocks = model.get_submodule(blocks_path(model))
     for block in blocks:

@@ -61,6 +61,11 @@ def quantizes(method: str) -> bool:
     ----------
     method
         A name, which may be unknown.
+
+    Returns
+    -------
+    bool
+        False for an unknown one.
     """
     return method in methods() and traits(method).quantizes
 
@@ -74,6 +79,11 @@ def check(method: str, given: Mapping[str, object] | None) -> dict[str, object]:
         Its name.
     given
         Options by name; None: none.
+
+    Returns
+    -------
+    dict
+        The options.
 
     Raises
     ------

@@ -123,7 +123,7 @@ def _check_smaller(model: nn.Module, paths: Sequence[str], bits: int, width: int
         books = out // rows_of_a_book(out, rows) * 2**bits * width
         if books + out * inside * bits / width / 16 >= out * inside:
             what = f"bits {bits}, width {width}: {books} numbers in books for the {out} x {inside} weights of {path}"
-            raise ValueError(f"{what} save nothing: give fewer bits, or more rows a book")
+            raise ValueError(f"{what} save nothing: give fewer bits, or more rows per book")
 
 
 def _clustered(
