@@ -6,8 +6,9 @@ of hidden states (one (batch, tokens, width) a batch) replaces a cache of every 
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -31,45 +32,63 @@ class _Seen(Exception):
 def run(
     model: nn.Module, batch: Batch, start: int = 0, stop: int | None = None, hidden: Tensor | None = None
 ) -> Tensor:
-    """Run the blocks start..stop-1 of `model`.
+    """Run some blocks of a model. Masks and positions are the model's own; exits are not asked.
 
-    hidden (batch, tokens, width) enters block `start` (None: what the embeddings give, for start 0). Returns what
-    enters block `stop`, or the logits (batch, rows, classes) of `outputs` when `stop` is None. Masks and positions are
-    the model's own; exits are not asked.
+    Parameters
+    ----------
+    model
+        Any.
+    batch
+        What it reads.
+    start, stop
+        The first block, and the one behind the last; None: to the end.
+    hidden
+        What enters block `start`, (batch, tokens, width); None: what the embeddings give, for start 0.
+
+    Returns
+    -------
+    Tensor
+        What enters block `stop`, (batch, tokens, width), or the logits of `outputs` when `stop` is None.
     """
-    given = {k: v for k, v in batch.items() if k != "labels"}
-    caught: list[Tensor] = []
 
-    def leave(module, args, output):
-        caught.append(output[0] if isinstance(output, tuple) else output)
-        raise _Stop
+    def leave(module, args, output=None):
+        states = args if output is None else output
+        raise _Stop(states[0] if isinstance(states, tuple) else states)
 
-    def leave_before(module, args):
-        caught.append(args[0])
-        raise _Stop
-
-    handles = []
+    handle = None
     with (
         modeling.leaving_at(model, None),
         modeling.block_range(model, blocks_path(model), start, None, hidden) as blocks,
     ):
         if stop == start:
-            handles.append(blocks[start].register_forward_pre_hook(leave_before))
+            handle = blocks[start].register_forward_pre_hook(leave)
         elif stop is not None:
-            handles.append(blocks[stop - 1].register_forward_hook(leave))
+            handle = blocks[stop - 1].register_forward_hook(leave)
         try:
-            return outputs(model(**given), batch)
-        except _Stop:
-            return caught[0]
+            return outputs(model(**{k: v for k, v in batch.items() if k != "labels"}), batch)
+        except _Stop as reached:
+            return reached.args[0]
         finally:
-            for handle in handles:
+            if handle:
                 handle.remove()
 
 
 def outputs(output: ModelOutput, batch: Batch) -> Tensor:
-    """Logits of every task in one shape, (batch, rows, classes).
+    """Logits of every task in one shape.
 
     Rows are tokens, the sequence as a whole, or the start and the end of an answer, whose classes are the tokens.
+
+    Parameters
+    ----------
+    output
+        What the forward of a model returns.
+    batch
+        What it has read.
+
+    Returns
+    -------
+    Tensor
+        (batch, rows, classes).
     """
     if "start_logits" in output:
         spans = torch.stack([output.start_logits, output.end_logits], 1)
@@ -78,14 +97,38 @@ def outputs(output: ModelOutput, batch: Batch) -> Tensor:
 
 
 def empty_cache(model: nn.Module) -> dict[str, DynamicCache]:
-    """A cache that `model` fills, as the argument that its forward takes it by, whose name differs between versions."""
+    """A cache that a model fills.
+
+    Parameters
+    ----------
+    model
+        One that generates.
+
+    Returns
+    -------
+    dict
+        The cache, by the name of the argument that its forward takes it by, which differs between versions.
+    """
     taken = inspect.signature(modeling.base_class(model).forward).parameters
     name = "cache" if "cache" in taken else "past_key_values"
     return {name: DynamicCache(config=model.config)}
 
 
 def row_weights(logits: Tensor, batch: Batch) -> Tensor:
-    """1 for each row of `outputs` that counts, 0 for padding; (batch, rows)."""
+    """Which rows of `outputs` count.
+
+    Parameters
+    ----------
+    logits
+        (batch, rows, classes).
+    batch
+        What the model has read.
+
+    Returns
+    -------
+    Tensor
+        (batch, rows), 0 for padding, else 1.
+    """
     mask = batch["attention_mask"]
     if logits.shape[1] == mask.shape[1] and logits.shape[1] != 1:
         return mask.to(logits.dtype)
@@ -93,73 +136,9 @@ def row_weights(logits: Tensor, batch: Batch) -> Tensor:
 
 
 @contextmanager
-def inputs(
-    model: nn.Module, paths: Sequence[str], of: Callable[[Tensor], Tensor] = lambda states: states
-) -> Iterator[dict[str, Tensor]]:
-    """While the context is open, the dictionary it gives holds what last entered each module of `paths`, or `of` it.
-
-    To be left after gradients are taken: the backward pass of a model that streams runs its blocks anew.
-    """
-    seen: dict[str, Tensor] = {}
-
-    def look(path: str):
-        def hook(module, args):
-            seen[path] = of(args[0])
-
-        return hook
-
-    handles = [model.get_submodule(p).register_forward_pre_hook(look(p)) for p in paths]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def capture_inputs(
-    model: nn.Module, batch: Batch, block: int, hidden: Tensor, paths: Sequence[str]
-) -> dict[str, Tensor]:
-    """What enters each module of `paths` when block `block` runs on hidden (batch, tokens, width).
-
-    The block runs no further than the last of them needs.
-    """
-    seen: dict[str, Tensor] = {}
-
-    def look(path: str):
-        def hook(module, args):
-            seen[path] = args[0]
-            if len(seen) == len(paths):
-                raise _Seen
-
-        return hook
-
-    handles = [model.get_submodule(p).register_forward_pre_hook(look(p)) for p in paths]
-    try:
-        run(model, batch, block, block + 1, hidden)
-    except _Seen:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen
-
-
-@contextmanager
-def masked(model: nn.Module, found: Sequence[Sublayer], masks: Sequence[Tensor]) -> Iterator[None]:
-    """While the context is open, what enters each output projection is multiplied by the mask of its units.
-
-    masks: one (batch, units) a sublayer of `found`, so that gradients are those of single samples.
-    """
-
-    def hook(columns: int, mask: Tensor):
-        def multiply(module, args):
-            return args[0] * mask.repeat_interleave(columns, dim=1)[:, None]
-
-        return multiply
-
-    handles = [
-        model.get_submodule(s.output).register_forward_pre_hook(hook(s.columns, m)) for s, m in zip(found, masks)
-    ]
+def _hooks(model: nn.Module, hooks: Mapping[str, Callable]) -> Iterator[None]:
+    """While the context is open, modules call hooks, by path, before their forward."""
+    handles = [model.get_submodule(path).register_forward_pre_hook(hook) for path, hook in hooks.items()]
     try:
         yield
     finally:
@@ -168,8 +147,111 @@ def masked(model: nn.Module, found: Sequence[Sublayer], masks: Sequence[Tensor])
 
 
 @contextmanager
+def inputs(
+    model: nn.Module, paths: Sequence[str], of: Callable[[Tensor], Tensor] = lambda states: states
+) -> Iterator[dict[str, Tensor]]:
+    """Note what enters modules while a block of code runs.
+
+    To be left after gradients are taken: the backward pass of a model that streams runs its blocks anew.
+
+    Parameters
+    ----------
+    model
+        Any.
+    paths
+        Of the modules.
+    of
+        What is noted of an input; by default all of it.
+
+    Yields
+    ------
+    dict
+        What last entered each module, by path.
+    """
+    states: dict[str, Tensor] = {}
+
+    def note(path, module, args):
+        states[path] = of(args[0])
+
+    with _hooks(model, {path: partial(note, path) for path in paths}):
+        yield states
+
+
+def capture_inputs(
+    model: nn.Module, batch: Batch, block: int, hidden: Tensor, paths: Sequence[str]
+) -> dict[str, Tensor]:
+    """What enters modules of one block; the block runs no further than the last of them needs.
+
+    Parameters
+    ----------
+    model
+        Any.
+    batch
+        What it reads.
+    block
+        Number of the block, from 0.
+    hidden
+        What enters the block, (batch, tokens, width).
+    paths
+        Of the modules.
+
+    Returns
+    -------
+    dict
+        The inputs, by path.
+    """
+    states: dict[str, Tensor] = {}
+
+    def note(path, module, args):
+        states[path] = args[0]
+        if len(states) == len(paths):
+            raise _Seen
+
+    with suppress(_Seen), _hooks(model, {path: partial(note, path) for path in paths}):
+        run(model, batch, block, block + 1, hidden)
+    return states
+
+
+@contextmanager
+def masked(model: nn.Module, sublayers: Sequence[Sublayer], masks: Sequence[Tensor]) -> Iterator[None]:
+    """Multiply what enters output projections by masks of their units while a block of code runs.
+
+    Parameters
+    ----------
+    model
+        Any.
+    sublayers
+        Sublayers.
+    masks
+        One (batch, units) per sublayer, so that gradients are those of single samples.
+
+    Yields
+    ------
+    None
+        Nothing.
+    """
+
+    def multiply(columns, mask, module, args):
+        return args[0] * mask.repeat_interleave(columns, dim=1)[:, None]
+
+    with _hooks(model, {s.output: partial(multiply, s.columns, mask) for s, mask in zip(sublayers, masks)}):
+        yield
+
+
+@contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """While the context is open no weight asks for a gradient, so that autograd keeps nothing for it."""
+    """Let no weight ask for a gradient while a block of code runs, so that autograd keeps nothing for it.
+
+    Parameters
+    ----------
+    model
+        Restored afterwards.
+
+    Yields
+    ------
+    None
+        Nothing.
+    """
     asking = [p for p in model.parameters() if p.requires_grad]
     for parameter in asking:
         parameter.requires_grad_(False)
@@ -181,24 +263,74 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 def drop_padding(batch: Batch, states: Tensor) -> Tensor:
-    """The rows of `states` (batch, tokens, features) that are not padding, as (real tokens, features)."""
+    """The states of the real tokens.
+
+    Parameters
+    ----------
+    batch
+        What the model has read.
+    states
+        (batch, tokens, features).
+
+    Returns
+    -------
+    Tensor
+        (real tokens, features).
+    """
     return states[batch["attention_mask"].bool()]
 
 
 def sums_of_squares(batch: Batch, states: Tensor) -> Tensor:
-    """Sum over the real tokens of the squares of `states` (batch, tokens, features), (features,)."""
+    """Sum of squares over the real tokens.
+
+    Parameters
+    ----------
+    batch
+        What the model has read.
+    states
+        (batch, tokens, features).
+
+    Returns
+    -------
+    Tensor
+        (features,).
+    """
     tokens = batch["attention_mask"][:, :, None]
     return torch.linalg.vector_norm(states.detach() * tokens, dim=(0, 1)).square()
 
 
 def mean_length(batches: Sequence[Batch]) -> float:
-    """Mean number of real tokens a sequence."""
+    """Mean number of real tokens per sequence.
+
+    Parameters
+    ----------
+    batches
+        What a model reads.
+
+    Returns
+    -------
+    float
+        Tokens.
+    """
     lengths = torch.cat([b["attention_mask"].sum(1) for b in batches])
     return float(lengths.double().mean())
 
 
 def warn_of_few_tokens(batches: Sequence[Batch], features: int) -> None:
-    """Warn where a least-squares fit of as many weights an output as `features` has fewer real tokens than that."""
+    """Warn where a least-squares fit has fewer real tokens than weights per output.
+
+    Parameters
+    ----------
+    batches
+        What the model reads.
+    features
+        Of the widest layer.
+
+    Warns
+    -----
+    UserWarning
+        There are fewer tokens than that.
+    """
     tokens = sum(int(b["attention_mask"].sum()) for b in batches)
     if tokens < features:
         why = f"fewer than the {features} features of the widest layer: the fit leans on the ridge"
