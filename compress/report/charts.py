@@ -1,16 +1,20 @@
-"""Charts as SVG with one look, in light colours that a page may swap for dark ones."""
+"""Charts of models, and SVG of one look, in light colours that a page may swap for dark ones."""
 
-import json
 import math
 import re
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 from xml.etree import ElementTree
 
-if TYPE_CHECKING:
-    from altair import TopLevelMixin
+import altair as alt
+import vl_convert
 
-INK, GRID, RULE, BAND = "#1a1a1a", "#d8d8d8", "#8c8c8c", "#f0f0f0"
+from compress.evaluation import pareto
+from compress.evaluation.pareto import DENSE, Point
+from transmeter.report.charts import BAND, INK, short
+
+GRID, RULE = "#d8d8d8", "#8c8c8c"
 # Okabe & Ito 2008: told apart by colour-blind readers; every use has markers that say the same
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#767676")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "triangle-right")  # not as many as colours
@@ -18,11 +22,11 @@ DARK = {
     **{INK: "#e8e8e8", GRID: "#3c3f44", RULE: "#85898f", BAND: "#26292e"},
     **{"#0072B2": "#4aa8e0", "#D55E00": "#f08a45", "#009E73": "#2fc197", "#CC79A7": "#dc97bd", "#767676": "#a2a2a2"},
 }
-PHONE = 410  # width of a picture that fits a phone when drawn at 0.8
+PHONE = 410  # width of a chart that fits a phone at a scale of 0.8
 FONT = "Helvetica, Arial, sans-serif"
 _AXIS = {"labelColor": INK, "titleColor": INK, "titleFontWeight": "normal", "labelFontSize": 10, "titleFontSize": 11}
 CONFIG = {
-    "aria": False,  # the page describes the whole picture
+    "aria": False,  # the page describes the whole chart
     "background": None,
     "font": FONT,
     "view": {"stroke": None},
@@ -34,6 +38,7 @@ CONFIG = {
     "text": {"color": INK, "fontSize": 9.5},
 }
 _NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+COSTS = {"megabytes": "weights on disk, MB", "milliseconds": "latency of one forward, ms"}
 _SVG = "http://www.w3.org/2000/svg"
 _DROPPED = (
     "class",
@@ -47,29 +52,197 @@ _DROPPED = (
 )  # vega's, of no use here
 
 
-def short(names: Iterable[str]) -> str:
-    """The expression for the labels of `names` that leaves out the middle of long ones.
+@dataclass(frozen=True)
+class Measured:
+    """A model in a chart.
 
-    A limit in pixels is measured again and again, and like Vega's own functions it may cut a character in two, which
-    ends the conversion.
+    Attributes
+    ----------
+    method
+        That made it.
+    value, low, high
+        Its metric with the 95 % interval.
+    megabytes, milliseconds
+        Of its weights on disk, and of one forward; None where that is not known.
     """
-    cut = {name: f"{name[:11]}…{name[-12:]}" for name in names if len(name) > 24}
-    place = f"indexof({json.dumps(list(cut))}, datum.label)"
-    return f"{place} < 0 ? datum.label : {json.dumps(list(cut.values()))}[{place}]"
+
+    method: str
+    value: float
+    low: float
+    high: float
+    megabytes: float | None
+    milliseconds: float | None = None
+
+
+def measured(method: str, result: Mapping[str, Any], metric: str) -> Measured:
+    """Take what a chart shows from a result.
+
+    Parameters
+    ----------
+    method
+        That made the model.
+    result
+        Of the model, as a card, a sweep or an evaluation has it.
+    metric
+        That is charted.
+
+    Returns
+    -------
+    Measured
+        The model.
+    """
+    estimate, speed = result[metric], result.get("latency_seconds")
+    return Measured(
+        *(method, estimate["value"], estimate["ci_low"], estimate["ci_high"]),
+        megabytes=result["bytes"] / 1e6 if result.get("bytes") else None,
+        milliseconds=1e3 * speed["median"] if speed else None,
+    )
 
 
 def styles(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A colour and a marker for every name."""
+    """Give every name a colour and a marker.
+
+    Parameters
+    ----------
+    names
+        In any number; beyond those of `COLOURS` they begin anew.
+
+    Returns
+    -------
+    tuple
+        Colours and markers.
+    """
     each = range(len(names))
     return [COLOURS[i % len(COLOURS)] for i in each], [SHAPES[i % len(SHAPES)] for i in each]
 
 
-def svg(chart: "TopLevelMixin", name: str = "chart", alt: str = "") -> str:
-    """The chart as an <svg> element whose ids begin with `name`, described by `alt`; nothing is fetched."""
-    import vl_convert
+def legend(
+    field: str, names: Sequence[str], colours: Sequence[str], shapes: Sequence[str]
+) -> dict[str, alt.Color | alt.Shape]:
+    """Encode a field by colour and marker, with a legend below the chart.
 
-    drawn = vl_convert.vegalite_to_svg(_plain(chart.to_dict(validate=False) | {"config": CONFIG}), allowed_base_urls=[])
-    root = ElementTree.fromstring(drawn)
+    Parameters
+    ----------
+    field
+        Of the data.
+    names
+        Its values.
+    colours, shapes
+        Of the values.
+
+    Returns
+    -------
+    dict
+        Keywords of `encode`.
+    """
+    below = alt.Legend(title=None, orient="bottom", labelExpr=short(names))
+    return {
+        "color": alt.Color(f"{field}:N", scale=alt.Scale(domain=names, range=colours), legend=below),
+        "shape": alt.Shape(f"{field}:N", scale=alt.Scale(domain=names, range=shapes), legend=below),
+    }
+
+
+def with_intervals(base: alt.Chart, y: alt.Y, style: Mapping[str, alt.Color | alt.Shape]) -> list[alt.Chart]:
+    """Points with vertical 95 % intervals.
+
+    Parameters
+    ----------
+    base
+        Data with low and high, and the x axis.
+    y
+        Axis of the points.
+    style
+        Of `legend`.
+
+    Returns
+    -------
+    list
+        Layers, intervals below points.
+    """
+    rules = base.mark_rule().encode(y=alt.Y("low:Q"), y2="high:Q", color=style["color"])
+    return [rules, base.mark_point(filled=True, size=90, opacity=1).encode(y=y, **style)]
+
+
+def shares(base: alt.Chart, title: str | None = None) -> alt.LayerChart:
+    """Bars of a share of the whole.
+
+    Parameters
+    ----------
+    base
+        Data with share, 0 to 1, and label, which stands behind the bar; and the y axis.
+    title
+        Of the x axis; None: there is none.
+
+    Returns
+    -------
+    LayerChart
+        A bar per row, on grey.
+    """
+    axis = alt.Axis(format="%", values=[0, 1]) if title else None
+    share = alt.X("share:Q", title=title, axis=axis, scale=alt.Scale(domain=[0, 1]))
+    whole = base.mark_bar(color=BAND).encode(x=alt.value(0), x2=alt.value("width"))
+    text = base.mark_text(align="left", dx=4, color=INK).encode(x=alt.value("width"), text="label:N")
+    return alt.layer(whole, base.mark_bar(color=COLOURS[0]).encode(x=share), text)
+
+
+def pareto_chart(
+    models: Sequence[Measured], metric: str, cost: Literal["megabytes", "milliseconds"] = "megabytes"
+) -> alt.LayerChart:
+    """Every model by what it costs, those of one method alike, with the Pareto front; up is better.
+
+    Parameters
+    ----------
+    models
+        Those without the cost or a finite metric are left out.
+    metric
+        That was measured.
+    cost
+        On the x axis.
+
+    Returns
+    -------
+    LayerChart
+        With 95 % intervals; the Pareto front is dashed.
+    """
+    known = [m for m in models if getattr(m, cost) is not None and math.isfinite(m.value)]
+    lower = metric == "perplexity"
+    methods = [m for m in dict.fromkeys(m.method for m in known) if m != DENSE]
+    colours, shapes = styles(methods)
+    if any(m.method == DENSE for m in known):
+        methods, colours, shapes = [DENSE, *methods], [INK, *colours], ["cross", *shapes]
+    front = pareto.best([Point(m.method, getattr(m, cost), -m.value if lower else m.value) for m in known])
+    line = [{cost: p.size, "value": abs(p.quality) if lower else p.quality} for p in front]
+    values = [m.value for m in known] or [1.0]
+    log = lower and max(values) > 4 * min(values)
+    scale = alt.Scale(type="log" if log else "linear", reverse=lower, zero=False, padding=8)
+    title = f"{metric}, axis turned: up is better" if lower else metric.replace("_", " ")
+    x = alt.X(f"{cost}:Q", title=COSTS[cost], scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=6))
+    y = alt.Y("value:Q", title=title, scale=scale, axis=alt.Axis(grid=True, tickCount=5, format="~g"))
+    base = alt.Chart(alt.Data(values=[asdict(m) for m in known])).encode(x=x)
+    steps = alt.Chart(alt.Data(values=line)).mark_line(interpolate="step-after", color=RULE, strokeDash=[3, 3])
+    points = with_intervals(base, y, legend("method", methods, colours, shapes))
+    return alt.layer(steps.encode(x=x, y=y), *points).properties(width=310, height=210)
+
+
+def svg(chart: alt.TopLevelMixin, name: str = "chart", description: str = "") -> str:
+    """Render a chart; nothing is fetched.
+
+    Parameters
+    ----------
+    chart
+        Of Altair.
+    name
+        With which all ids in it begin.
+    description
+        For those who do not see it.
+
+    Returns
+    -------
+    str
+        An <svg> element.
+    """
+    specification = _plain({**chart.to_dict(validate=False), "config": CONFIG})
+    root = ElementTree.fromstring(vl_convert.vegalite_to_svg(specification, allowed_base_urls=[]))
     for element in root.iter():
         for key in _DROPPED:
             element.attrib.pop(key, None)
@@ -81,7 +254,7 @@ def svg(chart: "TopLevelMixin", name: str = "chart", alt: str = "") -> str:
             if value.startswith("url(#"):
                 element.set(key, value.replace("url(#", f"url(#{name}-", 1))
     width, height = (float(root.attrib.pop(k)) for k in ("width", "height"))
-    root.attrib |= {"role": "img", "aria-label": alt, "font-family": FONT}
+    root.attrib.update({"role": "img", "aria-label": description, "font-family": FONT})
     least = 0.8 * width if width <= PHONE else width  # what does not fit a phone scrolls, at a size that can be read
     root.set("style", f"width:100%;min-width:{least:.0f}px;max-width:{1.3 * width:.0f}px")
     ElementTree.register_namespace("", _SVG)

@@ -1,16 +1,38 @@
-"""Foreign texts in Markdown: nothing in them has a meaning there."""
+"""Texts of others in Markdown: nothing in them has a meaning there."""
 
 import re
 from collections.abc import Sequence
 
 
 def plain(text: object) -> str:
-    """A foreign text on one line, without what cannot be seen."""
+    """Put a text on one line, without what cannot be seen.
+
+    Parameters
+    ----------
+    text
+        Of others.
+
+    Returns
+    -------
+    str
+        Printable characters and single spaces.
+    """
     return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
 
 
 def code(text: object) -> str:
-    """A foreign text as Markdown code, in which nothing has a meaning."""
+    """Write a text as inline code.
+
+    Parameters
+    ----------
+    text
+        Of others.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
     shown = plain(text) or "-"
     fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
     pad = " " if "`" in (shown[0], shown[-1]) else ""
@@ -18,12 +40,38 @@ def code(text: object) -> str:
 
 
 def table(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """Rows of Markdown cells under their heads."""
+    """Write a table.
+
+    Parameters
+    ----------
+    heads
+        Of the columns.
+    cells
+        Rows of Markdown.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
     rows = [heads, ["---"] * len(heads), *([c.replace("|", "\\|") for c in row] for row in cells)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def fenced(text: str, language: str) -> str:
-    """A foreign text of many lines as a block of code."""
+    """Write a text as a block of code.
+
+    Parameters
+    ----------
+    text
+        Of others, in any number of lines.
+    language
+        Of the code.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}{language}\n{text.strip()}\n{fence}"

@@ -124,7 +124,7 @@ def test_a_recipe_does_what_the_command_does(tmp_path):
         ("a: [", "cannot be read as YAML"),
         ("- a", "holds no keys"),
         ("model: m\nsteps: []\nout: x", "has no 'steps'"),
-        ("model: m\nsteps: 3\nout: x", "steps is no list"),
+        ("model: m\nsteps: 3\nout: x", "steps is 3: give a list"),
         ("model: m\nsteps: [{method: nope}]\nout: x", "method 'nope' is unknown: give one of awq, depth"),
         ("model: m\nsteps: [kprune]\nout: x", "method 'kprune' is unknown"),
         ("model: m\nsteps: [{method: kprune}]\nout: x\nseeds: 1", "key 'seeds' is unknown"),
