@@ -11,7 +11,7 @@ import sys
 import types
 import typing
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -261,24 +261,6 @@ def refuse_same_file(target: str, source: str) -> None:
 
     if parse(source)[1].resolve() == parse(target)[1].resolve():
         raise ValueError(f"{parse(source)[1]} is the target's own file: give another one as the source")
-
-
-def weighted(weights: tuple[str, ...], names: Collection[str]) -> dict[str, float]:
-    """NAME=NUMBER texts as the weight of every name, 1 where none is given."""
-    found = dict.fromkeys(names, 1.0)
-    for weight in weights:
-        name, _, text = weight.rpartition("=")
-        if name not in found:
-            raise ValueError(
-                f"--weight {weight}: '{name}' is no target: give NAME=NUMBER of {', '.join(found) or 'one'}"
-            )
-        try:
-            found[name] = float(text)
-        except ValueError:
-            raise ValueError(f"--weight {weight}: '{text}' is not a number") from None
-        if not 0 < found[name] < math.inf:
-            raise ValueError(f"--weight {weight}: give a number above 0")
-    return found
 
 
 def reserve(out: Path | None, check: Callable[[Path], Path]) -> None:
