@@ -94,7 +94,7 @@ def test_settings_belong_to_the_method_before_them(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr("compress.model.io.load", lambda *a, **k: (_ for _ in ()).throw(ValueError("stop here")))
     monkeypatch.setattr(
-        "compress.commands.options.convert", lambda f, given, fixed=(): seen.append((f.__module__, given)) or {}
+        "compress.commands.compress.convert", lambda f, given, fixed=(): seen.append((f.__module__, given)) or {}
     )
     run(
         *("compress", MODEL, "--calibration", MATH, "--out", tmp_path / "m"),

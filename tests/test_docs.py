@@ -61,7 +61,13 @@ def test_equations_are_mathml_and_the_reference_shows_what_is_public(site):
     assert all("<math" in site[f"{name}.html"] for name in (*METHOD_PAGES, "scorers", "reading-scores"))
     assert not [name for name, text in site.items() if re.search(r'class="arithmatex">\\|<m[a-z]+>[^<]*\\', text)]
     public = ("transmeter.rank", "transmeter.Ranking", "transmeter.Ranking.to_frame", "transmeter.Ranking.plot")
-    public += ("transmeter.TransferClassifier", "transmeter.TransferClassifier.fit", "transmeter.ranking.load")
+    public += (
+        "transmeter.TransferClassifier",
+        "transmeter.TransferClassifier.fit",
+        "transmeter.result.load",
+        "transmeter.validate",
+        "transmeter.transfer",
+    )
     for name in (*public, "compress.compress", "compress.load", "compress.save"):
         assert f'id="{name}"' in site["api.html"], name
     for name in cli.main.commands:

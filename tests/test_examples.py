@@ -9,7 +9,7 @@ import pytest
 from compress import pipeline, recipe
 from compress.methods import methods
 from compress.model import io
-from transmeter.commands.options import convert
+from transmeter.util.signatures import convert
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))

@@ -55,7 +55,7 @@ def test_verbose_says_what_is_decided_and_quiet_nothing():
     assert loud.stdout.split()[:-1] and loud.exit_code == plain.exit_code == silent.exit_code == 0
     for text in ("heart_va: 200 rows", "labelled by 'label' as 0, 1", "columns matched by name", "scorer source_size"):
         assert text in loud.stderr
-    assert plain.stderr == "Warning: scorer source_size looks at all labelled rows: shots are ignored\n"
+    assert plain.stderr == "Warning: scorer source_size uses all labelled rows: shots are ignored\n"
     assert silent.stderr == "" and silent.stdout.splitlines()[0] == plain.stdout.splitlines()[0]
     found = run("-q", "-v", *SIZES)
     assert found.exit_code == 2 and "--quiet and --verbose are both given" in found.stderr

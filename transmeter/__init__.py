@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transmeter.api import rank as rank
+    from transmeter.api import transfer as transfer
+    from transmeter.api import validate as validate
     from transmeter.estimators import TransferClassifier as TransferClassifier
-    from transmeter.ranking import Ranking as Ranking
+    from transmeter.result import Ranking as Ranking
 
-_WHERE = {"rank": "api", "TransferClassifier": "estimators", "Ranking": "ranking"}
-__all__ = ["Ranking", "TransferClassifier", "rank"]
+_WHERE = {
+    "Ranking": "result",
+    "TransferClassifier": "estimators",
+    "rank": "api",
+    "transfer": "api",
+    "validate": "api",
+}
+__all__ = ["Ranking", "TransferClassifier", "rank", "transfer", "validate"]
 
 
 def __getattr__(name: str) -> object:

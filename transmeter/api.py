@@ -1,15 +1,84 @@
-"""What `import transmeter` offers: `rank` for whatever a Python user has at hand."""
+"""What `import transmeter` offers for whatever a Python user has at hand: `rank`, `validate`, `transfer`."""
 
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from transmeter import ranking
+import pandas as pd
+
+from transmeter import ranking as ranker
+from transmeter.estimators import TransferClassifier
+from transmeter.gain import agreement, ground_truth, heldout
+from transmeter.gain.agreement import Honesty, Order
 from transmeter.gain.estimate import METRICS
-from transmeter.ranking import Ranking
-from transmeter.tables.data import Table
+from transmeter.gain.ground_truth import Truth
+from transmeter.gain.heldout import Check
+from transmeter.network.source import Source
+from transmeter.result import Ranking, Row, load
+from transmeter.tables.data import Table, Unusable, rows_like
+from transmeter.tables.files import read
 from transmeter.tables.inputs import Given, as_table, as_tables
-from transmeter.tables.prepare import MATCH
+from transmeter.tables.prepare import MATCH, prepare
+from transmeter.tables.specs import parse
+from transmeter.util import writing
 from transmeter.util.arguments import column_name, folder, one_of, path, positive_number, seed_number, whole_number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """Measured gains of sources, beside those that a ranking predicted.
+
+    Attributes
+    ----------
+    truth : Truth
+        Gains by full transfer, and those of controls, which must not help.
+    predicted : dict
+        Row of the ranking by name of the source; empty without a ranking.
+    order : Order or None
+        How well the ranking's order agrees; None without a ranking.
+    honesty : Honesty or None
+        How well its intervals hold what was measured; None for a ranking by scores that are not gains.
+    """
+
+    truth: Truth
+    predicted: dict[str, Row]
+    order: Order | None
+    honesty: Honesty | None
+
+    def to_dict(self) -> dict[str, object]:
+        """What `transmeter validate --json` prints."""
+        return {**asdict(self.truth), "predicted": self.predicted, "agreement": self.order, "honesty": self.honesty}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """A classifier that starts from a source.
+
+    Attributes
+    ----------
+    classifier : TransferClassifier
+        Trained on all labelled rows.
+    check : Check
+        What such a classifier reaches on held-out rows, and the target alone.
+    predictions : DataFrame or None
+        The class of every row to predict, and the probability of every class (`TransferClassifier.predictions`).
+    """
+
+    classifier: TransferClassifier
+    check: Check
+    predictions: pd.DataFrame | None
+
+    def save(self, path: str | Path) -> None:
+        """Write a new folder: the classifier, transfer.json with the check, and predictions.csv if there are any.
+
+        Raises ValueError as `TransferClassifier.save`, and OSError where the disk is full; then nothing is left.
+        """
+        with writing.new_folder(writing.check_new_folder(Path(path))) as folder:
+            self.classifier.save(folder)
+            writing.write_json(folder / "transfer.json", asdict(self.check))
+            if self.predictions is not None:
+                self.predictions.to_csv(folder / "predictions.csv", index=False)
 
 
 def rank(
@@ -29,28 +98,61 @@ def rank(
     encoder: str | Path | None = None,
     match: str = "meaning",
 ) -> Ranking:
-    """Rank `sources` by the gain that they bring to `target` over the best that it can do alone.
+    """Rank sources by the gain that they bring to a target over the best that it can do alone.
 
-    target, sources: tables, data frames, (X, y), data sets of datasets, or paths ([NAME=]PATH[::LABEL_COLUMN]); X may
-    be a sparse matrix, which is made dense; the sources as {name: data}, a list, or one of them alone. label: label
-    column where there are names of columns (None: "label"); rows with an empty label are unlabelled ones. key: column
-    that says what a row is about. cache: folder in which source classifiers are kept for the next call (None:
-    nowhere). The rest is as in `ranking.rank`: with shots, gains are
-    those of that many labelled rows a class; without, of all, by cross-fitting.
+    Parameters
+    ----------
+    target : table
+        A data frame, (X, y), a data set of `datasets`, a path ([NAME=]PATH[::LABEL_COLUMN]) or a `Table`. X may be a
+        sparse matrix, which is made dense. Rows with an empty label are unlabelled.
+    sources : table, sequence or mapping
+        Tables as `target`: a list, {name: table}, or one alone.
+    label : str, int or None
+        Label column, where columns have names; None: "label".
+    key : str, int or None
+        Column that says what a row is about; sources may have it too.
+    scorer : str
+        See `transmeter scorers`.
+    shots : int or None
+        Labelled rows per class to train on, which gains are then about; None: all, by cross-fitting.
+    repeats : int or None
+        Maximum number of repeats of the comparison with the target alone; None: 40, or 10 of cross-fitting.
+    budget : float or None
+        Seconds after which no new round of repeats begins.
+    seed : int
+        Of all random choices.
+    metric : str
+        "balanced_accuracy" or "accuracy", that gains are of.
+    options : mapping or None
+        Options of the scorer by name.
+    cache : str, Path or None
+        Folder in which source classifiers are kept for the next call; None: nothing is kept.
+    encoder : str, Path or None
+        Folder of a transformers model that reads texts and column names; None: TF-IDF and n-grams.
+    match : str
+        How columns are matched: by "meaning" or by "name" only.
 
-    A source that cannot be used is listed last with its reason. Raises ValueError for an unusable target, an unknown
-    scorer or option, an argument of another type or out of range, a missing file, and where no source can be used.
+    Returns
+    -------
+    Ranking
+        A source that cannot be used is listed last with its reason.
+
+    Raises
+    ------
+    ValueError
+        For an unusable target, an unknown scorer or option, an argument of another type or out of range, a missing
+        file, and where no source can be used.
     """
     shots = None if shots is None else whole_number("shots", shots, 1)
     repeats = None if repeats is None else whole_number("repeats", repeats, 2)
     budget = None if budget is None else positive_number("budget", budget)
     seed, metric = seed_number("seed", seed), one_of("metric", metric, METRICS)
-    match, cache = one_of("match", match, MATCH), folder("cache", cache)
-    encoder = None if encoder is None else path("encoder", encoder)
+    cache, encoder, match = _preparing(cache, encoder, match)
     label, key = column_name("label", label), column_name("key", key)
-    options = ranking.check_scorer(scorer, options)
-    return ranking.rank(
-        as_table(target, None if isinstance(target, str | Path | Table) else "target", label, key),
+    options = ranker.check_scorer(scorer, options)
+    _warn_of_same_file(target, sources)
+    return ranker.rank(
+        as_table(target, _name(target), label, key),
         as_tables(sources, label, key),
         scorer,
         shots=shots,
@@ -63,3 +165,208 @@ def rank(
         encoder=encoder,
         match=match,
     )
+
+
+def validate(
+    target: Given,
+    sources: Mapping[str, Given] | Sequence[Given] | Given,
+    ranking: Ranking | str | Path | None = None,
+    *,
+    label: str | int | None = None,
+    key: str | int | None = None,
+    shots: int | None = None,
+    repeats: int = 24,
+    steps: int = 80,
+    seed: int = 1,
+    metric: str | None = None,
+    cache: str | Path | None = None,
+    encoder: str | Path | None = None,
+    match: str = "meaning",
+) -> Validation:
+    """Measure what every source brings to a target by full transfer, and check a ranking against that.
+
+    Every arm has the same labelled rows, fresh layers and steps. Controls of the first source must not help: permuted
+    weights, shuffled labels, a Gaussian mixture, no source with another seed.
+
+    Parameters
+    ----------
+    target, sources, label, key, cache, encoder, match
+        As in `rank`. A source that cannot be used is left out with a warning.
+    ranking : Ranking, str, Path or None
+        A ranking of these sources for this target, or the file that it was saved to; None: gains are only measured.
+    shots : int or None
+        Labelled rows per class to train on; None: as in the ranking, without one all, by cross-fitting.
+    repeats : int
+        Of every arm.
+    steps : int
+        Of training, in every arm.
+    seed : int
+        Of all random choices; another one than the ranking's.
+    metric : str or None
+        "balanced_accuracy" or "accuracy"; None: that of the ranking, without one balanced accuracy.
+
+    Returns
+    -------
+    Validation
+
+    Raises
+    ------
+    ValueError
+        As `rank`, and for settings that differ from the ranking's, the ranking's own seed, and a source that it does
+        not hold.
+    """
+    shots = None if shots is None else whole_number("shots", shots, 1)
+    repeats, steps = whole_number("repeats", repeats, 2), whole_number("steps", steps, 1)
+    seed, metric = seed_number("seed", seed), None if metric is None else one_of("metric", metric, METRICS)
+    cache, encoder, match = _preparing(cache, encoder, match)
+    label, key = column_name("label", label), column_name("key", key)
+    if isinstance(ranking, str | Path):
+        ranking = load(ranking)
+    if ranking:
+        _check_same_settings(ranking, shots, metric, match, encoder, seed)
+        shots, metric = ranking.shots, ranking.metric
+        name = target.name if isinstance(target, Table) else _name(target) or parse(str(target))[0]
+        if name != ranking.target:
+            raise ValueError(f"the ranking is of sources for '{ranking.target}', not for '{name}': give its target")
+    _warn_of_same_file(target, sources)
+    table = as_table(target, _name(target), label, key)
+    usable = _usable(as_tables(sources, label, key), ranking)
+    table, usable, _ = prepare(table, usable, encoder, match, cache and cache / "texts")
+    truth = ground_truth.measure(
+        [Source(t, cache) for t in usable],
+        table,
+        shots=shots,
+        repeats=repeats,
+        seed=seed,
+        metric=metric or METRICS[0],
+        steps=steps,
+    )
+    return _compare(ranking, truth)
+
+
+def _check_same_settings(
+    ranking: Ranking, shots: int | None, metric: str | None, match: str, encoder: Path | None, seed: int
+) -> None:
+    if shots not in (None, ranking.shots):
+        raise ValueError(f"shots {shots} differs from the ranking's {ranking.shots}: gains depend on it, leave it out")
+    if metric not in (None, ranking.metric):
+        raise ValueError(f"metric {metric} differs from the ranking's {ranking.metric}: leave it out")
+    if (match, encoder) != (ranking.match, ranking.encoder and Path(ranking.encoder)):
+        settings = f"match {ranking.match}" + (f" and encoder {ranking.encoder}" if ranking.encoder else "")
+        raise ValueError(f"the ranking was made with {settings}: give the same")
+    if seed == ranking.seed:
+        raise ValueError(f"seed {seed} is the ranking's own, so that both see the same rows: give another")
+
+
+def _usable(tables: Sequence[Table | Unusable], ranking: Ranking | None) -> list[Table]:
+    """The tables among them, a warning for each other one. Raises ValueError for one that the ranking lacks."""
+    for table in tables:
+        if isinstance(table, Unusable):
+            warnings.warn(f"{table.name} is left out: {table.reason}", stacklevel=3)
+    usable = [t for t in tables if isinstance(t, Table)]
+    if not usable:
+        raise ValueError("no source is usable: give others")
+    ranked = {row.source for row in ranking.scored} if ranking else {t.name for t in usable}
+    if missing := [t.name for t in usable if t.name not in ranked]:
+        raise ValueError(f"the ranking does not hold '{missing[0]}': leave that source out")
+    return usable
+
+
+def _compare(ranking: Ranking | None, truth: Truth) -> Validation:
+    """What was measured beside what was predicted."""
+    predicted = {row.source: row for row in ranking.scored} if ranking else {}
+    rows = [predicted[arm.name] for arm in truth.sources] if ranking else []
+    gains = [row.gain for row in rows if row.gain]
+    measured, errors = [arm.gain_pp for arm in truth.sources], [arm.error_pp for arm in truth.sources]
+    return Validation(
+        truth=truth,
+        predicted=predicted,
+        order=agreement.order([row.score for row in rows if row.score is not None], measured) if rows else None,
+        honesty=agreement.honesty(gains, measured, errors) if gains else None,
+    )
+
+
+def transfer(
+    target: Given,
+    source: Given,
+    *,
+    label: str | int | None = None,
+    key: str | int | None = None,
+    repeats: int | None = None,
+    seed: int = 0,
+    metric: str = "balanced_accuracy",
+    cache: str | Path | None = None,
+    encoder: str | Path | None = None,
+    match: str = "meaning",
+    predict: pd.DataFrame | str | Path | None = None,
+) -> Transfer:
+    """Train a classifier for a target that starts from a source, and check it on held-out rows.
+
+    Parameters
+    ----------
+    target, label, key, cache, encoder, match
+        As in `rank`.
+    source : table
+        As `target`: the source to start from, such as the first of a ranking.
+    repeats : int or None
+        Of the check on held-out rows; None: 10 of 5 folds.
+    seed : int
+        Of all random choices.
+    metric : str
+        "balanced_accuracy" or "accuracy", that the check is of.
+    predict : data frame, str, Path or None
+        Rows to predict, with the target's columns; others are left out.
+
+    Returns
+    -------
+    Transfer
+
+    Raises
+    ------
+    ValueError
+        As `rank`, for a source that is the target's own file, and for rows to predict that lack a column or hold
+        texts where the target has numbers.
+    """
+    repeats = None if repeats is None else whole_number("repeats", repeats, 2)
+    seed, metric = seed_number("seed", seed), one_of("metric", metric, METRICS)
+    cache, encoder, match = _preparing(cache, encoder, match)
+    label, key = column_name("label", label), column_name("key", key)
+    if _same_file(target, source):
+        raise ValueError(f"{parse(str(source))[1]} is the target's own file: give another one as the source")
+    table = as_table(target, _name(target), label, key)
+    other = as_table(source, None, label, key, strict=False)
+    rows = None
+    if predict is not None:
+        frame = predict if isinstance(predict, pd.DataFrame) else read(path("predict", predict))
+        rows = rows_like(table, "predict" if frame is predict else str(predict), frame)
+    classifier = TransferClassifier(other, match=match, encoder=encoder, random_state=seed, cache=cache)
+    classifier.fit(table.features, table.labels, keys=table.keys)
+    prepared, (other,), _ = prepare(table, [other], encoder, match, cache and cache / "texts")
+    check = heldout.check(Source(other, cache, seed), prepared, repeats=repeats, seed=seed, metric=metric)
+    predictions = None if rows is None else classifier.predictions(rows)
+    return Transfer(classifier=classifier, check=check, predictions=predictions)
+
+
+def _preparing(cache: object, encoder: object, match: object) -> tuple[Path | None, Path | None, str]:
+    """`cache`, `encoder` and `match`, checked."""
+    return folder("cache", cache), None if encoder is None else path("encoder", encoder), one_of("match", match, MATCH)
+
+
+def _name(target: Given) -> str | None:
+    """What a target is called that has no name of its own, else None."""
+    return None if isinstance(target, str | Path | Table) else "target"
+
+
+def _same_file(target: object, source: object) -> bool:
+    if not (isinstance(target, str | Path) and isinstance(source, str | Path)):
+        return False
+    return parse(str(source))[1].resolve() == parse(str(target))[1].resolve()
+
+
+def _warn_of_same_file(target: Given, sources: Mapping[str, Given] | Sequence[Given] | Given) -> None:
+    alone = [sources] if isinstance(sources, str | Path) else []
+    listed = sources if isinstance(sources, list | tuple) else alone
+    for source in sources.values() if isinstance(sources, Mapping) else listed:
+        if _same_file(target, source):
+            message = f"{parse(str(source))[0]} is the target's own file: its gain is leakage, not transfer"
+            warnings.warn(message, stacklevel=3)

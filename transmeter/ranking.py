@@ -1,128 +1,25 @@
-"""Rank sources for a target: scores, gains with intervals, ties, verdicts; JSON in and out."""
+"""Rank sources for a target: scores, gains with intervals, tie groups and verdicts."""
 
 import inspect
-import json
 import logging
 import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from transmeter.gain.estimate import Score, by_class, differ, terms, usual_repeats
-from transmeter.gain.prior import Gain
 from transmeter.network.source import Source
+from transmeter.result import Ranking, Row
 from transmeter.scorers import SHARED, scorers
 from transmeter.tables.data import MAX_ROWS, Table, Unusable, sample
 from transmeter.tables.prepare import prepare
-from transmeter.util import writing
 from transmeter.util.arguments import one_of, option_values
 
-if TYPE_CHECKING:
-    from altair import LayerChart
-
 LOG = logging.getLogger(__name__)
-NESTED = ("evidence", "matches", "terms", "classes")  # fields of a row that hold several values
-
-
-@dataclass(frozen=True)
-class Row:
-    """One source in a ranking; the fields of the gain are None for a scorer that only scores, rank too after an error.
-
-    repeats: of the transfer that measured the gain, 0 where the screen alone speaks; baseline: the best learner of the
-    target alone, which the gain is over; evidence: see `prior.Evidence`.
-    matches: the source's columns that stand for columns of the target (fields of `matching.Match`); terms: what the
-    gain is made of (`prior.explain`); classes: how many more rows of a class were right, in percentage points.
-    """
-
-    rank: int | None
-    tie_group: int | None
-    source: str
-    score: float | None
-    gain_pp: float | None
-    ci_low: float | None
-    ci_high: float | None
-    p_negative: float | None
-    verdict: str | None
-    repeats: int | None
-    baseline: str | None
-    evidence: dict[str, float] | None
-    seconds: float
-    error: str | None
-    matches: list[dict[str, object]] | None = None
-    terms: dict[str, float] | None = None
-    classes: dict[str, float] | None = None
-
-    @property
-    def gain(self) -> Gain | None:
-        """The estimated gain, where the scorer gave one."""
-        if self.gain_pp is None or self.ci_low is None or self.ci_high is None or self.p_negative is None:
-            return None
-        return Gain(self.gain_pp, self.ci_low, self.ci_high, self.p_negative)
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Sources from best to worst with the settings that gave the order; command: the line that made it, if one did."""
-
-    target: str
-    metric: str
-    shots: int | None
-    repeats: int
-    budget: float | None
-    seed: int
-    scorer: str
-    options: dict[str, object]
-    encoder: str | None
-    match: str
-    rows: list[Row]
-    command: str | None = None
-
-    @property
-    def best(self) -> str | None:
-        """Name of the first source, None unless it helps; of a scorer without verdicts simply the first."""
-        first = next((row for row in self.rows if row.rank == 1), None)
-        return first.source if first and first.verdict in ("helps", None) else None
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row a source, in order, with the fields of `Row` that are one value."""
-        names = [f.name for f in fields(Row) if f.name not in NESTED]
-        return pd.DataFrame([[getattr(row, n) for n in names] for row in self.rows], columns=names)
-
-    def plot(self) -> "LayerChart":
-        """Every source with its interval, coloured and marked by verdict, tie groups apart, as notebooks show it."""
-        from transmeter.report import charts
-
-        return charts.dots(self).properties(title=f"sources for {self.target}", width=420)
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        from transmeter.report import tables as show
-
-        return show.html(self)
-
-    def save(self, path: str | Path) -> None:
-        """Write a JSON file, complete or not at all. Raises OSError where it cannot be written."""
-        writing.write_json(path, asdict(self))
-
-
-def load(path: str | Path) -> Ranking:
-    """What `Ranking.save` wrote. Raises ValueError for a file that is not a ranking."""
-    try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-        read = Ranking(**{**found, "rows": [Row(**row) for row in found["rows"]]})
-        numbers = [v for row in read.rows for v in (row.score, row.gain_pp, row.ci_low, row.ci_high, row.p_negative)]
-        if any(v is not None and not isinstance(v, int | float) for v in (*numbers, read.shots)):
-            raise ValueError("a figure is not a number")
-        return read
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist: make it with transmeter rank --out") from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is not a ranking ({error}): make one with transmeter rank --out") from None
 
 
 def rank(
@@ -142,43 +39,103 @@ def rank(
 ) -> Ranking:
     """Score every source for the target and order them, best first.
 
-    shots: labelled target rows a class that training may use (None: all, by cross-fitting); repeats: of the
-    comparison with the target alone, at most (None: 40, or 10 of cross-fitting); budget: seconds after which no new
-    round of repeats begins; options: of the scorer; cache: folder for source classifiers and texts' states; encoder,
-    match: as for `prepare`. A source that fails is listed last with its reason. Raises ValueError for an unknown
-    scorer or option, an encoder that cannot be loaded, or an unusable target.
+    Parameters
+    ----------
+    target : Table
+        Its unlabelled rows help as well.
+    sources : sequence of Table or Unusable
+        One that fails is listed last with its reason.
+    scorer : str
+        A file of `transmeter/scorers/`.
+    shots : int or None
+        Labelled target rows per class that training may use; None: all, by cross-fitting.
+    repeats : int or None
+        Maximum number of repeats of the comparison with the target alone; None: 40, or 10 of cross-fitting.
+    budget : float or None
+        Seconds after which no new round of repeats begins; None: no limit.
+    seed : int
+        Of all random choices.
+    metric : str
+        "balanced_accuracy" or "accuracy", that gains are of.
+    options : mapping or None
+        Options of the scorer by name.
+    cache : Path or None
+        Folder for source classifiers and the states of texts; None: nothing is kept.
+    encoder : str, Path or None
+        Of texts and column names, as for `prepare`.
+    match : str
+        How columns are matched, as for `prepare`.
+
+    Returns
+    -------
+    Ranking
+
+    Raises
+    ------
+    ValueError
+        For an unknown scorer or option, an encoder that cannot be loaded, an unusable target, and where no source can
+        be scored.
     """
     repeats = usual_repeats(shots) if repeats is None else repeats
-    known = scorers()
-    given = check_scorer(scorer, options)
-    failed = [Row(None, None, s.name, *(None,) * 9, 0.0, s.reason) for s in sources if isinstance(s, Unusable)]
+    values = check_scorer(scorer, options)
+    failed = [Row(source=s.name, error=s.reason) for s in sources if isinstance(s, Unusable)]
     if len(failed) == len(sources):
         raise ValueError(failed[0].error if failed else "no source is given: name at least one")
     target, *tables = (_sampled(t, seed) for t in (target, *(s for s in sources if isinstance(s, Table))))
     shared = {"seed": seed, "shots": shots, "repeats": repeats, "metric": metric, "budget": budget}
-    parameters = inspect.signature(known[scorer]).parameters
+    function = scorers()[scorer]
+    parameters = inspect.signature(function).parameters
     if shots is not None and "shots" not in parameters:
-        warnings.warn(f"scorer {scorer} looks at all labelled rows: shots are ignored", stacklevel=2)
+        warnings.warn(f"scorer {scorer} uses all labelled rows: shots are ignored", stacklevel=2)
         shots = None
-    LOG.info("scorer %s, options %s, %s", scorer, given or "as they are", shared)
-    arguments = given | {k: v for k, v in shared.items() if k in parameters}
+    LOG.info("scorer %s, options %s, %s", scorer, values or "as they are", shared)
+    arguments = values | {k: v for k, v in shared.items() if k in parameters}
     target, tables, matches = prepare(target, tables, encoder, match, cache and cache / "texts")
-    scored = _score(known[scorer], [Source(t, cache, seed) for t in tables], target, arguments)
+    scored = _score(function, [Source(t, cache, seed) for t in tables], target, arguments)
     for table, (score, _) in zip(tables, scored):
         if isinstance(score, Score) and score.outcome:
             _warn_of_leakage(target, table)
-    found = {t.name: [asdict(m) for m in ms] for t, ms in zip(tables, matches)}
-    rows = [replace(row, matches=found[row.source]) for row in _rows(tables, scored, target.classes)]
-    settings = (metric, shots, repeats, budget, seed, scorer, given, str(encoder) if encoder else None, match)
-    return Ranking(target.name, *settings, rows + failed)
+    matched = {t.name: [asdict(m) for m in ms] for t, ms in zip(tables, matches)}
+    rows = [replace(row, matches=matched[row.source]) for row in _rows(tables, scored, target.classes)]
+    return Ranking(
+        target=target.name,
+        metric=metric,
+        shots=shots,
+        repeats=repeats,
+        budget=budget,
+        seed=seed,
+        scorer=scorer,
+        options=values,
+        encoder=str(encoder) if encoder else None,
+        match=match,
+        rows=rows + failed,
+    )
 
 
-def check_scorer(scorer: str, given: Mapping[str, object] | None) -> dict[str, object]:
-    """The options of a scorer. Raises ValueError for an unknown scorer or option, and a value of another type."""
-    known = scorers()
-    parameters = inspect.signature(known[one_of("scorer", scorer, known)]).parameters
-    own = {k: p for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY and k not in SHARED}
-    return option_values(f"scorer {scorer}", given, own)
+def check_scorer(scorer: str, options: Mapping[str, object] | None) -> dict[str, object]:
+    """The options of a scorer.
+
+    Parameters
+    ----------
+    scorer : str
+        Its name.
+    options : mapping or None
+        Values by name.
+
+    Returns
+    -------
+    dict
+        Numbers are Python's own.
+
+    Raises
+    ------
+    ValueError
+        For an unknown scorer or option, and a value of another type.
+    """
+    functions = scorers()
+    parameters = inspect.signature(functions[one_of("scorer", scorer, functions)]).parameters
+    allowed = {k: p for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY and k not in SHARED}
+    return option_values(f"scorer {scorer}", options, allowed)
 
 
 def _score(
@@ -194,52 +151,71 @@ def _score(
     except ValueError:
         if len(sources) == 1:
             raise
-    found: list[tuple[Score | str, float]] = []
+    return _score_each(function, sources, target, arguments)
+
+
+def _score_each(
+    function: Callable[..., list[Score]], sources: list[Source], target: Table, arguments: dict
+) -> list[tuple[Score | str, float]]:
+    results: list[tuple[Score | str, float]] = []
     for source in sources:
         begin = time.perf_counter()
         try:
             result: Score | str = function([source], target, **arguments)[0]
         except ValueError as error:
             result = str(error)
-        found.append((result, time.perf_counter() - begin))
-    if all(isinstance(result, str) for result, _ in found):
-        raise ValueError(found[0][0])
-    return found
+        results.append((result, time.perf_counter() - begin))
+    if all(isinstance(result, str) for result, _ in results):
+        raise ValueError(results[0][0])
+    return results
 
 
 def _rows(tables: Sequence[Table], scored: Sequence[tuple[Score | str, float]], classes: Sequence[str]) -> list[Row]:
     done = [(t.name, s, seconds) for t, (s, seconds) in zip(tables, scored) if isinstance(s, Score)]
     done.sort(key=lambda item: -item[1].value)
     groups = tie_groups([s for _, s, _ in done])
-    rows = []
-    for position, ((name, score, seconds), group) in enumerate(zip(done, groups), start=1):
-        gain, outcome = score.gain, score.outcome
-        rows.append(
-            Row(
-                rank=position,
-                tie_group=group,
-                source=name,
-                score=score.value,
-                gain_pp=gain.mean if gain else None,
-                ci_low=gain.low if gain else None,
-                ci_high=gain.high if gain else None,
-                p_negative=gain.p_negative if gain else None,
-                verdict=gain.verdict if gain else None,
-                repeats=len(outcome.difference) if outcome else 0 if gain else None,
-                baseline=outcome.baseline if outcome else None,
-                evidence=asdict(outcome.evidence) if outcome else None,
-                seconds=seconds,
-                error=None,
-                terms=terms(outcome) if outcome else None,
-                classes={classes[c]: moved for c, moved in by_class(outcome).items()} if outcome else None,
-            )
-        )
+    rows = [_row(rank, group, *item, classes) for rank, (item, group) in enumerate(zip(done, groups), start=1)]
     failed = [(t.name, s, seconds) for t, (s, seconds) in zip(tables, scored) if isinstance(s, str)]
-    return rows + [Row(None, None, n, *(None,) * 9, seconds, reason) for n, reason, seconds in failed]
+    return rows + [Row(source=name, seconds=seconds, error=reason) for name, reason, seconds in failed]
+
+
+def _row(rank: int, group: int, source: str, score: Score, seconds: float, classes: Sequence[str]) -> Row:
+    row = Row(rank=rank, tie_group=group, source=source, score=score.value, seconds=seconds)
+    if gain := score.gain:
+        row = replace(
+            row,
+            gain_pp=gain.mean,
+            ci_low=gain.low,
+            ci_high=gain.high,
+            p_negative=gain.p_negative,
+            verdict=gain.verdict,
+            repeats=0,
+        )
+    if outcome := score.outcome:
+        row = replace(
+            row,
+            repeats=len(outcome.difference),
+            baseline=outcome.baseline,
+            evidence=asdict(outcome.evidence),
+            terms=terms(outcome),
+            classes={classes[c]: change for c, change in by_class(outcome).items()},
+        )
+    return row
 
 
 def tie_groups(scores: Sequence[Score]) -> list[int]:
-    """Group of every score, best first: a group holds what its best member does not beat beyond the interval."""
+    """Groups of what cannot be told apart: a group holds what its best member does not beat beyond the interval.
+
+    Parameters
+    ----------
+    scores : sequence of Score
+        Best first.
+
+    Returns
+    -------
+    list of int
+        Number of every score's group, from 1.
+    """
     groups: list[int] = []
     leader = 0
     for i, score in enumerate(scores):
@@ -258,7 +234,7 @@ def tie_groups(scores: Sequence[Score]) -> list[int]:
 
 def _sampled(table: Table, seed: int) -> Table:
     if len(table) > MAX_ROWS:
-        warnings.warn(f"{table.name}: {MAX_ROWS} of {len(table)} rows are used, drawn at random", stacklevel=3)
+        warnings.warn(f"{table.name}: {MAX_ROWS} of {len(table)} rows are used, a random sample", stacklevel=3)
     return sample(table, MAX_ROWS, seed)
 
 

@@ -20,7 +20,7 @@ from compress.calibration.selection import WAYS
 from compress.calibration.texts import MAX_LENGTH, Text, check_texts, cut, decode, pack, read_texts
 from compress.model import io
 from compress.model.structure import context
-from transmeter.ranking import Ranking
+from transmeter.result import Ranking
 from transmeter.tables import specs
 from transmeter.util import arguments, writing
 from transmeter.util.checkpoint import hash_of

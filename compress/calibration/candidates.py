@@ -12,7 +12,8 @@ import numpy as np
 
 from compress.calibration.hidden_states import DEPTHS, HiddenStates, merge
 from compress.calibration.selection import NEED_TARGET, PROPOSED, WAYS, fill
-from transmeter.ranking import Ranking, rank
+from transmeter.ranking import rank
+from transmeter.result import Ranking
 from transmeter.tables import data
 from transmeter.util.progress import track
 

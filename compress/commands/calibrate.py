@@ -57,7 +57,7 @@ def calibrate(
     check_inputs([model], [file for file in files if str(file) != "self"])
 
     import compress
-    from transmeter.report import tables
+    from transmeter.report.tables import format_ranking
 
     quiet()
     chosen = compress.calibrate(
@@ -80,6 +80,6 @@ def calibrate(
         click.echo(to_json({**result, "rankings": chosen.rankings}), nl=False)
         return
     for ranking in chosen.rankings:
-        click.echo(tables.text(ranking, "table"), nl=False)
+        click.echo(format_ranking(ranking), nl=False)
     for part in chosen.parts:
         click.echo(f"{out}: {part.tokens} tokens in {part.texts} texts of {part.name} ({part.share:.0%})")

@@ -4,8 +4,9 @@ import click
 
 from compress.commands import options
 from compress.commands.options import FILE, PATH, check_inputs, machine_options
-from transmeter.commands.options import Ordered, convert, json_option, listing, quiet, seed_option, tell
+from transmeter.commands.options import Ordered, json_option, listing, quiet, seed_option, tell
 from transmeter.util import writing
+from transmeter.util.signatures import convert
 
 
 @click.command(cls=Ordered)

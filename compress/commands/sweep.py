@@ -7,8 +7,9 @@ import click
 
 from compress.commands import options
 from compress.commands.options import PATH, check_inputs
-from transmeter.commands.options import Ordered, convert, json_option, quiet, reserve, seed_option, tell, typed
+from transmeter.commands.options import Ordered, json_option, quiet, reserve, seed_option, tell, typed
 from transmeter.util import writing
+from transmeter.util.signatures import convert
 from transmeter.util.to_json import to_json
 
 

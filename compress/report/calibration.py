@@ -7,10 +7,11 @@ from typing import Any
 
 import altair as alt
 
-from compress.report.charts import COLOURS, SHAPES, legend, shares, short, styles, with_intervals
+from compress.report.charts import SHAPES, legend, shares, styles, with_intervals
 from compress.report.inputs import Folder, Inputs, Json
 from compress.report.quality import is_of
 from compress.report.tables import KNOWN, interval
+from transmeter.util.charts import COLOURS, short
 
 USED, REST = "texts of it were used", "not used"
 

@@ -12,11 +12,9 @@ import vl_convert
 
 from compress.evaluation import pareto
 from compress.evaluation.pareto import DENSE, Point
-from transmeter.report.charts import BAND, INK, short
+from transmeter.util.charts import BAND, COLOURS, INK, short
 
 GRID, RULE = "#d8d8d8", "#8c8c8c"
-# Okabe & Ito 2008: told apart by colour-blind readers; every use has markers that say the same
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#767676")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "triangle-right")  # not as many as colours
 DARK = {
     **{INK: "#e8e8e8", GRID: "#3c3f44", RULE: "#85898f", BAND: "#26292e"},

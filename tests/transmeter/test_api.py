@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import datasets
@@ -11,7 +12,7 @@ import pytest
 from scipy import sparse
 
 import transmeter
-from transmeter import ranking
+from transmeter.result import Row
 from transmeter.tables import data
 from transmeter.tables.inputs import as_table, as_tables
 
@@ -186,16 +187,16 @@ def test_the_frame_has_a_row_a_source(found):
 
 @pytest.mark.parametrize("verdict, best", [("helps", "a"), ("no evidence", None), ("hurts", None), (None, "a")])
 def test_best_is_none_where_no_source_helps(verdict, best, found):
-    row = ranking.Row(1, 1, "a", 1.0, *(None,) * 4, verdict, None, None, None, 0.0, None)
-    failed = ranking.Row(None, None, "b", *(None,) * 9, 0.0, "broken")
-    assert ranking.replace(found, rows=[row, failed]).best == best
-    assert ranking.replace(found, rows=[failed]).best is None
+    row = Row(rank=1, tie_group=1, source="a", score=1.0, verdict=verdict)
+    failed = Row(source="b", error="broken")
+    assert replace(found, rows=[row, failed]).best == best
+    assert replace(found, rows=[failed]).best is None
 
 
 def test_the_picture_shows_every_interval_and_tells_verdicts_apart_without_colour(found):
     verdicts = ("helps", "hurts")
-    rows = [ranking.replace(row, verdict=v) for row, v in zip(found.rows, verdicts)]
-    spec = ranking.replace(found, rows=[*rows, found.rows[2]]).plot().to_dict()
+    rows = [replace(row, verdict=v) for row, v in zip(found.rows, verdicts)]
+    spec = replace(found, rows=[*rows, found.rows[2]]).plot().to_dict()
     drawn = next(iter(spec["datasets"].values())) if "datasets" in spec else spec["data"]["values"]
     assert [(v["low"], v["high"]) for v in drawn] == [(row.ci_low, row.ci_high) for row in rows]
     dots = next(layer for layer in spec["layer"] if layer["mark"]["type"] == "point")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from transmeter import ranking
+from transmeter import ranking, result
 from transmeter.gain.prior import Evidence
 from transmeter.network import source
 from transmeter.tables import data
@@ -43,7 +43,7 @@ def test_a_shuffled_source_never_helps(found):
 
 def test_json_goes_out_and_comes_back(found, tmp_path):
     found[0].save(tmp_path / "r.json")
-    assert ranking.load(tmp_path / "r.json") == found[0]
+    assert result.load(tmp_path / "r.json") == found[0]
     content = json.loads((tmp_path / "r.json").read_text())
     settings = "target metric shots repeats budget seed scorer options encoder match rows command"
     assert " ".join(content) == settings and content["budget"] is None and content["match"] == "meaning"
@@ -55,7 +55,7 @@ def test_json_goes_out_and_comes_back(found, tmp_path):
     assert weighed == pytest.approx(first["gain_pp"]) and set(first["classes"]) <= {"0", "1"}
     (tmp_path / "bad.json").write_text('{"rows": 3}')
     with pytest.raises(ValueError, match="is not a ranking"):
-        ranking.load(tmp_path / "bad.json")
+        result.load(tmp_path / "bad.json")
 
 
 def test_source_classifiers_are_cached_and_reused(found, heart):

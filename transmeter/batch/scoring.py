@@ -8,7 +8,8 @@ from pathlib import Path
 
 from transmeter.batch import tables
 from transmeter.network.source import Source
-from transmeter.ranking import Row, rank
+from transmeter.ranking import rank
+from transmeter.result import Row
 from transmeter.scorers import scorers
 from transmeter.tables.data import Table, load
 from transmeter.tables.text import text_columns

@@ -11,8 +11,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from transmeter import scorers
-from transmeter.commands.options import convert
 from transmeter.tables.specs import stem
+from transmeter.util.signatures import convert
 
 MAX_BYTES = 10_000_000  # of a job file
 FIXED = ("seconds", "independent")  # options of scorers by which a number would depend on the machine or other sources

@@ -1,15 +1,11 @@
 """Arguments and options of the command line, and the errors that bad ones give."""
 
 import contextlib
-import inspect
 import logging
-import math
 import os
 import re
 import shlex
 import sys
-import types
-import typing
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +14,7 @@ import click
 
 from transmeter.util import writing
 from transmeter.util.arguments import LARGEST_SEED
+from transmeter.util.signatures import keyword_options
 from transmeter.util.suggestions import did_you_mean
 from transmeter.util.to_json import to_json
 
@@ -186,61 +183,9 @@ def compared(command: Callable) -> Callable:
     return command
 
 
-def convert(function: Callable, settings: tuple[str, ...], fixed: tuple[str, ...] = ()) -> dict[str, object]:
-    """OPTION=VALUE texts as arguments of `function`, by its signature. Raises ValueError naming what is allowed."""
-    options = {p.name: p for p in keyword_options(function) if p.name not in fixed}
-    found: dict[str, object] = {}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals or name not in options:
-            guess = did_you_mean(name, options)
-            wanted = f"give OPTION=VALUE with one of {', '.join(options)}" if options else "there are no options to set"
-            raise ValueError(f"--set {setting} is not understood{guess}: {wanted}")
-        found[name] = _value(setting, text, options[name].annotation)
-    return found
-
-
-def keyword_options(function: Callable) -> list[inspect.Parameter]:
-    """The keyword-only parameters of a scorer or method: its configuration."""
-    return [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
-
-
-def _value(setting: str, text: str, kind: object) -> object:
-    if typing.get_origin(kind) is typing.Literal:
-        if text not in typing.get_args(kind):
-            raise ValueError(f"--set {setting}: give one of {', '.join(typing.get_args(kind))}")
-        return text
-    if typing.get_origin(kind) is types.UnionType:
-        if text.lower() == "none":
-            return None
-        kind = next(k for k in typing.get_args(kind) if k is not type(None))
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise ValueError(f"--set {setting}: give true or false")
-        return text.lower() == "true"
-    try:
-        number = kind(text)
-        if kind is float and not math.isfinite(number):
-            raise ValueError
-        return number
-    except ValueError:
-        raise ValueError(
-            f"--set {setting}: '{text}' is not {'a whole number' if kind is int else 'a number'}"
-        ) from None
-
-
 def user_cache() -> Path:
     """The folder in which source classifiers are kept between runs."""
     return Path(click.get_app_dir("transmeter")) / "sources"
-
-
-def warn_of_same_file(target: str, sources: tuple[str, ...]) -> None:
-    """Warn of a source that is the target's own file."""
-    from transmeter.tables.specs import parse
-
-    for name, path, _ in map(parse, sources):
-        if path.resolve() == parse(target)[1].resolve():
-            warnings.warn(f"{name} is the target's own file: its gain is leakage, not transfer", stacklevel=2)
 
 
 def check_compared(target: str, sources: Sequence[str | Path], encoder: str | None) -> None:
@@ -253,14 +198,6 @@ def check_compared(target: str, sources: Sequence[str | Path], encoder: str | No
         from transmeter.util import checkpoint
 
         checkpoint.check(encoder)
-
-
-def refuse_same_file(target: str, source: str) -> None:
-    """Raise ValueError for a source that is the target's own file."""
-    from transmeter.tables.specs import parse
-
-    if parse(source)[1].resolve() == parse(target)[1].resolve():
-        raise ValueError(f"{parse(source)[1]} is the target's own file: give another one as the source")
 
 
 def reserve(out: Path | None, check: Callable[[Path], Path]) -> None:

@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transmeter import ranking
 from transmeter.batch import store
-from transmeter.ranking import Ranking, Row
-from transmeter.report import charts
+from transmeter.result import Ranking, Row, chart, load
+from transmeter.util import charts
 
-DRAWN, LISTED, EXPLAINED = 100, 500, 20  # sources in a chart, in a table, and in what explains a ranking
+CHARTED, LISTED, EXPLAINED = 100, 500, 20  # sources in a chart, in a table, and in what explains a ranking
 CELLS = 6000  # of all heat maps of stores together
 NAMED = 12  # columns of a source that are named
 TERMS = {
@@ -63,11 +62,11 @@ def sections(inputs: Sequence[Path]) -> tuple[list[Section], list[Path]]:
         elif path.is_dir():
             found = sorted(path.glob("ranking*.json"))
             chosen = (path / "provenance.json").exists()
-            rankings += [ranking.load(file) for file in found if not chosen or len(found) > 1]
+            rankings += [load(file) for file in found if not chosen or len(found) > 1]
             if chosen or not found:
                 rest.append(path)
         elif _is_ranking(path):
-            rankings.append(ranking.load(path))
+            rankings.append(load(path))
         else:
             rest.append(path)
     found_in = [(path, method) for path in stores for method in _methods(path)]
@@ -94,29 +93,44 @@ def _is_ranking(path: Path) -> bool:
     return isinstance(found, dict) and {"rows", "scorer", "target", "shots"} <= set(found)
 
 
-def _ranking(found: Ranking) -> Section:
-    scored = [row for row in found.rows if row.error is None]
+def _ranking(ranking: Ranking) -> Section:
+    scored = ranking.scored
     gains = any(row.gain for row in scored)
-    shots = f"{found.shots} labelled rows a class" if found.shots else "all labelled rows, cross-fitted"
-    note = f"Scorer {found.scorer}, seed {found.seed}"
-    baseline = next((row.baseline for row in scored if row.baseline), "the target alone")
+    lead = _lead(ranking, scored)
+    return {
+        "title": f"Sources for {ranking.target}",
+        "lead": lead,
+        "notes": [_note(ranking, gains)],
+        "figures": [_ranking_chart(ranking, lead, gains)] if scored else [],
+        "tables": [_ranking_table(ranking, gains)],
+        "parts": _why(scored[:EXPLAINED]),
+        "commands": [ranking.command],
+    }
+
+
+def _note(ranking: Ranking, gains: bool) -> str:
+    note = f"Scorer {ranking.scorer}, seed {ranking.seed}"
     if gains:
-        note += f"; {shots}; up to {found.repeats} repeats; gains in points of {found.metric} over {baseline} alone"
+        baseline = next((row.baseline for row in ranking.scored if row.baseline), "the target alone")
+        repeats = f"up to {ranking.repeats} repeats"
+        note += f"; {ranking.setting}; {repeats}; gains in points of {ranking.metric} over {baseline} alone"
+    return f"{note}."
+
+
+def _ranking_chart(ranking: Ranking, lead: str, gains: bool) -> Section:
     caption = "Dots are estimates, bars 95 % intervals; the marker says what the colour says. " if gains else ""
     caption += "Sources of one tie group, shaded together, cannot be told apart."
-    caption += f" Drawn are the first {DRAWN} of {len(scored)}." if len(scored) > DRAWN else ""
-    lead = _lead(found, scored)
-    figures = []
-    if scored:
-        chart = charts.dots(found, DRAWN)
-        figures = [{"chart": chart, "alt": f"{lead} The table below holds every figure.", "caption": caption}]
+    count = len(ranking.scored)
+    caption += f" Shown are the first {CHARTED} of {count}." if count > CHARTED else ""
+    return {"chart": chart(ranking, CHARTED), "alt": f"{lead} The table below holds every number.", "caption": caption}
+
+
+def _ranking_table(ranking: Ranking, gains: bool) -> Section:
     heads = ["gain, pp", "verdict", "95 % interval", "P(gain < 0)", "repeats"] if gains else ["score"]
-    heads = ["source", *heads, "rank", "tie group"]
-    rows = [[row.source, *_figures(row, gains)] for row in found.rows[:LISTED]]
-    left = f", the first {LISTED} of {len(found.rows)}" if len(found.rows) > LISTED else ""
-    section = {"title": f"Sources for {found.target}", "lead": lead, "notes": [f"{note}."], "figures": figures}
-    section["tables"] = [{"caption": f"The ranking for {found.target}{left}", "heads": heads, "rows": rows}]
-    return section | {"parts": _why(scored[:EXPLAINED]), "commands": [found.command]}
+    rows = [[row.source, *_figures(row, gains)] for row in ranking.rows[:LISTED]]
+    rest = f", the first {LISTED} of {len(ranking.rows)}" if len(ranking.rows) > LISTED else ""
+    caption = f"The ranking for {ranking.target}{rest}"
+    return {"caption": caption, "heads": ["source", *heads, "rank", "tie group"], "rows": rows}
 
 
 def _lead(found: Ranking, scored: Sequence[Row]) -> str:
@@ -230,7 +244,7 @@ def _store(path: Path, scorer: str, settings: str, most: int) -> Section:
         every = next(store.query(db, f"SELECT count(DISTINCT source), count(DISTINCT target) {own}", method)[1])
         counts = dict(store.query(db, f"SELECT status, count(*) {own} GROUP BY status", method)[1])
         ranked = f"SELECT source {own} AND status = 'done' {order}"
-        sources = [r[0] for r in store.query(db, ranked, (*method, DRAWN))[1]]
+        sources = [r[0] for r in store.query(db, ranked, (*method, CHARTED))[1]]
         room = max(1, most // len(sources))
         listed = f"SELECT DISTINCT target {own} AND status = 'done' ORDER BY target LIMIT ?"
         targets = [r[0] for r in store.query(db, listed, (*method, room))[1]]
@@ -263,7 +277,7 @@ def _joined(rankings: Sequence[Ranking]) -> list[Section]:
             if r.scorer == scorer and row.score is not None
         ]
         targets = list(dict.fromkeys(f[0] for f in found))
-        sources = list(dict.fromkeys(f[1] for f in found))[:DRAWN]
+        sources = list(dict.fromkeys(f[1] for f in found))[:CHARTED]
         if len(targets) > 1:
             maps.append(_pairs(f"All rankings by {scorer}", scorer, found, sources, targets))
     return maps

@@ -1,117 +1,150 @@
-"""A ranking, and the truth that it is checked against, as text for people and programs."""
+"""Rankings, validations and checks of a transfer as text, for people and programs."""
 
 import csv
-import html as markup
 import io
 from dataclasses import asdict
 
 from rich.console import Console
 from rich.table import Table as Grid
 
-from transmeter.gain.agreement import Honesty, Order
-from transmeter.gain.ground_truth import Truth
+from transmeter.api import Validation
+from transmeter.gain.ground_truth import Arm
 from transmeter.gain.heldout import Check
-from transmeter.ranking import NESTED, Ranking, Row
+from transmeter.result import NESTED, Ranking, Row
 from transmeter.util.to_json import to_json
 
-SHOWN = {"gain_pp": "{:+.1f}", "ci_low": "{:+.1f}", "ci_high": "{:+.1f}", "p_negative": "{:.2f}", "score": "{:.4g}"}
+
+def format_ranking(ranking: Ranking, form: str = "table") -> str:
+    """A ranking as text.
+
+    Parameters
+    ----------
+    ranking : Ranking
+        With at least one row.
+    form : str
+        "table", "json" or "csv".
+
+    Returns
+    -------
+    str
+        Ends with a line break.
+    """
+    return {"table": _ranking_table, "json": to_json, "csv": _ranking_csv}[form](ranking)
 
 
-def text(ranking: Ranking, shape: str) -> str:
-    """The ranking as `shape`: table, json or csv; ends with a line break."""
-    if shape == "json":
-        return to_json(ranking)
-    rows = [asdict(row) for row in ranking.rows]
-    matched = {row["source"]: [m for m in row.pop("matches") or [] if m["how"] == "meaning"] for row in rows}
+def _ranking_csv(ranking: Ranking) -> str:
     out = io.StringIO()
-    if shape == "csv":
-        writer = csv.DictWriter(out, [f for f in rows[0] if f not in NESTED], extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-        return out.getvalue()
-    gains = any(row["gain_pp"] is not None for row in rows)
-    heads = ["gain_pp", "95 % interval", "P(gain<0)", "verdict", "repeats"] if gains else ["score"]
-    grid = Grid("rank", "tie group", "source", *heads, "seconds", box=None, pad_edge=False)
-    for row in rows:
-        if row["error"]:
-            grid.add_row("-", "-", row["source"], row["error"])
-            continue
-        cells = [f"{row['score']:.4g}"]
-        if gains:
-            interval = f"{row['ci_low']:+.1f} to {row['ci_high']:+.1f}"
-            chance = f"{row['p_negative']:.2f}"
-            cells = [f"{row['gain_pp']:+.1f}", interval, chance, row["verdict"], str(row["repeats"])]
-        grid.add_row(str(row["rank"]), str(row["tie_group"]), row["source"], *cells, f"{row['seconds']:.2f}")
-    Console(file=out, width=120, markup=False, emoji=False).print(grid)
-    baseline = next((row["baseline"] for row in rows if row["baseline"]), None)
-    if baseline:
-        shots = f"{ranking.shots} labelled rows a class" if ranking.shots else "all labelled rows, cross-fitted"
-        out.write(f"gains on the rows of {ranking.target} over {baseline} alone; {shots}; {ranking.metric}\n")
-    for source, matches in matched.items():
-        if matches:
-            pairs = (f"{m['source']} = {m['target']} ({m['confidence']:.2f})" for m in matches)
-            out.write(f"{source}, columns matched by meaning: {', '.join(pairs)}\n")
+    rows = [asdict(row) for row in ranking.rows]
+    writer = csv.DictWriter(out, [name for name in rows[0] if name not in NESTED], extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
     return out.getvalue()
 
 
-def html(ranking: Ranking) -> str:
-    """The ranking as an HTML table, every text in it escaped."""
-    frame = ranking.to_frame().drop(columns="seconds").dropna(axis=1, how="all")
-    shown = {c: shape.format for c, shape in SHOWN.items() if c in frame}
-    table = frame.to_html(index=False, border=0, formatters=shown, na_rep="")
-    picked = f"best: {ranking.best}" if ranking.best else "no source has been shown to help"
-    shots = f"{ranking.shots} labelled rows a class" if ranking.shots else "all labelled rows"
-    line = f"sources for {ranking.target}, {ranking.metric}, {shots}; {picked}"
-    return f"<p>{markup.escape(line)}</p>\n{table}"
+def _ranking_table(ranking: Ranking) -> str:
+    gains = any(row.gain for row in ranking.rows)
+    heads = ["gain_pp", "95 % interval", "P(gain<0)", "verdict", "repeats"] if gains else ["score"]
+    grid = Grid("rank", "tie group", "source", *heads, "seconds", box=None, pad_edge=False)
+    for row in ranking.rows:
+        if row.error:
+            grid.add_row("-", "-", row.source, row.error)
+        else:
+            grid.add_row(str(row.rank), str(row.tie_group), row.source, *_cells(row), f"{row.seconds:.2f}")
+    text = _printed(grid)
+    baseline = next((row.baseline for row in ranking.rows if row.baseline), None)
+    if baseline:
+        text += f"gains on the rows of {ranking.target} over {baseline} alone; {ranking.setting}; {ranking.metric}\n"
+    for row in ranking.rows:
+        meant = [m for m in row.matches or [] if m["how"] == "meaning"]
+        if meant:
+            pairs = (f"{m['source']} = {m['target']} ({m['confidence']:.2f})" for m in meant)
+            text += f"{row.source}, columns matched by meaning: {', '.join(pairs)}\n"
+    return text
 
 
-def check_text(check: Check) -> str:
-    """Held-out accuracy with the source and without; ends with a line break."""
-    shots = f"{check.shots} labelled rows a class" if check.shots else "all labelled rows, cross-fitted"
+def _cells(row: Row) -> list[str]:
+    """The gain of a row, or its score."""
+    if not row.gain:
+        return [f"{row.score:.4g}"]
+    interval = f"{row.ci_low:+.1f} to {row.ci_high:+.1f}"
+    return [f"{row.gain_pp:+.1f}", interval, f"{row.p_negative:.2f}", row.verdict or "", str(row.repeats)]
+
+
+def format_check(check: Check) -> str:
+    """Held-out accuracy with a source and without.
+
+    Parameters
+    ----------
+    check : Check
+        Of a transfer.
+
+    Returns
+    -------
+    str
+        A table; ends with a line break.
+    """
+    setting = f"{check.shots} labelled rows per class" if check.shots else "all labelled rows, cross-fitted"
     grid = Grid("", f"{check.metric} in %", "95 % interval", "", box=None, pad_edge=False)
-    for name, reached, note in (
+    for name, interval, note in (
         (f"with {check.source}", check.reached, ""),
         ("target alone", check.alone, check.baseline),
         ("gain", check.gain, f"P(gain<0) {check.gain.p_negative:.2f}, {check.verdict}"),
     ):
         sign = "+" if name == "gain" else ""
-        interval = f"{reached.low:{sign}.1f} to {reached.high:{sign}.1f}"
-        grid.add_row(name, f"{reached.mean:{sign}.1f}", interval, note)
-    out = io.StringIO()
-    Console(file=out, width=120, markup=False, emoji=False).print(grid)
-    lines = "".join(line.rstrip() + "\n" for line in out.getvalue().splitlines())
-    return f"{lines}held-out rows of {check.target}, {check.repeats} repeats; {shots}\n"
+        limits = f"{interval.low:{sign}.1f} to {interval.high:{sign}.1f}"
+        grid.add_row(name, f"{interval.mean:{sign}.1f}", limits, note)
+    lines = "".join(line.rstrip() + "\n" for line in _printed(grid).splitlines())
+    return f"{lines}held-out rows of {check.target}, {check.repeats} repeats; {setting}\n"
 
 
-def truth_text(truth: Truth, predicted: dict[str, Row], order: Order | None, honesty: Honesty | None) -> str:
-    """True gains beside the predicted ones, and how well they agree; ends with a line break."""
-    out = io.StringIO()
-    console = Console(file=out, width=120, markup=False, emoji=False)
+def format_validation(validation: Validation) -> str:
+    """Measured gains beside the predicted ones, and how well they agree.
+
+    Parameters
+    ----------
+    validation : Validation
+        With a ranking or without.
+
+    Returns
+    -------
+    str
+        Ends with a line break.
+    """
+    truth, predicted = validation.truth, validation.predicted
     heads = ["predicted", "its 95 % interval", "verdict"] if predicted else []
     grid = Grid("source", "true gain_pp", "95 % interval", *heads, box=None, pad_edge=False)
     for arm in sorted(truth.sources, key=lambda a: -a.gain_pp):
-        cells = [arm.name, f"{arm.gain_pp:+.1f}", f"{arm.ci_low:+.1f} to {arm.ci_high:+.1f}"]
-        row = predicted.get(arm.name)
-        if row and row.gain_pp is not None:
-            cells += [f"{row.gain_pp:+.1f}", f"{row.ci_low:+.1f} to {row.ci_high:+.1f}", row.verdict]
-        elif row:
-            cells += [f"{row.score:.4g}", "", ""]
-        grid.add_row(*cells)
+        grid.add_row(*_arm_cells(arm.name, arm), *_predicted_cells(predicted.get(arm.name)))
     for arm in truth.controls:
-        interval = f"{arm.ci_low:+.1f} to {arm.ci_high:+.1f}"
-        grid.add_row(f"control: {arm.name}", f"{arm.gain_pp:+.1f}", interval, *[""] * len(heads))
-    console.print(grid)
+        grid.add_row(*_arm_cells(f"control: {arm.name}", arm))
     alone = ", ".join(f"{name} {value:.1f}" for name, value in truth.baselines.items())
-    console.print(f"\ntarget alone, {truth.metric} in %: {alone}; gains are over {truth.baseline}")
-    how = f"{truth.repeats} repeats of {truth.steps} steps, shots {truth.shots or 'all, cross-fitted'}"
     reliability = "not known" if truth.reliability is None else f"{truth.reliability:.2f}"
-    console.print(f"{how}; reliability of the true gains (split-half): {reliability}")
-    if order:
-        console.print("agreement: " + ", ".join(f"{k} {_figure(v)}" for k, v in asdict(order).items()))
-    if honesty:
-        console.print("honesty: " + ", ".join(f"{k} {_figure(v)}" for k, v in asdict(honesty).items()))
+    lines = [
+        "",
+        f"target alone, {truth.metric} in %: {alone}; gains are over {truth.baseline}",
+        f"{truth.repeats} repeats of {truth.steps} steps, shots {truth.shots or 'all, cross-fitted'};"
+        f" reliability of the true gains (split-half): {reliability}",
+    ]
+    for name, figures in (("agreement", validation.order), ("interval coverage", validation.honesty)):
+        if figures:
+            numbers = ", ".join(f"{k} {'not known' if v is None else f'{v:.3g}'}" for k, v in asdict(figures).items())
+            lines.append(f"{name}: {numbers}")
+    return _printed(grid, *lines)
+
+
+def _arm_cells(name: str, arm: Arm) -> list[str]:
+    return [name, f"{arm.gain_pp:+.1f}", f"{arm.ci_low:+.1f} to {arm.ci_high:+.1f}"]
+
+
+def _predicted_cells(row: Row | None) -> list[str]:
+    """What was predicted of a source, and the verdict."""
+    return [] if row is None else _cells(row) if not row.gain else [*_cells(row)[:2], row.verdict or ""]
+
+
+def _printed(*parts: Grid | str) -> str:
+    """Tables and lines, wrapped at 120 characters."""
+    out = io.StringIO()
+    console = Console(file=out, width=120, markup=False, emoji=False)
+    for part in parts:
+        console.print(part)
     return out.getvalue()
-
-
-def _figure(value: float | None) -> str:
-    return "not known" if value is None else f"{value:.3g}"

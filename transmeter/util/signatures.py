@@ -1,9 +1,15 @@
-"""What the functions of a folder take, read without importing what they need."""
+"""Options of functions: from texts, and from a folder of functions without importing what these need."""
 
 import ast
-from collections.abc import Callable, Mapping
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+from transmeter.util.suggestions import did_you_mean
 
 
 class _Names(dict):
@@ -26,6 +32,80 @@ class _Unknown(metaclass=_Any):
 
 
 _KNOWN = {"Literal": Literal, **{t.__name__: t for t in (int, float, bool, str, list, tuple, dict)}}
+
+
+def convert(function: Callable, settings: Sequence[str], fixed: Sequence[str] = ()) -> dict[str, object]:
+    """Texts as arguments of a scorer or method, by its signature.
+
+    Parameters
+    ----------
+    function : callable
+        Whose keyword-only parameters are its options.
+    settings : sequence of str
+        Each OPTION=VALUE.
+    fixed : sequence of str
+        Parameters that may not be set.
+
+    Returns
+    -------
+    dict
+        Values by name, of the types that the annotations say.
+
+    Raises
+    ------
+    ValueError
+        For an unknown option and a value of another type; says what is allowed.
+    """
+    options = {p.name: p for p in keyword_options(function) if p.name not in fixed}
+    values: dict[str, object] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or name not in options:
+            guess = did_you_mean(name, options)
+            remedy = f"give OPTION=VALUE with one of {', '.join(options)}" if options else "there are no options to set"
+            raise ValueError(f"--set {setting} is not understood{guess}: {remedy}")
+        values[name] = _value(setting, text, options[name].annotation)
+    return values
+
+
+def keyword_options(function: Callable) -> list[inspect.Parameter]:
+    """The configuration of a scorer or method.
+
+    Parameters
+    ----------
+    function : callable
+        The scorer or method.
+
+    Returns
+    -------
+    list of inspect.Parameter
+        Its keyword-only parameters.
+    """
+    return [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+
+def _value(setting: str, text: str, kind: object) -> object:
+    if typing.get_origin(kind) is typing.Literal:
+        if text not in typing.get_args(kind):
+            raise ValueError(f"--set {setting}: give one of {', '.join(typing.get_args(kind))}")
+        return text
+    if typing.get_origin(kind) is types.UnionType:
+        if text.lower() == "none":
+            return None
+        kind = next(k for k in typing.get_args(kind) if k is not type(None))
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"--set {setting}: give true or false")
+        return text.lower() == "true"
+    try:
+        number = kind(text)
+        if kind is float and not math.isfinite(number):
+            raise ValueError
+        return number
+    except ValueError:
+        raise ValueError(
+            f"--set {setting}: '{text}' is not {'a whole number' if kind is int else 'a number'}"
+        ) from None
 
 
 def of_folder(package: str, folder: Path, function: str) -> dict[str, Callable]:

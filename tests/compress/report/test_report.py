@@ -15,9 +15,9 @@ from cli import main
 from compress.model import io as folders
 from compress.model.structure import remove, shallow_copy, sublayers, unshare
 from compress.report import models, page
-from transmeter import ranking
 from transmeter.batch import store
 from transmeter.report import sections as report
+from transmeter.result import Ranking, Row, load
 
 EVIL = "<script>alert(1)</script> $x_1$ &amp; 'q' \"u\""
 GAIN = {"score": 2.0, "gain_pp": 2.0, "ci_low": 1.0, "ci_high": 3.0, "p_negative": 0.01, "verdict": "helps"}
@@ -26,16 +26,13 @@ TERMS = {"trust": 0.5, "measured": 3.0, "usual": -1.0, "transfer": 2.0, "shared"
 
 def row(source, rank=1, **values):
     """A row of a ranking."""
-    empty = dict.fromkeys(ranking.Row.__dataclass_fields__)
-    return ranking.Row(**empty | {"seconds": 0.1, "source": source, "rank": rank, "tie_group": rank} | values)
+    return Row(**{"seconds": 0.1, "source": source, "rank": rank, "tie_group": rank} | values)
 
 
 def made(target, rows, scorer="transmeter"):
     """A ranking."""
-    settings = {"metric": "accuracy", "shots": 5, "repeats": 10, "budget": None, "seed": 0, "options": {}}
-    return ranking.Ranking(
-        target, **settings, scorer=scorer, encoder=None, match="meaning", rows=rows, command="transmeter rank it"
-    )
+    settings = {"metric": "accuracy", "shots": 5, "repeats": 10, "command": "transmeter rank it"}
+    return Ranking(target=target, scorer=scorer, rows=rows, **settings)
 
 
 def estimate(value):
@@ -313,7 +310,7 @@ def test_the_command_is_noted_where_a_file_is_written(root, tmp_path):
     tables = [str(root / f"data/tabular/heart_{n}.csv") for n in ("va", "hungarian")]
     args = ["rank", *tables, "--scorer", "source_size", "--out", str(tmp_path / "r.json")]
     assert CliRunner().invoke(main, args).exit_code == 0
-    assert ranking.load(tmp_path / "r.json").command == "transmeter " + " ".join(args)
+    assert load(tmp_path / "r.json").command == "transmeter " + " ".join(args)
 
 
 def test_the_report_needs_no_input_to_be_writable(inputs, tmp_path):

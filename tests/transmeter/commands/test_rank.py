@@ -73,7 +73,13 @@ def test_validate_measures_the_truth_and_checks_a_ranking_against_it(ranked, tmp
     truth = json.loads((tmp_path / "t.json").read_text())
     assert truth["shots"] == 3 and truth["metric"] == "accuracy" and truth["repeats"] == 4  # those of the ranking
     assert [a["name"] for a in truth["sources"]] == ["heart_hungarian", "heart_cleveland"]
-    for text in ("true gain_pp", "predicted", "control: Gaussian mixture", "agreement: weighted_tau", "honesty: pairs"):
+    for text in (
+        "true gain_pp",
+        "predicted",
+        "control: Gaussian mixture",
+        "agreement: weighted_tau",
+        "interval coverage: pairs",
+    ):
         assert text in found.stdout
     assert found.stdout == run(*args).stdout
 
@@ -90,15 +96,15 @@ def test_validate_checks_scores_that_are_no_gains_by_their_order_alone(tmp_path)
     assert sizes.exit_code == 0, sizes.output
     given = ("--ranking", tmp_path / "r.json", "--repeats", 2, "--steps", 2)
     found = run("validate", VA, HUNGARIAN, CLEVELAND, *given)
-    assert found.exit_code == 0 and "agreement" in found.stdout and "honesty" not in found.stdout
+    assert found.exit_code == 0 and "agreement" in found.stdout and "interval coverage" not in found.stdout
 
 
 @pytest.mark.parametrize(
     "args, message",
     [
-        ((VA, HUNGARIAN, "--ranking", "R", "--shots", 5), "--shots 5 differs from the ranking's 3"),
+        ((VA, HUNGARIAN, "--ranking", "R", "--shots", 5), "shots 5 differs from the ranking's 3"),
         ((VA, HUNGARIAN, "--ranking", "R", "--metric", "balanced_accuracy"), "differs from the ranking's accuracy"),
-        ((VA, HUNGARIAN, f"other={CLEVELAND}", "--ranking", "R"), "does not rank 'other'"),
+        ((VA, HUNGARIAN, f"other={CLEVELAND}", "--ranking", "R"), "the ranking does not hold 'other'"),
         ((VA, HUNGARIAN, "--ranking", VA), "is not a ranking"),
         ((VA, HUNGARIAN, "--ranking", "none.json"), "none.json does not exist"),
         ((VA, HUNGARIAN, "--out", "none/t.json"), "in a folder that does not exist"),
@@ -122,7 +128,7 @@ def test_validate_leaves_out_what_it_cannot_read_and_says_why(tmp_path):
     found = run("validate", VA, HUNGARIAN, tmp_path / "empty.csv", *given)
     assert found.exit_code == 0 and "Warning: empty is left out" in found.stderr
     found = run("validate", VA, tmp_path / "empty.csv", *given)
-    assert found.exit_code == 2 and told(found)[-1] == "Error: no source is usable"
+    assert found.exit_code == 2 and told(found)[-1] == "Error: no source is usable: give others"
 
 
 # budgets

@@ -10,7 +10,8 @@ import pytest
 
 from transmeter import ranking
 from transmeter.network.source import Source
-from transmeter.report import tables as show
+from transmeter.report.tables import format_ranking
+from transmeter.result import load
 from transmeter.tables import data
 
 scorer = importlib.import_module("transmeter.scorers.transmeter")
@@ -97,8 +98,8 @@ def test_screened_sources_stand_in_the_ranking_without_repeats(sources, target, 
         assert row.repeats == 0 and row.baseline is None and row.verdict == row.gain.verdict
     assert rows["good"].evidence["zero_shot"] > 0.5 and rows["good"].baseline
     found.save(tmp_path / "r.json")
-    assert ranking.load(tmp_path / "r.json") == found
-    assert all(name in show.text(found, "table") for name in rows)
+    assert load(tmp_path / "r.json") == found
+    assert all(name in format_ranking(found) for name in rows)
 
 
 def test_a_ranking_reports_the_repeats_that_measured_each_source(full, sources, target):

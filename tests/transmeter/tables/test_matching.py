@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from transmeter import ranking
 from transmeter.network import source
-from transmeter.report import tables as show
+from transmeter.report.tables import format_ranking
+from transmeter.result import load
 from transmeter.tables import data, encoding
 from transmeter.tables.matching import Match, align, match_columns, shared_features
 from transmeter.tables.names import likeness
@@ -191,8 +192,8 @@ def test_a_ranking_tells_the_matches(heart, tables, tmp_path):
     assert [m["source"] for m in rows["pima_diabetes"]] == ["age"] and rows["pima_diabetes"][0]["how"] == "name"
     assert {m["source"]: m["target"] for m in rows["heart_statlog"] if m["how"] == "meaning"} == STATLOG
     found.save(tmp_path / "r.json")
-    assert ranking.load(tmp_path / "r.json") == found
-    lines = show.text(found, "table").splitlines()
+    assert load(tmp_path / "r.json") == found
+    lines = format_ranking(found).splitlines()
     assert len(lines) == 4 and lines[3].startswith("heart_statlog, columns matched by meaning: ")
     assert "serum_cholestoral = chol (0." in lines[3]
 

@@ -1,0 +1,232 @@
+"""Rankings as plain data, with the views that notebooks show and the JSON file that they are kept in."""
+
+import html
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from transmeter.gain.prior import Gain
+from transmeter.util import charts, writing
+
+if TYPE_CHECKING:
+    from altair import LayerChart
+
+NESTED = ("evidence", "matches", "terms", "classes")  # fields of a row that hold several values
+FORMATS = {"gain_pp": "{:+.1f}", "ci_low": "{:+.1f}", "ci_high": "{:+.1f}", "p_negative": "{:.2f}", "score": "{:.4g}"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One source in a ranking.
+
+    Attributes
+    ----------
+    rank : int or None
+        From 1, the best; None after an error.
+    tie_group : int or None
+        Number of the group of sources that cannot be told apart, from 1; None after an error.
+    source : str
+        Its name.
+    score : float or None
+        By which sources are ordered: the gain, where the scorer estimates one; None after an error.
+    gain_pp, ci_low, ci_high : float or None
+        Estimated gain over the target alone with its 95 % interval, in percentage points; None for a scorer that
+        only scores.
+    p_negative : float or None
+        P(gain < 0).
+    verdict : str or None
+        "helps", "no evidence" or "hurts".
+    repeats : int or None
+        Of the transfer that measured the gain; 0 where it was predicted without one.
+    baseline : str or None
+        The best learner of the target alone, which the gain is over.
+    evidence : dict or None
+        Features of the pair of source and target.
+    seconds : float
+        That scoring it took.
+    error : str or None
+        Why it could not be scored.
+    matches : list of dict or None
+        The source's columns that stand for columns of the target (fields of `matching.Match`).
+    terms : dict or None
+        What the gain is made of (`prior.explain`).
+    classes : dict or None
+        Per class how many more rows were right, in percentage points.
+    """
+
+    rank: int | None = None
+    tie_group: int | None = None
+    source: str
+    score: float | None = None
+    gain_pp: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    p_negative: float | None = None
+    verdict: str | None = None
+    repeats: int | None = None
+    baseline: str | None = None
+    evidence: dict[str, float] | None = None
+    seconds: float = 0.0
+    error: str | None = None
+    matches: list[dict[str, object]] | None = None
+    terms: dict[str, float] | None = None
+    classes: dict[str, float] | None = None
+
+    @property
+    def gain(self) -> Gain | None:
+        """The estimated gain, where the scorer gave one."""
+        if self.gain_pp is None or self.ci_low is None or self.ci_high is None or self.p_negative is None:
+            return None
+        return Gain(self.gain_pp, self.ci_low, self.ci_high, self.p_negative)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """Sources from best to worst with the settings that gave the order; sources that failed come last.
+
+    Attributes
+    ----------
+    target : str
+        Name of the target.
+    metric : str
+        That gains are of: "balanced_accuracy" or "accuracy".
+    shots : int or None
+        Labelled target rows per class to train on; None: all, by cross-fitting.
+    repeats : int
+        Maximum number of repeats of the comparison with the target alone.
+    budget : float or None
+        Seconds after which no new round of repeats begins.
+    seed : int
+        Of all random choices.
+    scorer : str
+        Name of the scorer.
+    options : dict
+        Of the scorer, where they are not the defaults.
+    encoder : str or None
+        Of texts and column names.
+    match : str
+        How columns are matched: "meaning" or "name".
+    rows : list of Row
+        One per source.
+    command : str or None
+        The command line that made it, if one did.
+    """
+
+    target: str
+    metric: str = "balanced_accuracy"
+    shots: int | None = None
+    repeats: int
+    budget: float | None = None
+    seed: int = 0
+    scorer: str = "transmeter"
+    options: dict[str, object] = field(default_factory=dict)
+    encoder: str | None = None
+    match: str = "meaning"
+    rows: list[Row]
+    command: str | None = None
+
+    @property
+    def best(self) -> str | None:
+        """Name of the first source, None unless it helps; of a scorer without verdicts simply the first."""
+        first = next((row for row in self.rows if row.rank == 1), None)
+        return first.source if first and first.verdict in ("helps", None) else None
+
+    @property
+    def scored(self) -> list[Row]:
+        """The rows without an error."""
+        return [row for row in self.rows if row.error is None]
+
+    @property
+    def setting(self) -> str:
+        """The labelled rows that gains are about, in words."""
+        return f"{self.shots} labelled rows per class" if self.shots else "all labelled rows, cross-fitted"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per source, in order, with the fields of `Row` that are one value."""
+        names = [f.name for f in fields(Row) if f.name not in NESTED]
+        return pd.DataFrame([[getattr(row, n) for n in names] for row in self.rows], columns=names)
+
+    def plot(self) -> "LayerChart":
+        """Every source with its interval, coloured and marked by verdict, tie groups apart, as notebooks show it."""
+        return chart(self).properties(title=f"sources for {self.target}", width=420)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a table with every text in it escaped."""
+        frame = self.to_frame().drop(columns="seconds").dropna(axis=1, how="all")
+        formatters = {c: form.format for c, form in FORMATS.items() if c in frame}
+        table = frame.to_html(index=False, border=0, formatters=formatters, na_rep="")
+        best = f"best: {self.best}" if self.best else "no source has been shown to help"
+        line = f"sources for {self.target}, {self.metric}, {self.setting}; {best}"
+        return f"<p>{html.escape(line)}</p>\n{table}"
+
+    def save(self, path: str | Path) -> None:
+        """Write a JSON file, complete or not at all. Raises OSError where it cannot be written."""
+        writing.write_json(path, asdict(self))
+
+
+def chart(ranking: Ranking, most: int | None = None) -> "LayerChart":
+    """Gains in percentage points with 95 % intervals, or scores, from the best source down.
+
+    Parameters
+    ----------
+    ranking : Ranking
+        Whose sources are shown, but for those that failed.
+    most : int or None
+        Maximum number of sources.
+
+    Returns
+    -------
+    altair.LayerChart
+    """
+    rows = ranking.scored[:most]
+    gains = any(row.gain for row in rows)
+    values: list[dict[str, Any]] = []
+    for row in rows:
+        first = not values or values[-1]["group"] != row.tie_group
+        value = {
+            "source": row.source,
+            "group": row.tie_group,
+            "verdict": row.verdict or "",
+            "tie": f"tie {row.tie_group}" if first else "",
+            "value": row.gain_pp if row.gain else row.score,
+        }
+        values.append({**value, "low": row.ci_low, "high": row.ci_high} if row.gain else value)
+    title = f"gain in {ranking.metric}, percentage points (95 %)" if gains else f"score by {ranking.scorer}"
+    return charts.dots(values, title, gains)
+
+
+def load(path: str | Path) -> Ranking:
+    """What `Ranking.save` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+        The JSON file.
+
+    Returns
+    -------
+    Ranking
+
+    Raises
+    ------
+    ValueError
+        For a file that does not exist or is not a ranking.
+    """
+    try:
+        return _parsed(json.loads(Path(path).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist: make it with transmeter rank --out") from None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is not a ranking ({error}): make one with transmeter rank --out") from None
+
+
+def _parsed(content: Mapping[str, Any]) -> Ranking:
+    ranking = Ranking(**{**content, "rows": [Row(**row) for row in content["rows"]]})
+    numbers = [v for r in ranking.rows for v in (r.score, r.gain_pp, r.ci_low, r.ci_high, r.p_negative)]
+    if any(v is not None and not isinstance(v, int | float) for v in (*numbers, ranking.shots)):
+        raise ValueError("a score, an interval or shots is not a number")
+    return ranking
