@@ -103,7 +103,7 @@ def run(
     result = {**about, "command": command, **_summary(rows, task.metric)}
     writing.write_text(out / "sweep.json", json.dumps(result, indent=1))
     models = [(DENSE, result["before"]), *((row["method"], row["after"]) for row in rows if "error" not in row)]
-    chart = charts.pareto_chart([charts.measured(*model, task.metric) for model in models], task.metric)
+    chart = charts.pareto_chart(models, task.metric)
     writing.write_text(out / "front.svg", charts.svg(chart, description=f"{task.metric} by size"))
     return result
 

@@ -113,20 +113,8 @@ def _closeness(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int)
 
 
 Way = Callable[[HiddenStates, HiddenStates, int, int], np.ndarray]
-WAYS: dict[str, Way] = {
-    f.__name__[1:]: f
-    for f in (
-        _random,
-        _uniform,
-        _longest,
-        _lowest_perplexity,
-        _lexical_diversity,
-        _activation_coverage,
-        _embedding_similarity,
-        _closeness,
-    )
-}
-
+_ALL = (_random, _uniform, _longest, _lowest_perplexity, _lexical_diversity, _activation_coverage)
+WAYS: dict[str, Way] = {f.__name__[1:]: f for f in (*_ALL, _embedding_similarity, _closeness)}
 NEED_TARGET = ("embedding_similarity", "closeness")  # ways that choose by a target
 PROPOSED = ("uniform", "closeness")  # mixtures that are measured beside the single sets
 

@@ -28,7 +28,7 @@ TEXTS = "[NAME=]TEXTS"
     default="mean",
     show_default=True,
     type=click.Choice(["mean", "worst"]),
-    help="Closeness of several targets.",
+    help="How closeness to several targets counts.",
 )
 @click.option("--held-out", multiple=True, type=PATH, help="Texts of an evaluation, which no candidate may have.")
 @click.option("--pack", is_flag=True, help="Join texts so that no place is padding, for models of next tokens.")

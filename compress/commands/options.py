@@ -70,7 +70,9 @@ set_option = click.option(
     help="Option of the --method before it.",
 )
 _MACHINE = (
-    _machine_option("--memory", type=BYTES, help="Memory to use at most, such as 2GB; beyond it the model streams."),
+    _machine_option(
+        "--memory", type=BYTES, help="Memory to use at most, such as 2GB; beyond it the model streams. Default: all."
+    ),
     _machine_option("--batch-size", default=32, type=click.IntRange(1), help="Number of sequences in a batch."),
     _machine_option(
         "--dtype", default="float32", type=click.Choice(["float32", "bfloat16"]), help="Type of numbers to compute in."

@@ -3,8 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 from xml.etree import ElementTree
 
 import altair as alt
@@ -36,65 +35,14 @@ CONFIG = {
     "text": {"color": INK, "fontSize": 9.5},
 }
 _NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-COSTS = {"megabytes": "weights on disk, MB", "milliseconds": "latency of one forward, ms"}
+# what may stand on the x axis: title, key of a result, and how its value is read
+COSTS = {
+    "megabytes": ("weights on disk, MB", "bytes", lambda size: size / 1e6),
+    "milliseconds": ("latency of one forward, ms", "latency_seconds", lambda speed: 1e3 * speed["median"]),
+}
 _SVG = "http://www.w3.org/2000/svg"
-_DROPPED = (
-    "class",
-    "pointer-events",
-    "font-family",
-    "stroke-miterlimit",
-    "aria-hidden",
-    "role",
-    "aria-roledescription",
-    "aria-label",
-)  # vega's, of no use here
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A model in a chart.
-
-    Attributes
-    ----------
-    method
-        That made it.
-    value, low, high
-        Its metric with the 95 % interval.
-    megabytes, milliseconds
-        Of its weights on disk, and of one forward; None where that is not known.
-    """
-
-    method: str
-    value: float
-    low: float
-    high: float
-    megabytes: float | None
-    milliseconds: float | None = None
-
-
-def measured(method: str, result: Mapping[str, Any], metric: str) -> Measured:
-    """Take what a chart shows from a result.
-
-    Parameters
-    ----------
-    method
-        That made the model.
-    result
-        Of the model, as a card, a sweep or an evaluation has it.
-    metric
-        That is charted.
-
-    Returns
-    -------
-    Measured
-        The model.
-    """
-    estimate, speed = result[metric], result.get("latency_seconds")
-    return Measured(
-        *(method, estimate["value"], estimate["ci_low"], estimate["ci_high"]),
-        megabytes=result["bytes"] / 1e6 if result.get("bytes") else None,
-        milliseconds=1e3 * speed["median"] if speed else None,
-    )
+# attributes of Vega's, of no use here
+_DROPPED = "class pointer-events font-family stroke-miterlimit aria-hidden role aria-roledescription aria-label".split()
 
 
 def styles(names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -183,40 +131,64 @@ def shares(base: alt.Chart, title: str | None = None) -> alt.LayerChart:
     return alt.layer(whole, base.mark_bar(color=COLOURS[0]).encode(x=share), text)
 
 
+def cost_of(result: Mapping[str, Any], cost: str) -> float | None:
+    """What a model costs.
+
+    Parameters
+    ----------
+    result
+        Of the model, as a card, a sweep or an evaluation has it.
+    cost
+        One of `COSTS`, whose name is the unit.
+
+    Returns
+    -------
+    float or None
+        None where that is not known.
+    """
+    _, key, read = COSTS[cost]
+    return read(result[key]) if result.get(key) else None
+
+
 def pareto_chart(
-    models: Sequence[Measured], metric: str, cost: Literal["megabytes", "milliseconds"] = "megabytes"
+    models: Sequence[tuple[str, Mapping[str, Any]]], metric: str, cost: str = "megabytes"
 ) -> alt.LayerChart:
     """Every model by what it costs, those of one method alike, with the Pareto front; up is better.
 
     Parameters
     ----------
     models
-        Those without the cost or a finite metric are left out.
+        Method and result of every model; those without the cost or a finite metric are left out.
     metric
         That was measured.
     cost
-        On the x axis.
+        On the x axis, one of `COSTS`.
 
     Returns
     -------
     LayerChart
         With 95 % intervals; the Pareto front is dashed.
     """
-    known = [m for m in models if getattr(m, cost) is not None and math.isfinite(m.value)]
-    lower = metric == "perplexity"
-    methods = [m for m in dict.fromkeys(m.method for m in known) if m != DENSE]
+    lower, rows = metric == "perplexity", []
+    for method, result in models:
+        found, size = result[metric], cost_of(result, cost)
+        if size is not None and math.isfinite(found["value"]):
+            ends = {"low": found["ci_low"], "high": found["ci_high"]}
+            rows.append({"method": method, cost: size, "value": found["value"], **ends})
+    methods = [m for m in dict.fromkeys(row["method"] for row in rows) if m != DENSE]
     colours, shapes = styles(methods)
-    if any(m.method == DENSE for m in known):
+    if any(row["method"] == DENSE for row in rows):
         methods, colours, shapes = [DENSE, *methods], [INK, *colours], ["cross", *shapes]
-    front = pareto.best([Point(m.method, getattr(m, cost), -m.value if lower else m.value) for m in known])
-    line = [{cost: p.size, "value": abs(p.quality) if lower else p.quality} for p in front]
-    values = [m.value for m in known] or [1.0]
+    sign = -1 if lower else 1
+    front = pareto.best([Point(row["method"], row[cost], sign * row["value"]) for row in rows])
+    line = [{cost: p.size, "value": sign * p.quality} for p in front]
+    values = [row["value"] for row in rows] or [1.0]
     log = lower and max(values) > 4 * min(values)
     scale = alt.Scale(type="log" if log else "linear", reverse=lower, zero=False, padding=8)
     title = f"{metric}, axis turned: up is better" if lower else metric.replace("_", " ")
-    x = alt.X(f"{cost}:Q", title=COSTS[cost], scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=6))
+    x = alt.X(f"{cost}:Q", title=COSTS[cost][0], scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=6))
     y = alt.Y("value:Q", title=title, scale=scale, axis=alt.Axis(grid=True, tickCount=5, format="~g"))
-    base = alt.Chart(alt.Data(values=[asdict(m) for m in known])).encode(x=x)
+    base = alt.Chart(alt.Data(values=rows)).encode(x=x)
     steps = alt.Chart(alt.Data(values=line)).mark_line(interpolate="step-after", color=RULE, strokeDash=[3, 3])
     points = with_intervals(base, y, legend("method", methods, colours, shapes))
     return alt.layer(steps.encode(x=x, y=y), *points).properties(width=310, height=210)

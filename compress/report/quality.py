@@ -7,7 +7,7 @@ from typing import Any
 
 from compress.evaluation import pareto
 from compress.evaluation.pareto import DENSE
-from compress.report.charts import Measured, measured, pareto_chart
+from compress.report.charts import COSTS, cost_of, pareto_chart
 from compress.report.inputs import Folder, Inputs, Json
 from compress.report.tables import COLUMNS, KNOWN, cell, change, interval, options
 
@@ -69,11 +69,10 @@ def is_of(result: Json, folder: Folder) -> bool:
 
 
 def _section(metric: str, data: str, group: dict[str, tuple[str, Json]]) -> Json:
-    models = [measured(method, r, metric) for method, r in group.values()]
     title = metric.replace("_", " ")
-    figures = [_figure(models, metric, "megabytes")] if any(m.megabytes for m in models) else []
-    if sum(m.milliseconds is not None for m in models) > 1:
-        figures.append(_figure(models, metric, "milliseconds"))
+    known = {cost: sum(cost_of(r, cost) is not None for _, r in group.values()) for cost in COSTS}
+    charted = [cost for cost, least in (("megabytes", 1), ("milliseconds", 2)) if known[cost] >= least]
+    figures = [_figure(list(group.values()), metric, cost) for cost in charted]
     columns = [name for name in COLUMNS if any(cell(name, r) for _, r in group.values())]
     paired = ["change (95 %, paired)"] if any(change(r) for _, r in group.values()) else []
     rows = []
@@ -104,7 +103,7 @@ def _lead(metric: str, group: dict[str, tuple[str, Json]]) -> str:
     return f"{len(others)} models" + (f"; none is smaller and better than {listed}." if best else ".")
 
 
-def _figure(models: Sequence[Measured], metric: str, cost: Any) -> Json:
+def _figure(models: Sequence[tuple[str, Json]], metric: str, cost: Any) -> Json:
     what = "size" if cost == "megabytes" else "latency"
     title = metric.replace("_", " ").capitalize()
     caption = f"{title} and {what}; bars are 95 % intervals, the dashed line is the Pareto front."

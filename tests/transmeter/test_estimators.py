@@ -1,4 +1,4 @@
-"""`TransferClassifier`: a scikit-learn estimator that reaches with a source what a ranking foretells."""
+"""`TransferClassifier`: a scikit-learn estimator that reaches with a source what a ranking predicts."""
 
 import copy
 import json
