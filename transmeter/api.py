@@ -10,10 +10,10 @@ import pandas as pd
 from transmeter import ranking as ranker
 from transmeter.estimators import TransferClassifier
 from transmeter.gain import agreement, ground_truth, heldout
-from transmeter.gain.agreement import Honesty, Order
-from transmeter.gain.estimate import METRICS
-from transmeter.gain.ground_truth import Truth
-from transmeter.gain.heldout import Check
+from transmeter.gain.agreement import IntervalCoverage, RankAgreement
+from transmeter.gain.ground_truth import GroundTruth
+from transmeter.gain.heldout import HeldOutCheck
+from transmeter.gain.metrics import METRICS
 from transmeter.network.source import Source
 from transmeter.result import Ranking, Row, load
 from transmeter.tables.data import Table, Unusable, rows_like
@@ -31,20 +31,20 @@ class Validation:
 
     Attributes
     ----------
-    truth : Truth
+    truth : GroundTruth
         Gains by full transfer, and those of controls, which must not help.
     predicted : dict
         Row of the ranking by name of the source; empty without a ranking.
-    order : Order or None
+    order : RankAgreement or None
         How well the ranking's order agrees; None without a ranking.
-    honesty : Honesty or None
+    honesty : IntervalCoverage or None
         How well its intervals hold what was measured; None for a ranking by scores that are not gains.
     """
 
-    truth: Truth
+    truth: GroundTruth
     predicted: dict[str, Row]
-    order: Order | None
-    honesty: Honesty | None
+    order: RankAgreement | None
+    honesty: IntervalCoverage | None
 
     def to_dict(self) -> dict[str, object]:
         """What `transmeter validate --json` prints."""
@@ -59,14 +59,14 @@ class Transfer:
     ----------
     classifier : TransferClassifier
         Trained on all labelled rows.
-    check : Check
+    check : HeldOutCheck
         What such a classifier reaches on held-out rows, and the target alone.
     predictions : DataFrame or None
         The class of every row to predict, and the probability of every class (`TransferClassifier.predictions`).
     """
 
     classifier: TransferClassifier
-    check: Check
+    check: HeldOutCheck
     predictions: pd.DataFrame | None
 
     def save(self, path: str | Path) -> None:
@@ -272,7 +272,7 @@ def _usable(tables: Sequence[Table | Unusable], ranking: Ranking | None) -> list
     return usable
 
 
-def _compare(ranking: Ranking | None, truth: Truth) -> Validation:
+def _compare(ranking: Ranking | None, truth: GroundTruth) -> Validation:
     """What was measured beside what was predicted."""
     predicted = {row.source: row for row in ranking.scored} if ranking else {}
     rows = [predicted[arm.name] for arm in truth.sources] if ranking else []
@@ -281,8 +281,10 @@ def _compare(ranking: Ranking | None, truth: Truth) -> Validation:
     return Validation(
         truth=truth,
         predicted=predicted,
-        order=agreement.order([row.score for row in rows if row.score is not None], measured) if rows else None,
-        honesty=agreement.honesty(gains, measured, errors) if gains else None,
+        order=agreement.rank_agreement([row.score for row in rows if row.score is not None], measured)
+        if rows
+        else None,
+        honesty=agreement.interval_coverage(gains, measured, errors) if gains else None,
     )
 
 

@@ -9,7 +9,7 @@ from rich.table import Table as Grid
 
 from transmeter.api import Validation
 from transmeter.gain.ground_truth import Arm
-from transmeter.gain.heldout import Check
+from transmeter.gain.heldout import HeldOutCheck
 from transmeter.result import NESTED, Ranking, Row
 from transmeter.util.to_json import to_json
 
@@ -70,12 +70,12 @@ def _cells(row: Row) -> list[str]:
     return [f"{row.gain_pp:+.1f}", interval, f"{row.p_negative:.2f}", row.verdict or "", str(row.repeats)]
 
 
-def format_check(check: Check) -> str:
+def format_check(check: HeldOutCheck) -> str:
     """Held-out accuracy with a source and without.
 
     Parameters
     ----------
-    check : Check
+    check : HeldOutCheck
         Of a transfer.
 
     Returns
