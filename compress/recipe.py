@@ -36,9 +36,10 @@ def _step(value: object) -> object:
     """A step of a recipe, whose keys beside method are options."""
     if isinstance(value, Step):
         return value
-    content = value if isinstance(value, dict) else {"method": value}
-    settings = tuple(f"{k}={_text(v)}" for k, v in content.items() if k != "method")
-    return Step(method=str(content.get("method")), settings=settings)
+    if not isinstance(value, dict):
+        raise ValueError
+    settings = tuple(f"{k}={_text(v)}" for k, v in value.items() if k != "method")
+    return Step(method=str(value.get("method")), settings=settings)
 
 
 def _text(value: object) -> str:

@@ -209,35 +209,6 @@ def _outcome_and_depth(
     return outcome, {"mean_depth": ran / (blocks * sum(exits.left))}
 
 
-def curve(
-    net: nn.Module, tokenizer: Tokenizer, task: EvaluationTask, thresholds: Sequence[float | None]
-) -> list[dict[str, object]]:
-    """The metric and the mean depth of a model with exits at every threshold.
-
-    Parameters
-    ----------
-    net
-        The model.
-    tokenizer
-        Of the model.
-    task
-        What it is measured on.
-    thresholds
-        Of the exits; None: all samples go to the end.
-
-    Returns
-    -------
-    list
-        A dict per threshold.
-    """
-    found = []
-    for threshold in thresholds:
-        with modeling.leaving_at(net, 2.0 if threshold is None else threshold):  # no probability is 2
-            outcome, depth = _outcome_and_depth(net, tokenizer, task)
-        found.append({"threshold": threshold, task.metric: task.value(outcome), **depth})
-    return found
-
-
 def _steps(name: str) -> list[dict[str, Any]] | None:
     """The steps that made the model, by its card; None where it has none."""
     file = Path(name) / "compression.json"

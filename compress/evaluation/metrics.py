@@ -9,6 +9,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from scipy import stats
@@ -209,17 +210,18 @@ def _agreement(truth: np.ndarray, prediction: np.ndarray) -> float:
     return float((truth == prediction).mean())
 
 
-def _spearman(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Rank correlation; 0 where one side is constant: then it tells nothing."""
-    return float(stats.spearmanr(truth, prediction).statistic) if np.ptp(truth) and np.ptp(prediction) else 0.0
+def _correlation(measure: Callable, truth: np.ndarray, prediction: np.ndarray) -> float:
+    """A correlation of scipy; 0 where one side is constant: then it tells nothing."""
+    return float(measure(truth, prediction).statistic) if np.ptp(truth) and np.ptp(prediction) else 0.0
 
 
-def _pearson(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Linear correlation; 0 where one side is constant: then it tells nothing."""
-    return float(stats.pearsonr(truth, prediction).statistic) if np.ptp(truth) and np.ptp(prediction) else 0.0
-
-
-STATISTICS = {"f1": _f1, "macro_f1": _macro_f1, "accuracy": _agreement, "spearman": _spearman, "pearson": _pearson}
+STATISTICS = {
+    "f1": _f1,
+    "macro_f1": _macro_f1,
+    "accuracy": _agreement,
+    "spearman": partial(_correlation, stats.spearmanr),
+    "pearson": partial(_correlation, stats.pearsonr),
+}
 
 
 def _value(metric: str, found: Outcome, drawn: np.ndarray) -> float:

@@ -126,7 +126,10 @@ def test_a_recipe_does_what_the_command_does(tmp_path):
         ("model: m\nsteps: []\nout: x", "has no 'steps'"),
         ("model: m\nsteps: 3\nout: x", "steps is 3: give a list"),
         ("model: m\nsteps: [{method: nope}]\nout: x", "method 'nope' is unknown: give one of awq, depth"),
-        ("model: m\nsteps: [kprune]\nout: x", "method 'kprune' is unknown"),
+        (
+            "model: m\nsteps: [kprune]\nout: x",
+            "steps is 'kprune': give a list with one entry per step, each with a method",
+        ),
         ("model: m\nsteps: [{method: kprune}]\nout: x\nseeds: 1", "key 'seeds' is unknown"),
         ("model: m\nsteps: [{method: kprune}]\nout: x\ntokens: 0", "tokens is 0: give a whole number"),
         ("model: m\nsteps: [{method: kprune}]\nout: 3", "out is 3: give a text"),
