@@ -1,50 +1,19 @@
-"""What may stay of a model: FLOPs, parameters, bytes or seconds, and the choice of units that fits.
-
-Every structured method takes the same options: `ratio`, the share of the FLOPs of all heads and neurons that goes, or
-one of `parameters`, `bytes` and `latency`, what the whole model may have in the end; and `multiple`, what the number
-of neurons left in a layer is to be a multiple of, as kernels and group-wise quantization like it.
-"""
+"""What may stay of a model: FLOPs, parameters, bytes or seconds (options.Limits), and the choice of units that fits."""
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from compress.algorithms.options import Limits
 from compress.algorithms.resume import Progress
 from compress.model import latency, layers
 from compress.model.structure import Sublayer, blocks_path, names, sublayers
 
 LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a user asks for: at most one of ratio, parameters, bytes and latency (seconds of one sequence); none: ratio
-    0.5. Raises ValueError for several of them, or one out of its range."""
-
-    ratio: float | None = None
-    parameters: int | None = None
-    bytes: int | None = None
-    latency: float | None = None
-    multiple: int = 1
-
-    def __post_init__(self):
-        if self.ratio is not None:
-            check_ratio(self.ratio)
-        given = [f.name for f in fields(self)[:4] if getattr(self, f.name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} are both given: give one limit")
-        for name in {*given, "multiple"} - {"ratio"}:
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} {getattr(self, name)} is out of range: give more than 0")
-
-    @property
-    def share(self) -> float:
-        """The share of the FLOPs to remove, where no other limit is given."""
-        return 0.5 if self.ratio is None else self.ratio
 
 
 @dataclass(frozen=True)
@@ -127,12 +96,6 @@ def budget(
         )
     LOG.info("budget: %.4g of %.4g %s of heads and neurons may stay", allowed, dense, unit)
     return Budget(unit, found, costs, min(allowed, dense), dense, multiples, piece, clock)
-
-
-def check_ratio(ratio: float) -> None:
-    """Raise ValueError unless 0 <= ratio < 1."""
-    if not 0 <= ratio < 1:
-        raise ValueError(f"ratio {ratio} is not a share to remove: give 0 <= ratio < 1, for example ratio=0.5")
 
 
 def flops(model: nn.Module, tokens: float) -> float:

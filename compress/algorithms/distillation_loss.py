@@ -8,13 +8,13 @@ Language Models" (GKD), ICLR 2024, arXiv 2306.13649: the student writes on, and 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compress.algorithms.options import DistillationConfig
 from compress.algorithms.training import divergence
 from compress.model.structure import blocks_path, sublayers
 from compress.model.walk import Batch, empty_cache, row_weights, run
@@ -22,44 +22,13 @@ from compress.model.walk import Batch, empty_cache, row_weights, run
 IGNORED = -100  # the label of a token that has none
 
 
-@dataclass(frozen=True)
-class Aims:
-    """What counts in the loss. Raises ValueError for a value out of range, and for two that exclude each other.
-
-    temperature: of the logits; hidden, attention, labels: weights, beside that of the logits, of the hidden states, the
-    attention maps and the cross entropy of labels; on_policy: share of the steps on which a decoder learns from what it
-    wrote itself, by its logits alone; top_k: classes of the teacher's logits that are kept for later passes, all others
-    as one; None: the teacher runs at every step.
-    """
-
-    temperature: float = 1.0
-    hidden: float = 0.0
-    attention: float = 0.0
-    labels: float = 0.0
-    on_policy: float = 0.0
-    top_k: int | None = None
-
-    def __post_init__(self):
-        for name in ("hidden", "attention", "labels"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} {getattr(self, name)} is out of range: give a weight of at least 0")
-        if not 0 <= self.on_policy <= 1:
-            raise ValueError(f"on_policy {self.on_policy} is no share of the steps: give 0 to 1")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature {self.temperature} is out of range: give more than 0")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k {self.top_k} is out of range: give at least 1")
-        if self.top_k is not None and self.hidden + self.attention:
-            raise ValueError("top_k keeps only logits: give hidden=0 and attention=0 with it, as they run the teacher")
-
-
-class Lesson:
+class DistillationLoss:
     """The loss of a student at a step, and by name the projections that are trained with it, `parameters`."""
 
-    def __init__(self, student: nn.Module, teacher: nn.Module, aims: Aims, seed: int):
-        self.student, self.teacher, self.aims, self.seed = student, teacher, aims, seed
-        self.blocks = _matched_blocks(student, teacher) if aims.hidden else []
-        self.maps = _matched_maps(student, teacher) if aims.attention else []
+    def __init__(self, student: nn.Module, teacher: nn.Module, config: DistillationConfig, seed: int):
+        self.student, self.teacher, self.config, self.seed = student, teacher, config, seed
+        self.blocks = _matched_blocks(student, teacher) if config.hidden else []
+        self.maps = _matched_maps(student, teacher) if config.attention else []
         self.kept: dict[int, tuple[Batch, Tensor, Tensor]] = {}  # by the id of a batch, which is held so that it lasts
         self.parameters: dict[str, nn.Parameter] = {}
         ours, theirs = student.config.hidden_size, teacher.config.hidden_size
@@ -71,12 +40,12 @@ class Lesson:
 
     def loss(self, batch: Batch, number: int) -> Tensor:
         """Of a batch at step `number`: the mean over its samples."""
-        share, temperature = self.aims.on_policy, self.aims.temperature
+        share, temperature = self.config.on_policy, self.config.temperature
         if int((number + 1) * share) > int(number * share):
             return self._of_own_text(batch, number)
         logits, states, maps = _watched(self.student, batch, *(_side(p, 0) for p in (self.blocks, self.maps)))
         weights = row_weights(logits, batch)
-        if self.aims.top_k:
+        if self.config.top_k:
             target, chosen = self._top(batch)
             each = divergence(target, bins(logits, chosen, temperature), weights, temperature)
         else:
@@ -87,12 +56,12 @@ class Lesson:
             for our, their in self.blocks:
                 right = their_states[their].float()
                 found = hidden_distance(self._projected(our, states[our]).float(), right, batch)
-                each = each + self.aims.hidden / len(self.blocks) * found
+                each = each + self.config.hidden / len(self.blocks) * found
             for our, their in self.maps:
                 found = map_divergence(maps[our].float(), their_maps[their].float(), batch)
-                each = each + self.aims.attention / len(self.maps) * found
-        if self.aims.labels:
-            each = each + self.aims.labels * labelled(logits, batch, self.student.can_generate())
+                each = each + self.config.attention / len(self.maps) * found
+        if self.config.labels:
+            each = each + self.config.labels * labelled(logits, batch, self.student.can_generate())
         return each.mean()
 
     def _projected(self, path: str, states: Tensor) -> Tensor:
@@ -104,8 +73,8 @@ class Lesson:
         if id(batch) not in self.kept:
             with torch.no_grad():
                 target = run(self.teacher, batch).float()
-            chosen = target.topk(min(self.aims.top_k, target.shape[-1]), -1).indices
-            self.kept[id(batch)] = batch, bins(target, chosen, self.aims.temperature), chosen.int()
+            chosen = target.topk(min(self.config.top_k, target.shape[-1]), -1).indices
+            self.kept[id(batch)] = batch, bins(target, chosen, self.config.temperature), chosen.int()
         _, target, chosen = self.kept[id(batch)]
         return target, chosen.long()
 
@@ -118,7 +87,7 @@ class Lesson:
         logits = run(self.student, text).float()
         weights = torch.zeros_like(logits[..., 0])
         weights[:, prompt - 1 : -1] = text["attention_mask"][:, prompt:]  # a row says what the next token is
-        return divergence(logits, target, weights, self.aims.temperature).mean()
+        return divergence(logits, target, weights, self.config.temperature).mean()
 
 
 def bins(logits: Tensor, chosen: Tensor, temperature: float) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from compress.algorithms.budget import check_ratio
+from compress.algorithms.options import check_ratio
 from compress.model.structure import block_linears
 
 
@@ -62,7 +62,7 @@ def parse(ratio: float | None, pattern: str | None) -> Sparsity:
     return Sparsity(1 - int(found[1]) / int(found[2]), int(found[2]))
 
 
-def wanted(model: nn.Module, ratio: float | None, pattern: str | None) -> Sparsity:
+def sparsity_for(model: nn.Module, ratio: float | None, pattern: str | None) -> Sparsity:
     """`parse` for `model`. Raises ValueError where M does not divide the inputs of every linear layer in the blocks."""
     sparsity = parse(ratio, pattern)
     blocks, group = range(model.config.num_hidden_layers), sparsity.group or 1

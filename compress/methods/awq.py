@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from compress.algorithms.hessian import blocks, gram
-from compress.algorithms.memory import Needs
 from compress.algorithms.quantization import Grid, check_divides, chosen, put, round_rest, smoothing, stored_type
 from compress.algorithms.resume import Progress
-from compress.model.structure import shallow_copy, unshare
+from compress.algorithms.traits import Needs, Traits
 from compress.model.walk import Batch
 
-NEEDS = Needs(models=1, streams=1, gradients=False, matrices=5, copies=12, streamed=False)
+TRAITS = Traits(
+    Needs(models=1, states=1, gradients=False, matrices=5, copies=12), changes="bits", resumes=True, streams=False
+)
 EXPONENTS = torch.linspace(0.0, 0.9, 10)
 
 
@@ -37,7 +38,6 @@ def compress(
     clip: bool = True,
     embeddings: bool = False,
     head: bool = False,
-    in_place: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
     """Store the weights of every linear layer in the blocks in `bits` bits, scaled by what enters the layer.
@@ -49,17 +49,17 @@ def compress(
     """
     grid, paths = Grid(bits, group, symmetric), chosen(model, embeddings, head)
     check_divides(model, paths, group)
-    student, dtype = model if in_place else shallow_copy(model), stored_type(model)
-    for shared in blocks(student, batches, _moment, "AWQ", progress):
+    dtype = stored_type(model)
+    for shared in blocks(model, batches, _moment, "AWQ", progress):
         for inputs, moment in shared:
             squares, means = moment[:-1].float(), moment[-1].float()
-            weights = [student.get_submodule(path).weight.float() for path in inputs]
+            weights = [model.get_submodule(path).weight.float() for path in inputs]
             smooth = nn.Parameter(scales(torch.cat(weights), squares, means, grid, dtype, clip), False)
             importance = _of_groups(squares / smooth / smooth[:, None], group) if clip else None
             for path, weight in zip(inputs, weights):
-                put(student, path, grid.nearest(weight * smooth, dtype, importance), smooth)
-    round_rest(student, paths, grid)
-    return unshare(student, model)
+                put(model, path, grid.nearest(weight * smooth, dtype, importance), smooth)
+    round_rest(model, paths, grid)
+    return model
 
 
 def _moment(states: Tensor) -> Tensor:

@@ -10,35 +10,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.algorithms.budget import Limits, budget
-from compress.algorithms.memory import Needs
-from compress.model.structure import keep_blocks, shallow_copy, sublayers, unshare
+from compress.algorithms.budget import budget
+from compress.algorithms.options import Limits
+from compress.algorithms.traits import Needs, Traits
+from compress.model.structure import keep_blocks, sublayers
 from compress.model.walk import Batch, drop_padding, mean_length, run
 from transmeter.util.progress import track
 
-NEEDS = Needs(models=1, streams=2, gradients=False, matrices=0, copies=0, removes=True)
+TRAITS = Traits(Needs(models=1, gradients=False, matrices=0, copies=0, shrinks=True), changes="blocks")
 
 
 @torch.no_grad()
-def compress(
-    model: nn.Module,
-    batches: Sequence[Batch],
-    *,
-    ratio: float | None = None,
-    parameters: int | None = None,
-    bytes: int | None = None,
-    latency: float | None = None,
-    in_place: bool = False,
-) -> nn.Module:
+def compress(model: nn.Module, batches: Sequence[Batch], *, limits: Limits = Limits()) -> nn.Module:
     """Remove blocks until the rest keeps a budget (algorithms.budget), so up to one block more than was asked for.
 
     Raises ValueError for an option out of range or a budget that no single block would keep.
     """
-    limits = Limits(ratio, parameters, bytes, latency)
-    student = model if in_place else shallow_copy(model)
     limit = budget(model, mean_length(batches), limits, "block")
     if limit.allowed >= limit.dense:
-        return unshare(student, model)
+        return model
     parts = list(zip(limit.found, limit.costs))
     kept = list(range(model.config.num_hidden_layers))
     costs = {i: sum(s.units * c for s, c in parts if s.block == i) for i in kept}
@@ -46,13 +36,13 @@ def compress(
     if limit.allowed < least:
         what = f"{limit.allowed:.6g} of {limit.dense:.6g} {limit.unit} are allowed, a block takes {least:.6g}"
         raise ValueError(f"no block would be left: {what}: allow more, or remove heads and neurons")
-    for block in influence(student, batches).argsort(stable=True).tolist():
+    for block in influence(model, batches).argsort(stable=True).tolist():
         if sum(costs[i] for i in kept) > limit.allowed * (1 + 1e-9) and len(kept) > 1:
             kept.remove(block)
-    keep_blocks(student, kept)
+    keep_blocks(model, kept)
     stayed = [c for s, c in parts if s.block in kept]
-    limit.require(student, sum(s.units * c for s, c in zip(sublayers(student), stayed)))
-    return unshare(student, model)
+    limit.require(model, sum(s.units * c for s, c in zip(sublayers(model), stayed)))
+    return model
 
 
 def influence(model: nn.Module, batches: Sequence[Batch]) -> Tensor:

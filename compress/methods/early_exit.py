@@ -20,16 +20,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.algorithms.least_squares import least_squares
-from compress.algorithms.memory import Needs
+from compress.algorithms.traits import Needs, Traits
 from compress.model import modeling
 from compress.model.layers import Exits
 from compress.model.modeling import confidence, stages
 from compress.model.offload import refuse
-from compress.model.structure import blocks_path, refuse_changed, shallow_copy, unshare
+from compress.model.structure import blocks_path, refuse_changed
 from compress.model.walk import Batch, drop_padding, outputs, row_weights, run
 from transmeter.util.progress import track
 
-NEEDS = Needs(models=2, streams=1, gradients=False, matrices=6, copies=8, streamed=False)
+TRAITS = Traits(Needs(states=1, gradients=False), changes="exits", streams=False)
 RIDGE = 1e-2  # pull of the maps towards the identity, relative to the mean squared state
 SHARES = (0.375, 0.125, 0.5)  # of the sequences: maps, temperatures, threshold
 LEVEL = 0.95  # confidence of the bound on the share of predictions that differ
@@ -38,13 +38,7 @@ THRESHOLDS = 1 - np.logspace(-4, 0, 81)  # from strict to lax
 
 
 def compress(
-    model: nn.Module,
-    batches: Sequence[Batch],
-    *,
-    exits: int | None = None,
-    tolerance: float = 0.02,
-    seed: int = 0,
-    in_place: bool = False,
+    model: nn.Module, batches: Sequence[Batch], *, exits: int | None = None, tolerance: float = 0.02, seed: int = 0
 ) -> nn.Module:
     """Give `model` so many exits at even depths (None: after every block but the last), and a threshold for them.
 
@@ -57,17 +51,16 @@ def compress(
     streams, or gives values or answers.
     """
     after = _check(model, exits, tolerance)
-    student = model if in_place else shallow_copy(model)
     fitted, calibrated, tested = _parts(batches, seed)
     if not (fitted and calibrated and tested):
         warnings.warn("no exit is used: the calibration texts have too few sequences for three parts", stacklevel=2)
-        return unshare(student, model)
-    found = _least_squares(student, fitted, after)
-    found.temperatures = _temperatures(student, calibrated, found)
-    found.threshold = _threshold(student, tested, found, tolerance)
+        return model
+    found = _least_squares(model, fitted, after)
+    found.temperatures = _temperatures(model, calibrated, found)
+    found.threshold = _threshold(model, tested, found, tolerance)
     if found.threshold is not None:
-        modeling.attach(student, found)
-    return unshare(student, model)
+        modeling.attach(model, found)
+    return model
 
 
 def _check(model: nn.Module, exits: int | None, tolerance: float) -> list[int]:

@@ -15,15 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from compress.algorithms.hessian import blocks, gram, inverse_factor, side_by_side, sweep
-from compress.algorithms.memory import Needs
 from compress.algorithms.quantization import Grid, check_divides, chosen, put, round_rest
 from compress.algorithms.resume import Progress
+from compress.algorithms.traits import Needs, Traits
 from compress.model import layers
 from compress.model.storage import stored_type
-from compress.model.structure import shallow_copy, unshare
 from compress.model.walk import Batch
 
-NEEDS = Needs(models=1, streams=1, gradients=False, matrices=6, copies=10, streamed=False)
+TRAITS = Traits(Needs(models=1, states=1, gradients=False, copies=10), changes="bits", resumes=True, streams=False)
 
 
 @torch.no_grad()
@@ -39,7 +38,6 @@ def compress(
     block: int = 128,
     embeddings: bool = False,
     head: bool = False,
-    in_place: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
     """Store the weights of every linear layer in the blocks in `bits` bits, fitted to what enters the layer.
@@ -54,15 +52,15 @@ def compress(
     check_divides(model, paths, group)
     if block < 1 or damping <= 0:
         raise ValueError(f"block {block} must be at least 1 and damping {damping} above 0, for example 128 and 0.01")
-    student, dtype = model if in_place else shallow_copy(model), stored_type(model)
-    for shared in blocks(student, batches, gram, "GPTQ", progress):
+    dtype = stored_type(model)
+    for shared in blocks(model, batches, gram, "GPTQ", progress):
         for inputs, hessian in shared:
-            weights = [student.get_submodule(path).weight for path in inputs]
+            weights = [model.get_submodule(path).weight for path in inputs]
             places = arranged(hessian.diagonal(), group) if order else torch.arange(len(hessian), device=hessian.device)
             for path, packed in zip(inputs, quantize(weights, hessian, places, grid, dtype, damping, block)):
-                put(student, path, packed)
-    round_rest(student, paths, grid)
-    return unshare(student, model)
+                put(model, path, packed)
+    round_rest(model, paths, grid)
+    return model
 
 
 def arranged(diagonal: Tensor, group: int | None) -> Tensor:

@@ -18,15 +18,14 @@ from torch import Tensor, nn
 
 from compress.algorithms.codebooks import packed, rows_of_a_book, swept
 from compress.algorithms.hessian import blocks, gram, inverse_factor, squares
-from compress.algorithms.memory import Needs
 from compress.algorithms.quantization import BITS, chosen, put, weights
 from compress.algorithms.resume import Progress
+from compress.algorithms.traits import Needs, Traits
 from compress.model.storage import stored_type
-from compress.model.structure import shallow_copy, unshare
 from compress.model.walk import Batch
 from transmeter.util.progress import track
 
-NEEDS = Needs(models=1, streams=1, gradients=False, matrices=6, copies=12, streamed=False)
+TRAITS = Traits(Needs(models=1, states=1, gradients=False, copies=12), changes="bits", resumes=True, streams=False)
 FLOOR = 0.01  # of the mean importance, which every input has at least
 ROUNDS = 100  # of k-means at most
 
@@ -42,7 +41,6 @@ def compress(
     damping: float = 0.01,
     embeddings: bool = False,
     head: bool = False,
-    in_place: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
     """Store the weights of every linear layer in the blocks as codes of `bits` bits into books of 2^bits values.
@@ -56,20 +54,20 @@ def compress(
     if bits not in BITS or rows < 1 or damping <= 0:
         allowed = f"give {BITS[0]} to {BITS[-1]}, 1 or more, above 0"
         raise ValueError(f"bits {bits}, rows {rows}, damping {damping}: {allowed}")
-    student, dtype = model if in_place else shallow_copy(model), stored_type(model)
-    for shared in blocks(student, batches, gram if update else squares, "k-means", progress):
+    dtype = stored_type(model)
+    for shared in blocks(model, batches, gram if update else squares, "k-means", progress):
         for inputs, moment in shared:
             factor = inverse_factor(moment, damping) if update else None
             for path in inputs:
-                weight = student.get_submodule(path).weight.detach()
+                weight = model.get_submodule(path).weight.detach()
                 values, codes = clustered(weight, moment.diagonal() if update else moment, bits, rows, dtype)
                 if factor is not None:
                     codes = swept(weight, factor, values)
-                put(student, path, packed(codes, values, bits))
-    for path, weight in track(list(weights(student, paths)), "k-means, outside the blocks"):
+                put(model, path, packed(codes, values, bits))
+    for path, weight in track(list(weights(model, paths)), "k-means, outside the blocks"):
         values, codes = clustered(weight, weight.new_ones(weight.shape[1]), bits, rows, dtype)
-        put(student, path, packed(codes, values, bits))
-    return unshare(student, model)
+        put(model, path, packed(codes, values, bits))
+    return model
 
 
 def clustered(weight: Tensor, importance: Tensor, bits: int, rows: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

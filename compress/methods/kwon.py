@@ -11,15 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.algorithms.budget import Budget, Limits, budget, select
+from compress.algorithms.budget import Budget, budget, select
+from compress.algorithms.fisher import curvature_probe
 from compress.algorithms.least_squares import Pair, least_squares, normal_equations
-from compress.algorithms.memory import Needs
-from compress.methods.kprune import curvature_probe
-from compress.model.structure import Sublayer, remove, set_parameter, shallow_copy, unshare
+from compress.algorithms.options import UnitLimits
+from compress.algorithms.traits import Needs, Traits
+from compress.model.structure import Sublayer, remove, set_parameter, shallow_copy
 from compress.model.walk import Batch, frozen, masked, mean_length, row_weights, run
 from transmeter.util.progress import track
 
-NEEDS = Needs(models=2, streams=2, gradients=True, matrices=4, copies=2, removes=True)
+TRAITS = Traits(Needs(matrices=4, copies=2, shrinks=True), changes="units")
 LARGEST = 10.0  # of a tuned mask; beyond it least squares has lost its hold, and tuning ends (their section 4.3)
 
 
@@ -27,16 +28,11 @@ def compress(
     model: nn.Module,
     batches: Sequence[Batch],
     *,
-    ratio: float | None = None,
-    parameters: int | None = None,
-    bytes: int | None = None,
-    latency: float | None = None,
-    multiple: int = 1,
+    limits: UnitLimits = UnitLimits(),
     rearrange: bool = True,
     tune: bool = True,
     ridge: float = 1e-3,
     seed: int = 0,
-    in_place: bool = False,
 ) -> nn.Module:
     """Remove heads and neurons down to a budget (compress.algorithms.budget).
 
@@ -45,33 +41,31 @@ def compress(
     batches bring none, "labels" (batch,) class ids. Raises ValueError for an option out of range or labels that do not
     fit, and RuntimeError when what is reached misses the request.
     """
-    limits = Limits(ratio, parameters, bytes, latency, multiple)
     if ridge < 0:
         raise ValueError(f"ridge {ridge} is out of range: give at least 0")
     teacher = shallow_copy(model)
-    student = model if in_place else shallow_copy(model)
     limit = budget(model, mean_length(batches), limits)
     if limit.allowed >= limit.dense:
-        return unshare(student, model)
+        return model
     gradients = mask_gradients(teacher, batches, limit.found, seed)
     kept = search([g.double().square().sum(0) for g in gradients], limit)
     if rearrange:
         kept = [swapped(g, keep) for g, keep in zip(gradients, kept)]
-    pair = Pair(teacher, student, batches)
+    pair = Pair(teacher, model, batches)
     for sub, keep in zip(track(limit.found, "Kwon et al."), kept):
         values = None
         if tune:
             pair.advance(sub.block)
             values = tuned(pair, sub, keep, ridge)
             tune = bool((values.abs() <= LARGEST).all())
-        remove(student, sub, keep)
+        remove(model, sub, keep)
         if tune and keep.any():
-            weight = student.get_submodule(sub.output).weight
+            weight = model.get_submodule(sub.output).weight
             set_parameter(
-                student, f"{sub.output}.weight", weight.detach() * values.repeat_interleave(sub.columns).to(weight)
+                model, f"{sub.output}.weight", weight.detach() * values.repeat_interleave(sub.columns).to(weight)
             )
-    limit.require(student)
-    return unshare(student, model)
+    limit.require(model)
+    return model
 
 
 def mask_gradients(model: nn.Module, batches: Sequence[Batch], found: Sequence[Sublayer], seed: int) -> list[Tensor]:

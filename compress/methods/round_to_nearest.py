@@ -9,14 +9,15 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from compress.algorithms.memory import Needs
 from compress.algorithms.quantization import Grid, check_divides, chosen, put, weights
+from compress.algorithms.traits import Needs, Traits
 from compress.model.storage import stored_type
-from compress.model.structure import shallow_copy, unshare
 from compress.model.walk import Batch
 from transmeter.util.progress import track
 
-NEEDS = Needs(models=1, streams=0, gradients=False, matrices=0, copies=5, streamed=False, batches=False)
+TRAITS = Traits(
+    Needs(models=1, states=0, gradients=False, matrices=0, copies=5), changes="bits", texts=False, streams=False
+)
 
 
 @torch.no_grad()
@@ -30,7 +31,6 @@ def compress(
     clip: bool = True,
     embeddings: bool = False,
     head: bool = False,
-    in_place: bool = False,
 ) -> nn.Module:
     """Store the weights of every linear layer in the blocks in `bits` bits; batches are not looked at.
 
@@ -40,8 +40,7 @@ def compress(
     """
     grid, paths = Grid(bits, group, symmetric), chosen(model, embeddings, head)
     check_divides(model, paths, group)
-    student = model if in_place else shallow_copy(model)
     for path, weight in track(list(weights(model, paths)), "Rounding"):
         importance = weight.new_ones(weight.shape[1]) if clip else None
-        put(student, path, grid.nearest(weight, stored_type(model), importance))
-    return unshare(student, model)
+        put(model, path, grid.nearest(weight, stored_type(model), importance))
+    return model

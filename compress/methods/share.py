@@ -13,17 +13,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from compress.algorithms import training
-from compress.algorithms.distillation_loss import Aims, Lesson
+from compress.algorithms.distillation_loss import DistillationLoss
 from compress.algorithms.hessian import blocks, gram
 from compress.algorithms.least_squares import least_squares
-from compress.algorithms.memory import Needs
+from compress.algorithms.options import DistillationConfig, TrainingConfig
 from compress.algorithms.resume import Progress
-from compress.algorithms.training import Settings
+from compress.algorithms.training import require_trainable, train
+from compress.algorithms.traits import Needs, Traits
 from compress.model.structure import blocks_path, shallow_copy, unshare
 from compress.model.walk import Batch
 
-NEEDS = Needs(models=6, streams=1, gradients=True, matrices=4, copies=5, streamed=False)
+TRAITS = Traits(Needs(models=6, states=1, matrices=4, copies=5), resumes=True, streams=False)
 RIDGE = 1e-3  # pull of the merged weights towards the mean ones, relative to the mean squared input
 
 
@@ -33,13 +33,8 @@ def compress(
     *,
     groups: int | None = None,
     merge: Literal["fit", "mean"] = "fit",
-    steps: int = 200,
-    rate: float = 1e-3,
-    temperature: float = 1.0,
     hidden: float = 1.0,
-    rows: int = 8,
-    seed: int = 0,
-    in_place: bool = False,
+    training: TrainingConfig = TrainingConfig(),
     progress: Progress | None = None,
 ) -> nn.Module:
     """Let runs of neighbouring blocks, as even as they can be, share one set of weights each.
@@ -50,9 +45,8 @@ def compress(
     Raises ValueError for an option out of range or blocks of different sizes, and RuntimeError when the loss is
     not finite.
     """
-    settings = Settings(steps, rate, temperature, rows=rows, seed=seed)
-    aims = Aims(temperature, hidden)
-    training.require_trainable(model, "share")
+    config = DistillationConfig(training.temperature, hidden)
+    require_trainable(model, "share")
     count = model.config.num_hidden_layers
     groups = -(-count // 2) if groups is None else groups
     if not 1 <= groups <= count:
@@ -63,16 +57,14 @@ def compress(
     for run in runs:
         _require_alike(model, run)
     teacher = shallow_copy(model)
-    student = model if in_place else shallow_copy(model)
     if groups == count:
-        return unshare(student, model)
+        return model
     merged = _fitted(teacher, batches, runs) if merge == "fit" else {}
     for run in runs:
         if len(run) > 1:
-            _tie(student, run, merged)
-    unshare(unshare(student, teacher), model)
-    lesson = Lesson(student, teacher, aims, seed)
-    return training.train(student, teacher, batches, settings, progress, lesson.loss)
+            _tie(model, run, merged)
+    loss = DistillationLoss(unshare(model, teacher), teacher, config, training.seed)
+    return train(model, teacher, batches, training, progress=progress, loss=loss.loss)
 
 
 def _require_alike(model: nn.Module, run: Sequence[int]) -> None:

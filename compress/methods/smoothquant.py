@@ -14,13 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from compress.algorithms.hessian import blocks
-from compress.algorithms.memory import Needs
 from compress.algorithms.quantization import BITS, Grid, chosen, put, round_rest, smoothing, stored_type
 from compress.algorithms.resume import Progress
-from compress.model.structure import shallow_copy, unshare
+from compress.algorithms.traits import Needs, Traits
 from compress.model.walk import Batch
 
-NEEDS = Needs(models=1, streams=1, gradients=False, matrices=0, copies=8, streamed=False)
+TRAITS = Traits(Needs(models=1, states=1, gradients=False, matrices=0), changes="bits", resumes=True, streams=False)
 
 
 @torch.no_grad()
@@ -33,7 +32,6 @@ def compress(
     strength: float | None = 0.5,
     embeddings: bool = False,
     head: bool = False,
-    in_place: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
     """Store the weights of every linear layer in the blocks in `bits` bits, and round its inputs to `activations` bits.
@@ -48,19 +46,19 @@ def compress(
         raise ValueError(f"activations {activations}: give {BITS[0]} to {BITS[-1]} bits")
     if strength is not None and not 0 <= strength <= 1:
         raise ValueError(f"strength {strength}: give 0 to 1, for example 0.5, or 'none' to move nothing")
-    student, dtype = model if in_place else shallow_copy(model), stored_type(model)
-    for shared in blocks(student, batches, _largest, "SmoothQuant", progress, _larger):
+    dtype = stored_type(model)
+    for shared in blocks(model, batches, _largest, "SmoothQuant", progress, _larger):
         for inputs, peaks in shared:
-            weights, smooth = [student.get_submodule(path).weight.float() for path in inputs], None
+            weights, smooth = [model.get_submodule(path).weight.float() for path in inputs], None
             if strength is not None:
                 tops = torch.cat(weights).abs().amax(0)
                 smooth = smoothing(peaks**strength / tops ** (1 - strength), dtype)
                 smooth = nn.Parameter(smooth, requires_grad=False)
             for path, weight in zip(inputs, weights):
                 scaled = weight if smooth is None else weight * smooth
-                put(student, path, grid.nearest(scaled, dtype, scaled.new_ones(scaled.shape[1])), smooth, activations)
-    round_rest(student, paths, grid)
-    return unshare(student, model)
+                put(model, path, grid.nearest(scaled, dtype, scaled.new_ones(scaled.shape[1])), smooth, activations)
+    round_rest(model, paths, grid)
+    return model
 
 
 def _largest(states: Tensor) -> Tensor:

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from compress.algorithms.hessian import STEP, blocks, gram, inverse_factor, side_by_side, sweep
-from compress.algorithms.memory import Needs
 from compress.algorithms.resume import Progress
-from compress.algorithms.sparsity import Sparsity, lowest, wanted
-from compress.model.structure import set_parameter, shallow_copy, unshare
+from compress.algorithms.sparsity import Sparsity, lowest, sparsity_for
+from compress.algorithms.traits import Needs, Traits
+from compress.model.structure import set_parameter
 from compress.model.walk import Batch
 
-NEEDS = Needs(models=1, streams=1, gradients=False, matrices=5, copies=5)
+TRAITS = Traits(Needs(models=1, states=1, gradients=False, matrices=5, copies=5), resumes=True)
 
 
 @torch.no_grad()
@@ -29,7 +29,6 @@ def compress(
     pattern: str | None = None,
     block: int = 128,
     damping: float = 0.01,
-    in_place: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
     """Set the share `ratio` of the weights of every linear layer in the blocks to zero, and update the others.
@@ -38,17 +37,16 @@ def compress(
     together; damping: added to the Hessian's diagonal, relative to its mean; progress: where finished blocks are kept.
     Raises ValueError for an option out of range and RuntimeError when the sparsity reached misses the request.
     """
-    sparsity = wanted(model, ratio, pattern)
+    sparsity = sparsity_for(model, ratio, pattern)
     if block < 1 or damping <= 0:
         raise ValueError(f"block {block} must be at least 1 and damping {damping} above 0, for example 128 and 0.01")
-    student = model if in_place else shallow_copy(model)
-    for shared in blocks(student, batches, gram, "SparseGPT", progress):
+    for shared in blocks(model, batches, gram, "SparseGPT", progress):
         for paths, hessian in shared:
-            weights = [student.get_submodule(path).weight for path in paths]
+            weights = [model.get_submodule(path).weight for path in paths]
             for path, pruned in zip(paths, prune(weights, inverse_factor(hessian, damping), sparsity, block)):
                 sparsity.require(pruned)
-                set_parameter(student, f"{path}.weight", pruned)
-    return unshare(student, model)
+                set_parameter(model, f"{path}.weight", pruned)
+    return model
 
 
 def prune(weights: Sequence[Tensor], factor: Tensor, sparsity: Sparsity, block: int) -> list[Tensor]:

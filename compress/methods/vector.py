@@ -16,15 +16,14 @@ from torch import Tensor, nn
 
 from compress.algorithms.codebooks import packed, refitted, rows_of_a_book, swept
 from compress.algorithms.hessian import blocks, gram, inverse_factor, squares
-from compress.algorithms.memory import Needs
 from compress.algorithms.quantization import BITS, check_divides, chosen, put, weights
 from compress.algorithms.resume import Progress
+from compress.algorithms.traits import Needs, Traits
 from compress.model.storage import stored_type
-from compress.model.structure import shallow_copy, unshare
 from compress.model.walk import Batch
 from transmeter.util.progress import track
 
-NEEDS = Needs(models=1, streams=1, gradients=False, matrices=6, copies=8, streamed=False)
+TRAITS = Traits(Needs(models=1, states=1, gradients=False), changes="bits", resumes=True, streams=False)
 FLOOR = 0.01  # of the mean importance, which every input has at least
 ROUNDS = 25  # of k-means at most
 SAMPLE = 32  # sub-vectors a code, among which k-means++ draws
@@ -44,7 +43,6 @@ def compress(
     seed: int = 0,
     embeddings: bool = False,
     head: bool = False,
-    in_place: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
     """Store the weights of every linear layer in the blocks as codes of `bits` bits, one for every `width` inputs.
@@ -61,12 +59,12 @@ def compress(
         raise ValueError(f"bits {bits}, width {width}, rows {rows}, damping {damping}: {allowed}")
     check_divides(model, paths, width, "width")
     _check_smaller(model, paths, bits, width, rows)
-    student, dtype = model if in_place else shallow_copy(model), stored_type(model)
-    for shared in blocks(student, batches, gram if update else squares, "Vectors", progress):
+    dtype = stored_type(model)
+    for shared in blocks(model, batches, gram if update else squares, "Vectors", progress):
         for inputs, moment in shared:
             factor = inverse_factor(moment, damping) if update else None
             for path in inputs:
-                weight = student.get_submodule(path).weight.detach()
+                weight = model.get_submodule(path).weight.detach()
                 importance = moment.diagonal() if update else moment
                 values, codes = clustered(weight, importance, bits, width, rows, seed, dtype)
                 if factor is not None:
@@ -74,11 +72,11 @@ def compress(
                     pull = damping * float(moment.diagonal().mean()) or 1.0
                     damped = moment + pull * torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
                     values = refitted(weight, damped, codes, values).to(dtype).to(weight.dtype)
-                put(student, path, packed(codes, values, bits))
-    for path, weight in track(list(weights(student, paths)), "Vectors, outside the blocks"):
+                put(model, path, packed(codes, values, bits))
+    for path, weight in track(list(weights(model, paths)), "Vectors, outside the blocks"):
         values, codes = clustered(weight, weight.new_ones(weight.shape[1]), bits, width, rows, seed, dtype)
-        put(student, path, packed(codes, values, bits))
-    return unshare(student, model)
+        put(model, path, packed(codes, values, bits))
+    return model
 
 
 def _check_smaller(model: nn.Module, paths: Sequence[str], bits: int, width: int, rows: int | None) -> None:
