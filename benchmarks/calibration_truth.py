@@ -1,4 +1,4 @@
-"""What compressed models are worth by the texts that calibrated them: the truth that a choice is checked against.
+"""What compressed models are worth by the texts that calibrated them: the ground truth for a choice of texts.
 
     for t in sst2 subj trec6 ag_news banking77; do
         python benchmarks/finetune.py MODELS/all-MiniLM-L6-v2-fp16 DATASETS/text/$t --out DENSE/$t; done

@@ -31,24 +31,29 @@ class Validation:
 
     Attributes
     ----------
-    truth : GroundTruth
+    ground_truth : GroundTruth
         Gains by full transfer, and those of controls, which must not help.
     predicted : dict
         Row of the ranking by name of the source; empty without a ranking.
-    order : RankAgreement or None
+    agreement : RankAgreement or None
         How well the ranking's order agrees; None without a ranking.
-    honesty : IntervalCoverage or None
+    interval_coverage : IntervalCoverage or None
         How well its intervals hold what was measured; None for a ranking by scores that are not gains.
     """
 
-    truth: GroundTruth
+    ground_truth: GroundTruth
     predicted: dict[str, Row]
-    order: RankAgreement | None
-    honesty: IntervalCoverage | None
+    agreement: RankAgreement | None
+    interval_coverage: IntervalCoverage | None
 
     def to_dict(self) -> dict[str, object]:
         """What `transmeter validate --json` prints."""
-        return {**asdict(self.truth), "predicted": self.predicted, "agreement": self.order, "honesty": self.honesty}
+        return {
+            **asdict(self.ground_truth),
+            "predicted": self.predicted,
+            "agreement": self.agreement,
+            "honesty": self.interval_coverage,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,12 +284,12 @@ def _compare(ranking: Ranking | None, truth: GroundTruth) -> Validation:
     gains = [row.gain for row in rows if row.gain]
     measured, errors = [arm.gain_pp for arm in truth.sources], [arm.error_pp for arm in truth.sources]
     return Validation(
-        truth=truth,
+        ground_truth=truth,
         predicted=predicted,
-        order=agreement.rank_agreement([row.score for row in rows if row.score is not None], measured)
+        agreement=agreement.rank_agreement([row.score for row in rows if row.score is not None], measured)
         if rows
         else None,
-        honesty=agreement.interval_coverage(gains, measured, errors) if gains else None,
+        interval_coverage=agreement.interval_coverage(gains, measured, errors) if gains else None,
     )
 
 

@@ -30,7 +30,7 @@ TERMS = {
     "size": "rows of the source",
     "skill": "accuracy on itself",
 }
-EVIDENCE = {
+FEATURES = {
     "shared": "columns shared",
     "mapped": "classes shared",
     "paired": "rows paired",
@@ -164,7 +164,7 @@ def _why(rows: Sequence[Row]) -> list[Section]:
     if summed:
         named = [t for t in TERMS if any(abs((row.terms or {}).get(t, 0.0)) >= 0.05 for row in summed)]
         cells = [_cell(row.source, c, v) for row in summed for c, v in _sum(row, named).items()]
-        caption = "What the gains are made of, in percentage points: what the evidence adds up to is expected; that"
+        caption = "What the gains are made of, in percentage points: what the features add up to is expected; that"
         caption += " and what was measured on held-out rows, weighed by how sure each is, give the gain."
         columns = [*_sum(summed[0], named)]
         figures.append(_map(cells, [row.source for row in summed], columns, "percentage points", caption))
@@ -183,9 +183,9 @@ def _why(rows: Sequence[Row]) -> list[Section]:
         tables.append({"caption": caption, "heads": heads, "rows": matched})
     known = [r for r in rows if r.evidence]
     if known:
-        heads = ["source", *EVIDENCE.values()]
-        listed = [[r.source, *(_number((r.evidence or {}).get(e)) for e in EVIDENCE)] for r in known]
-        caption = "Evidence before any transfer; shares and accuracies above chance lie between 0 and 1"
+        heads = ["source", *FEATURES.values()]
+        listed = [[r.source, *(_number((r.evidence or {}).get(e)) for e in FEATURES)] for r in known]
+        caption = "Features of the sources before any transfer; shares and accuracies above chance lie between 0 and 1"
         tables.append({"caption": caption, "heads": heads, "rows": listed})
     return [{"title": "Why they rank so", "figures": figures, "tables": tables}] if figures or tables else []
 
