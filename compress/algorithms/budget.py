@@ -20,9 +20,24 @@ LOG = logging.getLogger(__name__)
 class Budget:
     """What the units of each sublayer cost and what all that stay may cost together, in one currency.
 
-    unit: "FLOPs", "parameters", "bytes" or "seconds"; costs: of one unit, one a sublayer; allowed: for all units
-    together; dense: the cost of all units now; multiples: of units, one a sublayer; piece: what goes at once, a unit
-    (or a multiple of them), a sublayer or a block; clock: what seconds are measured by.
+    Attributes
+    ----------
+    unit
+        "FLOPs", "parameters", "bytes" or "seconds".
+    found
+        The sublayers.
+    costs
+        Of one unit, one a sublayer.
+    allowed
+        For all units together.
+    dense
+        The cost of all units now.
+    multiples
+        Number of units that stay together, one a sublayer.
+    piece
+        What goes at once: a unit (or a multiple of them), a sublayer or a block.
+    clock
+        What seconds are measured by; None: another currency.
     """
 
     unit: str
@@ -66,10 +81,30 @@ class Budget:
 def budget(
     model: nn.Module, tokens: float, limits: Limits, piece: latency.Piece = "unit", progress: Progress | None = None
 ) -> Budget:
-    """The budget that a structured method has to keep, sequences having `tokens` tokens; piece: what goes at once.
+    """The budget that a structured method has to keep.
 
-    progress: where a resumed run finds the latencies that it was planned with. Raises ValueError for a limit that
-    cannot be reached by removing heads and neurons.
+    Parameters
+    ----------
+    model
+        The model.
+    tokens
+        Length of a sequence, in tokens.
+    limits
+        What may stay.
+    piece
+        What goes at once.
+    progress
+        Where finished parts are kept; None: nowhere.
+
+    Returns
+    -------
+    Budget
+        What units cost, and what they may cost together.
+
+    Raises
+    ------
+    ValueError
+        A limit that cannot be reached by removing heads and neurons.
     """
     found = sublayers(model)
     multiples = [min(limits.multiple, s.units) if s.kind == "ffn" else 1 for s in found]
@@ -78,7 +113,7 @@ def budget(
     if limits.parameters or limits.bytes:
         size = 1 if limits.parameters else (model.config.dtype or torch.float32).itemsize
         unit, limit = ("parameters", limits.parameters) if limits.parameters else ("bytes", limits.bytes)
-        costs = [float(size * unit_parameters(model, s)) for s in found]
+        costs = [float(size * _unit_parameters(model, s)) for s in found]
         rest = size * sum(p.numel() for p in model.parameters()) - sum(s.units * c for s, c in zip(found, costs))
     elif limits.latency:
         unit, limit = "seconds", limits.latency
@@ -99,9 +134,19 @@ def budget(
 
 
 def flops(model: nn.Module, tokens: float) -> float:
-    """FLOPs of the blocks on one sequence of `tokens`; embeddings, norms, biases and head left out.
+    """FLOPs of the blocks on one sequence; embeddings, norms, biases and head are left out.
 
-    2 n a weight of every linear layer, and 4 n^2 an attention input of its output projection.
+    Parameters
+    ----------
+    model
+        The model.
+    tokens
+        Length of a sequence, in tokens.
+
+    Returns
+    -------
+    float
+        2 n a weight of every linear layer, and 4 n^2 an attention input of its output projection.
     """
     blocks = model.get_submodule(blocks_path(model))
     linears = [m for m in blocks.modules() if isinstance(m, nn.Linear | layers.PackedLinear)]
@@ -110,7 +155,7 @@ def flops(model: nn.Module, tokens: float) -> float:
     return 2 * tokens * sum(m.in_features * m.out_features for m in linears) + 4 * tokens**2 * sum(attended)
 
 
-def unit_parameters(model: nn.Module, sublayer: Sublayer) -> int:
+def _unit_parameters(model: nn.Module, sublayer: Sublayer) -> int:
     """Parameters of one unit: its rows of the producers, with their biases, and its columns of the output."""
     made = sum(
         sublayer.parts * rows * (sublayer.width + (model.get_submodule(path).bias is not None))
@@ -122,11 +167,23 @@ def unit_parameters(model: nn.Module, sublayer: Sublayer) -> int:
 def select(
     scores: Sequence[Tensor], costs: Sequence[float], allowed: float, multiples: Sequence[int] | None = None
 ) -> list[Tensor]:
-    """Keep the units of highest score whose costs fit what is allowed.
+    """Keep the units of highest score whose costs fit.
 
-    scores: one (units,) a sublayer; costs: of one unit of each; multiples: of units, one a sublayer, that are kept
-    together, by their mean score. Returns one boolean (units,) a sublayer. Units that no longer fit are passed over,
-    so that smaller ones behind them use up what is left.
+    Parameters
+    ----------
+    scores
+        (units,) a sublayer.
+    costs
+        Of one unit, one a sublayer.
+    allowed
+        What they may cost together.
+    multiples
+        Number of units, one a sublayer, that stay together, by their mean score; None: 1.
+
+    Returns
+    -------
+    list of Tensor
+        Boolean (units,) a sublayer. Units that no longer fit are passed over, so that smaller ones use up what is left.
     """
     orders = [torch.argsort(s.double(), descending=True, stable=True) for s in scores]
     bundles = [torch.arange(len(s)) // m for s, m in zip(scores, multiples or [1] * len(scores))]  # kept together

@@ -23,7 +23,24 @@ IGNORED = -100  # the label of a token that has none
 
 
 class DistillationLoss:
-    """The loss of a student at a step, and by name the projections that are trained with it, `parameters`."""
+    """The loss of a student at a step.
+
+    Parameters
+    ----------
+    student
+        The student.
+    teacher
+        The teacher.
+    config
+        What counts in the loss.
+    seed
+        Of the projections, and of what the student writes itself.
+
+    Attributes
+    ----------
+    parameters
+        The projections of hidden states, by name, which are trained with the student.
+    """
 
     def __init__(self, student: nn.Module, teacher: nn.Module, config: DistillationConfig, seed: int):
         self.student, self.teacher, self.config, self.seed = student, teacher, config, seed
@@ -91,9 +108,21 @@ class DistillationLoss:
 
 
 def bins(logits: Tensor, chosen: Tensor, temperature: float) -> Tensor:
-    """Logits (..., classes) of the classes `chosen` (..., k), and of all others as one, (..., k + 1).
+    """Logits of some classes, and of all others as one.
 
-    softmax(bins / temperature) has the mass that the others have together; without others there is no bin for them.
+    Parameters
+    ----------
+    logits
+        (..., classes).
+    chosen
+        (..., k): the classes.
+    temperature
+        Gamma.
+
+    Returns
+    -------
+    Tensor
+        (..., k + 1): softmax(bins / temperature) has the mass that the others have together; without others (..., k).
     """
     found = logits.gather(-1, chosen)
     if chosen.shape[-1] == logits.shape[-1]:
@@ -103,15 +132,42 @@ def bins(logits: Tensor, chosen: Tensor, temperature: float) -> Tensor:
 
 
 def hidden_distance(ours: Tensor, theirs: Tensor, batch: Batch) -> Tensor:
-    """Squared difference of hidden states (batch, tokens, width) relative to the square of theirs, (batch,)."""
+    """Squared difference of hidden states relative to the square of the teacher's.
+
+    Parameters
+    ----------
+    ours
+        (batch, tokens, width).
+    theirs
+        (batch, tokens, width).
+    batch
+        What the model sees.
+
+    Returns
+    -------
+    Tensor
+        (batch,).
+    """
     real = batch["attention_mask"][..., None]
     return ((ours - theirs) * real).square().sum((1, 2)) / (theirs * real).square().sum((1, 2))
 
 
 def map_divergence(ours: Tensor, theirs: Tensor, batch: Batch) -> Tensor:
-    """KL(theirs | ours) of attention maps (batch, heads, tokens, tokens), (batch,): mean over heads and real tokens.
+    """KL(theirs | ours) of attention maps.
 
-    Where the numbers of heads differ, of the mean maps of all heads.
+    Parameters
+    ----------
+    ours
+        (batch, heads, tokens, tokens).
+    theirs
+        As ours; where the numbers of heads differ, the mean maps are compared.
+    batch
+        What the model sees.
+
+    Returns
+    -------
+    Tensor
+        (batch,): mean over heads and real tokens.
     """
     if ours.shape[1] != theirs.shape[1]:
         ours, theirs = ours.mean(1, keepdim=True), theirs.mean(1, keepdim=True)
@@ -121,9 +177,21 @@ def map_divergence(ours: Tensor, theirs: Tensor, batch: Batch) -> Tensor:
 
 
 def labelled(logits: Tensor, batch: Batch, text: bool) -> Tensor:
-    """Cross entropy of the labels, or squared error where there is one class, (batch,): the mean over labelled rows.
+    """Cross entropy of the labels, or squared error where there is one class.
 
-    logits (batch, rows, classes); text: of next tokens, whose labels are the tokens themselves where none are given.
+    Parameters
+    ----------
+    logits
+        (batch, rows, classes).
+    batch
+        Perhaps with "labels".
+    text
+        Whether labels are next tokens, which are the tokens themselves where none are given.
+
+    Returns
+    -------
+    Tensor
+        (batch,): the mean over labelled rows.
     """
     if text:
         labels = batch.get("labels", batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED))
@@ -138,10 +206,22 @@ def labelled(logits: Tensor, batch: Batch, text: bool) -> Tensor:
 
 @torch.no_grad()
 def written(model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Batch, int]:
-    """What `model` writes behind the beginning of each sequence, sampled, as a batch as long as the given one.
+    """What a model writes behind the beginning of each sequence, sampled.
 
-    Also the number of tokens of all beginnings: half the shortest sequence. A sequence ends behind its first token that
-    ends a text.
+    Parameters
+    ----------
+    model
+        A decoder.
+    batch
+        The sequences.
+    generator
+        Draws the tokens.
+
+    Returns
+    -------
+    tuple
+        A batch as long as the given one, in which a sequence ends behind its first token that ends a text; and the
+        number of tokens of all beginnings: half the shortest sequence.
     """
     prompt = max(1, int(batch["attention_mask"].sum(1).min()) // 2)
     length = max(batch["input_ids"].shape[1], prompt + 1)
@@ -159,7 +239,17 @@ def written(model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple
 
 @contextmanager
 def showing_maps(*models: nn.Module) -> Iterator[None]:
-    """While the context is open the models compute attention in the way that has its maps at hand."""
+    """While the context is open the models compute attention in the way that has its maps at hand.
+
+    Parameters
+    ----------
+    models
+        Which are changed until then.
+
+    Yields
+    ------
+    None
+    """
     before = [model.config._attn_implementation for model in models]
     try:
         for model in models:

@@ -13,10 +13,26 @@ from transmeter.util.progress import track
 
 
 def fisher(model: nn.Module, batches: Sequence[Batch], seed: int, of: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-    """`of` the squared gradients (out, in) of every linear layer of the blocks, summed over the batches; by path.
+    """Squared gradients of every linear layer of the blocks, without labels.
 
-    Of the log-probability of labels that the model itself draws, one a row. As these are independent and their
-    gradients zero on average, the square of a batch's gradient is on average the sum of those of its sequences.
+    Parameters
+    ----------
+    model
+        The model.
+    batches
+        Calibration texts.
+    seed
+        Of random draws.
+    of
+        What is kept of the squares (out, in) of a batch.
+
+    Returns
+    -------
+    dict
+        By path, summed over the batches: of the log-probability of labels that the model itself draws, one a row.
+        As these
+        are independent and their gradients zero on average, the square of a batch's gradient is on average the sum
+        of those of its sequences.
     """
     refuse(model, "squared gradients of all weights at once")
     generator = torch.Generator(model.device).manual_seed(seed)
@@ -38,10 +54,24 @@ def fisher(model: nn.Module, batches: Sequence[Batch], seed: int, of: Callable[[
 
 
 def curvature_probe(logits: Tensor, weights: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
-    """(batch,) values whose squared gradients are, on average, the second derivatives of `divergence` at zero.
+    """Values whose squared gradients are, on average, the second derivatives of `divergence` at zero.
 
-    gamma times the log-probability of a label that the model itself draws (Fisher information), of one label a row,
-    independently, over the root of their number. Shapes as in `divergence`.
+    Parameters
+    ----------
+    logits
+        (batch, rows, classes).
+    weights
+        (batch, rows).
+    temperature
+        Gamma.
+    generator
+        Draws.
+
+    Returns
+    -------
+    Tensor
+        (batch,): gamma times the log-probability of a label that the model itself draws (Fisher information), of
+        one label a row, independently, over the root of their number.
     """
     if logits.shape[-1] == 1:
         signs = torch.randint(0, 2, weights.shape, generator=generator, device=logits.device) * 2 - 1

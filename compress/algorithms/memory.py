@@ -39,7 +39,15 @@ M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes that a compression takes at most, in memory and streamed; None: it cannot be streamed."""
+    """Bytes that a compression takes at most.
+
+    Attributes
+    ----------
+    whole
+        In memory.
+    streamed
+        Streamed from files; None: it cannot be streamed.
+    """
 
     whole: int
     streamed: int | None
@@ -48,7 +56,26 @@ class Estimate:
 def estimate(
     model: nn.Module, batches: Sequence[Batch], traits: Traits, options: Mapping[str, object], dtype: torch.dtype
 ) -> Estimate:
-    """What a method takes with its options on `model`, of which only sizes are looked at, by the formulas above."""
+    """What a method takes, by the formulas above.
+
+    Parameters
+    ----------
+    model
+        Of which only sizes are used.
+    batches
+        Calibration texts.
+    traits
+        Of the method.
+    options
+        Of the method.
+    dtype
+        That the model computes in.
+
+    Returns
+    -------
+    Estimate
+        In bytes.
+    """
     needs = traits.needs
     w, s = dtype.itemsize, (model.config.dtype or torch.float32).itemsize
     blocks = model.get_submodule(blocks_path(model))
@@ -84,10 +111,30 @@ def plan(
     dtype: torch.dtype,
     limit: int | None,
 ) -> tuple[bool, str]:
-    """(whether the model has to stream, a line that says why) for methods with their options, one after the other.
+    """Whether a model has to stream from its files.
 
-    limit: bytes that may be used; None: not known, so that nothing streams. Raises ValueError, with the estimate, for
-    what does not fit.
+    Parameters
+    ----------
+    model
+        Of which only sizes are used.
+    batches
+        Calibration texts.
+    steps
+        Name, traits and options of every method, in order.
+    dtype
+        That the model computes in.
+    limit
+        Bytes that may be used; None: unknown, so that nothing streams.
+
+    Returns
+    -------
+    tuple
+        The answer, and a line that gives the reason.
+
+    Raises
+    ------
+    ValueError
+        The model does not fit; with the estimate.
     """
     found = [estimate(model, batches, traits, options, dtype) for _, traits, options in steps]
     whole = max(e.whole for e in found)
@@ -107,7 +154,18 @@ def plan(
 
 
 def available(device: str | torch.device = "cpu") -> int | None:
-    """Bytes that the system says are free for this process on `device`; None where it does not tell."""
+    """Free memory.
+
+    Parameters
+    ----------
+    device
+        Where.
+
+    Returns
+    -------
+    int or None
+        Bytes that the system says are free for this process; None where it does not tell.
+    """
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:

@@ -40,7 +40,17 @@ KEEP_EVERY = 50  # steps between two writings of a run's state
 
 @dataclass(frozen=True)
 class Update:
-    """An update that is still to come, its gradients taken; loss: over all processes, before the update."""
+    """An update that is still to come, its gradients taken.
+
+    Attributes
+    ----------
+    number
+        Of the step, from 0.
+    loss
+        Over all processes, before the update.
+    optimizer
+        What will make it.
+    """
 
     number: int
     loss: float
@@ -86,13 +96,36 @@ def steps(
     progress: Progress | None = None,
     loss: Loss | None = None,
 ) -> Iterator[Update]:
-    """Train the parameters `trained` of `student`, by name, in place; yields each step before its update.
+    """Train, and stop before every update.
 
-    The student must share no trained parameter with the teacher (`unshare`). also: tensors that the caller changes
-    in place between steps, kept and restored with the weights; progress: where a killed run goes on, with the result of
-    one that was never killed; loss: what to minimise; None: `distance`. Both models run as they are, so put them in
-    eval mode: dropout would draw from the global generator. In several processes all start from the same, and gradients
-    are averaged, as if one had taken the rows of all. Raises RuntimeError when the loss is not finite.
+    Parameters
+    ----------
+    student
+        Is changed. It must share no trained parameter with the teacher (`unshare`).
+    teacher
+        Runs as it is, as the student does: in eval mode, as dropout would draw from the global generator.
+    batches
+        Of which every step takes some rows.
+    config
+        How to train.
+    trained
+        Parameters of the student, by name.
+    also
+        Tensors that the caller changes in place between steps; they are kept and restored with the weights.
+    progress
+        Where a killed run goes on, with the result of one that was never killed; None: nowhere.
+    loss
+        What is minimised; None: `distance`.
+
+    Yields
+    ------
+    Update
+        In several processes all start from the same, and gradients are averaged, as if one had taken the rows of all.
+
+    Raises
+    ------
+    RuntimeError
+        The loss is not finite.
     """
     config = config.with_rate(RATE)
     together = Accelerator()
@@ -132,7 +165,26 @@ def steps(
 
 
 def distance(student: nn.Module, teacher: nn.Module, batch: Batch, number: int = 0, temperature: float = 1.0) -> Tensor:
-    """Mean over samples of gamma^2 KL(teacher | student); the same at every step `number`."""
+    """Mean over samples of gamma^2 KL(teacher | student).
+
+    Parameters
+    ----------
+    student
+        The student.
+    teacher
+        The teacher.
+    batch
+        What the model sees.
+    number
+        Of the step; changes nothing.
+    temperature
+        Gamma.
+
+    Returns
+    -------
+    Tensor
+        A scalar.
+    """
     with torch.no_grad():
         target = run(teacher, batch).float()
     logits = run(student, batch).float()
@@ -140,10 +192,23 @@ def distance(student: nn.Module, teacher: nn.Module, batch: Batch, number: int =
 
 
 def divergence(student: Tensor, teacher: Tensor, weights: Tensor, temperature: float) -> Tensor:
-    """gamma^2 KL(softmax(z_S / gamma) | softmax(z_T / gamma)) of every sample, (batch,): the mean over its rows.
+    """gamma^2 KL(softmax(z_S / gamma) | softmax(z_T / gamma)) of every sample.
 
-    Logits (batch, rows, classes), weights (batch, rows); a single class is a regression and its distance the squared
-    difference.
+    Parameters
+    ----------
+    student
+        Logits (batch, rows, classes); a single class is a regression, and its distance the squared difference.
+    teacher
+        As the student's.
+    weights
+        (batch, rows).
+    temperature
+        Gamma.
+
+    Returns
+    -------
+    Tensor
+        (batch,): the mean over its rows.
     """
     if student.shape[-1] == 1:
         each = (student - teacher).square().squeeze(-1)
@@ -160,7 +225,20 @@ def _schedule(number: int, total: int) -> float:
 
 
 def require_trainable(model: nn.Module, method: str) -> None:
-    """Raise ValueError for a model that `method` cannot train: it streams, has exits, is quantized, or in float16."""
+    """Refuse a model that cannot be trained.
+
+    Parameters
+    ----------
+    model
+        The model.
+    method
+        Name, for the error.
+
+    Raises
+    ------
+    ValueError
+        The model streams, has exits, is quantized, or in float16.
+    """
     refuse(model, f"{method} trains all weights at once")
     refuse_changed(model, (Exits, PackedLinear))
     for block in range(model.config.num_hidden_layers):
@@ -172,7 +250,13 @@ def require_trainable(model: nn.Module, method: str) -> None:
 
 
 def require_peft() -> None:
-    """Raise ValueError where the peft library is missing."""
+    """Raise ValueError where the peft library is missing.
+
+    Raises
+    ------
+    ValueError
+        With the remedy.
+    """
     try:
         import peft  # noqa: F401
     except ImportError:
@@ -184,6 +268,15 @@ def checkpointed(model: nn.Module) -> Iterator[None]:
     """While the context is open the backward pass runs every block anew instead of keeping its activations.
 
     transformers' own switch asks for training mode, and so for dropout.
+
+    Parameters
+    ----------
+    model
+        The model.
+
+    Yields
+    ------
+    None
     """
     blocks = model.get_submodule(blocks_path(model))
     for block in blocks:

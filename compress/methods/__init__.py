@@ -17,12 +17,24 @@ SHARED = ("progress", "seed", "teacher")  # arguments of a method that are not o
 
 
 def methods() -> dict[str, Callable]:
-    """Name of each method file and its `compress` function."""
+    """Name of each method file and its `compress` function.
+
+    Returns
+    -------
+    dict
+        Name of each method file -> its `compress` function.
+    """
     return {m.name: import_module(f"{__name__}.{m.name}").compress for m in iter_modules(__path__)}
 
 
 def method_signatures() -> dict[str, Callable]:
-    """Name of each method and a function of the same signature, without torch, which takes seconds."""
+    """The signatures of all methods, without importing torch, which takes seconds.
+
+    Returns
+    -------
+    dict
+        Name of each method -> a function that does nothing and has its signature.
+    """
     return signatures.of_folder(__name__, __path__, "compress", vars(options))
 
 
@@ -49,6 +61,11 @@ def quantizes(method: str) -> bool:
     ----------
     method
         A name, which may be unknown.
+
+    Returns
+    -------
+    bool
+        False for an unknown one.
     """
     return method in methods() and traits(method).quantizes
 
@@ -62,6 +79,11 @@ def check(method: str, given: Mapping[str, object] | None) -> dict[str, object]:
         Its name.
     given
         Options by name; None: none.
+
+    Returns
+    -------
+    dict
+        The options.
 
     Raises
     ------

@@ -43,15 +43,48 @@ def compress(
     checkpointing: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Train a student of `teacher`, which is `model` itself where none is given.
+    """Train a student of a teacher.
 
-    student: folder or hub name of a model for the same task with the same tokens, also of other sizes, None: `model`;
-    depth: blocks of it that stay, at even distances; width: share of the FLOPs of its heads and neurons that stays;
-    steps, rate, rows: of compress.algorithms.training; temperature, hidden, attention, labels, on_policy, top_k: of
-    algorithms.distillation_loss.Aims; checkpointing: run blocks anew for their gradients, which takes time and saves
-    memory; progress: where the state of the training is kept. A student from a folder is never in place. Raises
-    ValueError for an option out of range, or that model and batches do not allow, and where student and teacher are the
-    same; RuntimeError when the loss is not finite.
+    A student from a folder takes the place of `model`, which is its teacher.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    teacher
+        What is learnt from; None: `model` as it is.
+    student
+        Folder or hub name of a model for the same task with the same tokens, also of other sizes; None: `model`.
+    depth
+        Number of blocks of the student that stay, at even distances; None: all.
+    width
+        Share of the FLOPs of its heads and neurons that stays; None: all.
+    loss
+        What counts in the distillation loss.
+    training
+        Number of steps, learning rate, temperature of the logits, rows a step and seed.
+    checkpointing
+        Whether blocks run anew for their gradients, which takes time and saves memory.
+    progress
+        Where the state of the training is kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`, or the student.
+
+    Raises
+    ------
+    ValueError
+        For an option that model and batches do not allow, and where student and teacher are the same.
+    RuntimeError
+        The loss is not finite.
+
+    References
+    ----------
+    arXiv 1503.02531, 1910.01108
     """
     _check(model, batches, loss, depth, width, student)
     if training.steps and teacher is None and student is None and depth in (None, model.config.num_hidden_layers):
@@ -76,9 +109,21 @@ def compress(
 
 
 def require_student(student: str, tokenizer: PreTrainedTokenizerBase, first: bool = True) -> None:
-    """Raise ValueError unless the model `student`, of which only sizes are read, has the tokens of `tokenizer`.
+    """Refuse a student that cannot take the place of the model, as far as its files tell.
 
-    first: whether no step comes before; what it made would be lost.
+    Parameters
+    ----------
+    student
+        Folder or hub name.
+    tokenizer
+        Of the teacher.
+    first
+        Whether no step comes before, whose result would be lost.
+
+    Raises
+    ------
+    ValueError
+        For a student behind another step, or with other tokens.
     """
     if not first:
         raise ValueError(f"student {student} would take the place of what the steps before it make: put distil first")

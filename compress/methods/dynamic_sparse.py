@@ -51,13 +51,46 @@ def compress(
     rank: int = 16,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Set the share `ratio` of the weights of every linear layer in the blocks to zero, and train the others.
+    """Set a share of the weights of every linear layer in the blocks to zero, and train the others.
 
-    start: where the first zeros come from; recovery: full trains all weights of the blocks that are not zero, lora
-    updates of `rank`; steps, rate, temperature, rows, seed: of algorithms.training; every: steps between two exchanges
-    of connections, of which the first exchanges the share `share`; None for rate or share: RATES, SHARES of the
-    recovery; progress: where the state of the training is kept. Raises ValueError for an option out of range, or where
-    recovery=lora misses peft, and RuntimeError when the loss is not finite or the sparsity reached misses the request.
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    ratio
+        Share of the weights that is zero.
+    start
+        Where the first zeros come from.
+    recovery
+        full: all weights of the blocks that are not zero are trained; lora: low-rank updates of them.
+    training
+        Number of steps, learning rate (None: `RATES` of the recovery), temperature, rows a step and seed.
+    every
+        Number of steps between two exchanges of connections.
+    share
+        Share of the connections that the first exchange takes; None: `SHARES` of the recovery.
+    rank
+        Of the updates with recovery=lora.
+    progress
+        Where the state of the training is kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range, and where recovery=lora misses peft.
+    RuntimeError
+        The loss is not finite, or the sparsity reached misses the request.
+
+    References
+    ----------
+    arXiv 1911.11134
     """
     check_ratio(ratio)
     if start not in ("wanda", "magnitude") or recovery not in ("full", "lora"):
@@ -101,9 +134,23 @@ def _share(step: int, every: int, share: float, end: float) -> float:
 
 
 def exchange(mask: Tensor, kept: Tensor, grown: Tensor, share: float) -> Tensor:
-    """`mask` with a `share` of its ones dropped, those lowest in `kept`, and as many set where `grown` is largest.
+    """Exchange connections of a layer.
 
-    All of one shape; mask bool. What was just dropped may regrow, as in RigL.
+    Parameters
+    ----------
+    mask
+        Which weights are not zero.
+    kept
+        Of its shape; the lowest of the mask are dropped.
+    grown
+        Of its shape; the largest outside of what is left are set. What was just dropped may regrow, as in RigL.
+    share
+        Share of the ones that is exchanged.
+
+    Returns
+    -------
+    Tensor
+        The new mask, bool.
     """
     flat = mask.flatten()
     count = min(round(share * int(flat.sum())), int((~flat).sum()))

@@ -40,15 +40,40 @@ THRESHOLDS = 1 - np.logspace(-4, 0, 81)  # from strict to lax
 def compress(
     model: nn.Module, batches: Sequence[Batch], *, exits: int | None = None, tolerance: float = 0.02, seed: int = 0
 ) -> nn.Module:
-    """Give `model` so many exits at even depths (None: after every block but the last), and a threshold for them.
+    """Add exits, and the threshold at which a sample leaves by one.
 
-    tolerance: share of the predictions, of sequences or of tokens where the model has one a token, that may differ from
-    the full model's, with 95 % confidence; seed: draws which sequences the maps, the temperatures and the threshold are
-    fitted on. A sequence leaves when all its predictions are sure, and the rest of the batch goes on without it; with a
-    cache, as when text is generated, the whole model answers. The model gets larger, by a matrix an exit. Warns and
-    adds no exit where the sequences cannot show any threshold to keep the tolerance: of single predictions it takes at
-    least 150 for 0.02, in half of the texts. Raises ValueError for an option out of range and a model that has exits,
-    streams, or gives values or answers.
+    A sequence leaves when all its predictions are sure, and the rest of the batch goes on without it; with a cache,
+    as when text is generated, the whole model answers. The model gets larger, by a matrix an exit. Warns and adds
+    no exit where the sequences cannot show any threshold to keep the tolerance: of single predictions it takes at
+    least 150 for 0.02, in half of the texts.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    exits
+        Number of exits, at even depths; None: after every block but the last.
+    tolerance
+        Share of the predictions (of sequences, or of tokens) that may differ from the full model's, with 95 %
+        confidence.
+    seed
+        Of the parts of the sequences that maps, temperatures and threshold are fitted on.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range, and a model that has exits, streams, or gives values or answers.
+
+    References
+    ----------
+    arXiv 2303.08112, 2110.01052, 2207.07061
     """
     after = _check(model, exits, tolerance)
     fitted, calibrated, tested = _parts(batches, seed)
@@ -177,10 +202,20 @@ def _tested(model: nn.Module, batches: Sequence[Batch], exits: Exits) -> tuple[n
 
 
 def bound(wrong: np.ndarray, sequence: np.ndarray) -> float:
-    """Upper bound, at `LEVEL`, on the rate of which `wrong` (rows,) bool is a sample; sequence: that of every row.
+    """Upper bound of an error rate at the confidence `LEVEL`.
 
-    Clopper and Pearson's, exact where every sequence has one row. Rows of one sequence are not independent: as many
-    are counted as independent ones would give the same variance (Korn and Graubard, Survey Methodology 24, 1998).
+    Parameters
+    ----------
+    wrong
+        (rows,) bool: the sample.
+    sequence
+        (rows,): the sequence of each row; rows of one sequence are not independent.
+
+    Returns
+    -------
+    float
+        Clopper and Pearson's bound, exact where every sequence has one row; else with as many rows as independent
+        ones would give the same variance (Korn and Graubard, Survey Methodology 24, 1998).
     """
     rate, count = wrong.mean(), len(wrong)
     errors, sizes = np.bincount(sequence, wrong), np.bincount(sequence)

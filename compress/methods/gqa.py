@@ -26,10 +26,34 @@ DAMPING = 1e-4  # of the inputs' Gram matrix, relative to its mean diagonal
 def compress(
     model: nn.Module, batches: Sequence[Batch], *, heads: int | None = None, merge: Literal["fit", "mean"] = "fit"
 ) -> nn.Module:
-    """Leave `heads` key-value heads in every block (None: half of them); a plain transformers model is left.
+    """Merge key-value heads; a plain model is left.
 
-    The key-value cache shrinks with them. Distil afterwards: what the merge loses, training wins back. Raises
-    ValueError for a model without key-value groups, with pruned heads, or a number that does not divide its own.
+    The key-value cache shrinks with them. Distil afterwards: what the merge loses, training wins back.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    heads
+        Number of key-value heads that stay in every block; None: half of them.
+    merge
+        fit: least-squares factors of the heads; mean: their mean.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For a model without key-value groups, with pruned heads, or a number that does not divide its own.
+
+    References
+    ----------
+    arXiv 2305.13245
     """
     before, head_dim = _check(model, heads, merge)
     heads = before // 2 if heads is None else heads

@@ -56,13 +56,51 @@ def compress(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Remove heads and neurons down to a budget (compress.algorithms.budget).
+    """Remove heads and neurons until the rest keeps a limit.
 
-    knowledge: how the predictive kind is measured; temperature: its gamma; predictive, representational: weights of
-    the two kinds; ridge: pull of the tuned weights towards the old ones, relative to the mean squared feature; tune:
-    fit the output weights; iterative: measure anew for every sublayer, not once; seed: of the labels that curvature
-    draws; progress: where finished sublayers are kept. Raises ValueError for an option out of range or an unknown
-    knowledge, and RuntimeError when what is reached misses the request.
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    limits
+        What may stay, one of: share of the FLOPs of heads and neurons that goes, and size or seconds of the whole
+        model.
+    knowledge
+        How the predictive knowledge is measured.
+    temperature
+        Its gamma.
+    predictive
+        Weight of the predictive knowledge.
+    representational
+        Weight of the representational knowledge.
+    ridge
+        Pull of the tuned weights towards the old ones, relative to the mean squared feature.
+    tune
+        Whether the output weights are fitted.
+    iterative
+        Whether knowledge is measured anew for every sublayer, not once.
+    seed
+        Of the labels that curvature draws.
+    progress
+        Where finished sublayers are kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range.
+    RuntimeError
+        What is reached misses the request.
+
+    References
+    ----------
+    arXiv 2308.03449
     """
     if knowledge not in ("curvature", "gradient"):
         raise ValueError(f"knowledge '{knowledge}' is unknown: give curvature or gradient")

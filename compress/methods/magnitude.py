@@ -30,11 +30,37 @@ def compress(
     unit: Literal["structured", "weights"] = "structured",
     pattern: str | None = None,
 ) -> nn.Module:
-    """Remove heads and neurons down to a budget (algorithms.budget), or with unit=weights the share `ratio` of weights.
+    """Remove the smallest heads and neurons, or single weights.
 
-    pattern: with unit=weights instead of a ratio, N:M, N of every M consecutive inputs stay. batches give only the mean
-    sequence length that FLOPs are counted at. Raises ValueError for an option out of range or an unknown unit,
-    RuntimeError when what is reached misses the request.
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Give only the mean sequence length that FLOPs are counted at.
+    limits
+        What may stay, one of: share of the FLOPs of heads and neurons that goes, and size or seconds of the whole
+        model.
+    unit
+        structured: heads and neurons go; weights: a share of the weights of every layer becomes zero.
+    pattern
+        With unit=weights, instead of a ratio N:M: N of every M consecutive inputs stay.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range.
+    RuntimeError
+        What is reached misses the request.
+
+    References
+    ----------
+    arXiv 1506.02626
     """
     if unit not in ("structured", "weights"):
         raise ValueError(f"unit '{unit}' is unknown: give structured or weights")

@@ -42,13 +42,50 @@ def compress(
     head: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Store the weights of the linear layers in the blocks in `bits` bits on average, each layer in one of `choices`.
+    """Store the weights of the linear layers in the blocks in few bits on average, each layer in its own number.
 
-    group: inputs of an output that share a scale, None: all; symmetric: zero is the middle level; choices: numbers of
-    bits; damping: added to the Hessian's diagonal, relative to its mean; seed: of the labels drawn for the gradients;
-    embeddings, head: round them to the nearest level, in the most of the choices that `bits` allows; progress: where
-    the choice and finished blocks are kept. Saves disk, not time. Raises ValueError for an option out of range and
-    RuntimeError when more bits are stored than requested.
+    Saves disk, not time.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    bits
+        Bits of a weight on average.
+    group
+        Number of inputs of an output that share a scale; None: all.
+    symmetric
+        Whether zero is the middle level.
+    choices
+        Numbers of bits, separated by commas.
+    damping
+        Added to the diagonal of the Hessian, relative to its mean.
+    seed
+        Of the labels drawn for the gradients.
+    embeddings
+        Whether embeddings are rounded too, in the most of the choices that `bits` allows.
+    head
+        Whether linear layers outside the blocks are rounded too; with tied weights the same as `embeddings`.
+    progress
+        Where the choice and finished blocks are kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range.
+    RuntimeError
+        More bits are stored than requested.
+
+    References
+    ----------
+    arXiv 1911.03852, 2210.17323
     """
     grids = _grids(bits, group, symmetric, choices)
     if damping <= 0:
@@ -58,7 +95,7 @@ def compress(
     dtype = stored_type(model)
 
     def measure() -> dict[str, int]:
-        return assigned(model, batches, grids, bits, dtype, seed)
+        return _assigned(model, batches, grids, bits, dtype, seed)
 
     found = progress.once("bits", measure) if progress else measure()
     with torch.no_grad():
@@ -93,7 +130,7 @@ def _require(model: nn.Module, paths: Sequence[str], bits: float) -> None:
 
 
 @torch.no_grad()
-def assigned(
+def _assigned(
     model: nn.Module, batches: Sequence[Batch], grids: Sequence[Grid], bits: float, dtype: torch.dtype, seed: int
 ) -> dict[str, int]:
     """The bits of every linear layer of the blocks by path, `bits` a weight on average at most; the model is dense."""

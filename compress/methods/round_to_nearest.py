@@ -32,11 +32,44 @@ def compress(
     embeddings: bool = False,
     head: bool = False,
 ) -> nn.Module:
-    """Store the weights of every linear layer in the blocks in `bits` bits; batches are not looked at.
+    """Store the weights of every linear layer in the blocks in few bits.
 
-    group: inputs of an output that share a scale, None: all; symmetric: zero is the middle level; clip: shrink ranges;
-    embeddings, head: quantize them too. Saves disk, not time. Raises ValueError for an option out of range and
-    RuntimeError when more bits are stored than requested.
+    Saves disk, not time.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Not used.
+    bits
+        Bits of a weight.
+    group
+        Number of inputs of an output that share a scale; None: all.
+    symmetric
+        Whether zero is the middle level.
+    clip
+        Whether the range of a group shrinks to the least error.
+    embeddings
+        Whether embeddings are rounded too.
+    head
+        Whether linear layers outside the blocks are rounded too; with tied weights the same as `embeddings`.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range.
+    RuntimeError
+        More bits are stored than requested.
+
+    References
+    ----------
+    arXiv 1810.05723
     """
     grid, paths = Grid(bits, group, symmetric), chosen(model, embeddings, head)
     check_divides(model, paths, group)

@@ -39,11 +39,40 @@ def compress(
 ) -> nn.Module:
     """Let runs of neighbouring blocks, as even as they can be, share one set of weights each.
 
-    groups: distinct blocks that stay, None: half of them; merge: how the shared weights start, fit by least squares or
-    mean; steps, rate, rows: of algorithms.training; temperature, hidden: of algorithms.distillation_loss.Aims;
-    progress: where the state of the training is kept. It saves disk and memory, not time: as many blocks run as before.
-    Raises ValueError for an option out of range or blocks of different sizes, and RuntimeError when the loss is
-    not finite.
+    Saves disk and memory, not time: as many blocks run as before.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    groups
+        Number of distinct blocks that stay; None: half of them.
+    merge
+        How the shared weights start: fit by least squares, or as the mean.
+    hidden
+        Weight of the hidden states in the distillation loss, beside that of the logits.
+    training
+        Number of steps, learning rate, temperature of the logits, rows a step and seed.
+    progress
+        Where the state of the training is kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range, or blocks of different sizes.
+    RuntimeError
+        The loss is not finite.
+
+    References
+    ----------
+    arXiv 1909.11942, 2212.09849
     """
     config = DistillationConfig(training.temperature, hidden)
     require_trainable(model, "share")

@@ -34,12 +34,44 @@ def compress(
     head: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Store the weights of every linear layer in the blocks in `bits` bits, and round its inputs to `activations` bits.
+    """Store the weights of every linear layer in the blocks in few bits, and round its inputs too.
 
-    Weights are symmetric with a scale a row, inputs with a scale a token, found when they come. strength: share of the
-    outliers that the weights take over, None: leave them; embeddings, head: round their weights too; progress: where
-    finished blocks are kept. Saves disk, not time. Raises ValueError for an option out of range and RuntimeError when
-    more bits are stored than requested.
+    Weights are symmetric with a scale a row, inputs with a scale a token. Saves disk, not time.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    bits
+        Bits of a weight.
+    activations
+        Bits of an input.
+    strength
+        Share of the outliers that the weights take over; None: leave them.
+    embeddings
+        Whether embeddings are rounded too, to the nearest level.
+    head
+        Whether linear layers outside the blocks are rounded too; with tied weights the same as `embeddings`.
+    progress
+        Where finished blocks are kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range.
+    RuntimeError
+        More bits are stored than requested.
+
+    References
+    ----------
+    arXiv 2211.10438
     """
     grid, paths = Grid(bits, None, True), chosen(model, embeddings, head)
     if activations not in BITS:

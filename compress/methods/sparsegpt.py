@@ -31,11 +31,40 @@ def compress(
     damping: float = 0.01,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Set the share `ratio` of the weights of every linear layer in the blocks to zero, and update the others.
+    """Set a share of the weights of every linear layer in the blocks to zero, and update the others.
 
-    pattern: instead of a ratio, N:M, N of every M consecutive inputs stay; block: columns whose zeros are chosen
-    together; damping: added to the Hessian's diagonal, relative to its mean; progress: where finished blocks are kept.
-    Raises ValueError for an option out of range and RuntimeError when the sparsity reached misses the request.
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    ratio
+        Share of the weights; None: 0.5.
+    pattern
+        Instead of a ratio N:M: N of every M consecutive inputs stay.
+    block
+        Number of columns whose zeros are chosen together.
+    damping
+        Added to the diagonal of the Hessian, relative to its mean.
+    progress
+        Where finished blocks are kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range.
+    RuntimeError
+        The sparsity reached misses the request.
+
+    References
+    ----------
+    arXiv 2301.00774
     """
     sparsity = sparsity_for(model, ratio, pattern)
     if block < 1 or damping <= 0:
@@ -50,9 +79,23 @@ def compress(
 
 
 def prune(weights: Sequence[Tensor], factor: Tensor, sparsity: Sparsity, block: int) -> list[Tensor]:
-    """The weights (out, in) of layers that get the same input, pruned; factor (in, in) of `inverse_factor`.
+    """Prune layers that get the same input.
 
-    The error of column j is e_j = w_j / U_jj where w_j goes. Worked in rows of the transposed weights.
+    Parameters
+    ----------
+    weights
+        (out, in) each, of layers that get the same input.
+    factor
+        (in, in), of `inverse_factor`.
+    sparsity
+        The request.
+    block
+        Number of columns whose zeros are chosen together.
+
+    Returns
+    -------
+    list of Tensor
+        The pruned weights. The error of column j is e_j = w_j / U_jj where w_j goes.
     """
     columns, outs = side_by_side(weights), [len(w) for w in weights]
     factor, step = factor.to(columns.dtype), sparsity.group or STEP

@@ -36,11 +36,42 @@ def compress(
     ridge: float = 1e-6,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Remove sublayers until the rest keeps a budget (algorithms.budget), so up to one more than was asked for.
+    """Remove sublayers until the rest keeps a limit.
 
-    tried: candidates, the most promising without it, for which a neighbour is fitted at every removal; 0: none, and
-    no fit; ridge: pull of the fitted weights towards the old ones, relative to the mean squared feature; progress:
-    where finished removals are kept. Raises ValueError for an option out of range.
+    Up to one sublayer more goes than was asked for.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    limits
+        What may stay, one of: share of the FLOPs of heads and neurons that goes, and size or seconds of the whole
+        model.
+    tried
+        Number of candidates, the most promising without it, for which a neighbour is fitted at every removal; 0: no
+        fit.
+    ridge
+        Pull of the fitted weights towards the old ones, relative to the mean squared feature.
+    progress
+        Where finished removals are kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range.
+    RuntimeError
+        What is reached misses the request.
+
+    References
+    ----------
+    arXiv 2506.03510
     """
     if min(tried, ridge) < 0:
         raise ValueError(f"tried {tried} and ridge {ridge}: give at least 0 for both")
@@ -77,7 +108,24 @@ def compress(
 def sensitivities(
     teacher: nn.Module, student: nn.Module, found: Sequence[Sublayer], batches: Sequence[Batch]
 ) -> list[float]:
-    """Mean divergence of the student's output from the teacher's: as it is, and without each sublayer of `found`."""
+    """Mean divergence of the student's output from the teacher's.
+
+    Parameters
+    ----------
+    teacher
+        The teacher.
+    student
+        The student.
+    found
+        Sublayers of the student.
+    batches
+        Calibration texts.
+
+    Returns
+    -------
+    list of float
+        As it is, and without each sublayer.
+    """
     totals = [0.0] * (len(found) + 1)
     for batch in track(batches, "Sensitivity of sublayers"):
         wanted, at, hidden = run(teacher, batch).float(), 0, run(student, batch, stop=0)

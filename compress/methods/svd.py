@@ -55,14 +55,51 @@ def compress(
     rank: int = 16,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Take the share `ratio` of the parameters, and so of the FLOPs, off the linear layers of the blocks.
+    """Take a share of the parameters, and so of the FLOPs, off the linear layers of the blocks.
 
-    kind: of the metric; power: of activation; damping: added to the metric's diagonal, relative to its mean; multiple:
-    what ranks are a multiple of. A layer stays dense where no lower rank is worth it. recovery: training on the dense
-    model's logits, full of all weights of the blocks, lora of updates of `rank` to their linear layers; steps, rate,
-    temperature, rows: of algorithms.training, rate None: RATES; seed: of drawn labels and of the training; progress:
-    where the ranks and finished blocks are kept. Raises ValueError for an option out of range, or where recovery=lora
-    misses peft, and RuntimeError when what is reached misses the request or the loss is not finite.
+    A layer stays dense where no lower rank is worth it.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    ratio
+        The share.
+    kind
+        Of the metric.
+    power
+        Of the metric `activation`.
+    damping
+        Added to the diagonal of the metric, relative to its mean.
+    multiple
+        Ranks are a multiple of it.
+    recovery
+        Training on the logits of the dense model: full, of all weights of the blocks; lora, of low-rank updates of
+        their linear layers.
+    training
+        Number of steps, learning rate (None: `RATES` of the recovery), temperature, rows a step and seed.
+    rank
+        Of the updates with recovery=lora.
+    progress
+        Where the ranks and finished blocks are kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range, and where recovery=lora misses peft.
+    RuntimeError
+        What is reached misses the request, or the loss is not finite.
+
+    References
+    ----------
+    arXiv 2403.07378, 2312.05821, 2207.00112
     """
     check_ratio(ratio)
     if kind not in KINDS or recovery not in ("none", *RATES):
@@ -177,7 +214,22 @@ def _ranks(
 
 @torch.no_grad()
 def factorised(linear: nn.Linear, metric: Tensor, rank: int) -> LowRankLinear:
-    """U_r and U_r^T W; metric: C, (in, in) or its diagonal (in,)."""
+    """A linear layer as the product of two thin ones.
+
+    Parameters
+    ----------
+    linear
+        The layer.
+    metric
+        C, (in, in) or its diagonal (in,).
+    rank
+        What is left.
+
+    Returns
+    -------
+    LowRankLinear
+        U_r and U_r^T W.
+    """
     weight = linear.weight
     u = torch.linalg.svd(_scaled(weight, metric), full_matrices=False).U[:, :rank]
     new = LowRankLinear(linear.in_features, linear.out_features, rank, False)

@@ -28,11 +28,38 @@ def compress(
     pattern: str | None = None,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Set the share `ratio` of the weights of every row of every linear layer in the blocks to zero.
+    """Set a share of the weights of every row of every linear layer in the blocks to zero.
 
-    pattern: instead of a ratio, N:M, N of every M consecutive inputs stay; progress: where finished blocks are kept.
-    The sparse weights save disk (a bitmask), not time. Raises ValueError for an option out of range and RuntimeError
-    when the sparsity reached misses the request.
+    The sparse weights save disk (a bitmask), not time.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    ratio
+        Share of the weights; None: 0.5.
+    pattern
+        Instead of a ratio N:M: N of every M consecutive inputs stay.
+    progress
+        Where finished blocks are kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range.
+    RuntimeError
+        The sparsity reached misses the request.
+
+    References
+    ----------
+    arXiv 2306.11695
     """
     sparsity = sparsity_for(model, ratio, pattern)
     for shared in blocks(model, batches, squares, "Wanda", progress):
