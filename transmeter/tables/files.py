@@ -133,14 +133,25 @@ def from_dataset(dataset: "Dataset", where: str | Path = "the data set") -> pd.D
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
-    """A table; of one that Hugging Face datasets wrote the names of the classes are in the metadata alone."""
+    """A table with its named index levels as columns; the names of classes that Hugging Face datasets wrote are in the
+    metadata alone."""
     about = ParquetFile(path).schema_arrow.metadata or {}
     try:
-        features = json.loads(about[b"huggingface"])["info"]["features"]
-        names = {c: list(kind["names"]) for c, kind in features.items() if kind["_type"] == "ClassLabel"}
-    except (KeyError, TypeError, ValueError, AttributeError):
-        names = {}
-    return _name_classes(path, pd.read_parquet(path), names)
+        features = dict(json.loads(about[b"huggingface"])["info"]["features"])
+    except (KeyError, TypeError, ValueError):
+        features = {}
+    labels = {c: kind for c, kind in features.items() if isinstance(kind, dict) and kind.get("_type") == "ClassLabel"}
+    names = {c: _class_names(kind.get("names")) for c, kind in labels.items()}
+    frame = pd.read_parquet(path)
+    levels = [name for name in frame.index.names if name is not None]
+    return _name_classes(path, frame.reset_index(level=levels) if levels else frame, names)
+
+
+def _class_names(names: object) -> list[str]:
+    """Names in a list, or by their numbers in a mapping, as older versions wrote them."""
+    if isinstance(names, dict):
+        return [str(name) for _, name in sorted(names.items(), key=lambda item: int(item[0]))]
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _name_classes(where: str | Path, frame: pd.DataFrame, names: Mapping[str, Sequence[str]]) -> pd.DataFrame:

@@ -53,18 +53,21 @@ def as_table(
         if isinstance(given[0], str):
             raise ValueError(f"{name} is a pair that begins with '{given[0]}': give a dict of names and data sets")
         features = columns(name, given[0])
-        labels = pd.Series(np.asarray(given[1], dtype=object).ravel())
+        labels = pd.Series(np.asarray(given[1], dtype=None if hasattr(given[1], "__array__") else object).ravel())
         if len(labels) != len(features):
             raise ValueError(f"{name} has {len(features)} rows and {len(labels)} labels: give one label a row")
         return table(name, features.reset_index(drop=True), labels)
     if hasattr(given, "to_pandas") and hasattr(given, "features"):  # a data set, which takes a second to import
         return from_frame(name, from_dataset(given), None, label, strict, key)
+    if hasattr(given, "to_pandas"):  # of polars or pyarrow
+        return from_frame(name, given.to_pandas(), None, label, strict, key)
     wanted = "a data frame with a label column, (X, y), a datasets.Dataset, a path or a Table"
     raise ValueError(f"{name} is a {type(given).__name__}: give {wanted}")
 
 
 def columns(name: str, features: ArrayLike) -> pd.DataFrame:
     """(n, d) features as a data frame with names of text, f0.. for an array. Raises ValueError for another shape."""
+    features = features.to_pandas() if hasattr(features, "to_pandas") else features  # of polars or pyarrow
     if isinstance(features, pd.DataFrame):
         frame = features.set_axis([str(c) for c in features.columns], axis=1)
         check_names(name, frame.columns)
