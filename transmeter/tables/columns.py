@@ -8,7 +8,7 @@ import logging
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -245,7 +245,7 @@ def _column(table_name: str, name: str, values: pd.Series, decimal: str | None) 
         return numbers, Reading("days", "stamps", first=first, line=f"column '{name}' is read as days{since}")
     if pd.api.types.is_bool_dtype(values) or pd.api.types.is_numeric_dtype(values):
         return _bounded(table_name, name, values.astype("float64")), PLAIN
-    if values.dropna().map(lambda v: isinstance(v, (dict, set))).any():
+    if values.dtype == object and values.dropna().map(lambda v: isinstance(v, (dict, set))).any():
         raise ValueError(f"column '{name}' of {table_name} holds nested values: give one number or text a cell")
     texts = _present(values)
     numbers = _plain(texts)
@@ -371,7 +371,7 @@ def _plain(texts: pd.Series) -> pd.Series:
     lower = texts.str.lower() if len(texts) else texts
     if lower.isin(["true", "false"]).all():
         return (lower == "true").astype("float64")
-    return pd.to_numeric(texts, errors="coerce").astype("float64")
+    return _by_distinct(texts, lambda distinct: pd.to_numeric(distinct, errors="coerce")).astype("float64")
 
 
 def _codes(texts: pd.Series) -> list[str]:
@@ -381,9 +381,20 @@ def _codes(texts: pd.Series) -> list[str]:
 
 def _present(values: pd.Series) -> pd.Series:
     """What is not missing, as text."""
-    texts = values.dropna().map(lambda v: v.strip() if isinstance(v, str) else text_of(v) or "")
+    cells = values.dropna()
+    if cells.dtype == object:  # 1 and True are equal there, so that distinct ones are not enough
+        texts = cells.map(lambda v: v.strip() if isinstance(v, str) else text_of(v) or "")
+    else:
+        texts = _by_distinct(cells, lambda distinct: [str(v).strip() for v in distinct])
     return texts[~texts.isin(_EMPTY)]
 
 
+def _by_distinct(cells: pd.Series, function: Callable[[Sequence], Sequence]) -> pd.Series:
+    """What `function` makes of the distinct cells, for every cell: most columns of texts repeat a few."""
+    places, distinct = pd.factorize(cells)
+    return pd.Series(function(distinct)).iloc[places].set_axis(cells.index).astype(object)
+
+
 def _categories(values: pd.Series) -> pd.Series:
-    return _present(values).map(text_of).reindex(values.index).astype(object).where(lambda s: s.notna(), None)
+    texts = _by_distinct(_present(values), lambda distinct: [text_of(t) for t in distinct])
+    return texts.reindex(values.index).astype(object).where(lambda s: s.notna(), None)

@@ -57,6 +57,9 @@ def label_texts(values: pd.Series | np.ndarray) -> np.ndarray:
     column = pd.Series(values)
     if column.dtype.kind == "f" and column.dtype.itemsize < 8:  # so that float32 0.1 is 0.1
         column = column.astype(str).replace("nan", None)
+    if column.dtype != object:
+        places, distinct = pd.factorize(column)
+        return np.array([*map(text_of, distinct.tolist()), None], dtype=object)[places]  # -1 is a missing one
     cells = column.tolist()
     if any(isinstance(v, (list, dict, tuple, np.ndarray)) for v in cells):
         raise ValueError("a label is a list: give one class a row")
