@@ -145,7 +145,7 @@ def test_a_student_that_does_not_fit_is_refused(encoder, tokenizer, letters, cal
         ({"depth": 3}, "depth 3 is out of range"),
         ({"width": 0.0}, "width 0.0 is no share"),
         ({"hidden": -1.0}, "hidden -1.0 is out of range"),
-        ({"on_policy": 2.0}, "on_policy 2.0 is no share"),
+        ({"on_policy": 2.0}, "on_policy 2.0 is not a share"),
         ({"on_policy": 0.5, "depth": 1}, "on_policy 0.5 asks a bert to write"),
         ({"labels": 1.0, "depth": 1}, "labels, which the batches do not have"),
         ({"top_k": 0}, "top_k 0 is out of range"),

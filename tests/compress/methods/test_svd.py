@@ -142,7 +142,7 @@ def test_side_by_side_projections_are_factorised(tokenizer, calibration, tmp_pat
     "options, message",
     [
         ({"kind": "random"}, "give one of 'plain'"),
-        ({"recovery": "some"}, "none, full"),
+        ({"recovery": "some"}, "give one of 'none', 'full', 'lora'"),
         ({"ratio": 0.99}, "give at most 0.9"),
         ({"multiple": 64}, "give at most 0.000"),
         ({"damping": 0.0}, "above 0"),
