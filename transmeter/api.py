@@ -16,7 +16,7 @@ from transmeter.gain.heldout import HeldOutCheck
 from transmeter.gain.metrics import METRICS
 from transmeter.network.source import Source
 from transmeter.result import Ranking, Row, load
-from transmeter.tables.data import Table, Unusable, rows_like
+from transmeter.tables.data import Table, Unusable, drop_small_classes, rows_like
 from transmeter.tables.files import read
 from transmeter.tables.inputs import Given, as_table, as_tables
 from transmeter.tables.prepare import MATCH, prepare
@@ -102,6 +102,8 @@ def rank(
     cache: str | Path | None = None,
     encoder: str | Path | None = None,
     match: str = "meaning",
+    classes: Mapping[str, Mapping[str, str]] | None = None,
+    min_class_rows: int = 1,
 ) -> Ranking:
     """Rank sources by the gain that they bring to a target over the best that it can do alone.
 
@@ -136,6 +138,10 @@ def rank(
         Folder of a transformers model that reads texts and column names; None: TF-IDF and n-grams.
     match : str
         How columns are matched: by "meaning" or by "name" only.
+    classes : mapping or None
+        By name of the source: {its class: class of the target}, for what names and rows would decide otherwise.
+    min_class_rows : int
+        Rows of classes of the target with fewer rows are left out.
 
     Returns
     -------
@@ -156,8 +162,9 @@ def rank(
     label, key = column_name("label", label), column_name("key", key)
     options = ranker.check_scorer(scorer, options)
     _warn_of_same_file(target, sources)
+    min_class_rows = whole_number("min_class_rows", min_class_rows, 1)
     return ranker.rank(
-        as_table(target, _name(target), label, key),
+        drop_small_classes(as_table(target, _name(target), label, key), min_class_rows),
         as_tables(sources, label, key),
         scorer,
         shots=shots,
@@ -169,6 +176,7 @@ def rank(
         cache=cache,
         encoder=encoder,
         match=match,
+        classes=classes,
     )
 
 
@@ -348,6 +356,7 @@ def transfer(
         rows = rows_like(table, "predict" if frame is predict else str(predict), frame)
     classifier = TransferClassifier(other, match=match, encoder=encoder, random_state=seed, cache=cache)
     classifier.fit(table.features, table.labels, keys=table.keys)
+    classifier.readings_ = dict(table.readings)  # so that it reads rows as the target's file was read
     prepared, (other,), _ = prepare(table, [other], encoder, match, cache and cache / "texts")
     check = heldout.check(Source(other, cache, seed), prepared, repeats=repeats, seed=seed, metric=metric)
     predictions = None if rows is None else classifier.predictions(rows)

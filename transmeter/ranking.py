@@ -38,6 +38,7 @@ def rank(
     cache: Path | None = None,
     encoder: str | Path | None = None,
     match: str = "meaning",
+    classes: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Ranking:
     """Score every source for the target and order them, best first.
 
@@ -67,6 +68,8 @@ def rank(
         Of texts and column names, as for `prepare`.
     match : str
         How columns are matched, as for `prepare`.
+    classes : mapping or None
+        By name of the source: its classes with those of the target that they stand for; None: by names and rows.
 
     Returns
     -------
@@ -92,13 +95,17 @@ def rank(
         shots = None
     LOG.info("scorer %s, options %s, %s", scorer, values or "as they are", shared)
     arguments = values | {k: v for k, v in shared.items() if k in settings}
-    target, tables, matches = prepare(target, tables, encoder, match, cache and cache / "texts")
+    target, tables, matches = prepare(target, tables, encoder, match, cache and cache / "texts", classes)
     scored = _score(function, [Source(t, cache, seed) for t in tables], target, arguments)
     for table, (score, _) in zip(tables, scored):
         if isinstance(score, Score) and score.outcome:
             _warn_of_leakage(target, table)
     matched = {t.name: [asdict(m) for m in ms] for t, ms in zip(tables, matches)}
-    rows = [replace(row, matches=matched[row.source]) for row in _rows(tables, scored, target.classes)]
+    mapped = {t.name: dict(t.class_map) or None for t in tables}
+    rows = [
+        replace(row, matches=matched[row.source], class_map=mapped[row.source])
+        for row in _rows(tables, scored, target.classes)
+    ]
     return Ranking(
         target=target.name,
         metric=metric,
@@ -111,6 +118,7 @@ def rank(
         encoder=str(encoder) if encoder else None,
         match=match,
         rows=rows + failed,
+        notes=[f"{t.name}: {note}" for t in (target, *tables) for note in t.notes],
     )
 
 

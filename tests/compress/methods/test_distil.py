@@ -349,11 +349,11 @@ def test_two_processes_are_one_with_twice_the_rows(tmp_path, root):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "ACCELERATE_USE_CPU": "true"}
-    code = "import sys; from safetensors.torch import save_file; from test_distil import learned"
+    code = "import sys; from safetensors.torch import save_file; from tests.compress.methods.test_distil import learned"
     code += "; save_file(learned(4), sys.argv[1])"
     running = []
     for rank in "01":
-        given = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "PYTHONPATH": f"{root}:{root / 'tests'}"}
+        given = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "PYTHONPATH": str(root)}
         command = [sys.executable, "-c", code, str(tmp_path / rank)]
         running.append(subprocess.Popen(command, env=os.environ | place | given, stderr=subprocess.PIPE, text=True))
     errors = [process.communicate(timeout=300)[1] for process in running]
