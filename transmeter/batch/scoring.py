@@ -59,7 +59,7 @@ def _reason(error: Exception) -> str:
 
 def _table(task: dict, item: dict) -> list[dict]:
     """Read a file, keep it as arrays, and train its classifier if it is a source."""
-    folder = Path(task["cache"]) / "tables" / item["digest"]
+    folder = tables.folder_of(Path(task["cache"]), item["digest"])
     if not folder.exists():
         tables.keep(load(item["spec"], task["label"], strict=False, key=task["key"]), folder)
     table = tables.mapped(folder, item["name"])
@@ -76,7 +76,7 @@ def _pairs(task: dict, items: list[dict]) -> list[dict]:
         options["independent"] = True
 
     def table(item: dict) -> Table:
-        return tables.mapped(cache / "tables" / item["digest"], item["name"])
+        return tables.mapped(tables.folder_of(cache, item["digest"]), item["name"])
 
     found = rank(
         table(task["target"]),

@@ -79,7 +79,7 @@ def writing(path: Path) -> Iterator[sqlite3.Connection]:
             except sqlite3.OperationalError:  # of the disk, not of what stands there
                 raise
             except sqlite3.DatabaseError as error:
-                raise ValueError(f"{path} is no store of transmeter batch ({error}): give another file") from None
+                raise ValueError(f"{path} is not a store of transmeter batch ({error}): give another file") from None
             try:
                 yield store
             finally:
@@ -139,7 +139,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
             store.close()
             for file in new:  # sqlite makes them beside whatever says that it is a store in WAL mode
                 file.unlink(missing_ok=True)
-            raise ValueError(f"{path} is no store of transmeter batch ({error})") from None
+            raise ValueError(f"{path} is not a store of transmeter batch ({error})") from None
         if not there or not version:
             raise ValueError(f"{path} is a database of something else: give a store of transmeter batch")
         if version < len(SCHEMA):
@@ -160,7 +160,7 @@ def query(store: sqlite3.Connection, sql: str, given: Sequence[object] = ()) -> 
     try:
         cursor = store.execute(sql, given)
         if cursor.description is None:
-            raise ValueError("--sql is no query: give one SELECT")
+            raise ValueError("--sql is not a query: give one SELECT")
         return [column[0] for column in cursor.description], _rows(cursor)
     except (sqlite3.Error, sqlite3.Warning) as error:
         raise ValueError(f"--sql cannot be run: {error}: give one SELECT, such as SELECT * FROM results") from None
@@ -193,14 +193,14 @@ def method(store: sqlite3.Connection, scorer: str, settings: dict[str, object]) 
     return store.execute("SELECT id FROM methods WHERE scorer = ? AND settings = ?", row).fetchone()[0]
 
 
-def known_input(store: sqlite3.Connection, spec: str, seen: str) -> Input | None:
+def find_input(store: sqlite3.Connection, spec: str, seen: str) -> Input | None:
     """What is known of the file of `spec`, if it looks as it did then."""
     columns = "id, spec, digest, rows, columns, texts, error"
     row = store.execute(f"SELECT {columns} FROM inputs WHERE spec = ? AND seen = ?", (spec, seen)).fetchone()
     return Input(*row[:5], bool(row[5]), row[6]) if row else None
 
 
-def keep_input(store: sqlite3.Connection, spec: str, seen: str, digest: bytes, found: dict[str, object]) -> None:
+def save_input(store: sqlite3.Connection, spec: str, seen: str, digest: bytes, found: dict[str, object]) -> None:
     """What was found in the file of `spec`: rows, columns, texts or error."""
     values = (spec, seen, digest, *(found.get(k) for k in ("rows", "columns", "texts", "error")))
     store.execute(
@@ -211,7 +211,7 @@ def keep_input(store: sqlite3.Connection, spec: str, seen: str, digest: bytes, f
     )
 
 
-def want(store: sqlite3.Connection, rows: Iterable[tuple[str, str, int, bytes, int, int]]) -> None:
+def request(store: sqlite3.Connection, rows: Iterable[tuple[str, str, int, bytes, int, int]]) -> None:
     """Note what a job asks for: (target, source, method, key, target's input, source's input)."""
     store.executemany("INSERT OR REPLACE INTO wanted VALUES (?, ?, ?, ?, ?, ?)", rows)
 

@@ -124,7 +124,7 @@ def state(db: sqlite3.Connection) -> dict[str, Any]:
     return found | {"leaders": [dict(zip(heads, row)) for row in store.query(db, leaders)[1]]}
 
 
-def status(found: Mapping[str, Any]) -> str:
+def format_state(found: Mapping[str, Any]) -> str:
     """What `state` gives, for people; ends with a line break."""
     lines = [f"{found['done']} done, {found['failed']} failed, {found['open']} open"]
     if run := found["run"]:
