@@ -66,15 +66,15 @@ def rank(target, sources, encoder, scorer, settings, out, shape, cache, **option
     values = convert(signatures[one_of("scorer", scorer, signatures)], settings, SHARED)
     check_compared(target, sources, encoder)
 
-    from transmeter import api
+    from transmeter import ranking
     from transmeter.report.tables import format_ranking
 
     quiet()
     cache = cache or user_cache()
-    ranking = api.rank(target, sources, encoder=encoder, scorer=scorer, options=values, cache=cache, **options)
-    with printing(format_ranking(ranking, shape)):
+    result = ranking.rank(target, sources, encoder=encoder, scorer=scorer, options=values, cache=cache, **options)
+    with printing(format_ranking(result, shape)):
         if out:
-            replace(ranking, command=typed()).save(out)
+            replace(result, command=typed()).save(out)
 
 
 @click.command()
