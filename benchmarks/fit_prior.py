@@ -12,17 +12,17 @@ import pandas as pd
 from scipy.optimize import nnls
 from sklearn.linear_model import Ridge
 
-from transmeter.gain.prior import Evidence, Linear, Prior, as_json, features
+from transmeter.gain.prior import Linear, PairFeatures, Prior, as_json, regressors
 
 ROOT = Path(__file__).resolve().parent.parent
 PAIRS = ROOT / "benchmarks" / "results" / "rank_quality_pairs.csv"
-FIELDS = list(Evidence.__dataclass_fields__)
+FIELDS = list(PairFeatures.__dataclass_fields__)
 RIDGE = 1000.0  # strong, so that it carries over to families that it has not seen
 
 
-def evidence_of(row: pd.Series) -> Evidence:
+def evidence_of(row: pd.Series) -> PairFeatures:
     """The evidence in a row of the pairs."""
-    return Evidence(*(float(row[f]) for f in FIELDS))
+    return PairFeatures(*(float(row[f]) for f in FIELDS))
 
 
 def fit(pairs: pd.DataFrame) -> Prior:
@@ -31,8 +31,8 @@ def fit(pairs: pd.DataFrame) -> Prior:
     Fitted on the few-label pairs, where it matters; the spread comes from families left out in turn.
     """
     few = pairs[(pairs["mode"] == "few") & pairs["soft"].notna()]
-    screen = _linear(few, lambda row: features(evidence_of(row), int(row["shots"])))
-    transfer = _linear(few, lambda row: features(evidence_of(row), int(row["shots"]), float(row["soft"])))
+    screen = _linear(few, lambda row: regressors(evidence_of(row), int(row["shots"])))
+    transfer = _linear(few, lambda row: regressors(evidence_of(row), int(row["shots"]), float(row["soft"])))
     z = (few["measured"] - few["gain"]) / np.hypot(few["error"], few["gain_error"])
     return Prior(screen, transfer, float(max(1.0, np.sqrt(np.mean(np.clip(z, -4, 4) ** 2)))))
 

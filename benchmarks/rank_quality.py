@@ -26,8 +26,9 @@ from families import Problem, problems
 from rank_report import report
 
 from transmeter.gain import ground_truth
-from transmeter.gain.estimate import Score, measured
-from transmeter.gain.prior import shipped
+from transmeter.gain.estimate import measure_gain
+from transmeter.gain.prior import load_prior
+from transmeter.gain.score import Score
 from transmeter.network.source import Source
 from transmeter.scorers import scorers
 from transmeter.tables.data import Table
@@ -69,7 +70,7 @@ def main(datasets: Path, encoder: Path | None, quick: bool, work: Path, workers:
             click.echo(f"{i} of {len(running)}: {done.result()} ({time.perf_counter() - begin:.0f} s)", err=True)
     found = [json.loads(path.read_text()) for _, _, path in jobs]
     if quick:  # too few targets for figures that anyone should quote
-        report(found, work, "rank_quality_quick", time.perf_counter() - begin, shipped())
+        report(found, work, "rank_quality_quick", time.perf_counter() - begin, load_prior())
     else:
         report(found, RESULTS, "rank_quality", time.perf_counter() - begin)
 
@@ -104,7 +105,7 @@ def cell(problem: Problem, shots: int, path: Path, cache: Path, quick: bool) -> 
     if not quick and shots == problem.shots[0]:
         for name, options in ABLATION.items():
             scored = scorers()["transmeter"](sources, problem.target, shots=shots, repeats=10, seed=7, **options)
-            ablation[name] = [measured(s.outcome)[0] for s in scored]
+            ablation[name] = [measure_gain(s.outcome)[0] for s in scored]
     longer = None
     if not quick and shots == problem.shots[0] and problem.family != "text":
         others = [Source(t, cache, seed=1) for t in problem.sources]
@@ -159,9 +160,9 @@ def _parts(score: Score) -> dict:
     outcome = score.outcome
     return {
         "gain": asdict(score.gain),
-        "measured": list(measured(outcome)),
-        "soft": outcome.soft,
-        "evidence": asdict(outcome.evidence),
+        "measured": list(measure_gain(outcome)),
+        "soft": outcome.probability_gain,
+        "evidence": asdict(outcome.features),
         "repeats": len(outcome.difference),
         "baseline": outcome.baseline,
     }

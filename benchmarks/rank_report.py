@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from fit_prior import FIELDS, evidence_of, fit
 
-from transmeter.gain.agreement import honesty, order
-from transmeter.gain.ground_truth import halved
-from transmeter.gain.prior import Gain, Prior, join
+from transmeter.gain.agreement import interval_coverage, rank_agreement
+from transmeter.gain.ground_truth import half_means
+from transmeter.gain.prior import Gain, Prior, combine
 
 matplotlib.use("svg")
 from matplotlib import pyplot as plt  # noqa: E402
@@ -88,7 +88,7 @@ def with_posterior(pairs: pd.DataFrame, given: Prior | None = None) -> pd.DataFr
         prior = given or fit(pairs[(pairs["family"] != family) & (pairs["data"] != data)])
         for i, row in mine.iterrows():
             parts = (row["measured"], row["error"], row["freedom"])
-            gain = join(prior, evidence_of(row), int(row["shots"]), float(row["soft"]), parts)
+            gain = combine(prior, evidence_of(row), int(row["shots"]), float(row["soft"]), parts)
             pairs.loc[i, ["mean", "low", "high", "p_negative"]] = list(vars(gain).values())
     return pairs
 
@@ -100,13 +100,13 @@ def orders_of(cells: list[dict], pairs: pd.DataFrame) -> pd.DataFrame:
     for cell in cells:
         gains = np.array([a["by_repeat"] for a in cell["truth"]["sources"]])
         true = gains.mean(1)
-        taus = [order(first, second).weighted_tau for first, second in halved(gains)]
+        taus = [rank_agreement(first, second).weighted_tau for first, second in half_means(gains)]
         key = (cell["family"], cell["target"], cell["shots"])
         for run in cell["runs"]:
             posterior = groups[(*key, run["mode"], run["draw"])]["mean"].to_numpy()
             values = {n: v for n, v in run["values"].items() if n != "transmeter"} | {"transmeter": posterior}
             for name, scores in values.items():
-                found = order(scores, true)
+                found = rank_agreement(scores, true)
                 pick = float(true[int(np.argmax(scores))])
                 rows.append(
                     {
@@ -131,7 +131,7 @@ def _within(levels: list[str], scores: np.ndarray, true: np.ndarray) -> float | 
     taus = []
     for level in {v for v in levels if v}:
         rows = [i for i, v in enumerate(levels) if v == level]
-        taus.append(order(np.asarray(scores)[rows], true[rows]).tau_b)
+        taus.append(rank_agreement(np.asarray(scores)[rows], true[rows]).tau_b)
     taus = [t if t is not None else 0.0 for t in taus]
     return float(np.mean(taus)) if taus else None
 
@@ -187,7 +187,7 @@ def _mode(orders: pd.DataFrame, pairs: pd.DataFrame) -> dict:
         "ceiling": _mean(reliable["ceiling"]),
         "reliability": _mean(orders["reliability"]),
         "scorers": dict(sorted(by_scorer.items(), key=lambda item: -item[1]["weighted_tau"][0])),
-        "honesty": vars(honesty(gains, mine["gain"].tolist(), mine["gain_error"].tolist())),
+        "honesty": vars(interval_coverage(gains, mine["gain"].tolist(), mine["gain_error"].tolist())),
         "width_pp": _mean(mine["high"] - mine["low"]),
         "pick_pp": {f: _mean(first[first["family"] == f]["pick_or_none"]) for f in first["family"].unique()},
         "behind_pp": {f: _behind(orders[orders["family"] == f]) for f in first["family"].unique()},
@@ -213,7 +213,7 @@ def ablation(cells: list[dict]) -> dict[str, dict]:
         true = [a["gain_pp"] for a in cell["truth"]["sources"]]
         for name, gains in cell["ablation"].items():
             plain = np.array(cell["ablation"]["plain"])
-            tau = order(gains, true).weighted_tau
+            tau = rank_agreement(gains, true).weighted_tau
             change = np.array(gains) - plain
             best = float(np.max(gains) - plain.max())
             rows.append({"scorer": name, "family": cell["family"], "target": cell["target"], "tau": tau or 0.0})
@@ -230,7 +230,7 @@ def longer(cells: list[dict]) -> dict[str, list[float]]:
     rows = []
     for cell in cells:
         for name, values in cell["runs"][0]["values"].items() if cell["longer"] else ():
-            tau = order(values, cell["longer"]).weighted_tau
+            tau = rank_agreement(values, cell["longer"]).weighted_tau
             rows.append({"family": cell["family"], "target": cell["target"], "scorer": name, "tau": tau or 0.0})
     if not rows:
         return {}

@@ -22,13 +22,13 @@ import torch
 from families import noisy, read_table, renamed, seed_of
 
 from transmeter.gain import ground_truth
-from transmeter.gain.estimate import make_splits
 from transmeter.network.source import HIDDEN, WIDTH, Encoded, Source
 from transmeter.network.training import Schedule, Terms
 from transmeter.network.transfer import train
 from transmeter.scorers.short_finetune import score as short_finetune
 from transmeter.scorers.transmeter import score
 from transmeter.tables.data import Table, table
+from transmeter.tables.splits import make_splits
 
 SHOTS = 5
 OUT = Path(__file__).resolve().parent / "results" / "speed.json"

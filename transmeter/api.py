@@ -8,11 +8,11 @@ from pathlib import Path
 import pandas as pd
 
 from transmeter.estimators import TransferClassifier
-from transmeter.gain import agreement, ground_truth, heldout
-from transmeter.gain.agreement import Honesty, Order
-from transmeter.gain.estimate import METRICS
-from transmeter.gain.ground_truth import Truth
-from transmeter.gain.heldout import Check
+from transmeter.gain import ground_truth, heldout
+from transmeter.gain.agreement import IntervalCoverage, RankAgreement, interval_coverage, rank_agreement
+from transmeter.gain.ground_truth import GroundTruth
+from transmeter.gain.heldout import HeldOutCheck
+from transmeter.gain.metrics import METRICS
 from transmeter.network.source import Source
 from transmeter.ranking import check_preparing, is_same_file, target_name, warn_of_same_file
 from transmeter.result import Ranking, Row, load
@@ -31,24 +31,25 @@ class Validation:
 
     Attributes
     ----------
-    truth : Truth
+    measured : GroundTruth
         Gains by full transfer, and those of controls, which must not help.
     predicted : dict
         Row of the ranking by name of the source; empty without a ranking.
-    order : Order or None
+    agreement : RankAgreement or None
         How well the ranking's order agrees; None without a ranking.
-    honesty : Honesty or None
+    coverage : IntervalCoverage or None
         How well its intervals hold what was measured; None for a ranking by scores that are not gains.
     """
 
-    truth: Truth
+    measured: GroundTruth
     predicted: dict[str, Row]
-    order: Order | None
-    honesty: Honesty | None
+    agreement: RankAgreement | None
+    coverage: IntervalCoverage | None
 
     def to_dict(self) -> dict[str, object]:
         """What `transmeter validate --json` prints."""
-        return {**asdict(self.truth), "predicted": self.predicted, "agreement": self.order, "honesty": self.honesty}
+        rest = {"predicted": self.predicted, "agreement": self.agreement, "honesty": self.coverage}
+        return {**asdict(self.measured), **rest}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +60,14 @@ class Transfer:
     ----------
     classifier : TransferClassifier
         Trained on all labelled rows.
-    check : Check
+    check : HeldOutCheck
         What such a classifier reaches on held-out rows, and the target alone.
     predictions : DataFrame or None
         The class of every row to predict, and the probability of every class (`TransferClassifier.predictions`).
     """
 
     classifier: TransferClassifier
-    check: Check
+    check: HeldOutCheck
     predictions: pd.DataFrame | None
 
     def save(self, path: str | Path) -> None:
@@ -146,7 +147,7 @@ def validate(
     table = as_table(target, target_name(target), label, key)
     usable = _usable(as_tables(sources, label, key), ranking)
     table, usable, _ = prepare(table, usable, encoder, match, cache and cache / "texts")
-    truth = ground_truth.measure(
+    measured = ground_truth.measure(
         [Source(t, cache) for t in usable],
         table,
         shots=shots,
@@ -155,7 +156,7 @@ def validate(
         metric=metric or METRICS[0],
         steps=steps,
     )
-    return _compare(ranking, truth)
+    return _compare(ranking, measured)
 
 
 def _check_same_settings(
@@ -186,17 +187,17 @@ def _usable(tables: Sequence[Table | Unusable], ranking: Ranking | None) -> list
     return usable
 
 
-def _compare(ranking: Ranking | None, truth: Truth) -> Validation:
+def _compare(ranking: Ranking | None, measured: GroundTruth) -> Validation:
     """What was measured beside what was predicted."""
     predicted = {row.source: row for row in ranking.scored} if ranking else {}
-    rows = [predicted[arm.name] for arm in truth.sources] if ranking else []
+    rows = [predicted[arm.name] for arm in measured.sources] if ranking else []
     gains = [row.gain for row in rows if row.gain]
-    measured, errors = [arm.gain_pp for arm in truth.sources], [arm.error_pp for arm in truth.sources]
+    true_gains = [arm.gain_pp for arm in measured.sources]
     return Validation(
-        truth=truth,
+        measured=measured,
         predicted=predicted,
-        order=agreement.order([row.score for row in rows if row.score is not None], measured) if rows else None,
-        honesty=agreement.honesty(gains, measured, errors) if gains else None,
+        agreement=rank_agreement([row.score or 0.0 for row in rows], true_gains) if rows else None,
+        coverage=interval_coverage(gains, true_gains, [a.error_pp for a in measured.sources]) if gains else None,
     )
 
 

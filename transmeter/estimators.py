@@ -18,8 +18,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 from torch.nn import functional as F
 
-from transmeter.gain.estimate import Split, accuracies, make_splits
-from transmeter.learners.baseline import SCRATCH, held_out, linear
+from transmeter.gain.metrics import accuracies
+from transmeter.learners.baseline import SCRATCH, logistic_regressions, split_probabilities
 from transmeter.network.source import Encoded, Source
 from transmeter.network.training import Schedule, Terms
 from transmeter.network.transfer import train
@@ -27,6 +27,7 @@ from transmeter.tables.data import Table, clean, conform, label_texts
 from transmeter.tables.encoding import Encoder
 from transmeter.tables.inputs import Given, as_table, columns
 from transmeter.tables.prepare import MATCH, prepare
+from transmeter.tables.splits import Split, make_splits
 from transmeter.tables.text import check_encoder, embed, read_texts, reader, text_columns
 from transmeter.tables.tfidf import Tfidf
 from transmeter.util import arguments, writing
@@ -240,10 +241,10 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         a class has one row, so that none can be held out."""
         codes, every = target.table.codes, np.arange(len(target.table))
         rows = np.flatnonzero(codes >= 0)
-        best, learners = next(iter(linear())), linear()
+        best, learners = next(iter(logistic_regressions())), logistic_regressions()
         if np.bincount(codes[rows]).min() > 1:
             splits = make_splits(target.table, None, 2, self.random_state)
-            held = held_out(learners, target, splits, every)
+            held = split_probabilities(learners, target, splits, every)
             trained = train([], target, splits, Terms(), Schedule(steps=self.steps), self.random_state)
             held[SCRATCH] = trained.probabilities(target.x)[0]
             reached = {

@@ -11,14 +11,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from transmeter.gain.estimate import METRICS, Score, by_class, differ, terms, usual_repeats
+from transmeter.gain.estimate import class_gains, explain_gain, is_better
+from transmeter.gain.metrics import METRICS
+from transmeter.gain.score import Score
 from transmeter.network.source import Source
 from transmeter.result import Ranking, Row
-from transmeter.scorers import SHARED, scorers
+from transmeter.scorers import SHARED, needs, scorers
 from transmeter.tables.data import MAX_ROWS, Table, Unusable, sample
 from transmeter.tables.inputs import Given, as_table, as_tables
 from transmeter.tables.prepare import MATCH, prepare
 from transmeter.tables.specs import parse
+from transmeter.tables.splits import default_repeats
 from transmeter.util.arguments import (
     column_name,
     folder,
@@ -96,7 +99,7 @@ def rank(
         file, and where no source can be used.
     """
     shots = None if shots is None else whole_number("shots", shots, 1)
-    repeats = usual_repeats(shots) if repeats is None else whole_number("repeats", repeats, 2)
+    repeats = default_repeats(shots) if repeats is None else whole_number("repeats", repeats, 2)
     budget = None if budget is None else positive_number("budget", budget)
     seed, metric = seed_number("seed", seed), one_of("metric", metric, METRICS)
     cache, encoder, match = check_preparing(cache, encoder, match)
@@ -111,12 +114,12 @@ def rank(
     target, *tables = (_sampled(t, seed) for t in (target, *(s for s in sources if isinstance(s, Table))))
     shared = {"seed": seed, "shots": shots, "repeats": repeats, "metric": metric, "budget": budget}
     function = scorers()[scorer]
-    parameters = inspect.signature(function).parameters
-    if shots is not None and "shots" not in parameters:
+    settings = ("seed", *needs(scorer).settings)
+    if shots is not None and "shots" not in settings:
         warnings.warn(f"scorer {scorer} uses all labelled rows: shots are ignored", stacklevel=2)
         shots = None
     LOG.info("scorer %s, options %s, %s", scorer, values or "as they are", shared)
-    arguments = values | {k: v for k, v in shared.items() if k in parameters}
+    arguments = values | {k: v for k, v in shared.items() if k in settings}
     target, tables, matches = prepare(target, tables, encoder, match, cache and cache / "texts")
     scored = _score(function, [Source(t, cache, seed) for t in tables], target, arguments)
     for table, (score, _) in zip(tables, scored):
@@ -293,9 +296,9 @@ def _row(rank: int, group: int, source: str, score: Score, seconds: float, class
             row,
             repeats=len(outcome.difference),
             baseline=outcome.baseline,
-            evidence=asdict(outcome.evidence),
-            terms=terms(outcome),
-            classes={classes[c]: change for c, change in by_class(outcome).items()},
+            evidence=asdict(outcome.features),
+            terms=explain_gain(outcome),
+            classes={classes[c]: change for c, change in class_gains(outcome).items()},
         )
     return row
 
@@ -318,7 +321,7 @@ def tie_groups(scores: Sequence[Score]) -> list[int]:
     for i, score in enumerate(scores):
         best = scores[leader]
         if best.outcome and score.outcome:
-            beaten = i > leader and differ(best.outcome, score.outcome)
+            beaten = i > leader and is_better(best.outcome, score.outcome)
         elif best.gain and score.gain:
             beaten = best.gain.low > score.gain.high
         else:

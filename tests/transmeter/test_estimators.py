@@ -1,4 +1,4 @@
-"""`TransferClassifier`: a scikit-learn estimator that reaches with a source what a ranking foretells."""
+"""`TransferClassifier`: a scikit-learn estimator that reaches with a source what a ranking predicts."""
 
 import copy
 import json
@@ -13,7 +13,7 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from transmeter import TransferClassifier
-from transmeter.gain.ground_truth import transferred
+from transmeter.gain.ground_truth import transfer_accuracies
 from transmeter.network.source import Encoded
 
 
@@ -88,7 +88,7 @@ def test_it_is_the_network_whose_gain_validation_measures(heart, sites, cache):
     source, target = Source(heart["hungarian"], cache), Encoded(heart["va"])
     rows = np.arange(0, 200, 4)
     rest = np.setdiff1d(np.arange(200), rows)
-    measured = transferred([source], target, [Split(rows, rest, 0)], 20, 0, "balanced_accuracy")[0][0, 0]
+    measured = transfer_accuracies([source], target, [Split(rows, rest, 0)], 20, 0, "balanced_accuracy")[0][0, 0]
     given = np.full(200, None, dtype=object)
     given[rows] = heart["va"].labels[rows]
     model = TransferClassifier(heart["hungarian"], steps=20, cache=cache).fit(heart["va"].features, given)

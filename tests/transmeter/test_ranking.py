@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from transmeter import ranking, result
-from transmeter.gain.prior import Evidence
+from transmeter.gain.prior import PairFeatures
 from transmeter.network import source
 from transmeter.tables import data
 
@@ -47,7 +47,7 @@ def test_json_goes_out_and_comes_back(found, tmp_path):
     content = json.loads((tmp_path / "r.json").read_text())
     settings = "target metric shots repeats budget seed scorer options encoder match rows command"
     assert " ".join(content) == settings and content["budget"] is None and content["match"] == "meaning"
-    assert set(content["rows"][0]["evidence"]) == set(Evidence.__dataclass_fields__)
+    assert set(content["rows"][0]["evidence"]) == set(PairFeatures.__dataclass_fields__)
     assert content["rows"][-1]["evidence"] is None
     first = content["rows"][0]
     expected = sum(v for k, v in first["terms"].items() if k not in ("trust", "measured"))

@@ -3,14 +3,13 @@
 import errno
 import time
 import warnings
-from inspect import signature
 from pathlib import Path
 
 from transmeter.batch import tables
 from transmeter.network.source import Source
 from transmeter.ranking import rank
 from transmeter.result import Row
-from transmeter.scorers import scorers
+from transmeter.scorers import needs
 from transmeter.tables.data import Table, load
 from transmeter.tables.text import text_columns
 
@@ -72,7 +71,7 @@ def _table(task: dict, item: dict) -> list[dict]:
 def _pairs(task: dict, items: list[dict]) -> list[dict]:
     """Every source as if it were the only one, trained as one stack."""
     cache, options = Path(task["cache"]), dict(task["options"])
-    if "independent" in signature(scorers()[task["scorer"]]).parameters:
+    if needs(task["scorer"]).compares:
         options["independent"] = True
 
     def table(item: dict) -> Table:

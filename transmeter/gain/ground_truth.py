@@ -1,6 +1,6 @@
 """The ground truth that a ranking is checked against: repeated transfer of every source, paired with the target alone.
 
-The network is the ranking's own, so a ranking is asked to foretell this network's gains, whatever scorer made it; more
+The network is the ranking's own, so a ranking is asked to predict this network's gains, whatever scorer made it; more
 `steps` and another seed of the sources' classifiers tell how far that carries.
 """
 
@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from transmeter.gain.estimate import accuracies, check_metric, make_splits
+from transmeter.gain.metrics import METRICS, accuracies
 from transmeter.learners.baseline import SCRATCH, target_only
-from transmeter.network.source import Classifier, Encoded, Source
+from transmeter.network.source import Encoded, Source
 from transmeter.network.training import Schedule, Terms
 from transmeter.network.transfer import train
 from transmeter.tables.data import Table
+from transmeter.tables.splits import Split, make_splits
 from transmeter.util import writing
+from transmeter.util.arguments import one_of
 from transmeter.util.intervals import half_width
 from transmeter.util.progress import bar
 
@@ -27,9 +29,16 @@ SPLITS = 8  # of one batch; every arm of a split starts from the same fresh laye
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to train, over the repeats: gain over the tuned target-only baseline, in percentage points.
+    """Gain of one way to train over the tuned target-only baseline, over the repeats.
 
-    by_repeat (repeats,): the gains themselves.
+    Attributes
+    ----------
+    name : str
+        Name of the source or control.
+    gain_pp, error_pp, ci_low, ci_high : float
+        Mean, standard error and 95 % interval, in percentage points.
+    by_repeat : list of float
+        Gain of every repeat.
     """
 
     name: str
@@ -39,13 +48,34 @@ class Arm:
     ci_high: float
     by_repeat: list[float]
 
+    @classmethod
+    def from_repeats(cls, name: str, gains: np.ndarray) -> "Arm":
+        """The arm of gains (repeats,)."""
+        mean, error = float(gains.mean()), float(gains.std(ddof=1) / len(gains) ** 0.5)
+        reach = half_width(error, len(gains) - 1)
+        return cls(name, mean, error, mean - reach, mean + reach, [round(float(g), 4) for g in gains])
+
 
 @dataclass(frozen=True)
-class Truth:
-    """True gains of all sources; baseline: the best of the target-only learners, baselines: accuracy of each.
+class GroundTruth:
+    """True gains of all sources.
 
-    reliability: split-half correlation of the gains, stepped up to all repeats (Spearman-Brown); controls: arms that
-    must not help.
+    Attributes
+    ----------
+    target, metric : str
+        What gains are of.
+    shots : int or None
+        Labelled rows per class that trained; None means cross-fitting.
+    repeats, steps, seed : int
+        Settings of the transfer.
+    baseline : str
+        The best of the target-only learners.
+    baselines : dict
+        Accuracy of each in percent.
+    reliability : float or None
+        Split-half correlation of the gains, stepped up to all repeats (Spearman-Brown).
+    sources, controls : list of Arm
+        Gains of the sources, and of arms that must not help.
     """
 
     target: str
@@ -75,35 +105,59 @@ def measure(
     metric: str = "balanced_accuracy",
     steps: int = 80,
     controls: bool = True,
-) -> Truth:
+) -> GroundTruth:
     """Full transfer from every source in paired repeats: same rows, same fresh layers, same steps in every arm.
 
-    shots: labelled rows a class to train on, the rest measures (None: cross-fitting); controls: of the first source,
-    with permuted weights, with shuffled labels, a Gaussian mixture in its place, and no source with another seed.
-    Raises ValueError as `estimate.make_splits`.
+    Parameters
+    ----------
+    sources : sequence of Source
+        At least one, where there are controls.
+    target : Table
+        With labelled rows to measure on.
+    shots : int or None
+        Labelled rows per class that train, while the rest measures; None means cross-fitting.
+    repeats : int
+        Number of repeats.
+    seed : int
+        Seed of splits and networks.
+    metric : str
+        Metric of gains.
+    steps : int
+        Training steps of every network.
+    controls : bool
+        Whether arms that must not help run too: the first source with permuted weights, with shuffled labels, a
+        Gaussian mixture in its place, and no source with another seed.
+
+    Returns
+    -------
+    GroundTruth
+        Gains with intervals.
+
+    Raises
+    ------
+    ValueError
+        As by `make_splits`.
     """
-    check_metric(metric)
+    one_of("metric", metric, METRICS)
     splits = make_splits(target, shots, repeats, seed)
     encoded = Encoded(target)
-    made = [*sources, *(_controls(sources[0], seed) if controls else ())]
-    found, scratch = transferred(made, encoded, splits, steps, seed, metric)
+    compared = [*sources, *(_controls(sources[0], seed) if controls else ())]
+    values, scratch = transfer_accuracies(compared, encoded, splits, steps, seed, metric)
+    names = [s.table.name for s in compared]
+    if controls:
+        names.append("no source, another seed")
+        values = [*values, transfer_accuracies([], encoded, splits, steps, seed + 7919, metric)[1]]
     alone = {SCRATCH: scratch}
-    for name, chances in target_only(encoded, splits, np.arange(len(target)), seed).items():
-        alone[name] = accuracies(chances[None], target.codes, splits, metric)[0]
+    for name, probabilities in target_only(encoded, splits, np.arange(len(target)), seed).items():
+        alone[name] = accuracies(probabilities[None], target.codes, splits, metric)[0]
     baseline = max(alone, key=lambda name: alone[name].mean())
-    other = transferred([], encoded, splits, steps, seed + 7919, metric)[1] if controls else None
     repeat = np.array([s.repeat for s in splits])
-
-    def arm(name: str, values: np.ndarray) -> Arm:
-        difference = np.array([(values - alone[baseline])[repeat == r].mean() for r in range(repeat.max() + 1)])
-        error = float(difference.std(ddof=1) / len(difference) ** 0.5)
-        reach = half_width(error, len(difference) - 1)
-        mean = float(difference.mean())
-        return Arm(name, mean, error, mean - reach, mean + reach, [round(float(d), 4) for d in difference])
-
-    names = [s.table.name for s in made]
-    arms = [arm(name, values) for name, values in zip(names, found)]
-    return Truth(
+    arms = []
+    for name, value in zip(names, values):
+        difference = value - alone[baseline]
+        gains = np.array([difference[repeat == r].mean() for r in range(repeat.max() + 1)])
+        arms.append(Arm.from_repeats(name, gains))
+    return GroundTruth(
         target=target.name,
         metric=metric,
         shots=shots,
@@ -111,53 +165,99 @@ def measure(
         steps=steps,
         seed=seed,
         baseline=baseline,
-        baselines={name: float(values.mean()) for name, values in alone.items()},
+        baselines={name: float(value.mean()) for name, value in alone.items()},
         reliability=reliability(np.array([a.by_repeat for a in arms[: len(sources)]])),
         sources=arms[: len(sources)],
-        controls=arms[len(sources) :] + ([arm("no source, another seed", other)] if other is not None else []),
+        controls=arms[len(sources) :],
     )
 
 
-def transferred(
-    sources: Sequence[Source], target: Encoded, splits: Sequence, steps: int, seed: int, metric: str
+def transfer_accuracies(
+    sources: Sequence[Source], target: Encoded, splits: Sequence[Split], steps: int, seed: int, metric: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(accuracies (sources, splits) after full transfer, (splits,) of the network without a source), in %."""
+    """Accuracies after full transfer.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        None is needed.
+    target : Encoded
+        Target.
+    splits : sequence of Split
+        Of the target.
+    steps, seed : int
+        Training steps and seed of every network.
+    metric : str
+        Metric of the accuracies.
+
+    Returns
+    -------
+    ndarray of shape (sources, splits)
+        In percent.
+    ndarray of shape (splits,)
+        Of the network without a source.
+    """
     arms = STACK // SPLITS - 1
     chunks = [list(sources[i : i + arms]) for i in range(0, max(len(sources), 1), arms)]
     batches = [list(splits[i : i + SPLITS]) for i in range(0, len(splits), SPLITS)]
-    found = []
+    values = []
     with bar(f"full transfer to {target.table.name}", len(chunks) * len(batches)) as step:
         for chunk in chunks:
             parts = []
             for number, part in enumerate(batches):
                 trained = train(chunk, target, part, Terms(), Schedule(steps=steps), seed * 100_003 + number)
                 parts.append(accuracies(trained.probabilities(target.x), target.table.codes, part, metric))
-                step(f"{sum(map(len, found)) + len(chunk)} of {len(sources)} sources")
-            found.append(np.concatenate(parts, axis=1))
-    return np.concatenate([f[:-1] for f in found]), found[-1][-1]
+                step(f"{sum(len(v) - 1 for v in values) + len(chunk)} of {len(sources)} sources")
+            values.append(np.concatenate(parts, axis=1))
+    return np.concatenate([v[:-1] for v in values]), values[-1][-1]
 
 
 def reliability(gains: np.ndarray) -> float | None:
-    """Correlation over sources of the gains in two halves of the repeats, stepped up to all of them; gains (sources,
-    repeats); the mean over 20 ways to halve, None for fewer than three sources or without any spread."""
+    """Correlation over sources of the gains in two halves of the repeats, stepped up to all of them.
+
+    Parameters
+    ----------
+    gains : ndarray of shape (sources, repeats)
+        In any unit.
+
+    Returns
+    -------
+    float or None
+        By the Spearman-Brown formula, from the mean over 20 ways to halve; None for fewer than three sources or four
+        repeats, and without any spread.
+    """
     if len(gains) < 3 or gains.shape[1] < 4:
         return None
-    found = [np.corrcoef(first, second)[0, 1] for first, second in halved(gains) if first.std() and second.std()]
-    if not found:
+    halves = half_means(gains)
+    correlations = [np.corrcoef(first, second)[0, 1] for first, second in halves if first.std() and second.std()]
+    if not correlations:
         return None
-    r = float(np.mean(found))  # stepped up after the mean: single ones near -1 would outweigh all others
+    r = float(np.mean(correlations))  # stepped up after the mean: single ones near -1 would outweigh all others
     return float(np.clip(2 * r / (1 + r), -1, 1)) if r > -1 else -1.0
 
 
-def halved(gains: np.ndarray, ways: int = 20) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Mean gains (sources,) in two random halves of the repeats, several times; gains (sources, repeats)."""
+def half_means(gains: np.ndarray, ways: int = 20) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Mean gains in two random halves of the repeats, several times.
+
+    Parameters
+    ----------
+    gains : ndarray of shape (sources, repeats)
+        In any unit.
+    ways : int
+        Number of times.
+
+    Returns
+    -------
+    list of pairs of ndarray of shape (sources,)
+        Of both halves.
+    """
     rng = np.random.default_rng(0)
-    found = []
+    means = []
     for _ in range(ways):
         order = rng.permutation(gains.shape[1])
         half = len(order) // 2
-        found.append((gains[:, order[:half]].mean(1), gains[:, order[half:]].mean(1)))
-    return found
+        means.append((gains[:, order[:half]].mean(1), gains[:, order[half:]].mean(1)))
+    return means
 
 
 def _controls(source: Source, seed: int) -> list[Source]:
@@ -172,10 +272,10 @@ def _controls(source: Source, seed: int) -> list[Source]:
         }
 
     permuted = Source(replace(table, name=f"{table.name}, weights permuted"), None, source.seed)
-    made = Source(table, source.cache, source.seed).classifier
-    made.branch.load_state_dict(shuffled(made.branch))
-    made.trunk.load_state_dict(shuffled(made.trunk))
-    permuted.classifier = Classifier(made.branch, made.trunk)
+    classifier = Source(table, source.cache, source.seed).classifier
+    classifier.branch.load_state_dict(shuffled(classifier.branch))
+    classifier.trunk.load_state_dict(shuffled(classifier.trunk))
+    permuted.classifier = classifier
     labels = Source(
         replace(table, name=f"{table.name}, labels shuffled", labels=rng.permutation(table.labels)), None, source.seed
     )
@@ -183,7 +283,7 @@ def _controls(source: Source, seed: int) -> list[Source]:
 
 
 def _mixture(table: Table, rng: np.random.Generator) -> Table:
-    """Gaussian clusters, one a class, in the numeric columns; other columns drawn from their own values."""
+    """Gaussian clusters, one per class, in the numeric columns; other columns sampled from their own values."""
     codes = rng.integers(0, len(table.classes), len(table))
     features = table.features.copy()
     for column in features:

@@ -2,28 +2,26 @@
 
 from dataclasses import dataclass, replace
 
-from transmeter.gain.estimate import (
-    Outcome,
-    Tested,
-    check_metric,
-    correct,
-    estimate,
-    make_splits,
-    measured,
-    usual_repeats,
-)
+from transmeter.gain.estimate import Outcome, correctness, estimate_gain, measure_gain
 from transmeter.gain.prior import Gain
+from transmeter.gain.race import Race
 from transmeter.network.source import Source
 from transmeter.network.training import Schedule, Terms
-from transmeter.scorers.transmeter import SPLITS, Race
 from transmeter.tables.data import Table
+from transmeter.tables.splits import default_repeats
 from transmeter.util.intervals import half_width
 from transmeter.util.progress import bar
 
 
 @dataclass(frozen=True)
-class Reached:
-    """A metric in % with its 95 % interval."""
+class MetricInterval:
+    """A metric with its 95 % interval.
+
+    Attributes
+    ----------
+    mean, low, high : float
+        In percent.
+    """
 
     mean: float
     low: float
@@ -31,9 +29,26 @@ class Reached:
 
 
 @dataclass(frozen=True)
-class Check:
-    """Held-out figures of a source's transfer and of the target alone, whose best learner is `baseline`; gain: as a
-    ranking estimates it, in percentage points."""
+class HeldOutCheck:
+    """Held-out figures of a source's transfer and of the target alone.
+
+    Attributes
+    ----------
+    target, source, metric : str
+        What was compared, and in which metric.
+    shots : int or None
+        Labelled rows per class that trained; None means cross-fitting.
+    repeats, seed : int
+        Settings of the comparison.
+    reached, alone : MetricInterval
+        With the source, and by the best learner of the target alone.
+    baseline : str
+        Name of that learner.
+    gain : Gain
+        As a ranking estimates it.
+    verdict : str
+        Of the gain.
+    """
 
     target: str
     source: str
@@ -41,8 +56,8 @@ class Check:
     shots: int | None
     repeats: int
     seed: int
-    reached: Reached
-    alone: Reached
+    reached: MetricInterval
+    alone: MetricInterval
     baseline: str
     gain: Gain
     verdict: str
@@ -57,33 +72,57 @@ def check(
     seed: int = 0,
     metric: str = "balanced_accuracy",
     steps: int = 80,
-) -> Check:
-    """Transfer from the source in paired repeats, by cross-fitting or with `shots` labelled rows a class.
+) -> HeldOutCheck:
+    """Transfer from a source in paired repeats; what is measured is what `ranking.rank` measures, by all repeats.
 
-    Both tables as `prepare` gives them; what is measured is what `ranking.rank` measures, by all repeats. Raises
-    ValueError as `estimate.make_splits`.
+    Parameters
+    ----------
+    source, target : Source, Table
+        Both as `prepare` gives them.
+    shots : int or None
+        Labelled rows per class that train; None means cross-fitting.
+    repeats : int or None
+        Number of repeats; None means 40, or 10 of cross-fitting.
+    seed : int
+        Seed of splits and networks.
+    metric : str
+        Metric of the figures.
+    steps : int
+        Training steps.
+
+    Returns
+    -------
+    HeldOutCheck
+        Figures with intervals.
+
+    Raises
+    ------
+    ValueError
+        As by `make_splits`.
     """
-    check_metric(metric)
-    repeats = usual_repeats(shots) if repeats is None else repeats
-    splits = make_splits(target, shots, repeats, seed)
-    tested = Tested(target, splits, metric, shots)
-    race = Race([source], target, tested, splits, seed, shots)
-    rounds = -(-len(splits) // SPLITS)
-    with bar(f"{source.table.name} for {target.name}, held out:", rounds) as step:
-        for number in range(rounds):
+    race = Race([source], target, metric, seed, shots, repeats)
+    with bar(f"{source.table.name} for {target.name}, held out:", race.rounds) as step:
+        for number in range(race.rounds):
             race.run([0], number, Terms(), Schedule(steps=steps))
             step(race.news([0]))
     outcome = race.outcome(0)
-    gain = estimate(outcome)
-    with_source, alone = (
-        _reached(replace(outcome, difference=correct(chances, tested)))
-        for chances in (race.chances[0], race.alone[outcome.baseline])
+    gain = estimate_gain(outcome)
+    return HeldOutCheck(
+        target=target.name,
+        source=source.table.name,
+        metric=metric,
+        shots=shots,
+        repeats=default_repeats(shots) if repeats is None else repeats,
+        seed=seed,
+        reached=_interval(replace(outcome, difference=correctness(race.probabilities[0], race.held_out))),
+        alone=_interval(replace(outcome, difference=correctness(race.alone[outcome.baseline], race.held_out))),
+        baseline=outcome.baseline,
+        gain=gain,
+        verdict=gain.verdict,
     )
-    settings = (metric, shots, repeats, seed, with_source, alone, outcome.baseline)
-    return Check(target.name, source.table.name, *settings, gain, gain.verdict)
 
 
-def _reached(outcome: Outcome) -> Reached:
-    mean, error, freedom = measured(outcome)
+def _interval(outcome: Outcome) -> MetricInterval:
+    mean, error, freedom = measure_gain(outcome)
     reach = half_width(error, freedom)
-    return Reached(mean, max(mean - reach, 0.0), min(mean + reach, 100.0))
+    return MetricInterval(mean, max(mean - reach, 0.0), min(mean + reach, 100.0))

@@ -1,7 +1,7 @@
-"""What can be known of a source before any transfer: closed forms only, no gradient steps.
+"""Features of a source for a target that are known before any transfer: closed forms only, no gradient steps.
 
 The terms of Transmeter's loss taken as measures (mean distance of classes, discrimination of domains, reconstruction
-of the target by the source's decoder), with what else foretells a gain. All are meant for `prior`, which weighs them.
+of the target by the source's decoder), with what else predicts a gain. `prior` weighs them.
 """
 
 from collections.abc import Sequence
@@ -11,48 +11,57 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from transmeter.gain.estimate import Split
-from transmeter.gain.prior import Evidence
-from transmeter.learners.ridge import held_out, loo_skill
+from transmeter.gain.prior import PairFeatures
 from transmeter.network.modules import represent
 from transmeter.network.source import Encoded, Source
 from transmeter.network.transfer import table_means
 from transmeter.tables.matching import match_classes, shared_features
+from transmeter.tables.splits import Split
+from transmeter.util.ridge import loo_skill, ridge_accuracy
 
 ROWS = 500  # of either side that distances look at
 SPLITS = 10  # that the ridge looks at
 
 
 @torch.no_grad()
-def gather(source: Source, target: Encoded, splits: Sequence[Split]) -> Evidence:
-    """Evidence from the labelled rows that the splits use, and from the features of all rows."""
+def pair_features(source: Source, target: Encoded, splits: Sequence[Split]) -> PairFeatures:
+    """Features of a source for a target.
+
+    Parameters
+    ----------
+    source : Source
+        With its classifier, which is trained where it is not yet.
+    target : Encoded
+        Of which the labelled rows that the splits use are looked at, and the features of all rows.
+    splits : sequence of Split
+        Of the target, for the gain of the ridge.
+
+    Returns
+    -------
+    PairFeatures
+        Zero where source and target share no column and it takes one.
+    """
     table, codes = target.table, target.table.codes
-    labelled = codes >= 0
     pairs = shared_features(source.encoder.names, target.encoder.names)
     named = match_classes(source.table.classes, table.classes, None, None)
-    unlabelled = np.flatnonzero(~labelled)
-    paired = 0.0
-    if source.table.keys is not None and table.keys is not None and len(unlabelled):
-        seen = {key for key in source.table.keys if key is not None}
-        paired = float(np.mean([key in seen for key in table.keys[unlabelled]]))
     zero_shot = closeness = separation = misfit = ridge_gain = 0.0
     if pairs:
         z_s = represent(source.classifier.branch, source.classifier.trunk, source.x[None])[0]
-        z_t = _through(source, target, pairs)
+        z_t = _through_source(source, target, pairs)
         means_s, means_t = table_means(z_s[None], source.table), table_means(z_t[None], table)
         mapping = match_classes(source.table.classes, table.classes, means_s, means_t)
         outputs = source.classifier.trunk.head(z_t[None])[0].softmax(1).numpy()
-        known = mapping >= 0
-        if known.sum() > 1:
-            zero_shot = _above_chance(outputs[:, mapping[known]], codes, np.flatnonzero(known))
-            closeness = _closeness(means_s[mapping[known]], means_t[known])
+        mapped = mapping >= 0
+        if mapped.sum() > 1:
+            zero_shot = _above_chance(outputs[:, mapping[mapped]], codes, np.flatnonzero(mapped))
+            closeness = _closeness(means_s[mapping[mapped]], means_t[mapped])
         separation = _separation(z_s, z_t)
         misfit = _misfit(source, target, pairs, z_s, z_t)
         ridge_gain = _ridge_gain(target.x.numpy(), outputs, codes, splits[:SPLITS], len(table.classes))
-    return Evidence(
+    return PairFeatures(
         shared=len(pairs) / len(target.encoder.names),
         mapped=float((named >= 0).mean()),
-        paired=paired,
+        paired=_paired(source, target),
         size=float(np.log10((source.table.codes >= 0).sum())),
         skill=source.skill,
         zero_shot=zero_shot,
@@ -63,7 +72,16 @@ def gather(source: Source, target: Encoded, splits: Sequence[Split]) -> Evidence
     )
 
 
-def _through(source: Source, target: Encoded, pairs: list[tuple[int, int]]) -> Tensor:
+def _paired(source: Source, target: Encoded) -> float:
+    """Share of the target's unlabelled rows whose key the source has."""
+    unlabelled = target.table.codes < 0
+    if source.table.keys is None or target.table.keys is None or not unlabelled.any():
+        return 0.0
+    seen = {key for key in source.table.keys if key is not None}
+    return float(np.mean([key in seen for key in target.table.keys[unlabelled]]))
+
+
+def _through_source(source: Source, target: Encoded, pairs: list[tuple[int, int]]) -> Tensor:
     """z (n, h) of target rows by the source's own layers, through the features that both have."""
     i, j = (list(k) for k in zip(*pairs))
     first = source.classifier.branch.transform
@@ -88,12 +106,13 @@ def _closeness(means_s: np.ndarray, means_t: np.ndarray) -> float:
 
 def _separation(z_s: Tensor, z_t: Tensor) -> float:
     """Leave-one-out accuracy above chance of a ridge that tells source rows from target rows."""
-    drawn = [z[np.random.default_rng(0).permutation(len(z))[:ROWS]] for z in (z_s, z_t)]
-    codes = np.repeat([0, 1], [len(z) for z in drawn])
-    return loo_skill(torch.cat(drawn).numpy(), codes)
+    samples = [z[np.random.default_rng(0).permutation(len(z))[:ROWS]] for z in (z_s, z_t)]
+    codes = np.repeat([0, 1], [len(z) for z in samples])
+    return loo_skill(torch.cat(samples).numpy(), codes)
 
 
 def _misfit(source: Source, target: Encoded, pairs: list[tuple[int, int]], z_s: Tensor, z_t: Tensor) -> float:
+    """Log error of the source's autoencoder on target rows, in the shared features, less that on its own rows."""
     i, j = (list(k) for k in zip(*pairs))
     decode = source.classifier.branch.decode
     there = (decode(z_t[None])[0][:, i] - target.x[:, j]).square().mean()
@@ -105,6 +124,7 @@ def _ridge_gain(x: np.ndarray, outputs: np.ndarray, codes: np.ndarray, splits: S
     """Gain in balanced accuracy on the test rows, in percentage points, when the ridge sees the source's outputs."""
     wide = np.concatenate([x, 3 * (outputs - outputs.mean(0))], axis=1)
     gains = [
-        held_out(wide, codes, s.train, s.test, classes) - held_out(x, codes, s.train, s.test, classes) for s in splits
+        ridge_accuracy(wide, codes, s.train, s.test, classes) - ridge_accuracy(x, codes, s.train, s.test, classes)
+        for s in splits
     ]
     return 100 * float(np.mean(gains))

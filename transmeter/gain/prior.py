@@ -1,4 +1,4 @@
-"""What evidence lets expect of a gain: a small linear model, fitted on measured pairs and shipped as prior.json.
+"""What is expected of a gain before it is measured: a small linear model, fitted on measured pairs, in prior.json.
 
 `benchmarks/fit_prior.py` fits it on `benchmarks/results/rank_quality_pairs.csv`; both are in the repository.
 """
@@ -15,15 +15,32 @@ from transmeter.util.intervals import half_width
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """Of one source for one target; shares and skills between 0 and 1 unless said otherwise.
+class PairFeatures:
+    """Features of one source for one target; shares and skills are between 0 and 1 unless said otherwise.
 
-    shared: of the target's features that the source has; mapped: of its classes; paired: of its unlabelled rows that
-    the source has seen; size: log10 of the labelled source rows; skill: accuracy of the source on itself above chance
-    (leave-one-out ridge); zero_shot: that of the source's classifier on the labelled target rows, 0 where it cannot
-    look at them, may be negative; closeness: of target class means to the source's, against other classes' means;
-    separation: of the two domains by a linear discriminator; misfit: log error of the source's autoencoder on target
-    rows, less that on its own; ridge_gain: of a ridge that sees the source's outputs, in percentage points.
+    Attributes
+    ----------
+    shared : float
+        Share of the target's features that the source has.
+    mapped : float
+        Share of its classes that the source has, by name.
+    paired : float
+        Share of its unlabelled rows that the source has seen, by key.
+    size : float
+        log10 of the labelled source rows.
+    skill : float
+        Accuracy of the source on itself above chance (leave-one-out ridge).
+    zero_shot : float
+        Accuracy above chance of the source's classifier on the labelled target rows; 0 where it cannot look at them,
+        may be negative.
+    closeness : float
+        Of target class means to the source's, against other classes' means; at most 1.
+    separation : float
+        Accuracy above chance of a linear discriminator between both tables.
+    misfit : float
+        Log error of the source's autoencoder on target rows, less that on its own.
+    ridge_gain : float
+        Gain of a ridge classifier that sees the source's outputs, in percentage points.
     """
 
     shared: float
@@ -40,12 +57,27 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Gain:
-    """Percentage points over the target alone, with a 95 % interval and P(gain < 0)."""
+    """Gain over the target alone.
+
+    Attributes
+    ----------
+    mean, low, high : float
+        Percentage points, with a 95 % interval.
+    p_negative : float
+        P(gain < 0).
+    """
 
     mean: float
     low: float
     high: float
     p_negative: float
+
+    @classmethod
+    def from_error(cls, mean: float, error: float, freedom: float = np.inf) -> "Gain":
+        """The gain of a mean and its standard error in percentage points, by the t distribution."""
+        reach = half_width(error, freedom)
+        p_negative = float(stats.t.cdf(-mean / error, freedom)) if error else float(mean < 0)
+        return cls(mean, mean - reach, mean + reach, p_negative)
 
     @property
     def verdict(self) -> str:
@@ -55,7 +87,17 @@ class Gain:
 
 @dataclass(frozen=True)
 class Linear:
-    """mean = intercept + weights . (x - center) / scale; variance = spread[0] + spread[1] / shots."""
+    """A linear model of gains: intercept + weights . (x - center) / scale.
+
+    Attributes
+    ----------
+    center, scale, weights : list of float
+        One per regressor.
+    intercept : float
+        Gain of the average pair, in percentage points.
+    spread : list of float
+        The variance of a gain around the model is spread[0] + spread[1] / shots.
+    """
 
     center: list[float]
     scale: list[float]
@@ -63,23 +105,32 @@ class Linear:
     intercept: float
     spread: list[float]
 
-    def standard(self, x: list[float]) -> np.ndarray:
-        """(features,) in deviations from those of the average pair; no trust far from what was seen."""
+    def standardise(self, x: list[float]) -> np.ndarray:
+        """(regressors,) in deviations from those of the average pair, clipped: no trust far from what was seen."""
         return np.clip((np.array(x) - self.center) / np.array(self.scale), -4, 4)
 
     def deviation(self, shots: int) -> float:
-        """Standard deviation of what is expected, in percentage points."""
+        """Standard deviation of a gain around the model, in percentage points."""
         return (self.spread[0] + self.spread[1] / shots) ** 0.5
 
-    def expect(self, x: list[float], shots: int) -> tuple[float, float]:
-        """(mean, standard deviation) in percentage points."""
-        return self.intercept + float(self.standard(x) @ self.weights), self.deviation(shots)
+    def predict(self, x: list[float], shots: int) -> tuple[float, float]:
+        """(mean, standard deviation) of the gain in percentage points."""
+        return self.intercept + float(self.standardise(x) @ self.weights), self.deviation(shots)
 
 
 @dataclass(frozen=True)
 class Prior:
-    """screen: from evidence alone; transfer: from evidence and the soft gain of a short transfer; inflation: of the
-    measured gain's standard error, which few rows understate."""
+    """What is known of gains from measured pairs.
+
+    Attributes
+    ----------
+    screen : Linear
+        From the features of a pair alone.
+    transfer : Linear
+        From these and the probability gain of a short transfer.
+    inflation : float
+        Factor of the measured gain's standard error, which few rows understate.
+    """
 
     screen: Linear
     transfer: Linear
@@ -87,28 +138,48 @@ class Prior:
 
 
 @cache
-def shipped() -> Prior:
-    """The model in prior.json."""
-    found = json.loads(resources.files("transmeter.gain").joinpath("prior.json").read_text(encoding="utf-8"))
-    return Prior(Linear(**found["screen"]), Linear(**found["transfer"]), found["inflation"])
+def load_prior() -> Prior:
+    """The model in prior.json.
+
+    Returns
+    -------
+    Prior
+        Read once.
+    """
+    content = json.loads(resources.files("transmeter.gain").joinpath("prior.json").read_text(encoding="utf-8"))
+    return Prior(Linear(**content["screen"]), Linear(**content["transfer"]), content["inflation"])
 
 
-def features(evidence: Evidence, shots: int, soft: float | None = None) -> list[float]:
-    """What the linear models see: evidence, told apart by whether class names match, and its products; with the soft
-    gain, in percentage points, where one was measured."""
-    e, few = evidence, shots**-0.5
-    named = float(e.mapped > 0)
-    found = [
-        *(e.shared, e.mapped, e.paired, e.size, e.skill),
-        *(e.zero_shot * named, e.zero_shot * (1 - named), e.closeness * named, e.closeness * (1 - named)),
-        *(e.separation * e.shared, e.misfit * e.shared, e.ridge_gain),
-        *(e.shared * e.skill, e.paired * e.skill, e.shared * named, e.shared * (1 - named)),
-        *(few, few * e.shared * e.skill * named, few * e.zero_shot * named, few * e.paired * e.skill),
+def regressors(pair: PairFeatures, shots: int, probability_gain: float | None = None) -> list[float]:
+    """What the linear models see: features, told apart by whether class names match, and their products.
+
+    Parameters
+    ----------
+    pair : PairFeatures
+        Features of source and target.
+    shots : int
+        Labelled rows per class.
+    probability_gain : float or None
+        Percentage points; None leaves its terms out, as in `Prior.screen`.
+
+    Returns
+    -------
+    list of float
+        In the order of `TERMS`.
+    """
+    p, few, soft = pair, shots**-0.5, probability_gain
+    named = float(p.mapped > 0)
+    terms = [
+        *(p.shared, p.mapped, p.paired, p.size, p.skill),
+        *(p.zero_shot * named, p.zero_shot * (1 - named), p.closeness * named, p.closeness * (1 - named)),
+        *(p.separation * p.shared, p.misfit * p.shared, p.ridge_gain),
+        *(p.shared * p.skill, p.paired * p.skill, p.shared * named, p.shared * (1 - named)),
+        *(few, few * p.shared * p.skill * named, few * p.zero_shot * named, few * p.paired * p.skill),
     ]
-    return found if soft is None else [*found, soft, few * soft, float(np.tanh(soft / 10))]
+    return terms if soft is None else [*terms, soft, few * soft, float(np.tanh(soft / 10))]
 
 
-# the term of a gain that each of `features` counts for
+# the term of a gain that each of `regressors` counts for
 TERMS = (
     *("shared", "mapped", "paired", "size", "skill"),
     *("zero_shot", "zero_shot", "closeness", "closeness", "separation", "misfit", "ridge_gain"),
@@ -117,51 +188,106 @@ TERMS = (
 )
 
 
-def foresee(evidence: Evidence, shots: int) -> Gain:
-    """The gain that evidence alone lets expect."""
-    mean, deviation = shipped().screen.expect(features(evidence, shots), shots)
-    return gain(mean, deviation)
+def predict_gain(pair: PairFeatures, shots: int) -> Gain:
+    """The gain that is expected before any transfer.
+
+    Parameters
+    ----------
+    pair : PairFeatures
+        Features of source and target.
+    shots : int
+        Labelled rows per class.
+
+    Returns
+    -------
+    Gain
+        By `Prior.screen`.
+    """
+    return Gain.from_error(*load_prior().screen.predict(regressors(pair, shots), shots))
 
 
-def join(prior: Prior, evidence: Evidence, shots: int, soft: float, measured: tuple[float, float, float]) -> Gain:
-    """The expected gain and the measured one (mean, standard error, degrees of freedom), weighed by precision."""
-    expected, _ = prior.transfer.expect(features(evidence, shots, soft), shots)
-    mean, error, freedom = measured
+def combine(
+    prior: Prior,
+    pair: PairFeatures,
+    shots: int,
+    probability_gain: float,
+    measurement: tuple[float, float, float],
+) -> Gain:
+    """The expected gain and the measured one, weighed by their precision.
+
+    Parameters
+    ----------
+    prior : Prior
+        What is known from other pairs.
+    pair : PairFeatures
+        Features of source and target.
+    shots : int
+        Labelled rows per class.
+    probability_gain : float
+        Percentage points.
+    measurement : tuple
+        Mean and standard error of the measured gain in percentage points, and their degrees of freedom.
+
+    Returns
+    -------
+    Gain
+        The posterior.
+    """
+    expected, _ = prior.transfer.predict(regressors(pair, shots, probability_gain), shots)
+    mean, error, freedom = measurement
     error *= prior.inflation
-    weight = trust(prior, shots, error)
+    weight = _trust(prior, shots, error)
     # the share of the measurement is as uncertain as its degrees of freedom say, that of the prior is not
     freedom = freedom / max(weight, 1e-6) ** 2
-    return gain(weight * mean + (1 - weight) * expected, weight**0.5 * error, freedom)
+    return Gain.from_error(weight * mean + (1 - weight) * expected, weight**0.5 * error, freedom)
 
 
-def trust(prior: Prior, shots: int, error: float) -> float:
-    """Share of the measured gain, whose (inflated) standard error is `error`, in the joined one."""
+def _trust(prior: Prior, shots: int, error: float) -> float:
+    """Share of the measured gain, whose (inflated) standard error is `error`, in the combined one."""
     deviation = prior.transfer.deviation(shots)
     return deviation**2 / (deviation**2 + error**2)
 
 
 def explain(
-    prior: Prior, evidence: Evidence, shots: int, soft: float, measured: tuple[float, float, float]
+    prior: Prior,
+    pair: PairFeatures,
+    shots: int,
+    probability_gain: float,
+    measurement: tuple[float, float, float],
 ) -> dict[str, float]:
-    """What the mean of `join` is made of: measured, which counts by the share trust, and the terms that sum to what was
-    expected, which counts by the rest. In percentage points: usual is what the average pair of the prior's gains, the
-    others what a short transfer and every kind of evidence add to that.
+    """What the mean of `combine` is made of.
+
+    Parameters
+    ----------
+    prior, pair, shots, probability_gain, measurement
+        As in `combine`.
+
+    Returns
+    -------
+    dict
+        `measured`, which counts by the share `trust`, and the terms that sum to what was expected, which counts by the
+        rest. In percentage points: `usual` is what the average pair of the prior gains, the others what a short
+        transfer and every feature add to that.
     """
-    found = {"trust": trust(prior, shots, measured[1] * prior.inflation), "measured": measured[0]}
-    found["usual"] = prior.transfer.intercept
-    parts = prior.transfer.standard(features(evidence, shots, soft)) * prior.transfer.weights
+    terms = {"trust": _trust(prior, shots, measurement[1] * prior.inflation), "measured": measurement[0]}
+    terms["usual"] = prior.transfer.intercept
+    parts = prior.transfer.standardise(regressors(pair, shots, probability_gain)) * prior.transfer.weights
     for term, part in zip(TERMS, parts, strict=True):
-        found[term] = found.get(term, 0.0) + float(part)
-    return found
-
-
-def gain(mean: float, error: float, freedom: float = np.inf) -> Gain:
-    """A gain with its 95 % interval from a mean and a standard error in percentage points."""
-    reach = half_width(error, freedom)
-    p_negative = float(stats.t.cdf(-mean / error, freedom)) if error else float(mean < 0)
-    return Gain(mean, mean - reach, mean + reach, p_negative)
+        terms[term] = terms.get(term, 0.0) + float(part)
+    return terms
 
 
 def as_json(prior: Prior) -> str:
-    """What `shipped` reads."""
+    """The text of prior.json.
+
+    Parameters
+    ----------
+    prior : Prior
+        The model.
+
+    Returns
+    -------
+    str
+        What `load_prior` reads.
+    """
     return json.dumps(asdict(prior), indent=1) + "\n"

@@ -9,15 +9,21 @@ from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from transmeter.gain.estimate import Split
 from transmeter.network.source import Encoded
+from transmeter.tables.splits import Split
 
 SCRATCH = "scratch network"
-BOOSTED_CLASSES = 5  # more, and gradient boosting, which grows a tree a class, is too slow
+BOOSTED_CLASSES = 5  # more, and gradient boosting, which grows a tree per class, is too slow
 
 
-def linear() -> dict[str, LogisticRegression]:
-    """Logistic regressions, by name."""
+def logistic_regressions() -> dict[str, LogisticRegression]:
+    """Untrained logistic regressions of several strengths.
+
+    Returns
+    -------
+    dict
+        By name.
+    """
     return {
         f"logistic regression, C={c:g}": LogisticRegression(C=c, class_weight="balanced", max_iter=500)
         for c in (0.1, 1)
@@ -25,23 +31,57 @@ def linear() -> dict[str, LogisticRegression]:
 
 
 def target_only(target: Encoded, splits: Sequence[Split], rows: np.ndarray, seed: int) -> dict[str, Tensor]:
-    """Probabilities (splits, len(rows), classes) of target rows by every learner, trained on each split."""
-    learners: dict[str, ClassifierMixin] = dict(linear())
+    """Probabilities of target rows by every learner of the target alone, trained on each split.
+
+    Parameters
+    ----------
+    target : Encoded
+        Target.
+    splits : sequence of Split
+        Whose `train` rows are learned from.
+    rows : ndarray of int
+        Rows to predict.
+    seed : int
+        Seed of gradient boosting.
+
+    Returns
+    -------
+    dict
+        Name of the learner -> Tensor of shape (splits, len(rows), classes).
+    """
+    learners: dict[str, ClassifierMixin] = dict(logistic_regressions())
     if len(target.table.classes) <= BOOSTED_CLASSES:
         learners["gradient boosting"] = GradientBoostingClassifier(
             n_estimators=30, learning_rate=0.2, max_depth=2, subsample=0.8, max_features="sqrt", random_state=seed
         )
-    return held_out(learners, target, splits, rows)
+    return split_probabilities(learners, target, splits, rows)
 
 
-def held_out(
+def split_probabilities(
     learners: Mapping[str, ClassifierMixin], target: Encoded, splits: Sequence[Split], rows: np.ndarray
 ) -> dict[str, Tensor]:
-    """Probabilities (splits, len(rows), classes) of target rows by the learners, trained on each split."""
+    """Probabilities of target rows by learners, trained on each split.
+
+    Parameters
+    ----------
+    learners : mapping
+        Scikit-learn classifiers by name; they are fitted anew on every split.
+    target : Encoded
+        Target.
+    splits : sequence of Split
+        Whose `train` rows are learned from.
+    rows : ndarray of int
+        Rows to predict.
+
+    Returns
+    -------
+    dict
+        Name of the learner -> Tensor of shape (splits, len(rows), classes).
+    """
     x, codes = target.x.numpy(), target.table.codes
-    found = {name: torch.zeros(len(splits), len(rows), len(target.table.classes)) for name in learners}
+    probabilities = {name: torch.zeros(len(splits), len(rows), len(target.table.classes)) for name in learners}
     for i, split in enumerate(splits):
         for name, learner in learners.items():
             learner.fit(x[split.train], codes[split.train])
-            found[name][i] = torch.from_numpy(learner.predict_proba(x[rows])).float()
-    return found
+            probabilities[name][i] = torch.from_numpy(learner.predict_proba(x[rows])).float()
+    return probabilities

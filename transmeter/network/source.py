@@ -13,13 +13,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from transmeter.learners.ridge import loo_skill
 from transmeter.network.modules import Branch, Trunk
 from transmeter.network.training import Data, Schedule, Stack, Terms, fit
 from transmeter.tables.data import Table
 from transmeter.tables.encoding import Encoder
 from transmeter.util import writing
 from transmeter.util.code_version import code_version
+from transmeter.util.ridge import loo_skill
 
 LOG = logging.getLogger(__name__)
 WIDTH, HIDDEN = 32, 32  # of the transformation and of the common representation

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from transmeter.gain.estimate import Split
 from transmeter.network.losses import class_means
 from transmeter.network.modules import Branch, Discriminators, StackedLinear, Trunk, represent
 from transmeter.network.source import HIDDEN, WIDTH, Encoded, Source
 from transmeter.network.training import Data, Schedule, Stack, Terms, fit
 from transmeter.tables.data import Table
 from transmeter.tables.matching import match_classes, shared_features
+from transmeter.tables.splits import Split
 
 PACE = 1 / 3  # of the learning rate for weights that come from a source
 SOURCE_ROWS = 2000  # of a source that a transfer draws from, so that memory is flat in the sources' sizes

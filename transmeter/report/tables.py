@@ -9,7 +9,7 @@ from rich.table import Table as Grid
 
 from transmeter.api import Validation
 from transmeter.gain.ground_truth import Arm
-from transmeter.gain.heldout import Check
+from transmeter.gain.heldout import HeldOutCheck
 from transmeter.result import NESTED, Ranking, Row
 from transmeter.util.to_json import to_json
 
@@ -70,12 +70,12 @@ def _cells(row: Row) -> list[str]:
     return [f"{row.gain_pp:+.1f}", interval, f"{row.p_negative:.2f}", row.verdict or "", str(row.repeats)]
 
 
-def format_check(check: Check) -> str:
+def format_check(check: HeldOutCheck) -> str:
     """Held-out accuracy with a source and without.
 
     Parameters
     ----------
-    check : Check
+    check : HeldOutCheck
         Of a transfer.
 
     Returns
@@ -110,22 +110,22 @@ def format_validation(validation: Validation) -> str:
     str
         Ends with a line break.
     """
-    truth, predicted = validation.truth, validation.predicted
+    measured, predicted = validation.measured, validation.predicted
     heads = ["predicted", "its 95 % interval", "verdict"] if predicted else []
     grid = Grid("source", "true gain_pp", "95 % interval", *heads, box=None, pad_edge=False)
-    for arm in sorted(truth.sources, key=lambda a: -a.gain_pp):
+    for arm in sorted(measured.sources, key=lambda a: -a.gain_pp):
         grid.add_row(*_arm_cells(arm.name, arm), *_predicted_cells(predicted.get(arm.name)))
-    for arm in truth.controls:
+    for arm in measured.controls:
         grid.add_row(*_arm_cells(f"control: {arm.name}", arm))
-    alone = ", ".join(f"{name} {value:.1f}" for name, value in truth.baselines.items())
-    reliability = "not known" if truth.reliability is None else f"{truth.reliability:.2f}"
+    alone = ", ".join(f"{name} {value:.1f}" for name, value in measured.baselines.items())
+    reliability = "not known" if measured.reliability is None else f"{measured.reliability:.2f}"
     lines = [
         "",
-        f"target alone, {truth.metric} in %: {alone}; gains are over {truth.baseline}",
-        f"{truth.repeats} repeats of {truth.steps} steps, shots {truth.shots or 'all, cross-fitted'};"
+        f"target alone, {measured.metric} in %: {alone}; gains are over {measured.baseline}",
+        f"{measured.repeats} repeats of {measured.steps} steps, shots {measured.shots or 'all, cross-fitted'};"
         f" reliability of the true gains (split-half): {reliability}",
     ]
-    for name, figures in (("agreement", validation.order), ("interval coverage", validation.honesty)):
+    for name, figures in (("agreement", validation.agreement), ("interval coverage", validation.coverage)):
         if figures:
             numbers = ", ".join(f"{k} {'not known' if v is None else f'{v:.3g}'}" for k, v in asdict(figures).items())
             lines.append(f"{name}: {numbers}")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transmeter.gain.estimate import Score
+from transmeter.gain.score import Needs, Score
 from transmeter.network import losses
 from transmeter.network.modules import Discriminators
 from transmeter.network.source import Source
@@ -22,6 +22,7 @@ from transmeter.network.training import one_thread
 from transmeter.tables.data import Table
 from transmeter.tables.matching import common_features
 
+NEEDS = Needs(shared_columns=True)
 ROWS = 2000  # of either side that are looked at
 STEPS, RATE = 100, 1e-2
 
@@ -37,9 +38,29 @@ def score(
 ) -> list[Score]:
     """Closeness of every source to the target over their shared features.
 
-    mean_distance, discriminator, coverage: weights of the terms in the geometric mean, 0 switches one off.
-    Discriminators are: with thousands of rows they add nothing to the other two, with a hundred they are noise.
-    Raises ValueError for a source that shares no feature or no class name with the target, and for all weights zero.
+    Parameters
+    ----------
+    sources, target : sequence of Source, Table
+        What is compared.
+    seed : int
+        Seed of the rows and of the discriminators.
+    mean_distance, discriminator, coverage : float
+        Weights of the terms in the geometric mean; 0 switches one off. Discriminators are off by default: with
+        thousands of rows they add nothing to the other two, with a hundred they are noise.
+
+    Returns
+    -------
+    list of Score
+        Above 0, higher is closer.
+
+    Raises
+    ------
+    ValueError
+        For a source that shares no feature or no class name with the target, and for all weights zero.
+
+    References
+    ----------
+    Park et al., "Transmeter", arXiv 1912.13366.
     """
     weights = {"mean_distance": mean_distance, "separability": discriminator, "uncovered": coverage}
     if not any(weights.values()) or min(weights.values()) < 0:
@@ -54,7 +75,22 @@ def score(
 
 
 def terms(source: Table, target: Table, wanted: Sequence[str], seed: int = 0) -> dict[tuple[str, str], float]:
-    """The terms `wanted` by space: (space, mean_distance, separability or uncovered) -> above 0, lower is closer."""
+    """The terms of the alignment, space by space.
+
+    Parameters
+    ----------
+    source, target : Table
+        What is compared.
+    wanted : sequence of str
+        Of mean_distance, separability and uncovered.
+    seed : int
+        Seed of the rows and of the discriminators.
+
+    Returns
+    -------
+    dict
+        (space, term) -> above 0, lower is closer.
+    """
     found = {}
     for space, x_s, q_s, x_t, q_t in _common(source, target, seed):
         for term in wanted:

@@ -1,4 +1,4 @@
-"""CLS, the cross-learning score: how well source and target foretell each other's labels.
+"""CLS, the cross-learning score: how well source and target predict each other's labels.
 
 Sun, Zhang & Watkins, "Quantifying Data Similarity Using Cross Learning", arXiv 2510.10866. Reconstructed from its
 abstract: the mean of the balanced accuracies of a classifier learned on the source and measured on the target, and
@@ -14,19 +14,40 @@ from scipy.spatial.distance import cdist
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 
-from transmeter.gain.estimate import Score
+from transmeter.gain.score import Needs, Score
 from transmeter.network.source import Source
 from transmeter.network.views import Pair, pairs
 from transmeter.tables.data import Table
 
+NEEDS = Needs(classifier=True)
 ROWS = 2000  # of either side that are looked at
 
 
 def score(sources: Sequence[Source], target: Table, *, seed: int = 0, steps: int = 60) -> list[Score]:
-    """Cross-learning score of every source, over the classes that match: those of one name, where there are two.
+    """Cross-learning score of every source, over the classes that match.
 
-    Otherwise classes are matched by the distance of their means. steps: of training of the representation. Raises
-    ValueError as `transfer.pairs`.
+    Parameters
+    ----------
+    sources, target : sequence of Source, Table
+        What is compared. Classes of one name match where there are two, else those whose means are closest.
+    seed : int
+        Seed of the rows and of the representation.
+    steps : int
+        Training steps of the representation, where there are no shared columns.
+
+    Returns
+    -------
+    list of Score
+        From 0 to 1, chance is 1 / classes.
+
+    Raises
+    ------
+    ValueError
+        As by `views.pairs`.
+
+    References
+    ----------
+    Sun, Zhang & Watkins, "Quantifying Data Similarity Using Cross Learning", arXiv 2510.10866.
     """
     found = []
     for source, both in zip(sources, pairs(sources, target, seed, steps, ROWS)):
@@ -38,8 +59,22 @@ def score(sources: Sequence[Source], target: Table, *, seed: int = 0, steps: int
 def cross_learning(x_s: np.ndarray, codes_s: np.ndarray, x_t: np.ndarray, codes_t: np.ndarray) -> float:
     """Mean of the balanced accuracies of both directions.
 
-    x_s (n, d), x_t (m, d) float64; codes_s (n,), codes_t (m,) numbers of the same classes. Raises ValueError for values
-    that are not finite and where a side has one class only.
+    Parameters
+    ----------
+    x_s, x_t : ndarray of shape (n, d) and (m, d), float64
+        Rows of both sides.
+    codes_s, codes_t : ndarray of shape (n,) and (m,)
+        Numbers of the same classes.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        For values that are not finite and where a side has one class only.
     """
     found = []
     for x, y, unseen, truth in ((x_s, codes_s, x_t, codes_t), (x_t, codes_t, x_s, codes_s)):

@@ -8,27 +8,66 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from transmeter.gain.estimate import Score
+from transmeter.gain.score import Needs, Score
 from transmeter.network.source import Source
-from transmeter.network.views import over_views
+from transmeter.network.views import mean_over_views
 from transmeter.tables.data import Table
 from transmeter.tables.labels import one_hot
 
+NEEDS = Needs(labelled_rows=4, classifier=True)
+
 
 def score(sources: Sequence[Source], target: Table, *, seed: int = 0, steps: int = 60) -> list[Score]:
-    """Mean coefficient over both halves, of every source.
+    """GBC of every source, the mean over both halves of the target.
 
-    steps: of training of the transformation. Raises ValueError for a class with fewer than 4 labelled rows.
+    Parameters
+    ----------
+    sources, target : sequence of Source, Table
+        What is compared.
+    seed : int
+        Seed of the halves and of the transformation.
+    steps : int
+        Training steps of the transformation.
+
+    Returns
+    -------
+    list of Score
+        From minus classes * (classes - 1) to 0.
+
+    Raises
+    ------
+    ValueError
+        For a class with fewer than 4 labelled rows.
+
+    References
+    ----------
+    Pandy et al., "Transferability Estimation using Bhattacharyya Class Separability", CVPR 2022, arXiv 2111.12780.
     """
-    return over_views(lambda view: gbc(view.features, view.codes), sources, target, seed, steps)
+    values = mean_over_views(lambda view: gbc(view.features, view.codes), sources, target, seed, steps)
+    return [Score(v) for v in values]
 
 
 def gbc(features: np.ndarray, codes: np.ndarray) -> float:
     """-sum_{a != b} exp(-D_ab), D_ab = |m_a - m_b|^2 / (8 v) + d/2 log(v / sqrt(v_a v_b)), v = (v_a + v_b) / 2.
 
-    features (n, d) float64, codes (n,) class numbers; m, v: mean and variance, averaged over features, of a class, the
-    variance at least 1e-9 of the largest. Raises ValueError for values that are not finite and for fewer than two
-    classes.
+    m, v: mean and variance, averaged over features, of a class, the variance at least 1e-9 of the largest.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, d), float64
+        Rows in the source's features.
+    codes : ndarray of shape (n,)
+        Class numbers.
+
+    Returns
+    -------
+    float
+        From minus classes * (classes - 1) to 0.
+
+    Raises
+    ------
+    ValueError
+        For values that are not finite, and for fewer than two classes.
     """
     labels = one_hot(features, codes)
     counts = labels.sum(0)

@@ -9,26 +9,66 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from transmeter.gain.estimate import Score
+from transmeter.gain.score import Needs, Score
 from transmeter.network.source import Source
-from transmeter.network.views import over_views
+from transmeter.network.views import mean_over_views
 from transmeter.tables.data import Table
 from transmeter.tables.labels import one_hot
 
+NEEDS = Needs(labelled_rows=4, classifier=True)
+
 
 def score(sources: Sequence[Source], target: Table, *, seed: int = 0, steps: int = 60) -> list[Score]:
-    """Mean H-score over both halves, of every source.
+    """H-score of every source, the mean over both halves of the target.
 
-    steps: of training of the transformation. Raises ValueError for a class with fewer than 4 labelled rows.
+    Parameters
+    ----------
+    sources, target : sequence of Source, Table
+        What is compared.
+    seed : int
+        Seed of the halves and of the transformation.
+    steps : int
+        Training steps of the transformation.
+
+    Returns
+    -------
+    list of Score
+        From 0 to the number of classes - 1.
+
+    Raises
+    ------
+    ValueError
+        For a class with fewer than 4 labelled rows.
+
+    References
+    ----------
+    Bao et al., "An Information-Theoretic Approach to Transferability in Task Transfer Learning", ICIP 2019, arXiv
+    2212.10082.
+    Ibrahim et al., "Newer is not always better", 2021, arXiv 2110.06893.
     """
-    return over_views(lambda view: h_score(view.features, view.codes), sources, target, seed, steps)
+    values = mean_over_views(lambda view: h_score(view.features, view.codes), sources, target, seed, steps)
+    return [Score(v) for v in values]
 
 
 def h_score(features: np.ndarray, codes: np.ndarray) -> float:
     """tr(S_a^-1 (1 - a) B): S (d, d) the covariance of the features, B that of their class means, a the shrinkage.
 
-    features (n, d) float64, codes (n,) class numbers. Raises ValueError for values that are not finite and for fewer
-    than two classes.
+    Parameters
+    ----------
+    features : ndarray of shape (n, d), float64
+        Rows in the source's features.
+    codes : ndarray of shape (n,)
+        Class numbers.
+
+    Returns
+    -------
+    float
+        From 0 to the number of classes - 1.
+
+    Raises
+    ------
+    ValueError
+        For values that are not finite, and for fewer than two classes.
     """
     labels = one_hot(features, codes)
     n, d = features.shape

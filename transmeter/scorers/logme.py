@@ -9,26 +9,66 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from transmeter.gain.estimate import Score
+from transmeter.gain.score import Needs, Score
 from transmeter.network.source import Source
-from transmeter.network.views import over_views
+from transmeter.network.views import mean_over_views
 from transmeter.tables.data import Table
 from transmeter.tables.labels import one_hot
 
+NEEDS = Needs(labelled_rows=4, classifier=True)
+
 
 def score(sources: Sequence[Source], target: Table, *, seed: int = 0, steps: int = 60) -> list[Score]:
-    """Mean log evidence a row, over classes and both halves, of every source.
+    """Log evidence of every source, the mean over both halves of the target.
 
-    steps: of training of the transformation. Raises ValueError for a class with fewer than 4 labelled rows.
+    Parameters
+    ----------
+    sources, target : sequence of Source, Table
+        What is compared.
+    seed : int
+        Seed of the halves and of the transformation.
+    steps : int
+        Training steps of the transformation.
+
+    Returns
+    -------
+    list of Score
+        Nats per row, the mean over classes.
+
+    Raises
+    ------
+    ValueError
+        For a class with fewer than 4 labelled rows.
+
+    References
+    ----------
+    You et al., "LogME: Practical Assessment of Pre-trained Models for Transfer Learning", ICML 2021, arXiv 2102.11005.
     """
-    return over_views(lambda view: log_evidence(view.features, view.codes), sources, target, seed, steps)
+    values = mean_over_views(lambda view: log_evidence(view.features, view.codes), sources, target, seed, steps)
+    return [Score(v) for v in values]
 
 
 def log_evidence(features: np.ndarray, codes: np.ndarray) -> float:
     """Mean over classes of max_{alpha, beta} log p(y | F, alpha, beta) / n (equation 2 of the paper).
 
-    features (n, d) float64, codes (n,) class numbers; each class against the rest as 0 / 1. Raises ValueError for
-    values that are not finite and for fewer than two classes.
+    Each class against the rest as 0 / 1.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, d), float64
+        Rows in the source's features.
+    codes : ndarray of shape (n,)
+        Class numbers.
+
+    Returns
+    -------
+    float
+        Nats per row.
+
+    Raises
+    ------
+    ValueError
+        For values that are not finite, and for fewer than two classes.
     """
     labels = one_hot(features, codes)  # (n, classes)
     if not features.any():

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 import ot
 
-from transmeter.gain.estimate import Score
+from transmeter.gain.score import Needs, Score
 from transmeter.network.source import Source
 from transmeter.network.views import Pair, pairs
 from transmeter.tables.data import Table
 
+NEEDS = Needs(classifier=True)
 ROWS = 300  # of either side that are looked at
 LARGEST = 1e140  # with a larger value a cost may be infinite, and of one such cost POT makes a distance of 0.0
 
@@ -25,7 +26,30 @@ def score(
 ) -> list[Score]:
     """Minus the distance of every source to the target, over the square root of the number of features.
 
-    steps: of training of the representation; entropy: as in `distance`. Raises ValueError as `transfer.pairs`.
+    Parameters
+    ----------
+    sources, target : sequence of Source, Table
+        What is compared.
+    seed : int
+        Seed of the rows and of the representation.
+    steps : int
+        Training steps of the representation, where there are no shared columns.
+    entropy : float
+        As in `distance`.
+
+    Returns
+    -------
+    list of Score
+        At most 0, the distance to itself.
+
+    Raises
+    ------
+    ValueError
+        As by `views.pairs` and `distance`.
+
+    References
+    ----------
+    Alvarez-Melis & Fusi, "Geometric Dataset Distances via Optimal Transport", 2020, arXiv 2002.02923.
     """
     found = pairs(sources, target, seed, steps, ROWS)
     return [Score(-float(np.mean([_of(pair, entropy) for pair in both]))) for both in found]
@@ -39,9 +63,24 @@ def _of(pair: Pair, entropy: float) -> float:
 def distance(x_s: np.ndarray, codes_s: np.ndarray, x_t: np.ndarray, codes_t: np.ndarray, entropy: float = 0.0) -> float:
     """Square root of the least mean of |x - x'|^2 + W(y, y')^2 over couplings of the rows.
 
-    x_s (n, d), x_t (m, d) float64, codes (n,) and (m,) class numbers; entropy: 0 solves exactly, above 0 by Sinkhorn's
-    iteration with that regularisation, as a share of the mean cost. Raises ValueError for values that are not finite
-    or above `LARGEST`, and for an entropy below 0.
+    Parameters
+    ----------
+    x_s, x_t : ndarray of shape (n, d) and (m, d), float64
+        Rows of both sides.
+    codes_s, codes_t : ndarray of shape (n,) and (m,)
+        Their class numbers, each side's own.
+    entropy : float
+        0 solves exactly, above 0 by Sinkhorn's iteration with that regularisation, as a share of the mean cost.
+
+    Returns
+    -------
+    float
+        In the unit of `x_s`.
+
+    Raises
+    ------
+    ValueError
+        For values that are not finite or above `LARGEST`, and for an entropy below 0.
     """
     if not (np.isfinite(x_s).all() and np.isfinite(x_t).all()):
         raise ValueError("values are given that are not finite: replace them first")

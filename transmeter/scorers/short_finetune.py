@@ -10,11 +10,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from transmeter.gain.estimate import Score, Split, check_metric, make_splits, row_weights
+from transmeter.gain.metrics import METRICS, row_weights
+from transmeter.gain.score import Needs, Score
 from transmeter.network.source import Encoded, Source
 from transmeter.network.training import Schedule, Terms
 from transmeter.network.transfer import train
 from transmeter.tables.data import Table
+from transmeter.tables.splits import Split, make_splits
+from transmeter.util.arguments import one_of
+
+NEEDS = Needs(labelled_rows=2, classifier=True, settings=("shots", "repeats", "metric"), machine_options=("seconds",))
 
 
 def score(
@@ -30,13 +35,41 @@ def score(
 ) -> list[Score]:
     """Mean gain over the repeats of every source.
 
-    shots, repeats, metric: as in `ranking.rank`; steps: of training; seconds: a budget of wall time for all sources
-    together, checked before each round of one repeat over all sources; the first round is always done, and the result
-    then depends on the machine. Raises ValueError as `estimate.make_splits`.
+    Parameters
+    ----------
+    sources, target : sequence of Source, Table
+        What is compared.
+    seed : int
+        Seed of splits and networks.
+    shots : int or None
+        Labelled rows per class that train; None means cross-fitting.
+    repeats : int
+        Number of repeats.
+    metric : str
+        Metric of gains: balanced_accuracy or accuracy.
+    steps : int
+        Training steps of every network.
+    seconds : float or None
+        Wall time for all sources together, checked before each round of one repeat over all sources; the first round
+        is always done, and the result then depends on the machine.
+
+    Returns
+    -------
+    list of Score
+        In percentage points.
+
+    Raises
+    ------
+    ValueError
+        As by `make_splits`.
+
+    References
+    ----------
+    Poth et al., "What to Pre-Train on? Efficient Intermediate Task Selection", arXiv 2104.08247.
     """
-    check_metric(metric)
+    one_of("metric", metric, METRICS)
     if seconds is not None and not seconds > 0:
-        raise ValueError(f"seconds {seconds} is no budget: give a number above 0")
+        raise ValueError(f"seconds {seconds} is not a budget: give a number above 0")
     begin = time.perf_counter()
     splits, encoded = make_splits(target, shots, repeats, seed), Encoded(target)
     gains: list[list[float]] = []

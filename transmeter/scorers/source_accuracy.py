@@ -11,17 +11,38 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from transmeter.gain.estimate import FOLDS, Score
+from transmeter.gain.score import Needs, Score
 from transmeter.network.source import Source
 from transmeter.tables.data import Table
+from transmeter.tables.splits import FOLDS
 
+NEEDS = Needs()
 ROWS = 2000  # of a source that are looked at
 
 
 def score(sources: Sequence[Source], target: Table, *, seed: int = 0) -> list[Score]:
-    """(balanced accuracy - chance) / (1 - chance) of every source; seed draws the rows and folds.
+    """(balanced accuracy - chance) / (1 - chance) of every source; classes with a single labelled row are left out.
 
-    Classes with a single labelled row are left out. Raises ValueError where fewer than two are left.
+    Parameters
+    ----------
+    sources, target : sequence of Source, Table
+        What is compared; the target changes nothing.
+    seed : int
+        Seed of the rows and folds.
+
+    Returns
+    -------
+    list of Score
+        From about 0 (chance) to 1.
+
+    Raises
+    ------
+    ValueError
+        Where fewer than two classes are left.
+
+    References
+    ----------
+    arXiv 2510.06448.
     """
     return [Score(_accuracy(source, seed)) for source in sources]
 

@@ -9,29 +9,70 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from transmeter.gain.estimate import Score
+from transmeter.gain.score import Needs, Score
 from transmeter.network.source import Source
-from transmeter.network.views import over_views
+from transmeter.network.views import mean_over_views
 from transmeter.tables.data import Table
 from transmeter.tables.labels import one_hot
+
+NEEDS = Needs(labelled_rows=4, classifier=True)
 
 
 def score(
     sources: Sequence[Source], target: Table, *, seed: int = 0, steps: int = 60, distortion: float = 1e-4
 ) -> list[Score]:
-    """Mean TransRate over both halves, of every source.
+    """TransRate of every source, the mean over both halves of the target.
 
-    steps: of training of the transformation; distortion: allowed by the code, above 0. Raises ValueError for a class
-    with fewer than 4 labelled rows.
+    Parameters
+    ----------
+    sources, target : sequence of Source, Table
+        What is compared.
+    seed : int
+        Seed of the halves and of the transformation.
+    steps : int
+        Training steps of the transformation.
+    distortion : float
+        Distortion that the code may have, above 0.
+
+    Returns
+    -------
+    list of Score
+        Nats.
+
+    Raises
+    ------
+    ValueError
+        For a class with fewer than 4 labelled rows.
+
+    References
+    ----------
+    Huang et al., "Frustratingly Easy Transferability Estimation", ICML 2022, arXiv 2106.09362.
     """
-    return over_views(lambda v: trans_rate(v.features, v.codes, distortion), sources, target, seed, steps)
+    values = mean_over_views(lambda v: trans_rate(v.features, v.codes, distortion), sources, target, seed, steps)
+    return [Score(v) for v in values]
 
 
 def trans_rate(features: np.ndarray, codes: np.ndarray, distortion: float = 1e-4) -> float:
     """R(Z) - mean over classes R(Z_c), with R(Z) = 1/2 log det(I + Z' Z / (n distortion)), Z centred.
 
-    features (n, d) float64, codes (n,) class numbers. Raises ValueError for values that are not finite, for fewer than
-    two classes and for a distortion of 0 or less.
+    Parameters
+    ----------
+    features : ndarray of shape (n, d), float64
+        Rows in the source's features.
+    codes : ndarray of shape (n,)
+        Class numbers.
+    distortion : float
+        Distortion that the code may have.
+
+    Returns
+    -------
+    float
+        Nats.
+
+    Raises
+    ------
+    ValueError
+        For values that are not finite, for fewer than two classes, and for a distortion of 0 or less.
     """
     if not distortion > 0:
         raise ValueError(f"distortion {distortion} is too small: give a number above 0")

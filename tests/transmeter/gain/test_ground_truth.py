@@ -124,7 +124,7 @@ def test_json_holds_the_whole_truth(measured, tmp_path):
     measured[0].save(tmp_path / "t.json")
     content = json.loads((tmp_path / "t.json").read_text())
     assert content["sources"][0]["name"] == "heart_cleveland" and len(content["controls"]) == 4
-    rebuilt = ground_truth.Truth(
+    rebuilt = ground_truth.GroundTruth(
         **{k: [ground_truth.Arm(**a) for a in v] if k in ("sources", "controls") else v for k, v in content.items()}
     )
     assert rebuilt == measured[0]

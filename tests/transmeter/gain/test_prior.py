@@ -1,4 +1,4 @@
-"""What evidence lets expect, how it joins with a measurement, and the fit of the shipped model."""
+"""What pair lets expect, how it joins with a measurement, and the fit of the shipped model."""
 
 import importlib.util
 from dataclasses import replace
@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from transmeter.gain import prior
 
-PLAIN = prior.Evidence(1, 1, 0, 2.5, 0.5, 0.3, 0.3, 0.1, 0, 1)
+PLAIN = prior.PairFeatures(1, 1, 0, 2.5, 0.5, 0.3, 0.3, 0.1, 0, 1)
 finite = st.floats(-1e6, 1e6)
-evidences = st.builds(prior.Evidence, *[finite] * 10)
+pairs = st.builds(prior.PairFeatures, *[finite] * 10)
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +26,10 @@ def fit_prior(root):
 
 
 def test_the_shipped_model_has_a_weight_for_every_feature():
-    shipped = prior.shipped()
+    shipped = prior.load_prior()
     for linear, x in (
-        (shipped.screen, prior.features(PLAIN, 10)),
-        (shipped.transfer, prior.features(PLAIN, 10, 2.0)),
+        (shipped.screen, prior.regressors(PLAIN, 10)),
+        (shipped.transfer, prior.regressors(PLAIN, 10, 2.0)),
     ):
         assert len(x) == len(linear.weights) == len(linear.center) == len(linear.scale)
         assert min(linear.scale) > 0 and min(linear.spread) >= 0 and max(linear.spread) > 0
@@ -39,69 +39,69 @@ def test_the_shipped_model_has_a_weight_for_every_feature():
 
 def test_a_saved_model_is_what_it_was(tmp_path, root):
     text = (root / "transmeter" / "gain" / "prior.json").read_text(encoding="utf-8")
-    assert prior.as_json(prior.shipped()) == text
+    assert prior.as_json(prior.load_prior()) == text
 
 
 def test_a_better_source_is_expected_to_bring_more():
-    poor = prior.Evidence(0, 0, 0, 2.5, 0.0, 0.0, 0.0, 0.0, 0, 0)
-    good = prior.Evidence(1, 1, 0, 2.5, 0.9, 0.8, 0.9, 0.0, 0, 8)
-    assert prior.foresee(good, 5).mean > prior.foresee(poor, 5).mean + 2
-    assert prior.foresee(good, 5).p_negative < prior.foresee(poor, 5).p_negative
+    poor = prior.PairFeatures(0, 0, 0, 2.5, 0.0, 0.0, 0.0, 0.0, 0, 0)
+    good = prior.PairFeatures(1, 1, 0, 2.5, 0.9, 0.8, 0.9, 0.0, 0, 8)
+    assert prior.predict_gain(good, 5).mean > prior.predict_gain(poor, 5).mean + 2
+    assert prior.predict_gain(good, 5).p_negative < prior.predict_gain(poor, 5).p_negative
 
 
 @given(st.floats(-30, 30), st.floats(3, 100), st.floats(-20, 20))
 def test_a_sure_measurement_wins_and_an_unsure_one_leaves_the_prior(mean, freedom, soft):
-    shipped = prior.shipped()
-    expected, deviation = shipped.transfer.expect(prior.features(PLAIN, 10, soft), 10)
-    sure = prior.join(shipped, PLAIN, 10, soft, (mean, 1e-6, freedom))
+    shipped = prior.load_prior()
+    expected, deviation = shipped.transfer.predict(prior.regressors(PLAIN, 10, soft), 10)
+    sure = prior.combine(shipped, PLAIN, 10, soft, (mean, 1e-6, freedom))
     assert sure.mean == pytest.approx(mean, abs=1e-6) and sure.high - sure.low < 1e-4
-    exact = prior.join(shipped, PLAIN, 10, soft, (mean, 0.0, freedom))
+    exact = prior.combine(shipped, PLAIN, 10, soft, (mean, 0.0, freedom))
     assert exact.mean == exact.low == exact.high == mean and exact.p_negative == (mean < 0)
-    unsure = prior.join(shipped, PLAIN, 10, soft, (mean, 1e6, freedom))
+    unsure = prior.combine(shipped, PLAIN, 10, soft, (mean, 1e6, freedom))
     assert unsure.mean == pytest.approx(expected, abs=1e-3)
     assert unsure.high - unsure.mean == pytest.approx(1.96 * deviation, rel=1e-2)
 
 
 @given(st.floats(-30, 30), st.floats(0.1, 30), st.floats(-20, 20))
 def test_the_joined_gain_lies_between_both_and_is_surer_than_either(mean, error, soft):
-    shipped = prior.shipped()
-    expected, deviation = shipped.transfer.expect(prior.features(PLAIN, 10, soft), 10)
-    found = prior.join(shipped, PLAIN, 10, soft, (mean, error, np.inf))
+    shipped = prior.load_prior()
+    expected, deviation = shipped.transfer.predict(prior.regressors(PLAIN, 10, soft), 10)
+    found = prior.combine(shipped, PLAIN, 10, soft, (mean, error, np.inf))
     assert min(mean, expected) - 1e-9 <= found.mean <= max(mean, expected) + 1e-9
     half = (found.high - found.low) / 2
     assert half <= 1.9601 * min(deviation, error * shipped.inflation)
 
 
-@given(evidences, st.integers(1, 10_000), finite, st.floats(-50, 50), st.floats(0, 1e6))
-def test_what_a_gain_is_made_of_adds_up_to_it(evidence, shots, soft, mean, error):
+@given(pairs, st.integers(1, 10_000), finite, st.floats(-50, 50), st.floats(0, 1e6))
+def test_what_a_gain_is_made_of_adds_up_to_it(pair, shots, soft, mean, error):
     measurement = (mean, error, 5.0)
-    terms = prior.explain(prior.shipped(), evidence, shots, soft, measurement)
+    terms = prior.explain(prior.load_prior(), pair, shots, soft, measurement)
     trust, measured = terms.pop("trust"), terms.pop("measured")
-    gain = prior.join(prior.shipped(), evidence, shots, soft, measurement).mean
+    gain = prior.combine(prior.load_prior(), pair, shots, soft, measurement).mean
     assert 0 <= trust <= 1 and trust * measured + (1 - trust) * sum(terms.values()) == pytest.approx(gain, abs=1e-6)
 
 
-@given(evidences, st.integers(1, 10_000), finite, finite, st.floats(0, 1e6))
-def test_any_evidence_gives_a_finite_gain_with_a_chance(evidence, shots, soft, mean, error):
+@given(pairs, st.integers(1, 10_000), finite, finite, st.floats(0, 1e6))
+def test_any_features_give_a_finite_gain_with_a_chance(pair, shots, soft, mean, error):
     for found in (
-        prior.foresee(evidence, shots),
-        prior.join(prior.shipped(), evidence, shots, soft, (mean, error, 5.0)),
+        prior.predict_gain(pair, shots),
+        prior.combine(prior.load_prior(), pair, shots, soft, (mean, error, 5.0)),
     ):
         assert np.isfinite([found.mean, found.low, found.high]).all()
         assert found.low <= found.mean <= found.high and 0 <= found.p_negative <= 1
-    reach = 4 * np.abs(prior.shipped().screen.weights).sum()  # evidence counts no further than four deviations
-    assert abs(prior.foresee(evidence, shots).mean - prior.shipped().screen.intercept) <= reach + 1e-9
+    reach = 4 * np.abs(prior.load_prior().screen.weights).sum()  # pair counts no further than four deviations
+    assert abs(prior.predict_gain(pair, shots).mean - prior.load_prior().screen.intercept) <= reach + 1e-9
 
 
 def test_p_of_a_negative_gain_is_the_normal_tail():
-    assert prior.gain(0.0, 3.0).p_negative == 0.5
-    assert prior.gain(1.96, 1.0).p_negative == pytest.approx(0.025, abs=1e-4)
-    assert prior.gain(1.96, 1.0).low == pytest.approx(0, abs=1e-3)
-    assert prior.gain(1.0, 1.0, 3.0).p_negative > prior.gain(1.0, 1.0).p_negative
+    assert prior.Gain.from_error(0.0, 3.0).p_negative == 0.5
+    assert prior.Gain.from_error(1.96, 1.0).p_negative == pytest.approx(0.025, abs=1e-4)
+    assert prior.Gain.from_error(1.96, 1.0).low == pytest.approx(0, abs=1e-3)
+    assert prior.Gain.from_error(1.0, 1.0, 3.0).p_negative > prior.Gain.from_error(1.0, 1.0).p_negative
 
 
 def pairs_of(rule, noise, n=600):
-    """Synthetic pairs in which `rule` (evidence) gives the gain."""
+    """Synthetic pairs in which `rule` (features) gives the gain."""
     rng = np.random.default_rng(0)
     rows = []
     for i in range(n):
@@ -126,12 +126,12 @@ def test_the_fit_finds_a_linear_relation_and_its_spread(fit_prior):
         for zero_shot in (0.1, 0.5, 0.9):
             e = replace(PLAIN, shared=share, zero_shot=zero_shot)
             truth.append(rule(e))
-            seen.append(found.screen.expect(prior.features(e, 10), 10)[0])
+            seen.append(found.screen.predict(prior.regressors(e, 10), 10)[0])
     assert np.corrcoef(truth, seen)[0, 1] > 0.98 and 0.3 < np.polyfit(truth, seen, 1)[0] <= 1.05  # strong ridge
     assert 1 <= found.inflation < 1.1
     e = replace(PLAIN, zero_shot=0.5)
     screen, transfer = (
-        linear.expect(prior.features(e, 10, *soft), 10)[1]
+        linear.predict(prior.regressors(e, 10, *soft), 10)[1]
         for linear, soft in ((found.screen, ()), (found.transfer, (rule(e),)))
     )
     assert 0.9 < transfer < screen < 8

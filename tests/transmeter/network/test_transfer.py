@@ -5,12 +5,13 @@ import pandas as pd
 import pytest
 import torch
 
-from transmeter.gain.estimate import accuracies, make_splits
+from transmeter.gain.metrics import accuracies
 from transmeter.network import transfer
 from transmeter.network.source import Encoded, Source
 from transmeter.network.training import Schedule, Terms
 from transmeter.network.transfer import train
 from transmeter.tables import data
+from transmeter.tables.splits import make_splits
 
 
 def views(n=240, labelled=8, seed=0):

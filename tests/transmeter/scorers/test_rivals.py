@@ -166,7 +166,7 @@ def test_options_out_of_range_are_refused():
         (lambda: knn(x, y, 0), "k 0 is too few"),
         (lambda: trans_rate(x, y, 0.0), "distortion 0.0 is too small"),
         (lambda: otdd.distance(x, y, x, y, -1.0), "entropy -1.0 is too small"),
-        (lambda: short_finetune.score([], make("t"), seconds=0.0), "seconds 0.0 is no budget"),
+        (lambda: short_finetune.score([], make("t"), seconds=0.0), "seconds 0.0 is not a budget"),
         (lambda: short_finetune.score([], make("t"), metric="f1"), "metric 'f1' is unknown"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -1,6 +1,7 @@
 """Checks that every file of transmeter/scorers must pass; adding a scorer adds its tests."""
 
 import atexit
+import inspect
 import shutil
 import tempfile
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 import torch
 from scipy import optimize, stats
 
+from transmeter.batch.spec import FIXED
 from transmeter.network.source import Source
-from transmeter.scorers import scorers
+from transmeter.scorers import SHARED, needs, scorers
 from transmeter.scorers.logme import log_evidence
 from transmeter.tables import data
 
@@ -23,9 +25,7 @@ FAST = {
     "short_finetune": {"repeats": 8, "steps": 5},
 }
 STATIC = {"shared_columns", "source_accuracy", "source_size"}  # look at no row of the target
-NEEDS_COMMON_SPACE = {"alignment"}
 COUNTS_DIRECTIONS = {"transrate"}  # with few rows a source that spreads them over more directions wins, noise or not
-ONE_ROW_WILL_DO = STATIC | NEEDS_COMMON_SPACE | {"cls", "otdd"}  # of a class, where columns are shared
 # How far a score may move when rows and columns are permuted, as a share of how far it moves when the labels are drawn
 # at random: training draws other rows first, and its fresh layers meet the columns in another order.
 SHARE = {**dict.fromkeys(ON_VIEWS, 0.15), "gbc": 0.04, "alignment": 1e-3, "cls": 1e-6, "otdd": 1e-6}
@@ -83,6 +83,22 @@ def make(name, n=80, d=4, classes=2, noise=0.5, seed=0, columns=None, names=None
 def target():
     """80 rows, two classes."""
     return make("target", noise=0.1, seed=1)
+
+
+@every_scorer
+def test_what_a_scorer_declares_is_what_it_takes(name):
+    options = set(inspect.signature(scorers()[name]).parameters) - {"sources", "target"}
+    declared = needs(name)
+    assert {"seed", *declared.settings} == options & set(SHARED)
+    assert declared.compares == ("independent" in options) and set(declared.machine_options) <= options & set(FIXED)
+
+
+@every_scorer
+def test_a_classifier_is_trained_only_where_it_is_declared(name, target, monkeypatch):
+    if needs(name).classifier:
+        pytest.skip("it needs one")
+    monkeypatch.setattr("transmeter.network.source.fit_source", lambda *_: pytest.fail("a classifier is trained"))
+    assert scorers()[name]([Source(make("s1", noise=0.1, seed=2))], target)
 
 
 @every_scorer
@@ -161,7 +177,7 @@ def test_informative_beats_noise(name):
 @every_scorer
 def test_other_widths_and_other_label_sets(name, target):
     other = make("other", d=7, classes=4, noise=0.1, columns=[f"z{i}" for i in range(7)], names="pqrs")
-    if name in NEEDS_COMMON_SPACE:
+    if needs(name).shared_columns:
         with pytest.raises(ValueError, match="shares no"):
             run(name, [other], target)
     else:
@@ -180,7 +196,7 @@ def test_missing_cells_and_unlabelled_rows(name, heart):
 @every_scorer
 def test_too_few_rows_of_a_class_are_refused_or_do_not_matter(name):
     lonely = data.table("t", pd.DataFrame({"c0": range(9)}), np.array(list("aaaaaaaab")))
-    if name in ONE_ROW_WILL_DO:
+    if needs(name).labelled_rows <= 1:
         assert in_range(name, run(name, [make("s", seed=2)], lonely), 2)
     else:
         with pytest.raises(ValueError, match="class 'b' of t has 1 labelled rows: at least"):

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from transmeter import ranking
+from transmeter.gain import race
 from transmeter.network.source import Source
 from transmeter.report.tables import format_ranking
 from transmeter.result import load
@@ -119,17 +120,17 @@ def test_after_the_budget_no_new_round_begins(sources, target, monkeypatch, budg
 @pytest.mark.parametrize("calls, rounds", [(3, 1), (4, 1), (5, 2)])
 def test_an_interrupt_keeps_the_rounds_that_are_whole(sources, target, monkeypatch, calls, rounds):
     """Two stacks a round: interrupted in the first or in the second of them; nobody settles."""
-    monkeypatch.setattr(scorer.Race, "still_open", lambda self, live: list(live))
-    count, train = itertools.count(1), scorer.train
+    monkeypatch.setattr(race.Race, "unsettled", lambda self, live: list(live))
+    count, train = itertools.count(1), race.train
 
     def interrupted(*args):
         if next(count) == calls:
             raise KeyboardInterrupt
         return train(*args)
 
-    monkeypatch.setattr(scorer, "STACK", 2 * scorer.SPLITS)
+    monkeypatch.setattr(race, "STACK", 2 * race.SPLITS)
     whole = score(sources[:2], target, repeats=10 * rounds)
-    monkeypatch.setattr(scorer, "train", interrupted)
+    monkeypatch.setattr(race, "train", interrupted)
     with pytest.warns(UserWarning, match=f"interrupted: gains are of {rounds} of 3 rounds"):
         found = score(sources[:2], target)
     assert repeats(found) == {"good": 10 * rounds, "fair": 10 * rounds}
@@ -142,13 +143,13 @@ def test_an_interrupt_before_any_round_ends_the_run(sources, target, monkeypatch
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(scorer, "train", interrupted)
+    monkeypatch.setattr(race, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
         score(sources[:1], target)
 
 
 def test_many_sources_train_in_parts_and_score_as_in_one(full, sources, target, monkeypatch):
-    monkeypatch.setattr(scorer, "STACK", 2 * scorer.SPLITS)  # one source beside the target alone
+    monkeypatch.setattr(race, "STACK", 2 * race.SPLITS)  # one source beside the target alone
     found = score(sources, target)
     for name in found:
         assert found[name].value == pytest.approx(full[name].value, abs=0.05)

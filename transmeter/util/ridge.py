@@ -3,11 +3,24 @@
 import numpy as np
 
 RIDGE = 1.0
-ROWS = 500  # of a training set that `held_out` uses
+TRAIN_ROWS = 500  # of a training set that `ridge_accuracy` uses
 
 
 def loo_skill(x: np.ndarray, codes: np.ndarray) -> float:
-    """Leave-one-out balanced accuracy above chance (0 to 1) of a ridge classifier; x (n, d), codes (n,)."""
+    """Leave-one-out balanced accuracy of a ridge classifier, above chance.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n, d)
+        Features.
+    codes : ndarray of shape (n,)
+        Class numbers.
+
+    Returns
+    -------
+    float
+        0 at chance or below, 1 where all rows are right.
+    """
     classes = np.unique(codes)
     y = (codes[:, None] == classes).astype(np.float64)
     y /= y.mean(0)  # classes weigh alike
@@ -26,9 +39,26 @@ def loo_skill(x: np.ndarray, codes: np.ndarray) -> float:
     return float(max(0.0, (np.mean(shares) - chance) / (1 - chance)))
 
 
-def held_out(x: np.ndarray, codes: np.ndarray, train: np.ndarray, test: np.ndarray, classes: int) -> float:
-    """Balanced accuracy (0 to 1) on `test` of a ridge classifier of x (n, d) trained on at most ROWS of `train`."""
-    train = train[:: -(-len(train) // ROWS)]
+def ridge_accuracy(x: np.ndarray, codes: np.ndarray, train: np.ndarray, test: np.ndarray, classes: int) -> float:
+    """Balanced accuracy of a ridge classifier on other rows than it was trained on.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n, d)
+        Features.
+    codes : ndarray of shape (n,)
+        Class numbers.
+    train, test : ndarray of int
+        Row numbers; at most `TRAIN_ROWS` of `train` are used, evenly spaced.
+    classes : int
+        Number of classes.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+    """
+    train = train[:: -(-len(train) // TRAIN_ROWS)]
     a, y = x[train], np.eye(classes)[codes[train]]
     dual = np.linalg.solve(a @ a.T + RIDGE * len(a) * np.eye(len(a)), y - y.mean(0))
     right = (x[test] @ (a.T @ dual) + y.mean(0)).argmax(1) == codes[test]

@@ -1,0 +1,169 @@
+"""The race of sources: transfer in rounds on held-out rows, beside learners of the target alone, until all settle."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transmeter.gain.estimate import (
+    Gain,
+    HeldOutRows,
+    Outcome,
+    correctness,
+    estimate_gain,
+    is_better,
+    right_probability,
+)
+from transmeter.gain.metrics import METRICS, accuracies
+from transmeter.gain.pair_features import pair_features
+from transmeter.gain.prior import predict_gain
+from transmeter.learners.baseline import SCRATCH, target_only
+from transmeter.network.source import WIDTH, Encoded, Source
+from transmeter.network.training import Schedule, Terms
+from transmeter.network.transfer import train
+from transmeter.tables.data import Table
+from transmeter.tables.splits import default_repeats, make_splits
+from transmeter.util.arguments import one_of
+
+SPLITS = 10  # of one stack: a round
+STACK = 160  # networks that train as one batch, so that memory is flat in sources and repeats
+WEIGHTS = 30_000_000  # of the first and last layers of one batch, so that wide tables do not fill the memory
+LEAST = 4  # repeats before a source may drop out: the error of fewer is too uncertain
+SETTLED = 1.0  # half-width of an interval, in percentage points, that needs no more repeats
+
+
+class Race:
+    """What is known of every source after the rounds so far.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        Sources to compare.
+    target : Table
+        Target, with labelled rows to measure on.
+    metric : str
+        Metric of gains.
+    seed : int
+        Seed of splits and networks.
+    shots : int or None
+        Labelled rows per class that train; None means cross-fitting.
+    repeats : int or None
+        Number of repeats at most; None means 40, or 10 of cross-fitting.
+    independent : bool
+        Whether every source is measured as if it were the only one.
+
+    Attributes
+    ----------
+    splits : list of Split
+        Splits of the target.
+    rounds : int
+        Number of rounds that these make.
+    predicted : list of Gain
+        Gain of every source that is expected before any transfer.
+
+    Raises
+    ------
+    ValueError
+        For an unknown metric, and as by `make_splits`.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        target: Table,
+        metric: str,
+        seed: int,
+        shots: int | None,
+        repeats: int | None,
+        independent: bool = False,
+    ):
+        one_of("metric", metric, METRICS)
+        self.sources, self.target, self.seed, self.independent = sources, Encoded(target), seed, independent
+        self.splits = make_splits(target, shots, default_repeats(shots) if repeats is None else repeats, seed)
+        self.rounds = -(-len(self.splits) // SPLITS)
+        self.held_out = HeldOutRows(target, self.splits, metric, shots)
+        # a fold of cross-fitting trains on a little less than what is asked about: all labelled rows
+        self.shots = shots or int(np.bincount(target.codes[target.codes >= 0]).min())
+        self.features = [pair_features(s, self.target, self.splits) for s in sources]
+        self.predicted = [predict_gain(f, self.shots) for f in self.features]
+        self.probabilities: dict[int, Tensor] = {}  # of a source (splits so far, rows, classes)
+        self.alone: dict[str, Tensor] = {}  # of a learner of the target alone
+        self.best: dict[int, str] = {}  # of those learners by the number of splits
+
+    def run(self, active: Sequence[int], number: int, terms: Terms, schedule: Schedule) -> None:
+        """Round `number`: the active sources and the learners of the target alone on its splits."""
+        part = self.splits[number * SPLITS : (number + 1) * SPLITS]
+        seed = self.seed * 100_003 + number
+        alone = target_only(self.target, part, self.held_out.rows, self.seed)
+        new: dict[int, Tensor] = {}
+        widest = max(self.target.x.shape[1], *(self.sources[i].x.shape[1] for i in active), 1)
+        arms = max(1, min(STACK // SPLITS - 1, WEIGHTS // (SPLITS * widest * WIDTH * 2)))
+        for first in range(0, len(active), arms):
+            chunk = active[first : first + arms]
+            trained = train([self.sources[i] for i in chunk], self.target, part, terms, schedule, seed)
+            *probabilities, alone[SCRATCH] = trained.probabilities(self.target.x[self.held_out.rows])
+            new.update(zip(chunk, probabilities))
+        both = _extended(self.probabilities, new), _extended(self.alone, alone)
+        self.probabilities, self.alone = both  # all or nothing, should it be interrupted
+
+    def baseline(self, done: int) -> str:
+        """The learner of the target alone that is best on the first `done` splits."""
+        if done not in self.best:
+            splits, codes, metric = self.held_out.splits[:done], self.held_out.codes, self.held_out.metric
+            accuracy = {n: accuracies(p[None, :done], codes, splits, metric).mean() for n, p in self.alone.items()}
+            self.best[done] = max(accuracy, key=accuracy.get)
+        return self.best[done]
+
+    def outcome(self, i: int) -> Outcome | None:
+        """Of source i so far, None before its first round."""
+        if i not in self.probabilities:
+            return None
+        held_out, probabilities = self.held_out, self.probabilities[i]
+        done = len(probabilities)
+        baseline = self.baseline(done if self.independent else len(self.alone[SCRATCH]))
+        alone, scratch = self.alone[baseline][:done], self.alone[SCRATCH][:done]
+        return Outcome(
+            difference=correctness(probabilities, held_out) - correctness(alone, held_out),
+            codes=held_out.codes,
+            metric=held_out.metric,
+            population=held_out.population,
+            baseline=baseline,
+            probability_gain=right_probability(probabilities, held_out) - right_probability(scratch, held_out),
+            features=self.features[i],
+            shots=self.shots,
+        )
+
+    def gain(self, i: int) -> Gain:
+        """Of source i: the estimate of its rounds, or what was expected before any."""
+        outcome = self.outcome(i)
+        return estimate_gain(outcome) if outcome else self.predicted[i]
+
+    def unsettled(self, active: Sequence[int]) -> list[int]:
+        """The sources that more repeats could move, leader first: without a verdict, or not yet behind the leader."""
+        outcomes = {i: self.outcome(i) for i in active}
+        if min(len(o.difference) for o in outcomes.values()) < LEAST:
+            return list(active)
+        gains = {i: estimate_gain(o) for i, o in outcomes.items()}
+        wide = {i: gain.high - gain.low >= 2 * SETTLED for i, gain in gains.items()}
+        if self.independent:
+            return [i for i in active if wide[i]]
+        leader, *others = sorted(active, key=lambda i: -gains[i].mean)
+        unsettled = []
+        for i in others:
+            settled = gains[i].low > 0 or gains[i].high < 0 or not wide[i]
+            if not (settled and is_better(outcomes[leader], outcomes[i])):
+                unsettled.append(i)
+        return [leader, *unsettled] if unsettled or wide[leader] else []
+
+    def news(self, active: Sequence[int]) -> str:
+        """The leader and how many sources are open."""
+        if not active:
+            return "settled"
+        gain, name = self.gain(active[0]), self.sources[active[0]].table.name
+        return f"{name} leads with {gain.mean:+.1f} ({gain.low:+.1f} to {gain.high:+.1f}), {len(active)} open"
+
+
+def _extended(old: dict, new: dict) -> dict:
+    """`old` with the tensors of `new` behind those of the same key."""
+    return old | {key: torch.cat([old[key], new[key]]) if key in old else new[key] for key in new}
