@@ -144,7 +144,7 @@ CALIBRATE = ("calibrate", str(MODEL), "--out", "OUT", "--target", MATH)
         ((*CALIBRATE, "--candidate", "none.txt"), "none.txt does not exist"),
         ((*CALIBRATE, "--candidate", MATH, "--candidate", MATH), "same name"),
         ((*CALIBRATE, "--candidate", MATH, "--by", "meassure"), "--by meassure is unknown: give measure, random"),
-        ((*CALIBRATE, "--candidate", MATH, "--weight", "b=2"), "'b' is no target: give NAME=NUMBER of"),
+        ((*CALIBRATE, "--candidate", MATH, "--weight", "b=2"), "'b' is not a target: give NAME=NUMBER of"),
         ((*CALIBRATE, "--candidate", MATH, "--held-out", MATH), "text 1 of math_sample ("),
         ((*COMPRESS, "kprun"), "method 'kprun' is unknown, did you mean 'kprune'?: give one of "),
         ((*COMPRESS, "kprune", "--method", "wanda", "--set", "pattern=2-4"), "give N:M, N of every M inputs stay"),

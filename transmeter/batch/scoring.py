@@ -21,9 +21,17 @@ class Full(Exception):
 
 
 def run(task: dict) -> dict:
-    """Do the task: {"rows": one for each of its items, with "error" where it failed, "warnings": [...]}.
+    """Do a task; what fails is the item's own and ends nothing.
 
-    Or {"stop": reason} where the run cannot go on. Any other failure is the item's own and ends nothing.
+    Parameters
+    ----------
+    task : dict
+        What to do ("read" or "score"), its items, and the settings of `batch.run`.
+
+    Returns
+    -------
+    dict
+        rows (one per item, with "error" where it failed) and warnings; or stop, the reason why the run cannot go on.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

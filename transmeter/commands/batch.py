@@ -44,7 +44,7 @@ NAMED = 5  # unusable files that --dry-run names
 @click.option("--retry-failed", "retry", is_flag=True, help="Score failed pairs again.")
 @click.option("--dry-run", is_flag=True, help="List the pairs and what they would take; score nothing.")
 @click.option("--log", type=click.Path(dir_okay=False, path_type=Path), help="File to append events to, as JSON lines.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder for what is reused. Default: user cache.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Folder to reuse results from. Default: user cache.")
 @json_option
 def batch(
     file,

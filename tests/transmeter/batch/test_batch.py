@@ -345,7 +345,7 @@ def test_outside_files_are_allowed_when_told(tmp_path, cache):
         (("--address", "tcp://x:1"), "--address is of a cluster"),
         (("--store", "."), "is a directory"),
         (("--store", "gone/s.sqlite"), "folder that does not exist"),
-        (("--pair-timeout", "soon"), "is no time"),
+        (("--pair-timeout", "soon"), "is not a time"),
         (("--scorer", "nope"), "scorer 'nope' is unknown"),
     ],
 )
