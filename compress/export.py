@@ -60,11 +60,28 @@ np.save(out, np.concatenate([x.flatten() for x in found]))
 
 @torch.no_grad()
 def export(source: str, format: str, out: Path) -> int:
-    """Write the model of a folder or a hub name in one of the formats of `NEEDED` to the folder `out`.
+    """Write a model in a format that other tools read.
 
-    Returns the bytes of its files of weights.
-    Raises ValueError for a model that the format has no way to say, or a library that is missing, and RuntimeError
-    where what was written gives other logits when it is reread; then nothing is left.
+    Parameters
+    ----------
+    source
+        A folder or a hub name.
+    format
+        One of `NEEDED`.
+    out
+        A new folder.
+
+    Returns
+    -------
+    int
+        Bytes of its files of weights.
+
+    Raises
+    ------
+    ValueError
+        The format cannot express the model, or a library is missing.
+    RuntimeError
+        What was written gives other logits when it is reread; then nothing is left.
     """
     writing.check_new_folder(out)
     missing = [name for name in NEEDED[format] if find_spec(name) is None]

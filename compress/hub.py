@@ -14,7 +14,13 @@ STALE = ["*.safetensors", "*.safetensors.index.json", "*.bin", "*.onnx*"]  # of 
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a model is made with."""
+    """The versions of what a model is made with.
+
+    Returns
+    -------
+    dict
+        Version by name of the package.
+    """
     found = {}
     for name in ("transmeter", "torch", "transformers"):
         try:
@@ -25,8 +31,24 @@ def versions() -> dict[str, str]:
 
 
 def about_base(source: str | Path) -> dict[str, object]:
-    """What is known of a base model by its own card: base_model (names on the Hub), license, license_name,
-    license_link, language, and of a folder the text of the card, each where there is one."""
+    """What is known of a base model by its own card.
+
+    Parameters
+    ----------
+    source
+        A folder or a hub name.
+
+    Returns
+    -------
+    dict
+        base_model (names on the Hub), license, license_name, license_link, language, and of a folder the text of the
+        card, each where there is one.
+
+    Warns
+    -----
+    UserWarning
+        The metadata of the card cannot be read.
+    """
     local = Path(source).is_dir()
     if not (local or _valid(str(source))):  # a folder that is gone
         return {}
@@ -39,9 +61,7 @@ def about_base(source: str | Path) -> dict[str, object]:
     try:
         data = metadata_load(file) or {}
     except (ValueError, yaml.YAMLError):
-        warnings.warn(
-            f"the front matter of {file} cannot be read as YAML: its licence is not carried over", stacklevel=2
-        )
+        warnings.warn(f"the metadata of {file} cannot be read as YAML: its licence is not carried over", stacklevel=2)
         return found
     for key in ("license", "license_name", "license_link", "language"):
         value = data.get(key)
@@ -71,7 +91,18 @@ def _valid(name: str) -> bool:
 
 
 def check(repo: str) -> None:
-    """Raise ValueError unless a model could be uploaded as `repo`: its form, the network, the token and what it may."""
+    """Check that a model could be uploaded.
+
+    Parameters
+    ----------
+    repo
+        The name on the Hub, [USER/]REPO.
+
+    Raises
+    ------
+    ValueError
+        The form of the name, the network, the token or its rights do not allow it.
+    """
     asked = f"--push-to-hub {repo}"
     if not _valid(repo):
         raise ValueError(f"{asked} is no name on the Hub: give NAME or USER/NAME of letters, digits, '-', '_' and '.'")
@@ -96,9 +127,24 @@ def check(repo: str) -> None:
 
 
 def push(folder: Path, repo: str) -> str:
-    """Upload a folder as one commit, into a private repository where there is none yet; returns its address.
+    """Upload a folder as one commit, into a private repository where there is none yet.
 
-    Weights there that `folder` does not have go in the same commit. Raises RuntimeError where the Hub refuses.
+    Parameters
+    ----------
+    folder
+        A model folder. Weights on the Hub that it does not have go in the same commit.
+    repo
+        The name on the Hub, [USER/]REPO.
+
+    Returns
+    -------
+    str
+        The address of the repository.
+
+    Raises
+    ------
+    RuntimeError
+        The Hub refuses.
     """
     if not sys.stderr.isatty():
         disable_progress_bars()

@@ -24,10 +24,9 @@ def folder(tmp_path_factory):
     for name, site in (("mine", "va"), ("other", "hungarian")):
         shutil.copy(ROOT / f"data/tabular/heart_{site}.csv", folder / f"{name}.csv")
     frame = pd.read_csv(folder / "mine.csv")
-    frame.to_csv(folder / "semicolons.csv", sep=";", index=False)
+    (folder / "quote.csv").write_text('age,label\n63,0\n"41,1\n')
     frame.rename(columns={"label": "outcome"}).to_csv(folder / "outcome.csv", index=False)
     frame.assign(label="sick").to_csv(folder / "sick.csv", index=False)
-    frame.assign(day="2024-05-01").to_csv(folder / "dates.csv", index=False)
     frame.assign(note=[f"patient {i} felt well" for i in range(len(frame))]).to_csv(folder / "notes.csv", index=False)
     pd.DataFrame({"texts": ["Hello there."], "label": [0]}).to_csv(folder / "texts.csv", index=False)
     (folder / "table.xlsx").write_bytes(b"PK")
@@ -81,13 +80,12 @@ MISTAKES = {
         ("evaluate", MODEL, "--data", MATH, "--metric", "accuracy"),
         "gives no accuracy: use --metric perplexity",
     ),
-    "semicolons": (("rank", "semicolons.csv", "other.csv"), "separate columns by commas, not by ';'"),
+    "an unclosed quote": (
+        ("rank", "quote.csv", "other.csv"),
+        "quote.csv has a quote that is not closed, after row 2: close it",
+    ),
     "a spreadsheet": (("rank", "table.xlsx", "other.csv"), "table.xlsx is of no known format: give .csv"),
     "one class": (("rank", "sick.csv", "other.csv"), "sick has only the class 'sick': two classes are needed"),
-    "dates": (
-        ("rank", "dates.csv", "other.csv"),
-        "column 'day' of dates holds dates (2024-05-01): turn it into numbers",
-    ),
     "too many shots": ((*RANK, "--shots", "500"), "at least 501 are needed for --shots 500"),
     "result into no folder": ((*RANK, "--out", "none/r.json"), "is in a folder that does not exist: create it first"),
     "its own source": (("transfer", "mine.csv", "mine.csv", "--out", "m"), "mine.csv is the target's own file: give"),

@@ -23,9 +23,11 @@ from transmeter.learners.baseline import SCRATCH, logistic_regressions, split_pr
 from transmeter.network.source import Encoded, Source
 from transmeter.network.training import Schedule, Terms
 from transmeter.network.transfer import train
-from transmeter.tables.data import Table, clean, conform, label_texts
+from transmeter.tables.columns import Reading, clean, conform
+from transmeter.tables.data import Table
 from transmeter.tables.encoding import Encoder
 from transmeter.tables.inputs import Given, as_table, columns
+from transmeter.tables.labels import label_texts
 from transmeter.tables.prepare import MATCH, prepare
 from transmeter.tables.splits import Split, make_splits
 from transmeter.tables.text import check_encoder, embed, read_texts, reader, text_columns
@@ -155,7 +157,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         frame = self._checked(X, reset=False)
         texts = self.text_columns_
         numeric = [c for c in self.encoder_.numeric if not (texts and c.startswith("text dimension "))]
-        features = conform("X", frame, numeric, [*self.encoder_.categorical, *texts])
+        features = conform("X", frame, numeric, [*self.encoder_.categorical, *texts], self.readings_)
         features = read_texts("X", features, texts, self.reader_)
         x = torch.from_numpy(self.encoder_(features)).double()  # so that a row does not depend on its neighbours
         return logits(self.weights_, x).softmax(1).numpy()
@@ -181,6 +183,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             "classes": self.classes_.tolist(),
             "type": self.classes_.dtype.str,
             "columns": getattr(self, "feature_names_in_", np.zeros(0)).tolist() or self.n_features_in_,
+            "readings": {column: asdict(reading) for column, reading in self.readings_.items()},
             "texts": self.text_columns_,
             "words": words,
             "learner": self.learner_,
@@ -217,6 +220,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             classifier.text_columns_, classifier.learner_ = about["texts"], about["learner"]
             classifier.matches_ = about["matches"]
             classifier.encoder_ = Encoder.restore(about["encoder"])
+            classifier.readings_ = {c: Reading(**reading) for c, reading in about.get("readings", {}).items()}
             if isinstance(about["columns"], list):
                 classifier.feature_names_in_ = np.array(about["columns"], dtype=object)
             classifier.n_features_in_ = about["columns"] if isinstance(about["columns"], int) else len(about["columns"])
@@ -266,9 +270,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         names = tuple(label_texts(self.classes_))
         if len(names) < 2 or len(set(names)) < len(names):
             raise ValueError(f"y has {len(set(names))} class, {', '.join(map(repr, names))}: two classes are needed")
-        return Table(
-            "the target", clean("X", frame), texts, names, None if keys is None else label_texts(np.array(keys))
-        )
+        features, self.readings_ = clean("X", frame)
+        return Table("the target", features, texts, names, None if keys is None else label_texts(np.array(keys)))
 
     def _network(self, sources: list[Source], target: Encoded) -> dict[str, Tensor]:
         """Of one network, trained on all labelled rows."""

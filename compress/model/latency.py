@@ -21,9 +21,23 @@ PATIENCE = 10.0  # seconds after which five rounds are enough
 def seconds(
     models: Sequence[nn.Module], tokens: int, batch: int = 1, timer: Callable[[], float] = time.perf_counter
 ) -> list[float]:
-    """Median seconds of one sequence of `tokens` for each of `models`, run in batches of `batch`.
+    """The time of one forward pass of several models, which take turns, so that other work hits all of them alike.
 
-    They take turns, so that whatever else the machine does hits all of them alike.
+    Parameters
+    ----------
+    models
+        On one device.
+    tokens
+        Length of the sequence.
+    batch
+        Sequences per forward pass.
+    timer
+        The clock, in seconds.
+
+    Returns
+    -------
+    list of float
+        Median seconds per sequence, one for each model.
     """
     device = models[0].device
     ids = (torch.arange(tokens, device=device) * 37 % models[0].config.vocab_size).repeat(batch, 1)
@@ -43,11 +57,25 @@ def seconds(
 
 
 class Clock:
-    """Seconds of one sequence of `tokens`, `request` of which are asked for, at the speed that the machine has now.
+    """The time of one sequence, at the speed that the machine has now.
 
-    Whatever is measured later is measured beside the dense model (a fork, weights shared) and set in proportion to it,
-    because a machine with other work to do may be half as fast a minute later. Proportions are of processor time,
-    which other work disturbs least, where all work is done by one thread.
+    Whatever is measured later is measured beside the dense model (a shallow copy) and set in proportion to it, because
+    a machine with other work to do may be half as fast a minute later. Proportions are of processor time, which other
+    work disturbs least, where all work is done by one thread.
+
+    Parameters
+    ----------
+    model
+        The dense model, in memory.
+    tokens
+        Length of the sequence.
+    request
+        Seconds that are requested.
+
+    Raises
+    ------
+    ValueError
+        The model streams from files.
     """
 
     def __init__(self, model: nn.Module, tokens: int, request: float):
@@ -75,11 +103,25 @@ class Clock:
 
 @torch.no_grad()
 def table(clock: Clock, found: Sequence[Sublayer], piece: Piece) -> tuple[float, list[float]]:
-    """(seconds that no unit takes, seconds of one unit of each sublayer of `found`, all there are of a model).
+    """The time of every unit.
 
     Sublayers of one kind and size, or blocks of the same ones, are measured together by what the model saves without
     them; where single units go, without three quarters of them. There time is not quite a straight line, so that the
     table is set right where it is needed: by a model that has the share of every sublayer that the request allows.
+
+    Parameters
+    ----------
+    clock
+        Of the dense model.
+    found
+        All sublayers of the model.
+    piece
+        What can be removed.
+
+    Returns
+    -------
+    tuple
+        Seconds that no unit takes, and seconds of one unit of each sublayer.
     """
     shapes: dict[int, list[tuple[str, int]]] = {}
     for s in found:

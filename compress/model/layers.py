@@ -43,9 +43,19 @@ class NoAttention(nn.Module):
 
 
 def find_cache(values: Iterable[object]) -> Any:
-    """The cache of keys and values among arguments, None where there is none.
+    """The cache of keys and values among arguments.
 
     Told by what it can do, not by the name of the argument: transformers called it `past_key_values`, then `cache`.
+
+    Parameters
+    ----------
+    values
+        Arguments of any kind.
+
+    Returns
+    -------
+    object
+        The first cache; None where there is none.
     """
     for value in values:
         value = getattr(value, "self_attention_cache", value)  # of a decoder that also looks at an encoder
@@ -120,8 +130,16 @@ class Bitmask(nn.Module):
 class Uniform(nn.Module):
     """A weight (rows, columns) as scale * (code - zero), a scale and a zero for every `group` columns of a row.
 
-    codes of `bits` bits, packed; scale (rows, columns / group); zero: packed codes too, or 2^(bits - 1) throughout for
-    a symmetric grid.
+    Parameters
+    ----------
+    rows, columns
+        Sizes of the weight.
+    bits
+        Of a code; codes are packed.
+    group
+        Columns of a row that share a scale, (rows, columns / group) in all.
+    symmetric
+        Whether zero is 2^(bits - 1) throughout; else zeros are packed codes too.
     """
 
     def __init__(self, rows: int, columns: int, bits: int, group: int, symmetric: bool):
@@ -161,9 +179,18 @@ class Uniform(nn.Module):
 
 
 class Codebook(nn.Module):
-    """A weight (rows, columns) as codes of `bits` bits, each for `width` columns of a row, and what they stand for.
+    """A weight (rows, columns) as codes, and what they stand for.
 
-    values (books, 2^bits, width); book b is that of the rows b * rows / books and after.
+    Parameters
+    ----------
+    rows, columns
+        Sizes of the weight.
+    bits
+        Of a code.
+    width
+        Columns of a row that one code stands for.
+    books
+        Tables of values, (books, 2^bits, width); book b is that of the rows b * rows / books and after.
     """
 
     def __init__(self, rows: int, columns: int, bits: int, width: int, books: int):
@@ -225,8 +252,16 @@ class _Packed(nn.Module):
 class PackedLinear(_Packed):
     """A linear layer with a packed weight (out, in).
 
-    smooth: its input is divided by the numbers `smooth` (in,) first; activations: bits to which every token's input is
-    rounded, symmetric, its largest number on the grid; None: not at all.
+    Parameters
+    ----------
+    packed
+        The weight.
+    bias
+        Whether there is one.
+    smooth
+        Whether its input is divided by the numbers `smooth` (in,) first.
+    activations
+        Bits to which every token's input is rounded, symmetric, its largest number on the grid; None: not at all.
     """
 
     def __init__(self, packed: Form, bias: bool, smooth: bool = False, activations: int | None = None):
@@ -267,13 +302,25 @@ class PackedEmbedding(_Packed):
 
 
 class Exits(nn.Module):
-    """Where samples may leave a model before its last block, and when: an affine map a place.
+    """Where samples may leave a model before its last block, and when: an affine map per place.
 
     A map takes a token's state and the mean of its sequence's (.., 2 width) to what leaves the last block (.., width).
-    blocks: path of the model's list of blocks; after: blocks that lie before each exit, rising; causal: the mean is of
-    the tokens up to this one; temperatures: what the logits of each exit are divided by; threshold: the probability of
-    the likeliest class with which a sample leaves, None: no exit is asked. left: sequences that left by each exit, and
-    by the end, since it was last set to zeros.
+    `left` counts sequences that left by each exit, and by the end, since it was last set to zeros.
+
+    Parameters
+    ----------
+    blocks
+        Path of the model's list of blocks.
+    width
+        Features of a state.
+    after
+        Blocks that lie before each exit, rising.
+    causal
+        Whether the mean is of the tokens up to this one.
+    temperatures
+        What the logits of each exit are divided by.
+    threshold
+        The probability of the likeliest class with which a sample leaves; None: no exit is asked.
     """
 
     def __init__(
@@ -309,14 +356,40 @@ CHANGED = (NoAttention, LowRankLinear, PackedLinear, PackedEmbedding, Exits)  # 
 
 
 def rounded(x: Tensor, bits: int) -> Tensor:
-    """x (..., features) on a symmetric grid of `bits` bits, one scale a token."""
+    """Numbers on a symmetric grid, one scale per token.
+
+    Parameters
+    ----------
+    x
+        (..., features).
+    bits
+        Of the grid.
+
+    Returns
+    -------
+    Tensor
+        (..., features).
+    """
     top = 2 ** (bits - 1) - 1
     scale = x.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny) / top
     return (x / scale).round() * scale
 
 
 def pack_bits(codes: Tensor, bits: int) -> Tensor:
-    """codes (n,) uint8 of 0..2^bits - 1 as a stream of bits, (ceil(n * bits / 8),) uint8, lowest bit first."""
+    """Codes as a stream of bits.
+
+    Parameters
+    ----------
+    codes
+        (n,) uint8 of 0..2^bits - 1.
+    bits
+        Of a code.
+
+    Returns
+    -------
+    Tensor
+        (ceil(n * bits / 8),) uint8, lowest bit first.
+    """
     places = torch.arange(bits, dtype=torch.uint8, device=codes.device)
     stream = (codes[:, None] >> places & 1).flatten()
     stream = nn.functional.pad(stream, (0, -len(stream) % 8)).view(-1, 8)
@@ -324,14 +397,42 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
 
 
 def unpack_bits(stream: Tensor, bits: int, count: int) -> Tensor:
-    """The `count` codes that `pack_bits` packed, (count,) uint8."""
+    """The codes that `pack_bits` packed.
+
+    Parameters
+    ----------
+    stream
+        Its result.
+    bits
+        Of a code.
+    count
+        Number of codes.
+
+    Returns
+    -------
+    Tensor
+        (count,) uint8.
+    """
     found = (stream[:, None] >> torch.arange(8, dtype=torch.uint8, device=stream.device) & 1).flatten()
     places = torch.arange(bits, dtype=torch.uint8, device=stream.device)
     return (found[: count * bits].view(count, bits) << places).sum(1, dtype=torch.uint8)
 
 
 def make(kind: str, spec: dict[str, object]) -> nn.Module:
-    """The module of that class whose `spec` this is, its weights yet to be loaded."""
+    """A module whose weights are yet to be loaded.
+
+    Parameters
+    ----------
+    kind
+        "Linear", or the name of one of the classes `CHANGED`.
+    spec
+        What its `spec` gave.
+
+    Returns
+    -------
+    nn.Module
+        The module.
+    """
     spec = dict(spec)
     if kind == "Linear":
         with warnings.catch_warnings():  # all of a block may be removed: a layer without inputs or outputs

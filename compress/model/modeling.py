@@ -25,7 +25,13 @@ SPARSE_FROM = 0.25  # share of zeros from which a bitmask is worth its bytes (it
 
 
 def densify(model: nn.Module) -> None:
-    """Turn every linear layer of `model` that is stored as a bitmask into a plain one, in place."""
+    """Turn every linear layer that is stored as a bitmask into a plain one.
+
+    Parameters
+    ----------
+    model
+        Changed in place.
+    """
     for path, module in list(model.named_modules()):
         if isinstance(module, PackedLinear) and isinstance(module.packed, Bitmask):
             linear = nn.utils.skip_init(nn.Linear, module.in_features, module.out_features, bias=False)
@@ -34,7 +40,13 @@ def densify(model: nn.Module) -> None:
 
 
 def sparsify(model: nn.Module) -> None:
-    """Turn every linear layer of `model` with many zeros into one that is stored as a bitmask, in place."""
+    """Turn every linear layer with many zeros into one that is stored as a bitmask.
+
+    Parameters
+    ----------
+    model
+        Changed in place.
+    """
     for path, module in list(model.named_modules()):
         if isinstance(module, nn.Linear) and is_sparse(module):
             packed = PackedLinear(Bitmask.pack(module.weight), False)
@@ -43,13 +55,30 @@ def sparsify(model: nn.Module) -> None:
 
 
 def is_sparse(linear: nn.Linear) -> bool:
-    """Whether a layer has zeros enough to be stored as a bitmask."""
+    """Whether a layer has zeros enough to be stored as a bitmask.
+
+    Parameters
+    ----------
+    linear
+        A layer whose weight is in memory or streams.
+
+    Returns
+    -------
+    bool
+        Whether at least the share `SPARSE_FROM` of its weight is 0.
+    """
     size = linear.weight.numel()
     return bool(size) and int((linear.weight == 0).sum()) / size >= SPARSE_FROM
 
 
 def linearise(model: nn.Module) -> None:
-    """Turn every `Conv1D` of `model` (GPT-2's linear layer, weight (in, out)) into a linear layer, in place."""
+    """Turn every `Conv1D` (GPT-2's linear layer, weight (in, out)) into a linear layer.
+
+    Parameters
+    ----------
+    model
+        Changed in place.
+    """
     for path, module in list(model.named_modules()):
         if isinstance(module, Conv1D):
             linear = nn.utils.skip_init(nn.Linear, *module.weight.shape, device=module.weight.device)
@@ -58,12 +87,29 @@ def linearise(model: nn.Module) -> None:
 
 
 def convolutions(model: nn.Module) -> list[str]:
-    """Paths of the linear layers that the class of `model` has as `Conv1D`."""
+    """The linear layers that the class of a model has as `Conv1D`.
+
+    Parameters
+    ----------
+    model
+        Its layers are linear by now.
+
+    Returns
+    -------
+    list of str
+        Their paths.
+    """
     return [path for path, module in _fresh(model).named_modules() if isinstance(module, Conv1D)]
 
 
 def convolve(model: nn.Module) -> None:
-    """Undo `linearise`, in place."""
+    """Undo `linearise`.
+
+    Parameters
+    ----------
+    model
+        Changed in place.
+    """
     for path in convolutions(model):
         linear, conv = model.get_submodule(path), Conv1D(0, 0)
         conv.nf, conv.nx = linear.weight.shape
@@ -72,16 +118,33 @@ def convolve(model: nn.Module) -> None:
 
 
 def refresh(model: nn.Module, path: str) -> None:
-    """Tell the module around `path` the new size of a projection that gives queries, keys and values side by side."""
+    """Tell a module the new size of a projection that gives queries, keys and values side by side.
+
+    Parameters
+    ----------
+    model
+        Changed in place.
+    path
+        Of the projection, which is inside that module.
+    """
     parent = model.get_submodule(path.rpartition(".")[0])
     if hasattr(parent, "split_size") and path.endswith("c_attn"):
         parent.split_size = model.get_submodule(path).out_features // 3
 
 
 def changes(model: nn.Module) -> dict[str, dict]:
-    """How `model` differs from what its config alone would build; empty for one that does not.
+    """How a model differs from what its config alone would build.
 
-    Returns {"layers": {path: [class, its arguments]}, "tied": {name: the name of the same tensor before it}}.
+    Parameters
+    ----------
+    model
+        With layers of the kinds `CHANGED`, or linear layers of other sizes.
+
+    Returns
+    -------
+    dict
+        {"layers": {path: [class, its arguments]}, "tied": {name: the name of the same tensor before it}}; empty for a
+        model that does not differ.
     """
     new = _fresh(model)
     linearise(new)
@@ -100,22 +163,33 @@ def changes(model: nn.Module) -> dict[str, dict]:
                 sizes = {"in_features": in_features, "out_features": out_features}
                 found[path] = ["Linear", sizes | {"bias": module.bias is not None}]
     same = tied(model)
-    return {"layers": found, "tied": same} if found or same != tied_by_config(model) else {}
+    return {"layers": found, "tied": same} if found or same != _tied_by_config(model) else {}
 
 
 def tied(model: nn.Module) -> dict[str, str]:
-    """Names of stored tensors that are the same as an earlier one, and that one's name."""
+    """Which stored tensors of a model are the same.
+
+    Parameters
+    ----------
+    model
+        Any.
+
+    Returns
+    -------
+    dict
+        Names of tensors that are the same as an earlier one, and that one's name.
+    """
     first: dict[int, str] = {}
     stored = model.state_dict(keep_vars=True)
     return {name: first[id(t)] for name, t in stored.items() if first.setdefault(id(t), name) != name}
 
 
-def tied_by_config(model: nn.Module) -> dict[str, str]:
+def _tied_by_config(model: nn.Module) -> dict[str, str]:
     """`tied` of what the config of `model` alone would build."""
     return tied(_fresh(model))
 
 
-def rebuild(model: nn.Module, changed: dict[str, dict]) -> None:
+def _rebuild(model: nn.Module, changed: dict[str, dict]) -> None:
     """Give a freshly built `model` the layers that `changes` described, in place, weights yet to be loaded."""
     linearise(model)
     for path, (kind, spec) in changed["layers"].items():
@@ -144,23 +218,44 @@ def _plain(config, base: type) -> Iterator[None]:
 
 @cache
 def compressed_config(base: type) -> type:
-    """The config class of the compressed kind of `base`, a transformers config class.
+    """The config class of the compressed kind of a model.
 
     The model type is a new one on purpose: without `trust_remote_code` transformers refuses it, where it would load
     a folder of type `bert` with removed sublayers, fill them with random weights and only warn.
+
+    Parameters
+    ----------
+    base
+        A config class of transformers.
+
+    Returns
+    -------
+    type
+        Its subclass, the same one every time.
     """
     return type(f"Compressed{base.__name__}", (base,), {"model_type": f"compressed_{base.model_type}"})
 
 
 @cache
 def compressed_model(base: type) -> type:
-    """The model class of the compressed kind of `base`, a transformers model class."""
+    """The model class of the compressed kind of a model.
+
+    Parameters
+    ----------
+    base
+        A model class of transformers.
+
+    Returns
+    -------
+    type
+        Its subclass, the same one every time.
+    """
 
     def build(self, config) -> None:
         self._rebuilt = False
         with _plain(config, base):
             base.__init__(self, config)
-        rebuild(self, config.compressed)
+        _rebuild(self, config.compressed)
         tie(self)
 
     def names(self, all_submodels: bool = False) -> dict[str, str]:
@@ -175,7 +270,15 @@ def compressed_model(base: type) -> type:
 
 
 def attach(model: nn.Module, exits: Exits) -> None:
-    """Let samples leave `model` by `exits`, in place."""
+    """Let samples leave a model early.
+
+    Parameters
+    ----------
+    model
+        Changed in place.
+    exits
+        Where and when they leave.
+    """
     model.exits = exits
     model.__class__ = compressed_model(base_class(model))
 
@@ -208,7 +311,7 @@ def _leave(model: nn.Module, given: dict[str, Tensor], exits: Exits) -> ModelOut
     """The output of `model` on the inputs `given`, of which every sequence runs only as many blocks as it needs."""
     hidden, index = None, None  # of the sequences that are still there, in the first batch
     for number, temperature in enumerate([*exits.temperatures, None]):
-        found, hidden = stage(model, given, exits, number, hidden)
+        found, hidden = _stage(model, given, exits, number, hidden)
         logits = found.logits if found.logits.dim() == 3 else found.logits[:, None]  # (sequences, rows, classes)
         if index is None:
             output, merged = found, logits.clone()
@@ -234,11 +337,24 @@ def _leave(model: nn.Module, given: dict[str, Tensor], exits: Exits) -> ModelOut
 
 
 def confidence(logits: Tensor, temperature: float) -> Tensor:
-    """Probability of the likeliest class of every row, (..., rows)."""
+    """The probability of the likeliest class.
+
+    Parameters
+    ----------
+    logits
+        (..., rows, classes).
+    temperature
+        What they are divided by.
+
+    Returns
+    -------
+    Tensor
+        (..., rows).
+    """
     return (logits.float() / temperature).softmax(-1).amax(-1)
 
 
-def stage(
+def _stage(
     model: nn.Module, given: Mapping[str, Tensor], exits: Exits, number: int, hidden: Tensor | None
 ) -> tuple[ModelOutput, Tensor]:
     """Run `model` from exit `number` - 1 to exit `number`, counted from 0; the one behind the last exit is the end.
@@ -268,10 +384,25 @@ def stage(
 
 
 def stages(model: nn.Module, given: Mapping[str, Tensor], exits: Exits) -> Iterator[ModelOutput]:
-    """The output of every exit of `model`, and of the end, no sequence leaving."""
+    """The output of every exit of a model, and of the end, no sequence leaving.
+
+    Parameters
+    ----------
+    model
+        With exits.
+    given
+        Arguments of its forward.
+    exits
+        Those of the model.
+
+    Yields
+    ------
+    ModelOutput
+        From the first exit to the end.
+    """
     hidden = None
     for number in range(len(exits.maps) + 1):
-        output, hidden = stage(model, given, exits, number, hidden)
+        output, hidden = _stage(model, given, exits, number, hidden)
         yield output
 
 
@@ -279,9 +410,23 @@ def stages(model: nn.Module, given: Mapping[str, Tensor], exits: Exits) -> Itera
 def block_range(
     model: nn.Module, path: str, start: int, stop: int | None, hidden: Tensor | None
 ) -> Iterator[nn.ModuleList]:
-    """While the context is open `model` has only the blocks start..stop-1 of the list at `path`; gives all of them.
+    """Let a model have only some of its blocks, and no cache, while a block of code runs.
 
-    hidden (batch, tokens, width) enters the first of them (None: what the embeddings give). There is no cache.
+    Parameters
+    ----------
+    model
+        Restored afterwards.
+    path
+        Of its list of blocks.
+    start, stop
+        The first block, and the one behind the last; None: to the end.
+    hidden
+        What enters the first of them, (batch, tokens, width); None: what the embeddings give.
+
+    Yields
+    ------
+    nn.ModuleList
+        All blocks.
     """
     config, before = model.config, copy.copy(model.config.__dict__)
     holder, _, name = path.rpartition(".")
@@ -308,7 +453,20 @@ def block_range(
 
 @contextmanager
 def leaving_at(model: nn.Module, threshold: float | None) -> Iterator[None]:
-    """While the context is open samples leave `model`, if it has exits, at that confidence; None: they do not."""
+    """Let samples leave a model, if it has exits, at a confidence while a block of code runs.
+
+    Parameters
+    ----------
+    model
+        Restored afterwards.
+    threshold
+        The confidence; None: they do not leave.
+
+    Yields
+    ------
+    None
+        Nothing.
+    """
     exits = getattr(model, "exits", None)
     before = exits.threshold if exits else None
     try:
@@ -321,14 +479,31 @@ def leaving_at(model: nn.Module, threshold: float | None) -> Iterator[None]:
 
 
 def tie(model: nn.Module) -> None:
-    """Make what the config of a compressed `model` says to be the same tensor the same, in place."""
+    """Make what the config of a compressed model says to be the same tensor the same.
+
+    Parameters
+    ----------
+    model
+        Changed in place.
+    """
     model._rebuilt = True
     model._tied_weights_keys = model.all_tied_weights_keys = dict(model.config.compressed["tied"])
     model.tie_weights()
 
 
 def base_class(model: nn.Module) -> "type[transformers.PreTrainedModel]":
-    """The transformers class that `model` is, or is the compressed kind of."""
+    """The transformers class that a model is, or is the compressed kind of.
+
+    Parameters
+    ----------
+    model
+        Any of transformers.
+
+    Returns
+    -------
+    type
+        The class.
+    """
     cls = type(model)
     return cls.__base__ if cls.__name__.startswith("Compressed") else cls
 

@@ -58,8 +58,18 @@ class _Place:
 class Store:
     """Where the weights of a model's blocks are, and those of the one block that is at work.
 
-    types: what a weight is cast to, one after the other, when it is read; scratch: folder for changed weights. A copy
-    of a model has a copy of its store: both know the same files, each writes its own changes.
+    A copy of a model has a copy of its store: both know the same files, each writes its own changes.
+
+    Parameters
+    ----------
+    places
+        Where each weight is, by name.
+    types
+        What a weight is cast to, one after the other, when it is read.
+    device
+        What it is read to.
+    scratch
+        Folder for changed weights; None: the system's for temporary files.
     """
 
     def __init__(self, places: dict[str, _Place], types: list[torch.dtype], device: torch.device, scratch: Path | None):
@@ -143,21 +153,55 @@ def _read(place: _Place, shape: torch.Size, device: torch.device) -> Tensor:
 
 
 def store_of(model: nn.Module) -> Store | None:
-    """The store of a model that streams, None for a model in memory."""
+    """The store of a model that streams.
+
+    Parameters
+    ----------
+    model
+        Any.
+
+    Returns
+    -------
+    Store or None
+        None for a model in memory.
+    """
     held = (m._parameters for m in model.modules())
     return next((p.store for p in held if isinstance(p, _Weights)), None)
 
 
 def refuse(model: nn.Module, why: str) -> None:
-    """Raise ValueError for a model that streams. why: what needs it in memory, such as "latency is measured"."""
+    """Refuse a model that streams.
+
+    Parameters
+    ----------
+    model
+        Any.
+    why
+        What needs it in memory, such as "latency is measured".
+
+    Raises
+    ------
+    ValueError
+        It streams.
+    """
     if store_of(model):
         raise ValueError(f"{why}, which a model that streams from files does not allow: give more memory")
 
 
 def build(cls: type, config: PretrainedConfig) -> nn.Module:
-    """The model that a config asks for, as its class builds it, parameters on the meta device; buffers are real.
+    """The model that a config asks for, without its weights: it takes next to no time and memory, and knows every size.
 
-    cls: its transformers class. Takes next to no time and memory, and knows every size.
+    Parameters
+    ----------
+    cls
+        Its transformers class.
+    config
+        Its config.
+
+    Returns
+    -------
+    nn.Module
+        Parameters are on the meta device; buffers are real.
     """
     with accelerate.init_empty_weights(include_buffers=False):
         model = cls(config)
@@ -166,8 +210,18 @@ def build(cls: type, config: PretrainedConfig) -> nn.Module:
 
 
 def flatten(model: nn.Module) -> dict[str, str]:
-    """Make the layers of what `build` gives linear, in place; returns the form that weights have in the files where
-    that is not plain, by name."""
+    """Make the layers of what `build` gives linear.
+
+    Parameters
+    ----------
+    model
+        Changed in place.
+
+    Returns
+    -------
+    dict
+        The form that weights have in the files where that is not plain, by name.
+    """
     forms = {f"{p}.weight": "transposed" for p, m in model.named_modules() if isinstance(m, Conv1D)}
     modeling.linearise(model)
     for path, module in list(model.named_modules()):
@@ -189,11 +243,33 @@ def load(
     device: str | torch.device = "cpu",
     scratch: Path | None = None,
 ) -> nn.Module:
-    """`model`, as `build` gives it, with its weights; the blocks stay in their safetensors files.
+    """Give a model its weights; the blocks stay in their safetensors files.
 
-    keys: the names of its weights in the files; tensors: what the files hold; scratch: folder for what is put in the
-    place of weights, as large as the blocks in `dtype`; None: the system's for temporary files. Raises ValueError for
-    weights that the files hold in a form that is not read a block at a time.
+    Parameters
+    ----------
+    model
+        As `build` gives it; changed in place.
+    keys
+        The names of its weights in the files.
+    tensors
+        What the files hold.
+    dtype
+        The type that it computes in.
+    device
+        What blocks are read to.
+    scratch
+        Folder for what is put in the place of weights, as large as the blocks in `dtype`; None: the system's for
+        temporary files.
+
+    Returns
+    -------
+    nn.Module
+        The model.
+
+    Raises
+    ------
+    ValueError
+        The files hold weights in a form that is not read a block at a time.
     """
     forms = flatten(model)
     places = _places(model, keys, tensors, forms)
@@ -216,7 +292,18 @@ def load(
 
 
 def broken(model: nn.Module) -> str | None:
-    """The name of the first weight of the blocks of a model that streams that holds NaN or infinity, None for none."""
+    """The first weight of the blocks of a model that streams that holds NaN or infinity.
+
+    Parameters
+    ----------
+    model
+        Any.
+
+    Returns
+    -------
+    str or None
+        Its name; None where there is none, or the model is in memory.
+    """
     store = store_of(model)
     shapes = dict(model.named_parameters(remove_duplicate=False))
     for name, place in store.places.items() if store else ():
@@ -226,7 +313,18 @@ def broken(model: nn.Module) -> str | None:
 
 
 def is_finite(weight: Tensor) -> bool:
-    """Whether all numbers are finite."""
+    """Whether all numbers are finite.
+
+    Parameters
+    ----------
+    weight
+        Of any shape.
+
+    Returns
+    -------
+    bool
+        False for NaN or infinity.
+    """
     return bool(weight.sum().isfinite() or weight.isfinite().all())  # the sum is ten times as fast, but may overflow
 
 
@@ -259,7 +357,20 @@ def _run_anew(cls: type) -> type:
 
 
 def move(model: nn.Module, device: str | torch.device) -> nn.Module:
-    """`model` on `device`, where the weights of its blocks are read to from now on if it streams."""
+    """Move a model to a device, which the weights of its blocks are read to from now on if it streams.
+
+    Parameters
+    ----------
+    model
+        Changed in place.
+    device
+        Of torch.
+
+    Returns
+    -------
+    nn.Module
+        The model.
+    """
     store = store_of(model)
     if store is None:
         return model.to(device)
@@ -272,16 +383,31 @@ def move(model: nn.Module, device: str | torch.device) -> nn.Module:
 
 
 def cast(model: nn.Module, dtype: torch.dtype) -> None:
-    """Give the weights that `model` reads from now on the type `dtype`, after the types that they had before."""
+    """Let a model that streams convert what it reads from now on, after the types that it had before.
+
+    Parameters
+    ----------
+    model
+        Changed in place.
+    dtype
+        Of the weights.
+    """
     store = store_of(model)
     store.let_go()
     store.types.append(dtype)
 
 
 def write(model: nn.Module, transposed: Collection[str], folder: Path) -> None:
-    """Save a model that streams as `save_pretrained` does, block by block: one file a block, one for all else.
+    """Save a model that streams as `save_pretrained` does, block by block: one file per block, one for all else.
 
-    transposed: linear layers to store as Conv1D, by path.
+    Parameters
+    ----------
+    model
+        Streaming.
+    transposed
+        Paths of linear layers to store as Conv1D.
+    folder
+        An existing one.
     """
     changed = getattr(model.config, "compressed", {"layers": {}})["layers"]
     packed = {path for path, (_, spec) in changed.items() if "packed" in spec}

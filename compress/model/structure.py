@@ -19,7 +19,18 @@ from compress.model import layers, modeling
 class Names:
     """Module names of one architecture, relative to its base model and to its blocks.
 
-    attention: the projections of queries, keys and values, or the one that gives all three side by side.
+    Attributes
+    ----------
+    blocks
+        The list of blocks.
+    attention
+        The projections of queries, keys and values, or the one that gives all three side by side.
+    attention_output, ffn_output
+        The projections whose results are added to the residual stream.
+    attention_entry, ffn_entry
+        The modules whose input is the residual stream.
+    ffn
+        The projections that give the neurons.
     """
 
     blocks: str
@@ -83,20 +94,37 @@ ARCHITECTURES = {
 class Sublayer:
     """One attention or feed-forward network of one block.
 
-    `producers` maps each producing projection to the rows that a unit has in each of its `parts`; `columns` is the
-    number of columns a unit has in the projection `output`; `entry` is the module whose input is the residual stream
-    that the sublayer adds to.
+    Attributes
+    ----------
+    kind
+        "attention" or "ffn".
+    block
+        Number of the block, from 0.
+    producers
+        Rows that a unit has in each of the `parts` of each producing projection, by path.
+    output
+        Path of the output projection.
+    entry
+        Path of the module whose input is the residual stream that the sublayer adds to.
+    columns
+        Columns that a unit has in the output projection.
+    units
+        Number of heads or neurons.
+    width
+        Features of the residual stream.
+    parts
+        3 where one projection gives queries, keys and values, else 1.
     """
 
-    kind: str  # "attention" or "ffn"
+    kind: str
     block: int
     producers: dict[str, int]
     output: str
     entry: str
     columns: int
     units: int
-    width: int  # of the residual stream
-    parts: int = 1  # 3 where one projection gives queries, keys and values
+    width: int
+    parts: int = 1
 
     def unit_flops(self, tokens: float) -> float:
         """Multiply-adds x 2 of one unit on a sequence of `tokens` (8 n d d_h + 4 n^2 d_h; 4 n d)."""
@@ -105,7 +133,23 @@ class Sublayer:
 
 
 def names(model: nn.Module) -> Names:
-    """The architecture's module names. Raises ValueError for one that is not supported."""
+    """The module names of the architecture of a model.
+
+    Parameters
+    ----------
+    model
+        Any of transformers, or compressed.
+
+    Returns
+    -------
+    Names
+        Its entry in `ARCHITECTURES`.
+
+    Raises
+    ------
+    ValueError
+        There is none.
+    """
     kind = model.config.model_type.removeprefix("compressed_")
     if kind not in ARCHITECTURES:
         allowed = ", ".join(sorted(ARCHITECTURES))
@@ -115,29 +159,81 @@ def names(model: nn.Module) -> Names:
 
 
 def context(model: nn.Module, wanted: int) -> int:
-    """`wanted` tokens, or fewer where the model has not that many positions."""
+    """How many tokens a model can read at once, up to a limit.
+
+    Parameters
+    ----------
+    model
+        Any.
+    wanted
+        The limit, in tokens.
+
+    Returns
+    -------
+    int
+        The limit, or fewer where the model has not that many positions.
+    """
     # RoBERTa counts its positions from behind the padding index
     lost = model.config.pad_token_id + 1 if model.config.model_type.endswith("roberta") else 0
     return min(wanted, getattr(model.config, "max_position_embeddings", wanted) - lost)
 
 
 def head_width(model: nn.Module) -> int:
-    """Features of one attention head."""
+    """Features of one attention head.
+
+    Parameters
+    ----------
+    model
+        Any.
+
+    Returns
+    -------
+    int
+        Their number.
+    """
     return getattr(model.config, "head_dim", None) or model.config.hidden_size // model.config.num_attention_heads
 
 
 def blocks_path(model: nn.Module) -> str:
-    """Path of the list of transformer blocks inside `model`."""
+    """Path of the list of transformer blocks.
+
+    Parameters
+    ----------
+    model
+        Of an architecture in `ARCHITECTURES`.
+
+    Returns
+    -------
+    str
+        The path inside the model.
+
+    Raises
+    ------
+    ValueError
+        As `names`.
+    """
     base = model.base_model
     prefix = "" if base is model else model.base_model_prefix + "."
     return prefix + names(model).blocks
 
 
 def sublayers(model: nn.Module) -> list[Sublayer]:
-    """Every sublayer that has units left, bottom to top, attention before feed-forward.
+    """Every sublayer that has units left.
 
-    Raises ValueError for a model whose units cannot be cut any more, as its layers are quantized or of low rank, or
-    samples leave it early.
+    Parameters
+    ----------
+    model
+        Of an architecture in `ARCHITECTURES`.
+
+    Returns
+    -------
+    list of Sublayer
+        Bottom to top, attention before feed-forward.
+
+    Raises
+    ------
+    ValueError
+        Its units cannot be cut any more, as its layers are quantized or of low rank, or samples leave it early.
     """
     n, found = names(model), []
     refuse_changed(model, (layers.PackedLinear, layers.LowRankLinear, layers.Exits))
@@ -165,7 +261,20 @@ def _sublayer(
 
 
 def refuse_changed(model: nn.Module, kinds: tuple[type, ...]) -> None:
-    """Raise ValueError for a model, or a part of one, with layers of these kinds."""
+    """Refuse layers that cannot be changed any more.
+
+    Parameters
+    ----------
+    model
+        A model or a part of one.
+    kinds
+        Classes of compress.model.layers.
+
+    Raises
+    ------
+    ValueError
+        There are such layers.
+    """
     for path, module in model.named_modules():
         if isinstance(module, kinds):
             if isinstance(module, layers.Exits):
@@ -178,9 +287,24 @@ def refuse_changed(model: nn.Module, kinds: tuple[type, ...]) -> None:
 
 
 def block_linears(model: nn.Module, block: int) -> Iterator[tuple[str, nn.Linear]]:
-    """Path and module of every linear layer of one block, but for those that pruning has left without a weight.
+    """Every linear layer of one block, but for those that pruning has left without a weight.
 
-    Raises ValueError where they are quantized.
+    Parameters
+    ----------
+    model
+        Of an architecture in `ARCHITECTURES`.
+    block
+        Number of the block, from 0.
+
+    Yields
+    ------
+    tuple
+        Path and module.
+
+    Raises
+    ------
+    ValueError
+        They are quantized.
     """
     path = f"{blocks_path(model)}.{block}"
     refuse_changed(model.get_submodule(path), (layers.PackedLinear,))
@@ -190,12 +314,36 @@ def block_linears(model: nn.Module, block: int) -> Iterator[tuple[str, nn.Linear
 
 
 def shallow_copy(model: nn.Module) -> nn.Module:
-    """A copy of `model` that shares its weights until they are replaced (`set_parameter`, `remove`); see `unshare`."""
+    """A copy of a model that shares its weights until they are replaced (`set_parameter`, `remove`); see `unshare`.
+
+    Parameters
+    ----------
+    model
+        Any; it stays as it is.
+
+    Returns
+    -------
+    nn.Module
+        The copy.
+    """
     return copy.deepcopy(model, {id(t): t for t in chain(model.parameters(), model.buffers())})
 
 
 def unshare(model: nn.Module, other: nn.Module) -> nn.Module:
-    """Give `model` its own copy of every weight that it still shares with `other`; tied weights stay tied."""
+    """End the sharing of weights; tied weights stay tied.
+
+    Parameters
+    ----------
+    model
+        Gets its own copy of every weight that it still shares, in place.
+    other
+        The model that it shares them with; the same one: nothing is copied.
+
+    Returns
+    -------
+    nn.Module
+        The model.
+    """
     shared = {id(p) for p in other.parameters()} if model is not other else set()
     copies: dict[int, nn.Parameter] = {}
     for module in model.modules():
@@ -208,7 +356,17 @@ def unshare(model: nn.Module, other: nn.Module) -> nn.Module:
 
 
 def set_parameter(model: nn.Module, name: str, value: Tensor) -> None:
-    """Give the parameter `name` of `model` another value, of any size; a linear layer takes the size of its weight."""
+    """Replace a parameter; a linear layer takes the size of its weight.
+
+    Parameters
+    ----------
+    model
+        Changed in place.
+    name
+        Of the parameter.
+    value
+        Of any size.
+    """
     path, _, kind = name.rpartition(".")
     module = model.get_submodule(path)
     setattr(module, kind, nn.Parameter(value, getattr(module, kind).requires_grad))
@@ -219,7 +377,17 @@ def set_parameter(model: nn.Module, name: str, value: Tensor) -> None:
 
 @torch.no_grad()
 def remove(model: nn.Module, sublayer: Sublayer, keep: Tensor) -> None:
-    """Cut every unit that `keep` (units,) leaves out from the weights of `model`."""
+    """Cut units from the weights of a model.
+
+    Parameters
+    ----------
+    model
+        Changed in place.
+    sublayer
+        Where the units are.
+    keep
+        (units,), False for those that go.
+    """
     if bool(keep.all()):
         return
     for path, rows in sublayer.producers.items():
@@ -243,7 +411,15 @@ def remove(model: nn.Module, sublayer: Sublayer, keep: Tensor) -> None:
 
 
 def keep_blocks(model: nn.Module, kept: Sequence[int]) -> None:
-    """Leave only the blocks `kept` in `model`, renumbered, and in its config, so that a plain model is left."""
+    """Leave only some blocks in a model, renumbered, and in its config, so that a plain model is left.
+
+    Parameters
+    ----------
+    model
+        Changed in place.
+    kept
+        Numbers of the blocks that stay, rising.
+    """
     holder, _, name = blocks_path(model).rpartition(".")
     parent = model.get_submodule(holder)
     blocks = nn.ModuleList(getattr(parent, name)[i] for i in kept)

@@ -31,11 +31,23 @@ class _Seen(Exception):
 def run(
     model: nn.Module, batch: Batch, start: int = 0, stop: int | None = None, hidden: Tensor | None = None
 ) -> Tensor:
-    """Run the blocks start..stop-1 of `model`.
+    """Run some blocks of a model. Masks and positions are the model's own; exits are not asked.
 
-    hidden (batch, tokens, width) enters block `start` (None: what the embeddings give, for start 0). Returns what
-    enters block `stop`, or the logits (batch, rows, classes) of `outputs` when `stop` is None. Masks and positions are
-    the model's own; exits are not asked.
+    Parameters
+    ----------
+    model
+        Any.
+    batch
+        What it reads.
+    start, stop
+        The first block, and the one behind the last; None: to the end.
+    hidden
+        What enters block `start`, (batch, tokens, width); None: what the embeddings give, for start 0.
+
+    Returns
+    -------
+    Tensor
+        What enters block `stop`, (batch, tokens, width), or the logits of `outputs` when `stop` is None.
     """
     given = {k: v for k, v in batch.items() if k != "labels"}
     caught: list[Tensor] = []
@@ -67,9 +79,21 @@ def run(
 
 
 def outputs(output: ModelOutput, batch: Batch) -> Tensor:
-    """Logits of every task in one shape, (batch, rows, classes).
+    """Logits of every task in one shape.
 
     Rows are tokens, the sequence as a whole, or the start and the end of an answer, whose classes are the tokens.
+
+    Parameters
+    ----------
+    output
+        What the forward of a model returns.
+    batch
+        What it has read.
+
+    Returns
+    -------
+    Tensor
+        (batch, rows, classes).
     """
     if "start_logits" in output:
         spans = torch.stack([output.start_logits, output.end_logits], 1)
@@ -78,14 +102,38 @@ def outputs(output: ModelOutput, batch: Batch) -> Tensor:
 
 
 def empty_cache(model: nn.Module) -> dict[str, DynamicCache]:
-    """A cache that `model` fills, as the argument that its forward takes it by, whose name differs between versions."""
+    """A cache that a model fills.
+
+    Parameters
+    ----------
+    model
+        One that generates.
+
+    Returns
+    -------
+    dict
+        The cache, by the name of the argument that its forward takes it by, which differs between versions.
+    """
     taken = inspect.signature(modeling.base_class(model).forward).parameters
     name = "cache" if "cache" in taken else "past_key_values"
     return {name: DynamicCache(config=model.config)}
 
 
 def row_weights(logits: Tensor, batch: Batch) -> Tensor:
-    """1 for each row of `outputs` that counts, 0 for padding; (batch, rows)."""
+    """Which rows of `outputs` count.
+
+    Parameters
+    ----------
+    logits
+        (batch, rows, classes).
+    batch
+        What the model has read.
+
+    Returns
+    -------
+    Tensor
+        (batch, rows), 0 for padding, else 1.
+    """
     mask = batch["attention_mask"]
     if logits.shape[1] == mask.shape[1] and logits.shape[1] != 1:
         return mask.to(logits.dtype)
@@ -96,9 +144,23 @@ def row_weights(logits: Tensor, batch: Batch) -> Tensor:
 def inputs(
     model: nn.Module, paths: Sequence[str], of: Callable[[Tensor], Tensor] = lambda states: states
 ) -> Iterator[dict[str, Tensor]]:
-    """While the context is open, the dictionary it gives holds what last entered each module of `paths`, or `of` it.
+    """Note what enters modules while a block of code runs.
 
     To be left after gradients are taken: the backward pass of a model that streams runs its blocks anew.
+
+    Parameters
+    ----------
+    model
+        Any.
+    paths
+        Of the modules.
+    of
+        What is noted of an input; by default all of it.
+
+    Yields
+    ------
+    dict
+        What last entered each module, by path.
     """
     seen: dict[str, Tensor] = {}
 
@@ -119,9 +181,25 @@ def inputs(
 def capture_inputs(
     model: nn.Module, batch: Batch, block: int, hidden: Tensor, paths: Sequence[str]
 ) -> dict[str, Tensor]:
-    """What enters each module of `paths` when block `block` runs on hidden (batch, tokens, width).
+    """What enters modules of one block; the block runs no further than the last of them needs.
 
-    The block runs no further than the last of them needs.
+    Parameters
+    ----------
+    model
+        Any.
+    batch
+        What it reads.
+    block
+        Number of the block, from 0.
+    hidden
+        What enters the block, (batch, tokens, width).
+    paths
+        Of the modules.
+
+    Returns
+    -------
+    dict
+        The inputs, by path.
     """
     seen: dict[str, Tensor] = {}
 
@@ -146,9 +224,21 @@ def capture_inputs(
 
 @contextmanager
 def masked(model: nn.Module, found: Sequence[Sublayer], masks: Sequence[Tensor]) -> Iterator[None]:
-    """While the context is open, what enters each output projection is multiplied by the mask of its units.
+    """Multiply what enters output projections by masks of their units while a block of code runs.
 
-    masks: one (batch, units) a sublayer of `found`, so that gradients are those of single samples.
+    Parameters
+    ----------
+    model
+        Any.
+    found
+        Sublayers.
+    masks
+        One (batch, units) per sublayer, so that gradients are those of single samples.
+
+    Yields
+    ------
+    None
+        Nothing.
     """
 
     def hook(columns: int, mask: Tensor):
@@ -169,7 +259,18 @@ def masked(model: nn.Module, found: Sequence[Sublayer], masks: Sequence[Tensor])
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """While the context is open no weight asks for a gradient, so that autograd keeps nothing for it."""
+    """Let no weight ask for a gradient while a block of code runs, so that autograd keeps nothing for it.
+
+    Parameters
+    ----------
+    model
+        Restored afterwards.
+
+    Yields
+    ------
+    None
+        Nothing.
+    """
     asking = [p for p in model.parameters() if p.requires_grad]
     for parameter in asking:
         parameter.requires_grad_(False)
@@ -181,24 +282,74 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 def drop_padding(batch: Batch, states: Tensor) -> Tensor:
-    """The rows of `states` (batch, tokens, features) that are not padding, as (real tokens, features)."""
+    """The states of the real tokens.
+
+    Parameters
+    ----------
+    batch
+        What the model has read.
+    states
+        (batch, tokens, features).
+
+    Returns
+    -------
+    Tensor
+        (real tokens, features).
+    """
     return states[batch["attention_mask"].bool()]
 
 
 def sums_of_squares(batch: Batch, states: Tensor) -> Tensor:
-    """Sum over the real tokens of the squares of `states` (batch, tokens, features), (features,)."""
+    """Sum of squares over the real tokens.
+
+    Parameters
+    ----------
+    batch
+        What the model has read.
+    states
+        (batch, tokens, features).
+
+    Returns
+    -------
+    Tensor
+        (features,).
+    """
     tokens = batch["attention_mask"][:, :, None]
     return torch.linalg.vector_norm(states.detach() * tokens, dim=(0, 1)).square()
 
 
 def mean_length(batches: Sequence[Batch]) -> float:
-    """Mean number of real tokens a sequence."""
+    """Mean number of real tokens per sequence.
+
+    Parameters
+    ----------
+    batches
+        What a model reads.
+
+    Returns
+    -------
+    float
+        Tokens.
+    """
     lengths = torch.cat([b["attention_mask"].sum(1) for b in batches])
     return float(lengths.double().mean())
 
 
 def warn_of_few_tokens(batches: Sequence[Batch], features: int) -> None:
-    """Warn where a least-squares fit of as many weights an output as `features` has fewer real tokens than that."""
+    """Warn where a least-squares fit has fewer real tokens than weights per output.
+
+    Parameters
+    ----------
+    batches
+        What the model reads.
+    features
+        Of the widest layer.
+
+    Warns
+    -----
+    UserWarning
+        There are fewer tokens than that.
+    """
     tokens = sum(int(b["attention_mask"].sum()) for b in batches)
     if tokens < features:
         why = f"fewer than the {features} features of the widest layer: the fit leans on the ridge"

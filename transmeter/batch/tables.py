@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from transmeter.tables.data import Table, numeric_columns
+from transmeter.tables.columns import numeric_columns
+from transmeter.tables.data import Table
 from transmeter.util import writing
 from transmeter.util.code_version import code_version
 

@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from transmeter.tables.data import numeric_columns
+from transmeter.tables.columns import numeric_columns
 
 MAX_CATEGORIES = 20  # of one column; rarer ones share a column
 EMPTY = "(missing)"  # the category of an empty cell

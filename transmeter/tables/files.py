@@ -4,8 +4,7 @@ import gzip
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from pyarrow import ArrowException
 from pyarrow.parquet import ParquetFile
 from scipy.io import arff
 
+from transmeter.tables.delimited import check_names, read_delimited
 from transmeter.tables.specs import FORMATS
 from transmeter.util.suggestions import absent
 
@@ -28,13 +28,22 @@ _UNREADABLE = (
 )
 
 
-def read(path: Path, *, as_texts: bool = False, formats: str = FORMATS) -> pd.DataFrame:
+def read(
+    path: Path,
+    *,
+    sep: str | None = None,
+    encoding: str | None = None,
+    as_texts: bool = False,
+    formats: str = FORMATS,
+) -> pd.DataFrame:
     """The file as a data frame.
 
     Parameters
     ----------
     path
         A file of one of the formats, or the folder of a saved Hugging Face data set.
+    sep, encoding
+        Of .csv and .tsv, as for `read_delimited`.
     as_texts
         Whether cells of .csv and .tsv stay the texts that they are, none of them a number or missing.
     formats
@@ -59,7 +68,7 @@ def read(path: Path, *, as_texts: bool = False, formats: str = FORMATS) -> pd.Da
         if path.is_dir():
             frame = _read_folder(path)
         elif name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
-            frame = _read_csv(path, "\t" if ".tsv" in name else ",", as_texts)
+            frame = read_delimited(path, sep, encoding, as_texts)
         elif name.endswith(".parquet"):
             frame = _read_parquet(path)
         elif name.endswith((".jsonl", ".jsonl.gz")):
@@ -101,33 +110,6 @@ def _unpacked(path: Path) -> int:
         about = ParquetFile(path).metadata
         return 8 * about.num_rows * about.num_columns
     return 0
-
-
-def _read_csv(path: Path, mark: str, as_texts: bool) -> pd.DataFrame:
-    """pandas calls a second column x x.1, so that names are looked at before it does."""
-    with interruptible():
-        head = pd.read_csv(path, sep=mark, header=None, nrows=1, dtype=str, keep_default_na=False)
-        names = pd.Index(head.iloc[0].str.strip())
-        check_names(path, names[names != ""])
-        cells = {"dtype": str} if as_texts else {"low_memory": False, "na_values": [""]}
-        return pd.read_csv(path, sep=mark, keep_default_na=False, **cells)
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Let Ctrl-C be Ctrl-C where pandas reads a CSV file: pandas makes it a ParserError that says nothing of it."""
-    try:
-        yield
-    except pd.errors.ParserError as error:
-        if "Calling read(nbytes) on source failed" in str(error):
-            raise KeyboardInterrupt from None
-        raise
-
-
-def check_names(where: str | Path, names: pd.Index) -> None:
-    """Raise ValueError, which begins with `where`, for two columns of one name."""
-    if names.has_duplicates:
-        raise ValueError(f"{where} has two columns called '{names[names.duplicated()][0]}': rename one")
 
 
 def _read_folder(path: Path) -> pd.DataFrame:
@@ -220,8 +202,3 @@ def _read_arrays(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} holds features of type {features.dtype}: give numbers")
     frame = pd.DataFrame(features, columns=[str(c) for c in columns])
     return pd.concat([frame, pd.Series(labels, name="label")], axis=1)
-
-
-def listed(columns: pd.Index) -> str:
-    """The first dozen of the columns' names."""
-    return ", ".join(map(str, columns[:12])) + (", ..." if len(columns) > 12 else "")

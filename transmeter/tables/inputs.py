@@ -13,7 +13,8 @@ import scipy.sparse
 from numpy.typing import ArrayLike
 
 from transmeter.tables.data import Table, Unusable, from_frame, load, table
-from transmeter.tables.files import check_names, from_dataset
+from transmeter.tables.delimited import check_names
+from transmeter.tables.files import from_dataset
 from transmeter.tables.specs import check_exists, parse
 from transmeter.util.arguments import column_name
 

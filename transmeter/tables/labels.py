@@ -1,13 +1,154 @@
-"""Class numbers as memberships."""
+"""Labels: as text, as classes, and as memberships."""
+
+import re
+import warnings
 
 import numpy as np
+import pandas as pd
+
+UNKNOWN = "?"  # a label that is missing
+FEW = 20  # so many different labels are classes whatever they look like
+
+
+def text_of(value: object) -> str | None:
+    """A label, key or category as text.
+
+    Parameters
+    ----------
+    value
+        Of any kind: 1, 1.0 and "1" are the same text; bytes that are no UTF-8 become their hexadecimal digits.
+
+    Returns
+    -------
+    str or None
+        None for an empty one.
+    """
+    if value is None or (isinstance(value, float) and np.isnan(value)) or value is pd.NA or value is pd.NaT:
+        return None
+    if isinstance(value, bytes):
+        try:
+            value = value.decode("utf-8")
+        except UnicodeDecodeError:
+            value = value.hex()
+    text = str(value).strip()
+    whole = re.fullmatch(r"(-?\d+)\.0*", text)
+    text = whole[1] if whole else text
+    return "0" if text == "-0" else text or None
+
+
+def label_texts(values: pd.Series | np.ndarray) -> np.ndarray:
+    """Labels or keys as text.
+
+    Parameters
+    ----------
+    values
+        (n,) of any kind.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n,) texts, None for an empty one.
+
+    Raises
+    ------
+    ValueError
+        For lists.
+    """
+    column = pd.Series(values)
+    if column.dtype.kind == "f" and column.dtype.itemsize < 8:  # so that float32 0.1 is 0.1
+        column = column.astype(str).replace("nan", None)
+    cells = column.tolist()
+    if any(isinstance(v, (list, dict, tuple, np.ndarray)) for v in cells):
+        raise ValueError("a label is a list: give one class a row")
+    return np.array([text_of(v) for v in cells], dtype=object)
+
+
+def class_texts(name: str, values: pd.Series | np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Labels as the texts of classes; where they are a quantity, it is cut into low, middle and high.
+
+    The cuts are the table's own terciles, so that such classes map across tables whatever their units; where values
+    repeat, the cuts lie between two values, as near to the terciles as can be, and two classes may be left.
+
+    Parameters
+    ----------
+    name
+        What messages call the table.
+    values
+        (n,) labels of any kind; an empty one or "?" is missing.
+
+    Returns
+    -------
+    tuple
+        (n,) texts, None where missing; and what is said of them, a line each.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two classes, lists, and labels nearly all of which differ.
+    """
+    texts = label_texts(values)
+    unknown = texts == UNKNOWN
+    texts[unknown] = None
+    lines = [f"{unknown.sum()} labels '{UNKNOWN}' are read as missing"] if unknown.any() else []
+    classes = {t for t in texts if t is not None}
+    if len(classes) < 2:
+        has = f"only the class '{classes.pop()}'" if classes else "no labelled row"
+        raise ValueError(f"{name} has {has}: two classes are needed")
+    labelled = np.array([t is not None for t in texts])
+    numbers = pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce").to_numpy(dtype=np.float64)
+    if not _is_quantity(classes, numbers[labelled]):
+        return texts, lines
+    if not np.isfinite(numbers[labelled]).all():
+        raise ValueError(
+            f"{name} has {len(classes)} different labels in {labelled.sum()} rows: give classes, not names"
+        )
+    cut, line = _terciles(numbers, labelled)
+    warnings.warn(f"{name}: {line}", stacklevel=4)
+    return cut, [*lines, line]
+
+
+def _is_quantity(classes: set[str], numbers: np.ndarray) -> bool:
+    """Whether labels are amounts, or names: many, and fractions, whole numbers with gaps, or hardly one twice."""
+    if len(classes) <= FEW:
+        return False
+    fractional = sum(bool(re.fullmatch(r"-?\d+\.\d+", c)) for c in classes) > len(classes) / 2
+    if fractional or len(classes) > len(numbers) / 2:
+        return True
+    if not np.isfinite(numbers).all():
+        return False
+    return bool(numbers.min() not in (0, 1) or numbers.max() - numbers.min() >= len(classes))  # classes are numbered
+
+
+def _terciles(numbers: np.ndarray, labelled: np.ndarray) -> tuple[np.ndarray, str]:
+    """(n,) low, middle or high, None where not labelled; and what is said of it."""
+    values, counts = np.unique(numbers[labelled], return_counts=True)
+    share = counts.cumsum()[:-1] / counts.sum()  # of the rows up to each value
+    low, high = (values[np.abs(share - third).argmin()] for third in (1 / 3, 2 / 3))
+    parts = "low and high" if low == high else "low, middle and high"
+    cut = np.where(numbers <= low, "low", np.where(numbers <= high, "middle", "high")).astype(object)
+    cut[~labelled] = None
+    return cut, f"the label is a quantity; it is cut at the table's own terciles ({low:g}, {high:g}) into {parts}"
 
 
 def one_hot(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """(n, classes) 1.0 where a row is of a class, for the classes that occur.
+    """Memberships of the classes that occur.
 
-    values (n, ...) what is to be measured, codes (n,) class numbers from 0. Raises ValueError for values that are not
-    finite and for fewer than two classes.
+    Parameters
+    ----------
+    values
+        (n, ...) what is to be measured.
+    codes
+        (n,) class numbers from 0.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, classes) 1.0 where a row is of a class.
+
+    Raises
+    ------
+    ValueError
+        For values that are not finite, and fewer than two classes.
     """
     if not np.isfinite(values).all():
         raise ValueError("values are given that are not finite: replace them first")

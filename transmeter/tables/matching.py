@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
-from transmeter.tables.data import Table, numeric_columns
+from transmeter.tables.columns import numeric_columns
+from transmeter.tables.data import Table
 from transmeter.tables.encoding import Encoder
 from transmeter.tables.names import likeness, same_numbers, telling, words
 

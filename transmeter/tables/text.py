@@ -13,7 +13,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from transmeter.tables.data import Table, numeric_columns
+from transmeter.tables.columns import numeric_columns
+from transmeter.tables.data import Table
 from transmeter.tables.tfidf import Tfidf
 from transmeter.util import checkpoint, writing
 from transmeter.util.progress import track

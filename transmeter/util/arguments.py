@@ -15,13 +15,44 @@ KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "
 
 
 def shown(value: object) -> str:
-    """A value in an error: its representation in one line of at most 60 characters."""
+    """A value as errors show it.
+
+    Parameters
+    ----------
+    value
+        Anything.
+
+    Returns
+    -------
+    str
+        Its representation, in one line of at most 60 characters.
+    """
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def whole_number(name: str, value: object, least: int, most: int | None = None) -> int:
-    """`value` as an int. Raises ValueError for anything but a whole number in the range; True is none."""
+    """A whole number within bounds.
+
+    Parameters
+    ----------
+    name
+        What the error calls the argument.
+    value
+        What the caller gave; True is not a whole number.
+    least, most
+        The bounds, both included. `most` None: there is none.
+
+    Returns
+    -------
+    int
+        The value as Python's own.
+
+    Raises
+    ------
+    ValueError
+        It is not a whole number, or out of bounds.
+    """
     if not _is_whole(value) or value < least or (most is not None and value > most):
         bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise ValueError(f"{name} is {shown(value)}: give a whole number {bounds}")
@@ -29,19 +60,75 @@ def whole_number(name: str, value: object, least: int, most: int | None = None) 
 
 
 def seed_number(name: str, value: object) -> int:
-    """`value` as the seed of random draws. Raises ValueError for anything but a whole number from 0 to LARGEST_SEED."""
+    """The seed of a random generator.
+
+    Parameters
+    ----------
+    name
+        What the error calls the argument.
+    value
+        What the caller gave.
+
+    Returns
+    -------
+    int
+        The value as Python's own.
+
+    Raises
+    ------
+    ValueError
+        It is not a whole number from 0 to LARGEST_SEED.
+    """
     return whole_number(name, value, 0, LARGEST_SEED)
 
 
 def positive_number(name: str, value: object) -> float:
-    """`value` as a float. Raises ValueError for anything but a finite number above 0."""
+    """A finite number above 0.
+
+    Parameters
+    ----------
+    name
+        What the error calls the argument.
+    value
+        What the caller gave.
+
+    Returns
+    -------
+    float
+        The value as Python's own.
+
+    Raises
+    ------
+    ValueError
+        It is not a number, not finite, or not above 0.
+    """
     if not _is_real(value) or not 0 < value < math.inf:
         raise ValueError(f"{name} is {shown(value)}: give a number above 0")
     return float(value)
 
 
 def one_of(name: str, value: object, allowed: Collection[str]) -> str:
-    """`value`. Raises ValueError, with what may have been meant, for what is not among the `allowed`."""
+    """A word out of a few.
+
+    Parameters
+    ----------
+    name
+        What the error calls the argument.
+    value
+        What the caller gave.
+    allowed
+        The words.
+
+    Returns
+    -------
+    str
+        The value.
+
+    Raises
+    ------
+    ValueError
+        It is not among them; the error says what may have been meant.
+    """
     if not isinstance(value, str) or value not in allowed:
         guess = did_you_mean(value, allowed) if isinstance(value, str) else ""
         raise ValueError(f"{name} {shown(value)} is unknown{guess}: give one of {', '.join(allowed)}")
@@ -49,7 +136,25 @@ def one_of(name: str, value: object, allowed: Collection[str]) -> str:
 
 
 def column_name(name: str, value: object) -> str | None:
-    """The name of a column as text; None stays None. Raises ValueError for anything but a text or a number."""
+    """The name of a column, as text.
+
+    Parameters
+    ----------
+    name
+        What the error calls the argument.
+    value
+        A text or a number; None stays None.
+
+    Returns
+    -------
+    str or None
+        The name.
+
+    Raises
+    ------
+    ValueError
+        It is neither a text nor a number.
+    """
     if value is None or isinstance(value, str):
         return value
     if not _is_real(value):
@@ -58,14 +163,50 @@ def column_name(name: str, value: object) -> str | None:
 
 
 def path(name: str, value: object) -> Path:
-    """`value` as a path. Raises ValueError for what is none."""
+    """A path.
+
+    Parameters
+    ----------
+    name
+        What the error calls the argument.
+    value
+        A text or a Path.
+
+    Returns
+    -------
+    Path
+        The same path.
+
+    Raises
+    ------
+    ValueError
+        It is neither.
+    """
     if not isinstance(value, str | Path):
         raise ValueError(f"{name} is {shown(value)}: give a path, a text or a pathlib.Path")
     return Path(value)
 
 
 def folder(name: str, value: object) -> Path | None:
-    """`value` as the path of a folder, new or not; None stays None. Raises ValueError for a file, and as `path`."""
+    """A folder, new or not.
+
+    Parameters
+    ----------
+    name
+        What the error calls the argument.
+    value
+        A text or a Path; None stays None.
+
+    Returns
+    -------
+    Path or None
+        The same path.
+
+    Raises
+    ------
+    ValueError
+        It is neither, or there is a file of that name.
+    """
     if value is None:
         return None
     found = path(name, value)
@@ -75,21 +216,26 @@ def folder(name: str, value: object) -> Path | None:
 
 
 def option_values(owner: str, given: object, parameters: Mapping[str, inspect.Parameter]) -> dict[str, object]:
-    """The options of a scorer or method, with numbers as Python's own.
+    """The options of a scorer or method.
 
     Parameters
     ----------
-    owner : str
+    owner
         Whose options they are, for errors: "scorer logme".
-    given : Mapping or None
-        What a caller gave, by name.
-    parameters : Mapping
-        The parameters that may be given; their annotations say of which type.
+    given
+        A mapping of names to values; None: there are none.
+    parameters
+        Those that may be given; their annotations say of which type.
+
+    Returns
+    -------
+    dict
+        The options, with numbers as Python's own.
 
     Raises
     ------
     ValueError
-        For what is no mapping, an option that is unknown, and a value of another type.
+        For what is not a mapping, an option that is unknown, and a value of another type.
     """
     if given is None:
         return {}

@@ -55,7 +55,17 @@ DERIVED = re.compile(r"(\.masked_bias|rotary_emb\.inv_freq|(^|\.)position_ids)$"
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor in a file: its shape, and its type by safetensors' name (F32, BF16, U8, ...)."""
+    """A tensor in a file.
+
+    Attributes
+    ----------
+    file
+        The safetensors file.
+    shape
+        Sizes of its dimensions.
+    dtype
+        Its type by safetensors' name (F32, BF16, U8, ...).
+    """
 
     file: Path
     shape: tuple[int, ...]
@@ -69,6 +79,11 @@ def folder_of(source: str | Path) -> Path:
     ----------
     source
         A folder, or a name on the Hub, of which what is needed is downloaded into the cache of huggingface_hub.
+
+    Returns
+    -------
+    Path
+        The folder, on this machine.
 
     Raises
     ------
@@ -99,11 +114,18 @@ def read_config(source: str | Path, folder: Path) -> dict[str, Any]:
     ----------
     source
         What messages call the folder.
+    folder
+        The folder.
+
+    Returns
+    -------
+    dict
+        The object in config.json.
 
     Raises
     ------
     ValueError
-        There is none, it is no JSON object, or a value in it is of a kind that no model can have.
+        There is none, it is not a JSON object, or a value in it is of a kind that no model can have.
     """
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
@@ -137,7 +159,27 @@ def read_config(source: str | Path, folder: Path) -> dict[str, Any]:
 
 
 def read_json(source: str | Path, folder: Path, name: str) -> dict[str, Any]:
-    """The object in a JSON file of a model folder, which messages call `source`. Raises ValueError for no object."""
+    """The object in a JSON file of a model folder.
+
+    Parameters
+    ----------
+    source
+        What messages call the folder.
+    folder
+        The folder.
+    name
+        The name of the file.
+
+    Returns
+    -------
+    dict
+        The object.
+
+    Raises
+    ------
+    ValueError
+        The file cannot be read, or holds anything else.
+    """
     try:
         found = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -206,8 +248,8 @@ def check(source: str | Path, *, quantized: bool = False) -> tuple[Path, dict[st
         if (folder / name).is_file():
             read_json(source, folder, name)
     if not quantized:
-        refuse_quantized(source, folder, config)
-    tensors = read_tensors(source, weight_files(source, folder, config))
+        _refuse_quantized(source, folder, config)
+    tensors = _read_tensors(source, _weight_files(source, folder, config))
     for key in DEPTHS:  # building what is not there would take forever
         if (config.get(key) or 0) > len(tensors):
             raise ValueError(f"{source}: {key} {config[key]} in config.json, but its files hold {len(tensors)} weights")
@@ -226,7 +268,20 @@ def _refuse_adapter(source: str | Path, folder: Path) -> None:
 
 
 def quantizer_of(folder: Path, config: Mapping[str, Any]) -> str | None:
-    """The method by which another tool has quantized a model, as transformers calls it; None where none has."""
+    """The method by which another tool has quantized a model.
+
+    Parameters
+    ----------
+    folder
+        The folder of the model.
+    config
+        Its config, as `read_config` returns it.
+
+    Returns
+    -------
+    str or None
+        As transformers calls it; None for a model that is not quantized.
+    """
     section = config.get("quantization_config") or config.get("compression_config")
     if section is None and (folder / "quantize_config.json").is_file():
         return "gptq"  # where AutoGPTQ wrote it before it went to config.json
@@ -236,7 +291,7 @@ def quantizer_of(folder: Path, config: Mapping[str, Any]) -> str | None:
     return str(section.get("quant_method") or ("bitsandbytes" if bits else "unknown"))
 
 
-def refuse_quantized(source: str | Path, folder: Path, config: Mapping[str, Any]) -> None:
+def _refuse_quantized(source: str | Path, folder: Path, config: Mapping[str, Any]) -> None:
     """Raise ValueError for a model that another tool has quantized."""
     method = quantizer_of(folder, config)
     if method is None:
@@ -248,7 +303,7 @@ def refuse_quantized(source: str | Path, folder: Path, config: Mapping[str, Any]
     raise ValueError(f"{source} is quantized already ({method}), and its weights cannot be changed any more: {remedy}")
 
 
-def weight_files(source: str | Path, folder: Path, config: Mapping[str, Any]) -> list[Path]:
+def _weight_files(source: str | Path, folder: Path, config: Mapping[str, Any]) -> list[Path]:
     """The files of weights that transformers reads, of all that lie in a folder.
 
     They are the one that the config names as transformers_weights, else model.safetensors, else the files of the
@@ -289,7 +344,7 @@ def _inside(source: str | Path, folder: Path, name: str) -> Path:
     return folder / name
 
 
-def read_tensors(source: str | Path, files: Iterable[Path]) -> dict[str, Stored]:
+def _read_tensors(source: str | Path, files: Iterable[Path]) -> dict[str, Stored]:
     """What the headers of files of weights say, by the names of the tensors. Raises ValueError for a broken file."""
     found = {}
     for path in files:
@@ -305,7 +360,25 @@ def read_tensors(source: str | Path, files: Iterable[Path]) -> dict[str, Stored]
 
 
 def stored_type(source: str | Path, tensors: Mapping[str, Stored]) -> str:
-    """The type of torch in which most of the numbers are stored; float32 where there are none. Warns of several."""
+    """The type in which most of the numbers of a model are stored.
+
+    Parameters
+    ----------
+    source
+        What messages call the model.
+    tensors
+        Of its files.
+
+    Returns
+    -------
+    str
+        A type of torch; float32 where there are no numbers.
+
+    Warns
+    -----
+    UserWarning
+        There are several types.
+    """
     numbers: Counter[str] = Counter()
     for tensor in tensors.values():
         if tensor.dtype in FLOATS:
@@ -320,17 +393,49 @@ def stored_type(source: str | Path, tensors: Mapping[str, Stored]) -> str:
 
 
 def bytes_of(source: str | Path) -> int:
-    """Bytes of the files of weights that transformers reads of a model. Raises ValueError as `check`."""
+    """The size of the weights of a model.
+
+    Parameters
+    ----------
+    source
+        A folder or a hub name.
+
+    Returns
+    -------
+    int
+        Bytes of the files of weights that transformers reads.
+
+    Raises
+    ------
+    ValueError
+        As `check`.
+    """
     folder = folder_of(source)
-    return sum(f.stat().st_size for f in weight_files(source, folder, read_config(source, folder)))
+    return sum(f.stat().st_size for f in _weight_files(source, folder, read_config(source, folder)))
 
 
 def hash_of(source: str | Path) -> str:
-    """SHA-256 of what is read of a model: config, tokenizer and weights. Raises ValueError as `check`."""
+    """The hash of what is read of a model: config, tokenizer and weights.
+
+    Parameters
+    ----------
+    source
+        A folder or a hub name.
+
+    Returns
+    -------
+    str
+        SHA-256, hexadecimal.
+
+    Raises
+    ------
+    ValueError
+        As `check`.
+    """
     folder = folder_of(source)
     files = [folder / n for n in ("config.json", "generation_config.json", *TOKENIZERS, *BESIDE_TOKENIZERS)]
     found = hashlib.sha256()
-    for file in [*filter(Path.is_file, files), *weight_files(source, folder, read_config(source, folder))]:
+    for file in [*filter(Path.is_file, files), *_weight_files(source, folder, read_config(source, folder))]:
         with file.open("rb") as content:
             found.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
     return found.hexdigest()
@@ -390,17 +495,26 @@ def _check_tensor(source: str | Path, key: str, stored: Stored, weight: Any) -> 
 
 
 def refuse_incomplete(source: str | Path, model: "nn.Module", missing: set[str], unexpected: set[str]) -> None:
-    """Raise ValueError for weights that the files lack, or that they hold of blocks that the model does not have.
+    """Refuse weights that the files lack, or that they hold of blocks that the model does not have.
 
     Parameters
     ----------
+    source
+        What messages call the model.
+    model
+        As its class builds it.
     missing, unexpected
-        Names of weights; what transformers computes by itself, and older versions of it stored, is no miss.
+        Names of weights; what transformers computes by itself, and older versions of it stored, does not count.
+
+    Raises
+    ------
+    ValueError
+        There are such weights.
 
     Warns
     -----
     UserWarning
-        Of other weights that the model has no place for, such as a head of the pre-training.
+        There are other weights that the model has no place for, such as a head of the pre-training.
     """
     info: Any = SimpleNamespace(missing_keys=missing, unexpected_keys=unexpected)
     model._adjust_missing_and_unexpected_keys(info)  # type: ignore[operator]  # what transformers itself passes over

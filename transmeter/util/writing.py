@@ -64,13 +64,41 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 text file by `replacing`. Raises OSError as that does."""
+    """Write a UTF-8 text file by `replacing`.
+
+    Parameters
+    ----------
+    path
+        The file.
+    text
+        All that is to stand in it.
+
+    Raises
+    ------
+    OSError
+        It cannot be written.
+    """
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | Path, content: object) -> None:
-    """Write a JSON file by `replacing`. Raises OSError as that does, and ValueError for NaN and infinity."""
+    """Write a JSON file by `replacing`.
+
+    Parameters
+    ----------
+    path
+        The file.
+    content
+        What json.dumps takes.
+
+    Raises
+    ------
+    OSError
+        It cannot be written.
+    ValueError
+        It holds NaN or infinity.
+    """
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
@@ -169,7 +197,23 @@ def check_new_folder(path: str | Path) -> Path:
 
 
 def check_folder(path: str | Path) -> Path:
-    """Check as `check_new_folder`, but for a folder that may hold files already. Raises ValueError as that does."""
+    """Check as `check_new_folder`, but for a folder that may hold files already.
+
+    Parameters
+    ----------
+    path
+        The folder to be written to later.
+
+    Returns
+    -------
+    Path
+        The same path.
+
+    Raises
+    ------
+    ValueError
+        As `check_new_folder`.
+    """
     path = Path(path)
     with _as_value_error(path, "folder"):
         if path.exists() and not path.is_dir():
@@ -180,8 +224,23 @@ def check_folder(path: str | Path) -> Path:
 
 @contextlib.contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Raise every OSError of the block, and what safetensors raises where a disk is full, with one line that names
-    `path` and the reason."""
+    """Name the output in the errors of a block, those of the system and of safetensors where a disk is full.
+
+    Parameters
+    ----------
+    path
+        The output that the block writes.
+
+    Yields
+    ------
+    None
+        Nothing.
+
+    Raises
+    ------
+    OSError
+        With one line: `path` and the reason.
+    """
     try:
         yield
     except OSError as error:
@@ -194,11 +253,21 @@ def naming(path: str | Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def lock(path: str | Path) -> Iterator[None]:
-    """Keep other runs from writing the file or folder `path` while the block runs.
+    """Keep other runs from writing a file or folder while a block runs.
 
     The lock is on a hidden file beside it, which is removed afterwards; the system takes the lock from a run that is
     killed. What such a run left under temporary names is removed. Devices and pipes are not locked, and neither is
     anything on a file system without locks.
+
+    Parameters
+    ----------
+    path
+        The file or folder that the block writes.
+
+    Yields
+    ------
+    None
+        Nothing.
 
     Raises
     ------
@@ -289,7 +358,13 @@ def _running(process: int) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or folder, as far as it is there."""
+    """Remove a file or folder, as far as it is there.
+
+    Parameters
+    ----------
+    path
+        The file or folder.
+    """
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -1,0 +1,149 @@
+"""Delimited text (csv, tsv) as data frames: the separator, the encoding, and codes that keep their zeros."""
+
+import csv
+import gzip
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import pandas as pd
+
+HEAD = 1_000_000  # bytes that are looked at for codes such as 01234
+LINES = 20  # that are looked at for the separator
+SEPARATORS = ",;\t|"
+
+
+def read_delimited(
+    path: Path, sep: str | None = None, encoding: str | None = None, as_texts: bool = False
+) -> pd.DataFrame:
+    """A file with a header, the cells as pandas reads them but for codes such as 01234, which stay text.
+
+    Parameters
+    ----------
+    path
+        csv or tsv, gzip-compressed or not.
+    sep
+        Separator of columns; None: that of the file's name, or the only one that splits the first lines alike.
+    encoding
+        None: UTF-8, or UTF-16 where the file begins with its mark.
+    as_texts
+        Whether cells stay the texts that they are, none of them a number or missing.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `attrs["notes"]` tells a separator that was guessed.
+
+    Raises
+    ------
+    ValueError
+        For NUL bytes, a quote that is not closed, two columns of one name, and a file without rows.
+    """
+    with _open(path) as file:
+        head = file.read(HEAD)
+    encoding = encoding or ("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    notes = []
+    with io.TextIOWrapper(_open(path), encoding=encoding, newline="") as text:
+        lines = list(islice(_bounded(path, text), LINES))
+    usual = "\t" if ".tsv" in path.name.lower() else ","
+    if sep is None and (sep := _separator(lines, usual)) != usual:
+        notes = [f"columns are separated by {sep!r}"]
+        warnings.warn(f"{path}: {notes[0]}", stacklevel=4)
+    rows = csv.reader(lines, delimiter=sep)
+    names = [name.strip() for name in next(rows, [])]
+    check_names(path, pd.Index([n for n in names if n]))
+    if not names or next(rows, None) is None:
+        raise ValueError(f"{path} has no rows: give a table with rows below the names of its columns")
+    options = {"sep": sep, "encoding": encoding, "keep_default_na": False, "na_values": None if as_texts else [""]}
+    try:
+        frame = _read_cells(path, str if as_texts else _codes(path, head, options), options)
+    except pd.errors.ParserError as error:
+        if "EOF inside string" not in str(error):
+            raise
+        row = re.sub(r"\D+", "", str(error).rpartition("row")[2])
+        raise ValueError(f"{path} has a quote that is not closed, after row {row}: close it") from None
+    frame.attrs["notes"] = notes
+    return frame
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C be Ctrl-C where pandas reads a CSV file: pandas makes it a ParserError that says nothing of it.
+
+    Yields
+    ------
+    None
+        The block reads.
+    """
+    try:
+        yield
+    except pd.errors.ParserError as error:
+        if "Calling read(nbytes) on source failed" in str(error):
+            raise KeyboardInterrupt from None
+        raise
+
+
+def check_names(where: str | Path, names: pd.Index) -> None:
+    """Refuse two columns of one name.
+
+    Parameters
+    ----------
+    where
+        What the error begins with.
+    names
+        Of all columns.
+
+    Raises
+    ------
+    ValueError
+        Where one stands twice.
+    """
+    if names.has_duplicates:
+        raise ValueError(f"{where} has two columns called '{names[names.duplicated()][0]}': rename one")
+
+
+def _open(path: Path) -> io.BufferedIOBase:
+    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def _bounded(path: Path, text: io.TextIOWrapper) -> Iterator[str]:
+    """The lines. Raises ValueError for a NUL, which ends a cell for pandas."""
+    for line in text:
+        if "\0" in line:
+            raise ValueError(f"{path} holds NUL bytes: it is not text, or not in UTF-8 (give its --encoding)")
+        yield line
+
+
+def _separator(lines: list[str], usual: str) -> str:
+    """The usual one where it splits the header; else the only one that splits all lines into as many cells."""
+    if not lines or len(next(csv.reader(lines[:1], delimiter=usual), [])) > 1:
+        return usual
+    alike = []
+    for mark in SEPARATORS:
+        widths = {len(row) for row in csv.reader(lines, delimiter=mark) if row}
+        if len(widths) == 1 and widths.pop() > 1:
+            alike.append(mark)
+    return alike[0] if len(alike) == 1 else usual
+
+
+def _codes(path: Path, head: bytes, options: dict) -> dict[object, type]:
+    """Columns that hold codes, by the first bytes of the file; looked for in the bytes first, as that is quick."""
+    mark = re.escape(options["sep"].encode())
+    if not re.search(rb"(?:%s|[\n\"]) *0\d+ *(?:%s|[\r\n\"])" % (mark, mark), head.replace(b"\0", b"")):
+        return {}
+    first = pd.read_csv(path, nrows=head.count(b"\n"), dtype=str, **options)
+    return {c: str for c in first.columns if first[c].str.fullmatch(r"\s*0\d+\s*", na=False).any()}
+
+
+def _read_cells(path: Path, kinds: type | dict[object, type], options: dict) -> pd.DataFrame:
+    """In pieces, which is quick; at once where pieces of a column are of several types."""
+    with interruptible(), warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.DtypeWarning)
+        try:
+            return pd.read_csv(path, dtype=kinds, **options)
+        except pd.errors.DtypeWarning:
+            return pd.read_csv(path, dtype=kinds, low_memory=False, **options)
