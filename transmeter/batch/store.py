@@ -243,6 +243,10 @@ def transaction(store: sqlite3.Connection) -> Iterator[None]:
     ----------
     store : sqlite3.Connection
         Of `writing`.
+
+    Yields
+    ------
+    None
     """
     store.execute("BEGIN IMMEDIATE")
     try:

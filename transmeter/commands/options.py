@@ -165,7 +165,7 @@ def compared(command: Callable) -> Callable:
         click.option(
             "--encoder",
             metavar="PATH",
-            help="Transformers model that reads texts and column names.",
+            help="Transformers model for texts and column names. Default: TF-IDF and n-grams.",
         ),
         click.option(
             "--match",
@@ -174,7 +174,7 @@ def compared(command: Callable) -> Callable:
             type=click.Choice(["meaning", "name"]),
             help="How columns of target and source are matched: by meaning, or by name only.",
         ),
-        click.option("--key", metavar="COLUMN", help="Column of what a row is about. Sources may have it too."),
+        click.option("--key", metavar="COLUMN", help="Column that says what a row is about, also in sources."),
         click.option(
             "--cache",
             type=click.Path(path_type=Path),
