@@ -341,7 +341,7 @@ def test_outside_files_are_allowed_when_told(tmp_path, cache):
 @pytest.mark.parametrize(
     "args, said",
     [
-        ((), "give JOB, a YAML file, or --targets and --sources"),
+        ((), "give SPEC, a YAML file, or --targets and --sources"),
         (("--address", "tcp://x:1"), "--address is of a cluster"),
         (("--store", "."), "is a directory"),
         (("--store", "gone/s.sqlite"), "folder that does not exist"),
