@@ -1,13 +1,14 @@
-"""Does the calibration measure foretell what a compressed model is worth, and is its choice the best one?
+"""Does the calibration measure predict what a compressed model is worth, and is its choice the best one?
 
     python benchmarks/calibration_truth.py encoders DATASETS DENSE        (its docstring says how DENSE is made)
     python benchmarks/calibration_truth.py decoder DATASETS data/mixlm
     python benchmarks/calibration_quality.py DATASETS DENSE data/mixlm
 
-The first two measure the truth, this one the closeness of the same texts, and compares. A case is a target, a model and
-a method; what is ordered are sets of texts of equal tokens and the ways of choosing from all of them; the target's own
-text is a candidate of the decoder, and a rival of the encoders. Writes benchmarks/results/calibration_terms.csv (what
-is there is not measured again), calibration_quality.json and .svg. --quick: one seed.
+The first two measure the ground truth, this one the closeness of the same texts, and compares. A case is a target, a
+model and a method; what is ordered are sets of texts of equal tokens and the ways of choosing from all of them; the
+target's own text is a candidate of the decoder, and a rival of the encoders. Writes
+benchmarks/results/calibration_terms.csv (what is there is not measured again), calibration_quality.json and
+.svg. --quick: one seed.
 """
 
 import json
@@ -109,7 +110,7 @@ def order_of(part: str, names: Sequence[str]) -> list[str]:
 
 
 def agreement(rows: pd.DataFrame, score: pd.Series) -> pd.DataFrame:
-    """A row a case: Spearman of the score with the truth, its reliability, and what the pick is worth."""
+    """A row a case: Spearman of the score with the ground truth, its reliability, and what the pick is worth."""
     found = []
     for (part, method, target), case in rows.groupby(["part", "method", "target"], sort=False):
         values = case.pivot_table(index="drawer", columns="seed", values="quality")
@@ -161,7 +162,7 @@ def budgets(rows: pd.DataFrame, score: pd.Series) -> list[dict[str, object]]:
 
 
 def learned(rows: pd.DataFrame, terms: pd.DataFrame) -> dict[tuple[str, str], float]:
-    """Weights of depths and terms, none below 0, that fit the truth of the given cases best, each case alike."""
+    """Weights of depths and terms, none below 0, that fit the ground truth of the given cases best, each case alike."""
     known = terms[terms.depth.isin(DEPTHS)]
     logs = np.log(
         known.pivot_table(index=["part", "target", "drawer", "seed"], columns=["depth", "term"], values="value")
@@ -287,7 +288,7 @@ def draw(rows: pd.DataFrame, score: pd.Series, file: Path) -> None:
 @click.option("--jobs", default=2, show_default=True, help="Targets at a time, one thread each.")
 @click.option("--quick", is_flag=True, help="The first seed alone.")
 def main(datasets: Path, encoders: Path, decoder: Path, jobs: int, quick: bool) -> None:
-    """Measure the terms that are missing, and compare with the truth."""
+    """Measure the terms that are missing, and compare with the ground truth."""
     folders, file = {"encoders": encoders, "decoder": decoder}, RESULTS / "calibration_terms.csv"
     rows = pd.concat([truths(part) for part in TARGETS])
     rows = rows[rows.seed == 0] if quick else rows

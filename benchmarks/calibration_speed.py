@@ -22,8 +22,8 @@ from calibration_quality import closeness
 
 from compress.calibration import candidates as calibration
 from compress.calibration.texts import batches
-from compress.methods import methods
 from compress.model import io
+from compress.pipeline import Step, apply
 
 METHODS = {"kprune": {"ratio": 0.75}, "kwon": {"ratio": 0.6}, "gptq": {"bits": 3}}
 TOKENS = 20_000
@@ -64,7 +64,7 @@ def main(datasets: Path, model: str, many: int) -> None:
     net, tokenizer = io.load(model)
     for name, options in METHODS.items():
         start = time.perf_counter()
-        methods()[name](net, batches(tokenizer, chosen.sequences), **options)
+        apply(net, batches(tokenizer, chosen.sequences), Step(name, options), in_place=False)
         found[name] = {"seconds": time.perf_counter() - start, "tokens": sum(map(len, chosen.sequences))}
         click.echo(f"{name}: {found[name]['seconds']:.1f} s")
     OUT.write_text(json.dumps(found, indent=1), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What compressed models are worth by the texts that calibrated them: the truth that a choice is checked against.
+"""What compressed models are worth by the texts that calibrated them: the ground truth for a choice of texts.
 
     for t in sst2 subj trec6 ag_news banking77; do
         python benchmarks/finetune.py MODELS/all-MiniLM-L6-v2-fp16 DATASETS/text/$t --out DENSE/$t; done
@@ -37,8 +37,8 @@ from compress.calibration.selection import LOOKING, WAYS, fill
 from compress.calibration.texts import MAX_LENGTH, Text, batches, cut, read_texts
 from compress.evaluation import prediction
 from compress.evaluation.examples import read_examples
-from compress.methods import methods
 from compress.model import io
+from compress.pipeline import Step, apply
 from transmeter.util import writing
 from transmeter.util.progress import track
 
@@ -163,7 +163,7 @@ def run(part: str, datasets: Path, folder: Path, cell: Cell) -> list[dict[str, o
     net, tokenizer = dense(part, folder, cell.task if part == "encoders" else "")
     name, options = METHODS[part][cell.method]
     sequences = drawn(part, datasets, folder, cell)
-    small = methods()[name](net, batches(tokenizer, sequences), **options)
+    small = apply(net, batches(tokenizer, sequences), Step(name, options))
     found = measured(part, datasets, cell.task, small, tokenizer)
     if part == "decoder":
         found = {d: losses(datasets, folder)[d] - v for d, v in found.items()}

@@ -12,7 +12,6 @@ and the training. Every finished cell goes to the result at once; a stopped run 
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
-from inspect import signature
 from pathlib import Path
 
 import click
@@ -31,10 +30,10 @@ from compress.calibration.candidates import LOOKED
 from compress.calibration.texts import MAX_LENGTH, Text, batches, cut, read_texts
 from compress.evaluation import metrics, prediction
 from compress.evaluation.examples import read_examples
-from compress.methods import methods
 from compress.model import io
 from compress.model.storage import stored_bytes
 from compress.model.walk import Batch
+from compress.pipeline import Step, apply
 from transmeter.util import writing
 from transmeter.util.progress import track
 
@@ -51,7 +50,7 @@ QUANTIZED: dict[str, Steps] = {
 QUANTIZED |= {"vector 2 bits": [("vector", {})], "mixed 3 bits": [("mixed", {"bits": 3.0})]}
 QUANTIZED |= {"smoothquant W8A8": [("smoothquant", {})], "round_to_nearest 8 bits": [("round_to_nearest", {"bits": 8})]}
 TINY: dict[str, Steps] = {  # no group divides its 172 neurons; codebooks of vectors would take more than the weights
-    name: [(method, options | ({"group": None} if "group" in signature(methods()[method]).parameters else {}))]
+    name: [(method, options | ({} if method in ("kmeans", "smoothquant") else {"group": None}))]
     for name, [(method, options)] in QUANTIZED.items()
     if method != "vector"
 }
@@ -178,10 +177,7 @@ def chain(
     for index, (method, options) in enumerate(steps):
         key = json.dumps(steps[: index + 1])
         if key not in made:
-            given = options | ({"seed": seed} if method in ("distil", "share", "vector", "svd", "kprune") else {})
-            if method == "distil" and index:
-                given["teacher"] = net
-            made[key] = methods()[method](small, data, **given)
+            made[key] = apply(small, data, Step(method, options), seed, net if index else None, in_place=False)
         small = made[key]
     return {"method": name, **cost(small), **measure(small)}
 

@@ -30,8 +30,8 @@ from torch import nn
 
 from compress.calibration.texts import batches, cut
 from compress.evaluation import metrics, prediction
-from compress.methods import gptq, round_to_nearest
 from compress.model import io
+from compress.pipeline import Step, apply
 
 HERE = Path(__file__).resolve().parent
 SAMPLES, TOKENS = 32, 128
@@ -72,7 +72,7 @@ def ours(given: Given) -> dict[str, list[dict[str, float]]]:
     for name, symmetric in CASES.items():
         for _ in range(given.repeats):
             begin = time.perf_counter(), time.process_time()
-            gptq.compress(model, data, group=given.group, symmetric=symmetric)
+            apply(model, data, Step("gptq", {"group": given.group, "symmetric": symmetric}), in_place=False)
             seconds = {"seconds": time.perf_counter() - begin[0], "cpu_seconds": time.process_time() - begin[1]}
             runs.setdefault(name, []).append(seconds)
     return runs
@@ -110,8 +110,8 @@ def losses(given: Given, libraries: Sequence[str]) -> dict[str, dict[str, np.nda
         options = {"group": given.group, "symmetric": symmetric}
         found[name] = {
             "dense": lost(model),
-            "round to nearest": lost(round_to_nearest.compress(model, data, **options)),
-            "ours": lost(gptq.compress(model, data, **options)),
+            "round to nearest": lost(apply(model, data, Step("round_to_nearest", options), in_place=False)),
+            "ours": lost(apply(model, data, Step("gptq", options), in_place=False)),
         }
         for library in libraries:
             net, _ = io.load(given.work / "dense")

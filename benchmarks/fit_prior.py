@@ -20,19 +20,19 @@ FIELDS = list(PairFeatures.__dataclass_fields__)
 RIDGE = 1000.0  # strong, so that it carries over to families that it has not seen
 
 
-def evidence_of(row: pd.Series) -> PairFeatures:
-    """The evidence in a row of the pairs."""
+def features_of(row: pd.Series) -> PairFeatures:
+    """The features in a row of the pairs."""
     return PairFeatures(*(float(row[f]) for f in FIELDS))
 
 
 def fit(pairs: pd.DataFrame) -> Prior:
-    """The model of the pairs (columns: those of `Evidence`, family, shots, mode, soft, measured, error, gain, ...).
+    """The model of the pairs (columns: those of `PairFeatures`, family, shots, mode, soft, measured, error, gain, ...).
 
     Fitted on the few-label pairs, where it matters; the spread comes from families left out in turn.
     """
     few = pairs[(pairs["mode"] == "few") & pairs["soft"].notna()]
-    screen = _linear(few, lambda row: regressors(evidence_of(row), int(row["shots"])))
-    transfer = _linear(few, lambda row: regressors(evidence_of(row), int(row["shots"]), float(row["soft"])))
+    screen = _linear(few, lambda row: regressors(features_of(row), int(row["shots"])))
+    transfer = _linear(few, lambda row: regressors(features_of(row), int(row["shots"]), float(row["soft"])))
     z = (few["measured"] - few["gain"]) / np.hypot(few["error"], few["gain_error"])
     return Prior(screen, transfer, float(max(1.0, np.sqrt(np.mean(np.clip(z, -4, 4) ** 2)))))
 

@@ -21,16 +21,16 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from compress.algorithms.budget import flops
-from compress.methods import kprune, magnitude, sparsegpt, wanda
 from compress.model import io, latency
 from compress.model.walk import Batch
+from compress.pipeline import Step, apply
 from transmeter.util.checkpoint import bytes_of
 
 matplotlib.use("svg")
 from matplotlib import pyplot as plt  # noqa: E402
 
 T = TypeVar("T")
-METHODS = {"kprune": kprune.compress, "sparsegpt": sparsegpt.compress}
+METHODS = ("kprune", "sparsegpt")
 PUBLIC_SECONDS = 24 * 29.0  # of K-prune's public code: sublayers x the middle ones, 64 samples, BERT-base, two threads
 BATCH = 512  # tokens of a batch
 LENGTH = 128  # tokens of a sequence whose latency is taken
@@ -79,7 +79,7 @@ def cost(
     rates = [product_rate(width)]
     with FlopCounterMode(display=False) if count else nullcontext() as counter:
         start = time.perf_counter()
-        METHODS[method](model, data, ratio=ratio, in_place=True)
+        apply(model, data, Step(method, {"ratio": ratio}))
         seconds = time.perf_counter() - start
     rates.append(product_rate(width))
     found = {"seconds": seconds, "peak_bytes": status("VmHWM") - before, "flops_a_second": statistics.mean(rates)}
@@ -108,8 +108,9 @@ def gains(threads: int, work: Path) -> list[dict[str, object]]:
     torch.set_num_threads(threads)
     found = []
     for shape, dense in {"BERT-base": bert(12, 768), "6 layers, width 384": bert(6, 384)}.items():
-        nets = {f"magnitude, {r:.0%} of FLOPs": magnitude.compress(dense, batch(), ratio=r) for r in (0.4, 0.6, 0.8)}
-        nets["wanda, 60% of weights"] = wanda.compress(dense, batch(), ratio=0.6)
+        steps = {f"magnitude, {r:.0%} of FLOPs": Step("magnitude", {"ratio": r}) for r in (0.4, 0.6, 0.8)}
+        steps["wanda, 60% of weights"] = Step("wanda", {"ratio": 0.6})
+        nets = {name: apply(dense, batch(), step, in_place=False) for name, step in steps.items()}
         full = {"flops": flops(dense, LENGTH), "bytes": stored(dense, work), "parameters": parameters(dense)}
         for size in (1, 32):
             first, *others = latency.seconds([dense, *nets.values()], LENGTH, batch=size)

@@ -11,8 +11,7 @@ change the draw. Every finished cell goes to the result at once; a stopped run g
 """
 
 import json
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -27,33 +26,29 @@ from compress.algorithms.budget import flops
 from compress.calibration.texts import batches, cut
 from compress.evaluation import metrics, prediction
 from compress.evaluation.examples import read_examples
-from compress.methods import dynamic_sparse, kprune, kwon, magnitude, sparsegpt, sublayer, wanda
 from compress.model import io
 from compress.model.walk import Batch, mean_length
+from compress.pipeline import Step, apply
 from transmeter.util import writing
 from transmeter.util.progress import track
 
 TASKS = ("sst2", "subj", "trec6", "ag_news", "banking77")
 RATIOS = (0.4, 0.6, 0.8)
-STRUCTURED = {"kprune": kprune.compress, "kwon": kwon.compress}  # kwon with the true labels, as published
-ONCE = {"magnitude": magnitude.compress, "kwon, labels of the model": kwon.compress}  # by the first seed alone
+STRUCTURED = {"kprune": Step("kprune", {}), "kwon": Step("kwon", {})}  # kwon with the true labels, as published
+# by the first seed alone
+ONCE = {"magnitude": Step("magnitude", {}), "kwon, labels of the model": Step("kwon", {})}
 ABLATED = ("sst2", "trec6")  # tasks, at the highest ratio, by the first seed alone
 ABLATION = {
-    "kprune, no tuning": partial(kprune.compress, tune=False),
-    "kprune, no predictive knowledge": partial(kprune.compress, predictive=0.0),
-    "kprune, no representational knowledge": partial(kprune.compress, representational=0.0),
-    "kprune, one-shot": partial(kprune.compress, iterative=False),
-    "kprune, knowledge=gradient": partial(kprune.compress, knowledge="gradient"),
+    "kprune, no tuning": Step("kprune", {"tune": False}),
+    "kprune, no predictive knowledge": Step("kprune", {"predictive": 0.0}),
+    "kprune, no representational knowledge": Step("kprune", {"representational": 0.0}),
+    "kprune, one-shot": Step("kprune", {"iterative": False}),
+    "kprune, knowledge=gradient": Step("kprune", {"knowledge": "gradient"}),
 }
 DECODER = {
-    "kprune": kprune.compress,
-    "kwon": kwon.compress,
-    "sublayer": sublayer.compress,
-    "magnitude": magnitude.compress,
-    "wanda": wanda.compress,
-    "sparsegpt": sparsegpt.compress,
-    "dynamic_sparse": dynamic_sparse.compress,
-    "magnitude, unit=weights": partial(magnitude.compress, unit="weights"),
+    **{name: Step(name, {}) for name in ("kprune", "kwon", "sublayer", "magnitude", "wanda", "sparsegpt")},
+    "dynamic_sparse": Step("dynamic_sparse", {}),
+    "magnitude, unit=weights": Step("magnitude", {"unit": "weights"}),
 }
 DOMAINS = {
     "stories": ("tinystories_1000",),
@@ -66,8 +61,6 @@ DOMAINS = {
 }
 BLOCK, EVERY, HELD_OUT = 4000, 20, 7  # characters; of every 20 blocks the eighth was held out of the decoder's training
 LENGTH = 64  # tokens of an encoder's sequence
-
-Compress = Callable[..., nn.Module]
 
 
 @click.command()
@@ -126,11 +119,11 @@ def encoder_runs(folder: str, task: Path, tokens: int, rows: int, seed: int) -> 
         return about | {"accuracy": float(correct.mean()), "n": len(texts)}
 
     found = [run("dense", 0.0, dense)]
-    wanted: dict[str, Compress] = STRUCTURED | (ONCE if seed == 0 else {})
+    steps = STRUCTURED | (ONCE if seed == 0 else {})
     for ratio in RATIOS:
         ablation = ABLATION if seed == 0 and task.name in ABLATED and ratio == max(RATIOS) else {}
-        for name, compress in {**wanted, **ablation}.items():
-            found.append(run(name, ratio, compress(dense, data if name == "kwon" else plain, ratio=ratio)))
+        for name, step in {**steps, **ablation}.items():
+            found.append(run(name, ratio, pruned(dense, data if name == "kwon" else plain, step, ratio)))
     return found
 
 
@@ -166,10 +159,13 @@ def decoder_runs(folder: str, texts: Path, tokens: int, seed: int) -> list[dict]
         return found | {"perplexity": {d: metrics.perplexity(each)["value"] for d, each in losses.items()}}
 
     return [run("dense", 0.0, dense)] + [
-        run(name, ratio, compress(dense, data, ratio=ratio))
-        for ratio in (0.2, 0.4)
-        for name, compress in DECODER.items()
+        run(name, ratio, pruned(dense, data, step, ratio)) for ratio in (0.2, 0.4) for name, step in DECODER.items()
     ]
+
+
+def pruned(dense: nn.Module, data: Sequence[Batch], step: Step, ratio: float) -> nn.Module:
+    """The model after a step with this ratio."""
+    return apply(dense, data, Step(step.method, {**step.options, "ratio": ratio}), in_place=False)
 
 
 def blocks(folder: Path, files: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -47,15 +47,15 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from compress.calibration.texts import batches, cut, read_texts
 from compress.evaluation import metrics, prediction
-from compress.methods import sparsegpt, wanda
 from compress.model.structure import block_linears
+from compress.pipeline import Step, apply
 
 T = TypeVar("T")
 HERE = Path(__file__).resolve().parent
 SAMPLES, TOKENS = 32, 128
 CASES = {
-    "sparsegpt ratio=0.5": lambda model, data: sparsegpt.compress(model, data, ratio=0.5),
-    "wanda pattern=2:4": lambda model, data: wanda.compress(model, data, pattern="2:4"),
+    "sparsegpt ratio=0.5": Step("sparsegpt", {"ratio": 0.5}),
+    "wanda pattern=2:4": Step("wanda", {"pattern": "2:4"}),
 }
 
 
@@ -120,10 +120,10 @@ def ours(given: Given) -> dict[str, list[dict[str, float]]]:
     tokenizer, model = AutoTokenizer.from_pretrained(given.work / "dense"), dense(given.work)
     data = batches(tokenizer, load_file(given.work / "calibration.safetensors")["input_ids"].tolist(), SAMPLES)
     runs: dict[str, list[dict[str, float]]] = {}
-    for name, compress in CASES.items():
+    for name, step in CASES.items():
         for _ in range(given.repeats + 1):
             begin, cpu = time.perf_counter(), time.process_time()
-            small = compress(model, data)
+            small = apply(model, data, step, in_place=False)
             seconds = {"seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time() - cpu}
             runs.setdefault(name, []).append(seconds)
         weights = {k: v.detach().clone().contiguous() for k, v in small.state_dict().items()}
@@ -249,7 +249,7 @@ def peak(name: str, kind: str, source: Path, given: Given) -> dict[str, float]:
     from compress import pipeline
     from compress.algorithms import memory as estimates
     from compress.calibration import candidates as calibration
-    from compress.methods import methods
+    from compress.methods import traits
     from compress.model import io
     from compress.model.structure import context
 
@@ -262,8 +262,7 @@ def peak(name: str, kind: str, source: Path, given: Given) -> dict[str, float]:
     shutil.rmtree(given.work / "warm")
     sizes, tokenizer = io.skeleton(source)
     data = batches(tokenizer, cut(tokenizer, read_texts(texts), 1024, context(sizes, calibration.MAX_LENGTH), 0), 4)
-    needs = estimates.needs_of(methods()[name])
-    expected = getattr(estimates.estimate(sizes, data, needs, MEMORY_CASES[name], torch.float32), kind)
+    expected = getattr(estimates.estimate(sizes, data, traits(name), MEMORY_CASES[name], torch.float32), kind)
     gc.collect()
     before, begin = status("VmRSS"), time.perf_counter()
     Path("/proc/self/clear_refs").write_text("5")  # the peak is that of now

@@ -3,8 +3,8 @@
     python benchmarks/rank_quality.py DATASETS --encoder FOLDER        (under 30 minutes on 2 cores)
     python benchmarks/rank_quality.py DATASETS --quick                 (under 3)
 
-Truth: full transfer, 64 paired repeats. Planning mode: all target rows are labelled, k a class train. Few labels: only
-k rows a class carry a label, drawn anew; the others are unlabelled. DATASETS holds tabular/NAME.csv and
+Ground truth: full transfer, 64 paired repeats. Planning mode: all target rows are labelled, k per class train. Few
+labels: only k rows per class carry a label, drawn anew; the others are unlabelled. DATASETS holds tabular/NAME.csv and
 text/NAME/train.csv.gz; the encoder is all-MiniLM-L6-v2. Every cell is written when it is done, and a second run goes
 on where the first stopped. rank_report.py turns the cells into figures.
 """
@@ -88,7 +88,7 @@ def _file_name(problem: Problem, shots: int) -> str:
 
 
 def cell(problem: Problem, shots: int, path: Path, cache: Path, quick: bool) -> str:
-    """Truth and all scorers of one target at one number of shots, written to `path`."""
+    """Ground truth and all scorers of one target at one number of shots, written to `path`."""
     warnings.simplefilter("ignore")
     sources = [Source(t, cache) for t in problem.sources]
     for source in sources:

@@ -7,7 +7,7 @@ import click
 import matplotlib
 import numpy as np
 import pandas as pd
-from fit_prior import FIELDS, evidence_of, fit
+from fit_prior import FIELDS, features_of, fit
 
 from transmeter.gain.agreement import interval_coverage, rank_agreement
 from transmeter.gain.ground_truth import half_means
@@ -50,7 +50,7 @@ def report(cells: list[dict], folder: Path, name: str, seconds: float, prior: Pr
 
 
 def pairs_of(cells: list[dict]) -> pd.DataFrame:
-    """One row a source, target, number of shots and run: true gain, what was measured, and the evidence."""
+    """One row a source, target, number of shots and run: true gain, what was measured, and the features of the pair."""
     rows = []
     for cell in cells:
         for run in cell["runs"]:
@@ -88,13 +88,13 @@ def with_posterior(pairs: pd.DataFrame, given: Prior | None = None) -> pd.DataFr
         prior = given or fit(pairs[(pairs["family"] != family) & (pairs["data"] != data)])
         for i, row in mine.iterrows():
             parts = (row["measured"], row["error"], row["freedom"])
-            gain = combine(prior, evidence_of(row), int(row["shots"]), float(row["soft"]), parts)
+            gain = combine(prior, features_of(row), int(row["shots"]), float(row["soft"]), parts)
             pairs.loc[i, ["mean", "low", "high", "p_negative"]] = list(vars(gain).values())
     return pairs
 
 
 def orders_of(cells: list[dict], pairs: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell, run and scorer: agreement with the truth, beside its ceiling."""
+    """One row a cell, run and scorer: agreement with the ground truth, beside its ceiling."""
     rows = []
     groups = {k: g for k, g in pairs.groupby(["family", "target", "shots", "mode", "draw"])}
     for cell in cells:
@@ -254,7 +254,7 @@ def table(summary: dict) -> str:
         lines += [
             f"### {mode}",
             "",
-            f"Weighted tau of one half of the truth's repeats with the other: {found['ceiling']}.",
+            f"Weighted tau of one half of the ground truth's repeats with the other: {found['ceiling']}.",
             "",
         ]
         lines += ["| scorer | weighted tau | share of that | regret@1, pp | regret@3 | within a level | seconds |"]
@@ -262,7 +262,7 @@ def table(summary: dict) -> str:
         for name, s in found["scorers"].items():
             cells = [_cell(s["weighted_tau"]), _cell(s["of_ceiling"]), _cell(s["regret_1"]), _cell(s["regret_3"])]
             lines.append(f"| {name} | " + " | ".join([*cells, str(s["within_level"]), str(s["seconds"])]) + " |")
-        lines += ["", f"Honesty: {json.dumps(found['honesty'])}, mean width {found['width_pp']} pp.", ""]
+        lines += ["", f"Interval coverage: {json.dumps(found['honesty'])}, mean width {found['width_pp']} pp.", ""]
         lines += [f"Gain of the first pick, or of none, by family: {json.dumps(found['pick_pp'])}.", ""]
         lines += [f"Lead in tau over the best other scorer by family: {json.dumps(found['behind_pp'])}.", ""]
     if summary["ablation"]:
@@ -273,7 +273,12 @@ def table(summary: dict) -> str:
                 f"| {name} | {_cell(s['mean_change_pp'])} | {_cell(s['best_change_pp'])} | {_cell(s['tau'])} |"
             )
     if summary["longer_truth"]:
-        lines += ["", "### Longer truth", "", "Weighted tau, planning: " + json.dumps(summary["longer_truth"]) + "."]
+        lines += [
+            "",
+            "### Longer ground truth",
+            "",
+            "Weighted tau, planning: " + json.dumps(summary["longer_truth"]) + ".",
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -292,7 +297,7 @@ def pictures(summary: dict, pairs: pd.DataFrame, folder: Path, name: str) -> Non
         colours = ["#0072B2" if n == "transmeter" else "#999999" for n in names]
         axis.barh(names, three[:, 0], color=colours)
         axis.errorbar(three[:, 0], names, xerr=np.abs(three[:, 1:].T - three[:, 0]), fmt="none", ecolor="black", lw=1)
-        axis.axvline(found["ceiling"], color="#D55E00", ls="--", lw=1, label="half of the truth with the other")
+        axis.axvline(found["ceiling"], color="#D55E00", ls="--", lw=1, label="half of the ground truth with the other")
         axis.set(title=mode, xlabel="weighted tau with the true gains, 95 % over targets")
     axes[1].legend(loc="lower right")
     figure.savefig(folder / f"{name}_tau.svg", metadata={"Date": None})

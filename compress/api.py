@@ -45,19 +45,46 @@ def compress(
 
     What was done stands in its attribute `compression`, a dict, of which `compress.save` makes the model card.
 
-    model: folder, hub name, or (model, tokenizer); ratio, parameters, bytes, latency, multiple: what is to go or may
-    stay, of methods that remove units (see algorithms.budget; none: half of the FLOPs); options: the method's own (see
-    `transmeter methods`); calibration: texts (pairs of texts), or what --calibration takes (a file, a folder of
-    `transmeter calibrate`, "self"), of which `tokens` tokens are drawn; None for methods that look at none; device:
-    where a folder or hub name is loaded to.
-    Raises ValueError for what is unknown, of another type, out of range or not to be read, RuntimeError where the
-    request is missed.
+    Parameters
+    ----------
+    model
+        Folder, hub name, or (model, tokenizer).
+    method
+        Name of a method; `transmeter methods` lists them.
+    ratio, parameters, bytes, latency, multiple
+        What is to go or may stay, of methods that remove units: as of compress.algorithms.options.UnitLimits; all
+        None: half of the FLOPs.
+    options
+        The method's own options, by name.
+    calibration
+        Texts or pairs of texts, or what --calibration takes (a file, a folder of `transmeter calibrate`, "self");
+        None for methods that look at none.
+    tokens
+        Number of tokens that are sampled from the calibration.
+    batch_size
+        Number of sequences that run at once.
+    seed
+        Of sampling and of the method.
+    device
+        Where a folder or hub name is loaded to.
+
+    Returns
+    -------
+    nn.Module
+        The smaller model.
+
+    Raises
+    ------
+    ValueError
+        For what is unknown, of another type, out of range or cannot be read.
+    RuntimeError
+        What is reached misses the request.
     """
     tokens, batch_size = whole_number("tokens", tokens, 1), whole_number("batch_size", batch_size, 1)
     seed = seed_number("seed", seed)
     limits = {"ratio": ratio, "parameters": parameters, "bytes": bytes, "latency": latency, "multiple": multiple}
-    asked = check(method, {k: v for k, v in limits.items() if v is not None}, pipeline.SHARED)
-    step = pipeline.Step(method, asked | check(method, options, pipeline.SHARED))
+    own = check(method, {name: value for name, value in limits.items() if value is not None})
+    step = pipeline.Step(method, {**own, **check(method, options)})
     _check_calibration(calibration)
     pipeline.check_steps([step], calibration is not None)
     if isinstance(calibration, str | Path):
@@ -82,12 +109,7 @@ def compress(
     round_weights(found, net.dtype)
     done = {**asdict(step), "seconds": time.perf_counter() - start, "after": pipeline.measured(found, tokenizer)}
     both = _both(noted.get("calibration"), used if calibration is not None else None)
-    found.compression = {
-        **noted,
-        "steps": [*noted["steps"], done],
-        "calibration": both,
-        "versions": hub.versions(),
-    }
+    found.compression = {**noted, "steps": [*noted["steps"], done], "calibration": both, "versions": hub.versions()}
     return found
 
 
@@ -153,16 +175,16 @@ def _checked_pair(model: object) -> tuple[nn.Module, PreTrainedTokenizerBase]:
 
 
 def _check_calibration(calibration: object) -> None:
-    """Raise ValueError for what is no text, path or list of texts and pairs."""
+    """Raise ValueError for what is not a text, a path or a list of texts and pairs."""
     if calibration is None or isinstance(calibration, str | Path):
         return
-    wanted = "give a path, or a list of texts and pairs of texts"
+    remedy = "give a path, or a list of texts and pairs of texts"
     if not isinstance(calibration, Sequence):
-        raise ValueError(f"calibration is a {type(calibration).__name__}: {wanted}")
+        raise ValueError(f"calibration is a {type(calibration).__name__}: {remedy}")
     for place, text in enumerate(calibration, 1):
         pair = isinstance(text, tuple | list) and len(text) == 2 and all(isinstance(part, str) for part in text)
         if not (isinstance(text, str) or pair):
-            raise ValueError(f"calibration holds {shown(text)} as text {place}: {wanted}")
+            raise ValueError(f"calibration holds {shown(text)} as text {place}: {remedy}")
 
 
 def _both(earlier: dict[str, Any] | None, now: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
@@ -92,22 +93,21 @@ def export(source: str, format: str, out: Path) -> int:
         raise ValueError(f"{source} has early exits, which {format} cannot say: export the model that it was made from")
     convert: dict[str, Callable[[nn.Module, Path], None]] = {
         "compressed-tensors": _compressed_tensors,
-        "torchao": _torchao,
-        "torchao-dynamic": _torchao_dynamic,
+        "torchao": partial(_torchao, "Int8WeightOnlyConfig"),
+        "torchao-dynamic": partial(_torchao, "Int8DynamicActivationInt8WeightConfig"),
         "onnx": _onnx,
     }
-    with writing.new_folder(out) as partial:
+    with writing.new_folder(out) as folder:
         with contextlib.redirect_stderr(StringIO()), warnings.catch_warnings():  # the libraries' bars and notices
             warnings.simplefilter("ignore")
-            convert[format](model, partial)
-        write_tokenizer(tokenizer, partial)
-        size = sum(f.stat().st_size for f in partial.iterdir() if f.name.startswith("model"))
-        made = Path(source) / "compression.json"
-        known = json.loads(made.read_text(encoding="utf-8")) if made.is_file() else {}
-        known.setdefault("base", hub.about_base(source))
-        note = {"base_model": source, **known, "exported": source, "format": format, "bytes": size}
-        (partial / "export.json").write_text(json.dumps(note, indent=1), encoding="utf-8")
-        write_card(partial)
+            convert[format](model, folder)
+        write_tokenizer(tokenizer, folder)
+        size = sum(f.stat().st_size for f in folder.iterdir() if f.name.startswith("model"))
+        record = {"base_model": source, **getattr(model, "compression", {})}
+        record.setdefault("base", hub.about_base(source))
+        record |= {"exported": source, "format": format, "bytes": size}
+        (folder / "export.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+        write_card(folder)
     return size
 
 
@@ -170,9 +170,8 @@ def _uniform(model: nn.Module) -> dict[str, layers.Uniform]:
             kind = f"{form.bits} bits, {'symmetric' if form.symmetric else 'asymmetric'}"
             raise ValueError(f"compressed-tensors cannot hold {path} ({kind}): {quantized}")
         if module.smooth is not None or module.activations is not None:
-            raise ValueError(
-                f"compressed-tensors cannot scale the inputs of {path}, as awq and smoothquant do: {quantized}"
-            )
+            what = f"scale the inputs of {path}, as awq and smoothquant do"
+            raise ValueError(f"compressed-tensors cannot {what}: {quantized}")
     if len({(f.bits, f.group < f.columns and f.group) for f in packed.values()}) > 1:
         raise ValueError(f"compressed-tensors holds one width of bits, the layers have several: {quantized}")
     return packed
@@ -205,35 +204,24 @@ def _dense(module: layers.PackedLinear | layers.PackedEmbedding) -> nn.Linear | 
     return linear
 
 
-def _torchao(model: nn.Module, folder: Path) -> None:
-    from torchao.quantization import Int8WeightOnlyConfig
-
-    _write_torchao(model, Int8WeightOnlyConfig(version=2), folder)
-
-
-def _torchao_dynamic(model: nn.Module, folder: Path) -> None:
-    from torchao.quantization import Int8DynamicActivationInt8WeightConfig
-
-    _write_torchao(model, Int8DynamicActivationInt8WeightConfig(version=2), folder)
-
-
-def _write_torchao(model: nn.Module, config: object, folder: Path) -> None:
+def _torchao(kind: str, model: nn.Module, folder: Path) -> None:
+    """Write in 8 bits; kind: the name of torchao's config."""
+    import torchao.quantization
     from transformers import TorchAoConfig
 
+    config = TorchAoConfig(getattr(torchao.quantization, kind)(version=2))
     changed = modeling.changes(model)
     if changed:
         path = next(iter(changed["layers"]), None) or next(iter(changed["tied"]))
-        raise ValueError(
-            f"torchao holds plain models, {path} is changed: give a model of uniform widths, not quantized"
-        )
+        remedy = "give a model of uniform widths, not quantized"
+        raise ValueError(f"torchao holds plain models, {path} is changed: {remedy}")
     if modeling.convolutions(model):
-        raise ValueError(
-            f"torchao quantizes linear layers, {type(model).__name__} has convolutions: give another format"
-        )
+        name = type(model).__name__
+        raise ValueError(f"torchao quantizes linear layers, {name} has convolutions: give another format")
     plain = folder / "plain"
     try:
         model.save_pretrained(plain)  # transformers quantizes while it loads
-        quantized = type(model).from_pretrained(plain, dtype=torch.float32, quantization_config=TorchAoConfig(config))
+        quantized = type(model).from_pretrained(plain, dtype=torch.float32, quantization_config=config)
     finally:
         shutil.rmtree(plain, ignore_errors=True)
     reference = _logits(quantized.eval())

@@ -1,14 +1,14 @@
 """One compression from a model folder to a model folder: steps in order, each on the same data, resumable."""
 
 import hashlib
-import inspect
 import json
 import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,30 +20,39 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress import hub
 from compress.algorithms import memory, sparsity
-from compress.algorithms.budget import Limits
 from compress.algorithms.resume import Progress
 from compress.calibration import sampling
 from compress.calibration.texts import batches
 from compress.evaluation import evaluate
 from compress.evaluation.evaluate import EvaluationTask
 from compress.evaluation.metrics import METRICS
-from compress.methods import SHARED, distil, methods, quantizes  # noqa: F401, SHARED is a part of what a step is
+from compress.methods import SHARED, distil, methods, traits  # noqa: F401, SHARED is a part of what a step is
 from compress.model import io, structure
 from compress.model.offload import move, store_of
 from compress.model.reading import check_device
 from compress.model.storage import stored_bytes, stored_type
-from compress.model.structure import shallow_copy
+from compress.model.structure import shallow_copy, unshare
 from compress.model.walk import Batch
 from compress.report.card import write_card
 from transmeter.util import writing
 from transmeter.util.checkpoint import hash_of
+from transmeter.util.signatures import grouped, keyword_options
 
 LOG = logging.getLogger(__name__)
+Load = Callable[[str | Path], tuple[nn.Module, Tokenizer]]
 
 
 @dataclass(frozen=True)
 class Step:
-    """A method and its options."""
+    """A step of the pipeline.
+
+    Attributes
+    ----------
+    method
+        Name of a file in compress/methods.
+    options
+        Its options, by name.
+    """
 
     method: str
     options: Mapping[str, object]
@@ -51,13 +60,43 @@ class Step:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a job runs on. device: as of io.load; dtype: that it computes in; batch_size: sequences run at once;
-    memory: bytes that may be used, beyond which the model streams from its files; None: what is free."""
+    """What the pipeline runs on.
+
+    Attributes
+    ----------
+    device
+        As of `compress.load`.
+    dtype
+        That it computes in.
+    batch_size
+        Number of sequences that run at once.
+    memory
+        Bytes that may be used, beyond which the model streams from its files; None: what is free.
+    """
 
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     batch_size: int = 32
     memory: int | None = None
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The arguments of `run`, and the folder beside `out` that finished steps are in."""
+
+    model: str
+    steps: Sequence[Step]
+    texts: str | Path | None
+    out: Path
+    tokens: int
+    seed: int
+    machine: Machine
+    task: EvaluationTask | None
+    tell: Callable[[str], None]
+
+    @property
+    def work(self) -> Path:
+        return self.out.absolute().parent / f".{self.out.name}.unfinished"
 
 
 def run(
@@ -68,137 +107,201 @@ def run(
     *,
     tokens: int = 20_000,
     seed: int = 0,
-    machine: Machine = Machine(),  # noqa: B008, it is frozen
+    machine: Machine = Machine(),
     task: EvaluationTask | None = None,
     resume: bool = False,
     tell: Callable[[str], None] | None = None,
 ) -> dict[str, object]:
-    """Compress `model` and write the folder `out`; returns the card that lies in it as compression.json.
+    """Compress a model and write the result to a new folder.
 
-    texts: as calibration.spec.parse takes it, None where no step looks at any; tokens: drawn from what has no budget of
-    its own; task: what the model is measured on before the first and after every step. Finished steps lie beside `out`
-    until it is complete; resume goes on from them. tell: is given a line on the memory that it takes before the work,
-    and one a step on what came of it. Raises ValueError for what is not to be read or written or does not fit, or when
-    an unfinished run was another one.
+    Parameters
+    ----------
+    model
+        Folder or hub name.
+    steps
+        Methods with their options, which run in order.
+    texts
+        As calibration.spec.parse takes it, None where no step looks at any.
+    out
+        A new folder. Finished steps lie beside it until it is complete.
+    tokens
+        Number of tokens that are sampled from what has no budget of its own.
+    seed
+        Of sampling and of the methods.
+    machine
+        What the pipeline runs on.
+    task
+        What the model is evaluated on before the first and after every step.
+    resume
+        Whether to go on from the steps that an earlier run has finished.
+    tell
+        Is given a line on the memory that it takes before the work, and one a step on the result.
+
+    Returns
+    -------
+    dict
+        The card that lies in the folder as compression.json.
+
+    Raises
+    ------
+    ValueError
+        Something cannot be read or written or does not fit, or the unfinished run was another one.
+    RuntimeError
+        What a step reaches misses the request.
     """
     writing.check_new_folder(out)
     check_steps(steps, texts is not None)
     if texts is not None:
         sampling.parse(texts)
     with writing.lock(out):
-        work = out.absolute().parent / f".{out.name}.unfinished"
-        if work.exists() and not resume:
-            raise ValueError(f"{work} holds an unfinished run: add --resume to go on with it, or remove it")
-        check_device(machine.device)
-        sizes, tokenizer = io.skeleton(model)
-        check_fit(steps, sizes, tokenizer)
-        sequences, used = [], None
-        if texts is not None:
-            sequences, used = sampling.sample(texts, sizes, tokenizer, tokens, seed, lambda: io.load(model)[0])
-            LOG.info("calibration: %s", used)
-        cpu = batches(tokenizer, sequences, machine.batch_size)
-        stream = False
-        if machine.device != "auto":  # auto spreads the model over what there is
-            stream, why = _plan(sizes, cpu, steps, machine)
-            if tell:
-                tell(why)
-        if stream:
-            memory.give_back()
-        _check(work, _fingerprint(model, sequences, steps, seed, machine, task))
-        scratch = work / "scratch"
-        for left in (scratch, *work.rglob(f"*{writing.PARTIAL}")):  # of a killed run
-            writing.remove(left)
-        scratch.mkdir()
-        try:
-            load = partial(io.load, device=machine.device, dtype=machine.dtype, stream=stream, scratch=scratch)
-            net, card = _run(load, model, tokenizer, cpu, steps, seed, work, task, tell)
-            card |= {"calibration": used, "device": machine.device, "dtype": str(machine.dtype).removeprefix("torch.")}
-            card |= _asked(texts, tokens, seed, machine, task)
-            if machine.device == "auto":
-                accelerate.hooks.remove_hook_from_submodules(net)
-            memory.trim()
-            io.save(move(net, "cpu"), tokenizer, out, card, write_card)
-        except BaseException:
-            writing.remove(scratch)  # it may be what fills the disk
-            if not any(work.glob("[0-9]*/**/*.safetensors")):  # nothing is finished that could be gone on with
-                shutil.rmtree(work)
-            raise
-        shutil.rmtree(work)
-        return card
+        return _run(_Run(model, steps, texts, out, tokens, seed, machine, task, tell or LOG.debug), resume)
 
 
-def _run(
-    load: Callable[[str | Path], tuple[nn.Module, Tokenizer]],
-    model: str,
-    tokenizer: Tokenizer,
-    cpu: Sequence[Batch],
-    steps: Sequence[Step],
-    seed: int,
-    work: Path,
-    task: EvaluationTask | None,
-    tell: Callable[[str], None] | None,
-) -> tuple[nn.Module, dict[str, object]]:
+def _run(run: _Run, resume: bool) -> dict[str, object]:
+    """`run`, of which the output is locked."""
+    if run.work.exists() and not resume:
+        raise ValueError(f"{run.work} holds an unfinished run: add --resume to go on with it, or remove it")
+    check_device(run.machine.device)
+    sizes, tokenizer = io.skeleton(run.model)
+    check_fit(run.steps, sizes, tokenizer)
+    sequences, used = [], None
+    if run.texts is not None:
+        sequences, used = sampling.sample(
+            run.texts, sizes, tokenizer, run.tokens, run.seed, lambda: io.load(run.model)[0]
+        )
+        LOG.info("calibration: %s", used)
+    data = batches(tokenizer, sequences, run.machine.batch_size)
+    stream = _plan(run, sizes, data)
+    _begin(run.work, _fingerprint(run, sequences))
+    record = {"calibration": used, **_record(run)}
+    with _scratch(run.work) as scratch:
+        load = partial(io.load, device=run.machine.device, dtype=run.machine.dtype, stream=stream, scratch=scratch)
+        net, card = _run_steps(run, load, tokenizer, data)
+        card = {**card, **record}
+        if run.machine.device == "auto":
+            accelerate.hooks.remove_hook_from_submodules(net)
+        memory.trim()
+        io.save(move(net, "cpu"), tokenizer, run.out, card, write_card)
+    shutil.rmtree(run.work)
+    return card
+
+
+def _plan(run: _Run, sizes: nn.Module, data: Sequence[Batch]) -> bool:
+    """Whether the model has to stream from its files; says why."""
+    machine = run.machine
+    if machine.device == "auto":  # the model is spread over what there is
+        return False
+    limit = memory.available(machine.device) if machine.memory is None else machine.memory
+    steps = [(step.method, traits(step.method), step.options) for step in run.steps]
+    stream, reason = memory.plan(sizes, data, steps, machine.dtype, limit)
+    run.tell(reason)
+    if stream:
+        memory.give_back()
+    return stream
+
+
+@contextmanager
+def _scratch(work: Path) -> Iterator[Path]:
+    """A new folder in `work`, which goes with all of `work` on an error, unless there is something to go on with."""
+    scratch = work / "scratch"
+    for remnant in (scratch, *work.rglob(f"*{writing.PARTIAL}")):  # of a killed run
+        writing.remove(remnant)
+    scratch.mkdir()
+    try:
+        yield scratch
+    except BaseException:
+        writing.remove(scratch)  # it may be what fills the disk
+        if not any(work.glob("[0-9]*/**/*.safetensors")):
+            shutil.rmtree(work)
+        raise
+
+
+def _run_steps(run: _Run, load: Load, tokenizer: Tokenizer, data: Sequence[Batch]) -> tuple[nn.Module, dict[str, Any]]:
     """The model after all steps, those that are finished already read from `work`, and the card so far."""
-    folders = [work / f"{index}-{step.method}" for index, step in enumerate(steps)]
-    finished = max((i + 1 for i, folder in enumerate(folders) if (folder / "model").is_dir()), default=0)
-    last = folders[finished - 1] / "model" if finished else None
-    net, _ = load(last or model)
-    if last:
-        card = json.loads((last / "compression.json").read_text(encoding="utf-8"))
-        net.config.dtype = getattr(torch, card.pop("stored"))
+    folders = [run.work / f"{index}-{step.method}" for index, step in enumerate(run.steps)]
+    done = max((i + 1 for i, folder in enumerate(folders) if (folder / "model").is_dir()), default=0)
+    if done:
+        LOG.info("step %d of %d is read from %s", done, len(folders), folders[done - 1])
+        net, card = _restore(load, folders[done - 1] / "model")
     else:
-        card = {
-            "base_model": model,
-            "base": hub.about_base(model),
-            "before": measured(net, tokenizer, task),
-            "steps": [],
-        }
-    original = None  # what a later step learns from
-    if any(_learns(step) for step in steps[max(finished, 1) :]):
-        original = load(model)[0] if finished else shallow_copy(net)
-    data = [{k: v.to(net.device) for k, v in b.items()} for b in cpu]
-    for index, (step, folder) in enumerate(zip(steps, folders)):
-        if index < finished:
-            LOG.info("step %d of %d: %s is read from %s", index + 1, len(steps), step.method, folder)
-            continue
-        LOG.info("step %d of %d: %s, options %s", index + 1, len(steps), step.method, dict(step.options))
+        net, _ = load(run.model)
+        before = measured(net, tokenizer, run.task)
+        card = {"base_model": run.model, "base": hub.about_base(run.model), "before": before, "steps": []}
+    teacher = None  # the model before the first step, where a later one learns from it
+    if any(traits(step.method).learns for step in run.steps[max(done, 1) :]):
+        teacher = load(run.model)[0] if done else shallow_copy(net)
+    data = [{k: v.to(net.device) for k, v in batch.items()} for batch in data]
+    for index, (step, folder) in enumerate(zip(run.steps[done:], folders[done:]), done):
+        LOG.info("step %d of %d: %s, options %s", index + 1, len(folders), step.method, dict(step.options))
         start = time.perf_counter()
-        net = apply(net, data, step, seed, original if index else None, Progress(folder))
+        net = apply(net, data, step, run.seed, teacher if index else None, Progress(folder))
         seconds = time.perf_counter() - start
-        after = measured(net, tokenizer, task)
+        after = measured(net, tokenizer, run.task)
         card["steps"].append({**asdict(step), "seconds": seconds, "after": after})
-        if tell:
-            tell(_line(step, seconds, card["before"], after))
-        if index + 1 < len(steps):
+        run.tell(_line(step, seconds, card["before"], after))
+        if index + 1 < len(folders):
             _keep(net, tokenizer, folder / "model", card)
     return net, card
 
 
-def _asked(
-    texts: str | Path | None, tokens: int, seed: int, machine: Machine, task: EvaluationTask | None
-) -> dict[str, object]:
-    """What the card says of how the job was called: the options of compress but for steps and folders, and the task."""
-    given = {"calibration": texts and str(texts), "tokens": tokens, "seed": seed}
-    given |= {"data": task and str(task.file), "metric": task and task.metric, "device": machine.device}
-    given |= {"dtype": str(machine.dtype).removeprefix("torch."), "batch_size": machine.batch_size}
-    found = {"arguments": given | {"memory": machine.memory}, "versions": hub.versions()}
-    return found | ({"exam": task.about()} if task else {})
+def _restore(load: Load, folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The model that `_keep` wrote, and its card."""
+    net, _ = load(folder)
+    card = json.loads((folder / "compression.json").read_text(encoding="utf-8"))
+    net.config.dtype = getattr(torch, card.pop("stored"))
+    return net, card
+
+
+def _record(run: _Run) -> dict[str, object]:
+    """What the card says of the run: its arguments but for steps and folders, its task, and the libraries."""
+    machine, task = run.machine, run.task
+    dtype = _name(machine.dtype)
+    arguments = {
+        "calibration": run.texts and str(run.texts),
+        "tokens": run.tokens,
+        "seed": run.seed,
+        "data": task and str(task.file),
+        "metric": task and task.metric,
+        "device": machine.device,
+        "dtype": dtype,
+        "batch_size": machine.batch_size,
+        "memory": machine.memory,
+    }
+    record = {"device": machine.device, "dtype": dtype, "arguments": arguments, "versions": hub.versions()}
+    return {**record, "exam": task.about()} if task else record
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _keep(net: nn.Module, tokenizer: Tokenizer, folder: Path, card: Mapping[str, object]) -> None:
     """Write the model between two steps as it is, not in the type that the result is stored in."""
     folder.parent.mkdir(exist_ok=True)  # a method that keeps no progress makes none
     stored, net.config.dtype = stored_type(net), net.dtype
-    io.save(net, tokenizer, folder, {**card, "stored": str(stored).removeprefix("torch.")})
+    io.save(net, tokenizer, folder, {**card, "stored": _name(stored)})
     net.config.dtype = stored
 
 
 def measured(net: nn.Module, tokenizer: Tokenizer, task: EvaluationTask | None = None) -> dict[str, object]:
-    """Sizes of a model, and what it reaches in the task; empty for one that streams from files."""
+    """What is measured of a model.
+
+    Parameters
+    ----------
+    net, tokenizer
+        The model.
+    task
+        What it is evaluated on; None: nothing.
+
+    Returns
+    -------
+    dict
+        Its sizes, and the value of the metric; empty for a model that streams from files.
+    """
     if store_of(net):
         return {}
-    found = evaluate.size(net) | {"bytes": stored_bytes(net)}
-    return found | {task.metric: task.value(task.outcome(net, tokenizer))} if task else found
+    sizes = {**evaluate.size(net), "bytes": stored_bytes(net)}
+    return {**sizes, task.metric: task.value(task.outcome(net, tokenizer))} if task else sizes
 
 
 def _line(step: Step, seconds: float, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
@@ -212,23 +315,55 @@ def _line(step: Step, seconds: float, before: Mapping[str, Any], after: Mapping[
 
 
 def check_steps(steps: Sequence[Step], texts: bool) -> None:
-    """Raise ValueError for options out of range, an order that cannot work, or missing texts."""
-    known = methods()
-    for index, step in enumerate(steps):
-        Limits(**{f.name: step.options[f.name] for f in fields(Limits) if f.name in step.options})
+    """Refuse steps that cannot work on any model.
+
+    Parameters
+    ----------
+    steps
+        In order.
+    texts
+        Whether there are calibration texts.
+
+    Raises
+    ------
+    ValueError
+        For options out of range, an order that cannot work, or missing texts.
+    """
+    earlier: list[str] = []
+    for step in steps:
+        grouped(methods()[step.method], step.options)  # whose fields are checked
         sparsity.parse(step.options.get("ratio"), step.options.get("pattern"))
-        earlier = [s.method for s in steps[:index]]
-        grid = next(filter(quantizes, earlier), None)
-        if grid and step.method != "early_exit":
-            raise ValueError(f"{step.method} cannot follow {grid}: quantized weights do not change, quantize last")
-        if "svd" in earlier and "parameters" in inspect.signature(known[step.method]).parameters:
-            raise ValueError(f"{step.method} cannot follow svd: no heads and neurons are left to remove, prune first")
-        if not texts and memory.needs_of(known[step.method]).batches:
+        own = traits(step.method)
+        quantizer = next((name for name in earlier if traits(name).quantizes), None)
+        if quantizer and own.changes != "exits":
+            raise ValueError(f"{step.method} cannot follow {quantizer}: quantized weights do not change, quantize last")
+        factorised = next((name for name in earlier if traits(name).changes == "ranks"), None)
+        if factorised and own.removes:
+            reason = "no heads and neurons are left to remove, prune first"
+            raise ValueError(f"{step.method} cannot follow {factorised}: {reason}")
+        if not texts and own.texts:
             raise ValueError(f"{step.method} looks at calibration texts: give --calibration, in Python calibration=")
+        earlier.append(step.method)
 
 
 def check_fit(steps: Sequence[Step], sizes: nn.Module, tokenizer: Tokenizer) -> None:
-    """Raise ValueError for steps that cannot work on this model, whose weights may be on the meta device."""
+    """Refuse steps that cannot work on a model.
+
+    Parameters
+    ----------
+    steps
+        In order.
+    sizes
+        The model; its weights may be on the meta device.
+    tokenizer
+        Its own.
+
+    Raises
+    ------
+    ValueError
+        For a group that may not divide the widths that are left, a change behind early exits, or a student with
+        another tokenizer.
+    """
     _check_groups(steps, sizes)
     _check_exits(steps, sizes)
     for index, step in enumerate(steps):
@@ -238,90 +373,102 @@ def check_fit(steps: Sequence[Step], sizes: nn.Module, tokenizer: Tokenizer) -> 
 
 def _check_groups(steps: Sequence[Step], sizes: nn.Module) -> None:
     """Raise ValueError where the group of a quantizer may not divide the widths that pruning before it leaves."""
-    multiple, cutter = 0, None
+    multiple, pruner = 0, None
     for step in steps:
-        taken = inspect.signature(methods()[step.method]).parameters
-        if "multiple" in taken and "parameters" in taken:  # removes heads and neurons
-            multiple, cutter = math.gcd(multiple, step.options.get("multiple", taken["multiple"].default)), step.method
-        group = step.options.get("group", taken["group"].default) if "group" in taken else None
-        if group and cutter and (multiple % group or structure.head_width(sizes) % group):
+        options = {option.name: option.default for option in keyword_options(methods()[step.method])} | step.options
+        if traits(step.method).changes == "units":
+            multiple, pruner = math.gcd(multiple, options.get("multiple", 1)), step.method
+        group = options.get("group") if traits(step.method).quantizes else None
+        if group and pruner and (multiple % group or structure.head_width(sizes) % group):
             fits = math.gcd(structure.head_width(sizes), group)
-            fix = f"give {cutter} multiple={fits} and {step.method} group={fits}"
-            raise ValueError(f"group {group} may not divide the widths that {cutter} leaves: {fix}, or group=none")
+            fix = f"give {pruner} multiple={fits} and {step.method} group={fits}"
+            raise ValueError(f"group {group} may not divide the widths that {pruner} leaves: {fix}, or group=none")
 
 
 def _check_exits(steps: Sequence[Step], sizes: nn.Module) -> None:
     """Raise ValueError for a step that would change a model whose exits are fitted to it; quantizers may."""
-    leaving = hasattr(sizes, "exits")
+    exits = hasattr(sizes, "exits")
     for step in steps:
-        if leaving and not quantizes(step.method):
+        if exits and not traits(step.method).quantizes:
             raise ValueError(f"{step.method} would change the model that the exits are fitted to: put early_exit last")
-        leaving = leaving or step.method == "early_exit"
-
-
-def _plan(sizes: nn.Module, data: Sequence[Batch], steps: Sequence[Step], machine: Machine) -> tuple[bool, str]:
-    most = memory.available(machine.device) if machine.memory is None else machine.memory
-    return memory.plan(sizes, data, [(methods()[s.method], s.options) for s in steps], machine.dtype, most)
-
-
-def _learns(step: Step) -> bool:
-    return "teacher" in inspect.signature(methods()[step.method]).parameters
+        exits = exits or traits(step.method).changes == "exits"
 
 
 def apply(
     net: nn.Module,
     data: Sequence[Batch],
     step: Step,
-    seed: int,
-    original: nn.Module | None = None,
+    seed: int = 0,
+    teacher: nn.Module | None = None,
     progress: Progress | None = None,
+    in_place: bool = True,
 ) -> nn.Module:
-    """The model after a step, which may change `net` itself.
+    """Run one step.
 
-    original: what a step learns from, None: `net` as it is; progress: where finished parts are kept, None: nowhere.
+    Parameters
+    ----------
+    net
+        The model.
+    data
+        Batches of calibration texts.
+    step
+        A method and its options.
+    seed
+        Of the method, where it takes one.
+    teacher
+        What a method learns from; None: `net` as it is.
+    progress
+        Where finished parts are kept; None: nowhere.
+    in_place
+        Whether the step changes `net` itself; else a copy, which shares its weights until they are replaced.
+
+    Returns
+    -------
+    nn.Module
+        `net` or its copy, or another model in its place.
+
+    Raises
+    ------
+    ValueError
+        For options that the model does not allow.
+    RuntimeError
+        What is reached misses the request.
     """
-    function = methods()[step.method]
-    taken = inspect.signature(function).parameters
-    given: dict[str, object] = {"seed": seed} if "seed" in taken else {}
-    if "progress" in taken:
-        given["progress"] = progress
-    if _learns(step):
-        given["teacher"] = original
-    return function(net, data, in_place=True, **given | step.options)
+    method = methods()[step.method]
+    shared: dict[str, object] = {}
+    if any(option.name == "seed" for option in keyword_options(method)):
+        shared["seed"] = seed
+    if traits(step.method).learns:
+        shared["teacher"] = teacher
+    if traits(step.method).resumes:
+        shared["progress"] = progress
+    arguments = grouped(method, {**shared, **step.options})
+    return method(net, data, **arguments) if in_place else unshare(method(shallow_copy(net), data, **arguments), net)
 
 
-def _fingerprint(
-    model: str,
-    sequences: Sequence[Sequence[int]],
-    steps: Sequence[Step],
-    seed: int,
-    machine: Machine,
-    task: EvaluationTask | None,
-) -> dict[str, object]:
+def _fingerprint(run: _Run, sequences: Sequence[Sequence[int]]) -> dict[str, object]:
     """What a resumed run must have in common with the one that it goes on with."""
     return {
-        "model": hash_of(model),
+        "model": hash_of(run.model),
         "texts": hashlib.sha256(json.dumps(sequences).encode()).hexdigest(),
-        "steps": json.loads(json.dumps([asdict(s) for s in steps])),
-        "seed": seed,
-        "device": machine.device,
-        "dtype": str(machine.dtype),
-        "batch_size": machine.batch_size,
-        "data": task and task.about(),
+        "steps": json.loads(json.dumps([asdict(step) for step in run.steps])),
+        "seed": run.seed,
+        "device": run.machine.device,
+        "dtype": str(run.machine.dtype),
+        "batch_size": run.machine.batch_size,
+        "data": run.task and run.task.about(),
     }
 
 
-def _check(work: Path, fingerprint: Mapping[str, object]) -> None:
+def _begin(work: Path, fingerprint: Mapping[str, object]) -> None:
     """Raise ValueError if `work` was begun with another fingerprint; else begin it."""
     file = work / "fingerprint.json"
     if file.exists():
         before = json.loads(file.read_text(encoding="utf-8"))
         for name, value in fingerprint.items():
             if before.get(name) != value:
-                was, now = (
-                    f" ({before.get(name)}, now {value})" if name not in ("model", "texts") else "" for _ in "12"
-                )
-                raise ValueError(f"{work} was begun with other {name}{was}: give the same, or remove it")
+                values = "" if name in ("model", "texts") else f" ({before.get(name)}, now {value})"
+                raise ValueError(f"{work} was begun with other {name}{values}: give the same, or remove it")
         return
     with writing.new_folder(work) as begun:
         writing.write_text(begun / file.name, json.dumps(fingerprint))

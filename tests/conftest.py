@@ -19,9 +19,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertTokenizer
 
+from compress import pipeline
 from compress.algorithms import training
 from compress.calibration.texts import batches, cut, read_texts
 from compress.model import io
+from compress.pipeline import Step
 from transmeter.tables.data import load
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,6 +45,12 @@ logging.getLogger("transformers").addHandler(Deprecated())
 def strayed(found, expected):
     """Mean square of the difference, as a share of what is expected; 2 for outputs that have nothing to do with it."""
     return float((found - expected).square().mean() / expected.square().mean())
+
+
+def compressed(method, model, batches, *, seed=0, teacher=None, progress=None, **options):
+    """The model that a method, given by its name or module, makes of `model`, which stays as it is."""
+    name = method if isinstance(method, str) else method.__name__.rpartition(".")[2]
+    return pipeline.apply(model, batches, Step(name, options), seed, teacher, progress, in_place=False)
 
 
 @pytest.fixture(scope="session")

@@ -31,25 +31,25 @@ class Validation:
 
     Attributes
     ----------
-    measured : GroundTruth
+    ground_truth : GroundTruth
         Gains by full transfer, and those of controls, which must not help.
     predicted : dict
         Row of the ranking by name of the source; empty without a ranking.
     agreement : RankAgreement or None
         How well the ranking's order agrees; None without a ranking.
-    coverage : IntervalCoverage or None
+    interval_coverage : IntervalCoverage or None
         How well its intervals hold what was measured; None for a ranking by scores that are not gains.
     """
 
-    measured: GroundTruth
+    ground_truth: GroundTruth
     predicted: dict[str, Row]
     agreement: RankAgreement | None
-    coverage: IntervalCoverage | None
+    interval_coverage: IntervalCoverage | None
 
     def to_dict(self) -> dict[str, object]:
         """What `transmeter validate --json` prints."""
-        rest = {"predicted": self.predicted, "agreement": self.agreement, "honesty": self.coverage}
-        return {**asdict(self.measured), **rest}
+        rest = {"predicted": self.predicted, "agreement": self.agreement, "honesty": self.interval_coverage}
+        return {**asdict(self.ground_truth), **rest}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,10 +194,12 @@ def _compare(ranking: Ranking | None, measured: GroundTruth) -> Validation:
     gains = [row.gain for row in rows if row.gain]
     true_gains = [arm.gain_pp for arm in measured.sources]
     return Validation(
-        measured=measured,
+        ground_truth=measured,
         predicted=predicted,
         agreement=rank_agreement([row.score or 0.0 for row in rows], true_gains) if rows else None,
-        coverage=interval_coverage(gains, true_gains, [a.error_pp for a in measured.sources]) if gains else None,
+        interval_coverage=interval_coverage(gains, true_gains, [a.error_pp for a in measured.sources])
+        if gains
+        else None,
     )
 
 

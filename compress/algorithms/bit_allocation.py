@@ -6,12 +6,29 @@ Choice = tuple[float, float]  # (cost, loss)
 
 
 def allocate(choices: Sequence[Sequence[Choice]], allowed: float) -> list[int]:
-    """The index of the choice of every layer, their costs together at most `allowed`.
+    """One choice for every layer, so that the sum of losses is small.
 
-    From the cheapest choices, step by step along the lower convex hull of every layer's choices, what lowers the loss
-    most for its cost first: the optimum for what is spent (Shoham, Gersho, "Efficient bit allocation for an arbitrary
-    set of quantizers", IEEE TASSP 1988). What is left over goes to whatever single step lowers the loss most with it.
-    Raises ValueError where even the cheapest do not fit.
+    Parameters
+    ----------
+    choices
+        (cost, loss) each, of every layer.
+    allowed
+        What all may cost together.
+
+    Returns
+    -------
+    list of int
+        The choice of every layer: from the cheapest, along the lower convex hulls, what lowers the loss most for
+        its cost first, then whatever single step lowers it most.
+
+    Raises
+    ------
+    ValueError
+        Even the cheapest do not fit.
+
+    References
+    ----------
+    Shoham, Gersho, "Efficient bit allocation for an arbitrary set of quantizers", IEEE TASSP 1988.
     """
     hulls = [_hull(c) for c in choices]
     taken = [hull[0] for hull in hulls]

@@ -1,18 +1,14 @@
-"""What may stay of a model: FLOPs, parameters, bytes or seconds, and the choice of units that fits.
-
-Every structured method takes the same options: `ratio`, the share of the FLOPs of all heads and neurons that goes, or
-one of `parameters`, `bytes` and `latency`, what the whole model may have in the end; and `multiple`, what the number
-of neurons left in a layer is to be a multiple of, as kernels and group-wise quantization like it.
-"""
+"""What may stay of a model: FLOPs, parameters, bytes or seconds (options.Limits), and the choice of units that fits."""
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from compress.algorithms.options import Limits
 from compress.algorithms.resume import Progress
 from compress.model import latency, layers
 from compress.model.structure import Sublayer, blocks_path, names, sublayers
@@ -21,39 +17,27 @@ LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a user asks for: at most one of ratio, parameters, bytes and latency (seconds of one sequence); none: ratio
-    0.5. Raises ValueError for several of them, or one out of its range."""
-
-    ratio: float | None = None
-    parameters: int | None = None
-    bytes: int | None = None
-    latency: float | None = None
-    multiple: int = 1
-
-    def __post_init__(self):
-        if self.ratio is not None:
-            check_ratio(self.ratio)
-        given = [f.name for f in fields(self)[:4] if getattr(self, f.name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} are both given: give one limit")
-        for name in {*given, "multiple"} - {"ratio"}:
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} {getattr(self, name)} is out of range: give more than 0")
-
-    @property
-    def share(self) -> float:
-        """The share of the FLOPs to remove, where no other limit is given."""
-        return 0.5 if self.ratio is None else self.ratio
-
-
-@dataclass(frozen=True)
 class Budget:
     """What the units of each sublayer cost and what all that stay may cost together, in one currency.
 
-    unit: "FLOPs", "parameters", "bytes" or "seconds"; costs: of one unit, one a sublayer; allowed: for all units
-    together; dense: the cost of all units now; multiples: of units, one a sublayer; piece: what goes at once, a unit
-    (or a multiple of them), a sublayer or a block; clock: what seconds are measured by.
+    Attributes
+    ----------
+    unit
+        "FLOPs", "parameters", "bytes" or "seconds".
+    found
+        The sublayers.
+    costs
+        Of one unit, one a sublayer.
+    allowed
+        For all units together.
+    dense
+        The cost of all units now.
+    multiples
+        Number of units that stay together, one a sublayer.
+    piece
+        What goes at once: a unit (or a multiple of them), a sublayer or a block.
+    clock
+        What seconds are measured by; None: another currency.
     """
 
     unit: str
@@ -97,10 +81,30 @@ class Budget:
 def budget(
     model: nn.Module, tokens: float, limits: Limits, piece: latency.Piece = "unit", progress: Progress | None = None
 ) -> Budget:
-    """The budget that a structured method has to keep, sequences having `tokens` tokens; piece: what goes at once.
+    """The budget that a structured method has to keep.
 
-    progress: where a resumed run finds the latencies that it was planned with. Raises ValueError for a limit that
-    cannot be reached by removing heads and neurons.
+    Parameters
+    ----------
+    model
+        The model.
+    tokens
+        Length of a sequence, in tokens.
+    limits
+        What may stay.
+    piece
+        What goes at once.
+    progress
+        Where finished parts are kept; None: nowhere.
+
+    Returns
+    -------
+    Budget
+        What units cost, and what they may cost together.
+
+    Raises
+    ------
+    ValueError
+        A limit that cannot be reached by removing heads and neurons.
     """
     found = sublayers(model)
     multiples = [min(limits.multiple, s.units) if s.kind == "ffn" else 1 for s in found]
@@ -109,7 +113,7 @@ def budget(
     if limits.parameters or limits.bytes:
         size = 1 if limits.parameters else (model.config.dtype or torch.float32).itemsize
         unit, limit = ("parameters", limits.parameters) if limits.parameters else ("bytes", limits.bytes)
-        costs = [float(size * unit_parameters(model, s)) for s in found]
+        costs = [float(size * _unit_parameters(model, s)) for s in found]
         rest = size * sum(p.numel() for p in model.parameters()) - sum(s.units * c for s, c in zip(found, costs))
     elif limits.latency:
         unit, limit = "seconds", limits.latency
@@ -129,16 +133,20 @@ def budget(
     return Budget(unit, found, costs, min(allowed, dense), dense, multiples, piece, clock)
 
 
-def check_ratio(ratio: float) -> None:
-    """Raise ValueError unless 0 <= ratio < 1."""
-    if not 0 <= ratio < 1:
-        raise ValueError(f"ratio {ratio} is not a share to remove: give 0 <= ratio < 1, for example ratio=0.5")
-
-
 def flops(model: nn.Module, tokens: float) -> float:
-    """FLOPs of the blocks on one sequence of `tokens`; embeddings, norms, biases and head left out.
+    """FLOPs of the blocks on one sequence; embeddings, norms, biases and head are left out.
 
-    2 n a weight of every linear layer, and 4 n^2 an attention input of its output projection.
+    Parameters
+    ----------
+    model
+        The model.
+    tokens
+        Length of a sequence, in tokens.
+
+    Returns
+    -------
+    float
+        2 n a weight of every linear layer, and 4 n^2 an attention input of its output projection.
     """
     blocks = model.get_submodule(blocks_path(model))
     linears = [m for m in blocks.modules() if isinstance(m, nn.Linear | layers.PackedLinear)]
@@ -147,7 +155,7 @@ def flops(model: nn.Module, tokens: float) -> float:
     return 2 * tokens * sum(m.in_features * m.out_features for m in linears) + 4 * tokens**2 * sum(attended)
 
 
-def unit_parameters(model: nn.Module, sublayer: Sublayer) -> int:
+def _unit_parameters(model: nn.Module, sublayer: Sublayer) -> int:
     """Parameters of one unit: its rows of the producers, with their biases, and its columns of the output."""
     made = sum(
         sublayer.parts * rows * (sublayer.width + (model.get_submodule(path).bias is not None))
@@ -159,11 +167,23 @@ def unit_parameters(model: nn.Module, sublayer: Sublayer) -> int:
 def select(
     scores: Sequence[Tensor], costs: Sequence[float], allowed: float, multiples: Sequence[int] | None = None
 ) -> list[Tensor]:
-    """Keep the units of highest score whose costs fit what is allowed.
+    """Keep the units of highest score whose costs fit.
 
-    scores: one (units,) a sublayer; costs: of one unit of each; multiples: of units, one a sublayer, that are kept
-    together, by their mean score. Returns one boolean (units,) a sublayer. Units that no longer fit are passed over,
-    so that smaller ones behind them use up what is left.
+    Parameters
+    ----------
+    scores
+        (units,) a sublayer.
+    costs
+        Of one unit, one a sublayer.
+    allowed
+        What they may cost together.
+    multiples
+        Number of units, one a sublayer, that stay together, by their mean score; None: 1.
+
+    Returns
+    -------
+    list of Tensor
+        Boolean (units,) a sublayer. Units that no longer fit are passed over, so that smaller ones use up what is left.
     """
     orders = [torch.argsort(s.double(), descending=True, stable=True) for s in scores]
     bundles = [torch.arange(len(s)) // m for s, m in zip(scores, multiples or [1] * len(scores))]  # kept together

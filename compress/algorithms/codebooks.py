@@ -16,15 +16,41 @@ EDGE = 128  # about as many columns get the errors of those before in one matrix
 
 
 def rows_of_a_book(height: int, wanted: int | None) -> int:
-    """How many of `height` rows share a book: the fewest from `wanted` on that divide them; None: all."""
+    """How many rows share a book.
+
+    Parameters
+    ----------
+    height
+        Number of rows.
+    wanted
+        At least so many; None: all.
+
+    Returns
+    -------
+    int
+        The fewest that divide the rows.
+    """
     least = min(wanted or height, height)
     return next(n for n in range(least, height + 1) if height % n == 0)
 
 
 def swept(weight: Tensor, factor: Tensor, values: Tensor) -> Tensor:
-    """Codes (out, in / width); every sub-vector's is that of least error, and later columns make up for the error.
+    """Codes of least error, for which later columns make up.
 
-    With U the rows and columns of the factor at its inputs, what w costs as q is |(w - q) U^-1|^2.
+    Parameters
+    ----------
+    weight
+        (out, in).
+    factor
+        (in, in), of `inverse_factor`.
+    values
+        (books, 2^bits, width).
+
+    Returns
+    -------
+    Tensor
+        (out, in / width). With U the rows and columns of the factor at its inputs, what w costs as q is |(w - q)
+        U^-1|^2.
     """
     books, _, width = values.shape
     columns = side_by_side([weight])
@@ -44,7 +70,24 @@ def swept(weight: Tensor, factor: Tensor, values: Tensor) -> Tensor:
 
 
 def refitted(weight: Tensor, hessian: Tensor, codes: Tensor, values: Tensor) -> Tensor:
-    """The values (books, size, width) that minimise tr((W - Q) H (W - Q)^T) for the codes, by conjugate gradients."""
+    """The values of least error for given codes, by conjugate gradients.
+
+    Parameters
+    ----------
+    weight
+        (out, in).
+    hessian
+        (in, in).
+    codes
+        (out, in / width).
+    values
+        (books, size, width), to start from.
+
+    Returns
+    -------
+    Tensor
+        (books, size, width) that minimise tr((W - Q) H (W - Q)^T).
+    """
     books, size, width = values.shape
     first = torch.arange(books, device=codes.device).repeat_interleave(len(codes) // books)[:, None] * size
     index = (codes + first).flatten()
@@ -77,7 +120,27 @@ def refitted(weight: Tensor, hessian: Tensor, codes: Tensor, values: Tensor) -> 
 
 
 def packed(codes: Tensor, values: Tensor, bits: int) -> layers.Codebook:
-    """What is stored. Raises RuntimeError where it takes more than the bits that were asked for."""
+    """What is stored of a weight.
+
+    Parameters
+    ----------
+    codes
+        (out, in / width).
+    values
+        (books, 2^bits, width).
+    bits
+        Bits of a code.
+
+    Returns
+    -------
+    Codebook
+        Codes and values.
+
+    Raises
+    ------
+    RuntimeError
+        More bits are stored than requested.
+    """
     found = layers.Codebook.pack(codes, values)
     require(found, bits / values.shape[2])
     return found

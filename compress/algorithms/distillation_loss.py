@@ -8,13 +8,13 @@ Language Models" (GKD), ICLR 2024, arXiv 2306.13649: the student writes on, and 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compress.algorithms.options import DistillationConfig
 from compress.algorithms.training import divergence
 from compress.model.structure import blocks_path, sublayers
 from compress.model.walk import Batch, empty_cache, row_weights, run
@@ -22,44 +22,30 @@ from compress.model.walk import Batch, empty_cache, row_weights, run
 IGNORED = -100  # the label of a token that has none
 
 
-@dataclass(frozen=True)
-class Aims:
-    """What counts in the loss. Raises ValueError for a value out of range, and for two that exclude each other.
+class DistillationLoss:
+    """The loss of a student at a step.
 
-    temperature: of the logits; hidden, attention, labels: weights, beside that of the logits, of the hidden states, the
-    attention maps and the cross entropy of labels; on_policy: share of the steps on which a decoder learns from what it
-    wrote itself, by its logits alone; top_k: classes of the teacher's logits that are kept for later passes, all others
-    as one; None: the teacher runs at every step.
+    Parameters
+    ----------
+    student
+        The student.
+    teacher
+        The teacher.
+    config
+        What counts in the loss.
+    seed
+        Of the projections, and of what the student writes itself.
+
+    Attributes
+    ----------
+    parameters
+        The projections of hidden states, by name, which are trained with the student.
     """
 
-    temperature: float = 1.0
-    hidden: float = 0.0
-    attention: float = 0.0
-    labels: float = 0.0
-    on_policy: float = 0.0
-    top_k: int | None = None
-
-    def __post_init__(self):
-        for name in ("hidden", "attention", "labels"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} {getattr(self, name)} is out of range: give a weight of at least 0")
-        if not 0 <= self.on_policy <= 1:
-            raise ValueError(f"on_policy {self.on_policy} is no share of the steps: give 0 to 1")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature {self.temperature} is out of range: give more than 0")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k {self.top_k} is out of range: give at least 1")
-        if self.top_k is not None and self.hidden + self.attention:
-            raise ValueError("top_k keeps only logits: give hidden=0 and attention=0 with it, as they run the teacher")
-
-
-class Lesson:
-    """The loss of a student at a step, and by name the projections that are trained with it, `parameters`."""
-
-    def __init__(self, student: nn.Module, teacher: nn.Module, aims: Aims, seed: int):
-        self.student, self.teacher, self.aims, self.seed = student, teacher, aims, seed
-        self.blocks = _matched_blocks(student, teacher) if aims.hidden else []
-        self.maps = _matched_maps(student, teacher) if aims.attention else []
+    def __init__(self, student: nn.Module, teacher: nn.Module, config: DistillationConfig, seed: int):
+        self.student, self.teacher, self.config, self.seed = student, teacher, config, seed
+        self.blocks = _matched_blocks(student, teacher) if config.hidden else []
+        self.maps = _matched_maps(student, teacher) if config.attention else []
         self.kept: dict[int, tuple[Batch, Tensor, Tensor]] = {}  # by the id of a batch, which is held so that it lasts
         self.parameters: dict[str, nn.Parameter] = {}
         ours, theirs = student.config.hidden_size, teacher.config.hidden_size
@@ -71,12 +57,12 @@ class Lesson:
 
     def loss(self, batch: Batch, number: int) -> Tensor:
         """Of a batch at step `number`: the mean over its samples."""
-        share, temperature = self.aims.on_policy, self.aims.temperature
+        share, temperature = self.config.on_policy, self.config.temperature
         if int((number + 1) * share) > int(number * share):
             return self._of_own_text(batch, number)
         logits, states, maps = _watched(self.student, batch, *(_side(p, 0) for p in (self.blocks, self.maps)))
         weights = row_weights(logits, batch)
-        if self.aims.top_k:
+        if self.config.top_k:
             target, chosen = self._top(batch)
             each = divergence(target, bins(logits, chosen, temperature), weights, temperature)
         else:
@@ -87,12 +73,12 @@ class Lesson:
             for our, their in self.blocks:
                 right = their_states[their].float()
                 found = hidden_distance(self._projected(our, states[our]).float(), right, batch)
-                each = each + self.aims.hidden / len(self.blocks) * found
+                each = each + self.config.hidden / len(self.blocks) * found
             for our, their in self.maps:
                 found = map_divergence(maps[our].float(), their_maps[their].float(), batch)
-                each = each + self.aims.attention / len(self.maps) * found
-        if self.aims.labels:
-            each = each + self.aims.labels * labelled(logits, batch, self.student.can_generate())
+                each = each + self.config.attention / len(self.maps) * found
+        if self.config.labels:
+            each = each + self.config.labels * labelled(logits, batch, self.student.can_generate())
         return each.mean()
 
     def _projected(self, path: str, states: Tensor) -> Tensor:
@@ -104,8 +90,8 @@ class Lesson:
         if id(batch) not in self.kept:
             with torch.no_grad():
                 target = run(self.teacher, batch).float()
-            chosen = target.topk(min(self.aims.top_k, target.shape[-1]), -1).indices
-            self.kept[id(batch)] = batch, bins(target, chosen, self.aims.temperature), chosen.int()
+            chosen = target.topk(min(self.config.top_k, target.shape[-1]), -1).indices
+            self.kept[id(batch)] = batch, bins(target, chosen, self.config.temperature), chosen.int()
         _, target, chosen = self.kept[id(batch)]
         return target, chosen.long()
 
@@ -118,13 +104,25 @@ class Lesson:
         logits = run(self.student, text).float()
         weights = torch.zeros_like(logits[..., 0])
         weights[:, prompt - 1 : -1] = text["attention_mask"][:, prompt:]  # a row says what the next token is
-        return divergence(logits, target, weights, self.aims.temperature).mean()
+        return divergence(logits, target, weights, self.config.temperature).mean()
 
 
 def bins(logits: Tensor, chosen: Tensor, temperature: float) -> Tensor:
-    """Logits (..., classes) of the classes `chosen` (..., k), and of all others as one, (..., k + 1).
+    """Logits of some classes, and of all others as one.
 
-    softmax(bins / temperature) has the mass that the others have together; without others there is no bin for them.
+    Parameters
+    ----------
+    logits
+        (..., classes).
+    chosen
+        (..., k): the classes.
+    temperature
+        Gamma.
+
+    Returns
+    -------
+    Tensor
+        (..., k + 1): softmax(bins / temperature) has the mass that the others have together; without others (..., k).
     """
     found = logits.gather(-1, chosen)
     if chosen.shape[-1] == logits.shape[-1]:
@@ -134,15 +132,42 @@ def bins(logits: Tensor, chosen: Tensor, temperature: float) -> Tensor:
 
 
 def hidden_distance(ours: Tensor, theirs: Tensor, batch: Batch) -> Tensor:
-    """Squared difference of hidden states (batch, tokens, width) relative to the square of theirs, (batch,)."""
+    """Squared difference of hidden states relative to the square of the teacher's.
+
+    Parameters
+    ----------
+    ours
+        (batch, tokens, width).
+    theirs
+        (batch, tokens, width).
+    batch
+        What the model sees.
+
+    Returns
+    -------
+    Tensor
+        (batch,).
+    """
     real = batch["attention_mask"][..., None]
     return ((ours - theirs) * real).square().sum((1, 2)) / (theirs * real).square().sum((1, 2))
 
 
 def map_divergence(ours: Tensor, theirs: Tensor, batch: Batch) -> Tensor:
-    """KL(theirs | ours) of attention maps (batch, heads, tokens, tokens), (batch,): mean over heads and real tokens.
+    """KL(theirs | ours) of attention maps.
 
-    Where the numbers of heads differ, of the mean maps of all heads.
+    Parameters
+    ----------
+    ours
+        (batch, heads, tokens, tokens).
+    theirs
+        As ours; where the numbers of heads differ, the mean maps are compared.
+    batch
+        What the model sees.
+
+    Returns
+    -------
+    Tensor
+        (batch,): mean over heads and real tokens.
     """
     if ours.shape[1] != theirs.shape[1]:
         ours, theirs = ours.mean(1, keepdim=True), theirs.mean(1, keepdim=True)
@@ -152,9 +177,21 @@ def map_divergence(ours: Tensor, theirs: Tensor, batch: Batch) -> Tensor:
 
 
 def labelled(logits: Tensor, batch: Batch, text: bool) -> Tensor:
-    """Cross entropy of the labels, or squared error where there is one class, (batch,): the mean over labelled rows.
+    """Cross entropy of the labels, or squared error where there is one class.
 
-    logits (batch, rows, classes); text: of next tokens, whose labels are the tokens themselves where none are given.
+    Parameters
+    ----------
+    logits
+        (batch, rows, classes).
+    batch
+        Perhaps with "labels".
+    text
+        Whether labels are next tokens, which are the tokens themselves where none are given.
+
+    Returns
+    -------
+    Tensor
+        (batch,): the mean over labelled rows.
     """
     if text:
         labels = batch.get("labels", batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED))
@@ -169,10 +206,22 @@ def labelled(logits: Tensor, batch: Batch, text: bool) -> Tensor:
 
 @torch.no_grad()
 def written(model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Batch, int]:
-    """What `model` writes behind the beginning of each sequence, sampled, as a batch as long as the given one.
+    """What a model writes behind the beginning of each sequence, sampled.
 
-    Also the number of tokens of all beginnings: half the shortest sequence. A sequence ends behind its first token that
-    ends a text.
+    Parameters
+    ----------
+    model
+        A decoder.
+    batch
+        The sequences.
+    generator
+        Draws the tokens.
+
+    Returns
+    -------
+    tuple
+        A batch as long as the given one, in which a sequence ends behind its first token that ends a text; and the
+        number of tokens of all beginnings: half the shortest sequence.
     """
     prompt = max(1, int(batch["attention_mask"].sum(1).min()) // 2)
     length = max(batch["input_ids"].shape[1], prompt + 1)
@@ -190,7 +239,17 @@ def written(model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple
 
 @contextmanager
 def showing_maps(*models: nn.Module) -> Iterator[None]:
-    """While the context is open the models compute attention in the way that has its maps at hand."""
+    """While the context is open the models compute attention in the way that has its maps at hand.
+
+    Parameters
+    ----------
+    models
+        Which are changed until then.
+
+    Yields
+    ------
+    None
+    """
     before = [model.config._attn_implementation for model in models]
     try:
         for model in models:

@@ -21,7 +21,7 @@ STEP = 16  # columns between two matrix products inside a block of a sweep
 Shared = tuple[list[str], Tensor]  # paths of the linear layers that get one and the same input, and its moment
 
 
-class Turn(NamedTuple):
+class _Turn(NamedTuple):
     """The turn of one column in a `sweep`.
 
     column: its number; values (all outs,); error (all outs,): where the caller puts what it changes the values by, over
@@ -43,11 +43,28 @@ def blocks(
     progress: Progress | None = None,
     join: Callable[[Tensor, Tensor], Tensor] = Tensor.add_,
 ) -> Iterator[list[Shared]]:
-    """Give the moments of every block in turn, measured on the changed blocks before it.
+    """The moments of what enters the layers, block after block, on the changed blocks before.
 
-    The caller changes the weights of the block before it asks for the next one. moment: `gram` or `squares`, or
-    another of states (tokens, features); what: name of the progress bar; progress: where finished blocks are kept, and
-    taken from; join: makes one of the moments of two batches, the first of which it may overwrite.
+    Parameters
+    ----------
+    model
+        The model.
+    batches
+        Calibration texts.
+    moment
+        Of states (tokens, features): `gram`, `squares` or another.
+    what
+        Name of the progress bar.
+    progress
+        Where finished parts are kept; None: nowhere.
+    join
+        Makes one of the moments of two batches, the first of which it may overwrite.
+
+    Yields
+    ------
+    list
+        Paths of layers that get the same input, and its moment. The caller changes the weights of a block before
+        it asks for the next one.
     """
     done, end = progress.restore(model) if progress else 0, model.config.num_hidden_layers
     stream = [run(model, batch, stop=done) for batch in batches] if done < end else []
@@ -83,24 +100,53 @@ def _moments(
 
 
 def gram(states: Tensor) -> Tensor:
-    """X^T X of states (tokens, features) in float64.
+    """Second moments of states.
 
-    The product itself in float32: what it loses is far below any damping, and it takes half the time on a CPU.
+    Parameters
+    ----------
+    states
+        (tokens, features).
+
+    Returns
+    -------
+    Tensor
+        X^T X in float64, (features, features); the product itself is in float32, which loses far less than any damping.
     """
     states = states.float()
     return (states.T @ states).double()
 
 
 def squares(states: Tensor) -> Tensor:
-    """The diagonal of `gram`, (features,)."""
+    """The diagonal of `gram`.
+
+    Parameters
+    ----------
+    states
+        (tokens, features).
+
+    Returns
+    -------
+    Tensor
+        (features,).
+    """
     return states.float().square().sum(0, dtype=torch.float64)
 
 
 def inverse_factor(gram: Tensor, damping: float) -> Tensor:
-    """Upper triangular U with U^T U = (gram + d I)^-1, d = damping * mean(diag), all (features, features).
+    """Factor of the inverse of second moments.
 
-    damping above 0, so that dead features (a zero row) have an inverse too. From one Cholesky: with the order of the
-    features reversed, gram = R R^T for an upper triangular R, and U = R^-1.
+    Parameters
+    ----------
+    gram
+        (features, features).
+    damping
+        Above 0, so that dead features have an inverse too; relative to the mean of the diagonal.
+
+    Returns
+    -------
+    Tensor
+        Upper triangular U with U^T U = (gram + d I)^-1. From one Cholesky: with the order of the features reversed,
+        gram = R R^T for an upper triangular R, and U = R^-1.
     """
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     pull = damping * float(gram.diagonal().mean()) or 1.0  # nothing ever enters: any inverse will do
@@ -109,18 +155,40 @@ def inverse_factor(gram: Tensor, damping: float) -> Tensor:
 
 
 def side_by_side(weights: Sequence[Tensor]) -> Tensor:
-    """A new tensor (in, all outs) of the weights (out, in) of layers that get the same input, in float32 at least."""
+    """The weights of layers that get the same input, in one tensor.
+
+    Parameters
+    ----------
+    weights
+        (out, in) each, of layers that get the same input.
+
+    Returns
+    -------
+    Tensor
+        (in, all outs), new, in float32 at least.
+    """
     exact = torch.promote_types(weights[0].dtype, torch.float32)
     return torch.cat(list(weights)).to(exact).T.clone(memory_format=torch.contiguous_format)
 
 
-def sweep(columns: Tensor, factor: Tensor, edges: Sequence[int], step: int = STEP) -> Iterator[Turn]:
-    """Give the columns of a weight their turn, one by one; those behind make up for the error that each is left with.
+def sweep(columns: Tensor, factor: Tensor, edges: Sequence[int], step: int = STEP) -> Iterator[_Turn]:
+    """Give the columns of a weight their turn, one by one; those behind make up for the error of each.
 
-    columns (in, all outs) of `side_by_side`, changed in place: when this ends, every column is what it was at its turn;
-    factor (in, in) of `inverse_factor`, of the type of the columns; edges: 0, rising, up to len(columns). An error e_j
-    takes e_j U_jk from every later column k: in one matrix product from all columns behind the next of the edges, when
-    that is reached, and from those before it behind the next multiple of `step`.
+    Parameters
+    ----------
+    columns
+        (in, all outs) of `side_by_side`, changed in place: in the end, every column is what it was at its turn.
+    factor
+        (in, in), of `inverse_factor`.
+    edges
+        0, rising, up to len(columns): behind the next edge an error reaches in one matrix product.
+    step
+        Before it, an error reaches behind the next multiple of this.
+
+    Yields
+    ------
+    _Turn
+        An error e_j takes e_j U_jk from every later column k.
     """
     for start, end in pairwise(edges):
         now, upper = columns[start:end], factor[start:end, start:end]
@@ -129,6 +197,6 @@ def sweep(columns: Tensor, factor: Tensor, edges: Sequence[int], step: int = STE
             current = now[a : a + step] - upper[:a, a : a + step].T @ errors[:a]
             for i, column in enumerate(current):
                 row = torch.addmv(column, errors[a : a + i].T, upper[a : a + i, a + i], alpha=-1)
-                yield Turn(start + a + i, row, errors[a + i], current)
+                yield _Turn(start + a + i, row, errors[a + i], current)
         now -= upper.triu(1).T @ errors
         columns[end:] -= factor[start:end, end:].T @ errors

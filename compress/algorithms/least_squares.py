@@ -13,9 +13,20 @@ from compress.model.walk import Batch, capture_inputs, drop_padding, run
 
 @dataclass
 class Pair:
-    """Teacher and student at the entrance of one block, and what enters it, one (batch, tokens, width) a batch.
+    """Teacher and student at the entrance of one block, below which the two are the same when the pair is made.
 
-    The two must be the same below `block` when the pair is made.
+    Attributes
+    ----------
+    teacher
+        The teacher.
+    student
+        The student.
+    batches
+        Calibration texts.
+    block
+        Number of the block.
+    teacher_in, student_in
+        What enters it, (batch, tokens, width) a batch.
     """
 
     teacher: nn.Module
@@ -42,10 +53,22 @@ class Pair:
 
 @torch.no_grad()
 def normal_equations(pair: Pair, sub: Sublayer, keep: Tensor) -> tuple[Tensor, Tensor]:
-    """A^T A (f + 1, f + 1) and A^T B (f + 1, width) of the sublayer `sub` in the pair's block, in float64.
+    """Normal equations of a sublayer's output projection, in float64, over real tokens.
 
-    A: what enters the student's output projection from the units of `keep` (units,), f features, and a last column of
-    ones for the bias; B: the teacher's output with its residual, less the student's residual; over real tokens.
+    Parameters
+    ----------
+    pair
+        Teacher and student.
+    sub
+        The sublayer.
+    keep
+        (units,): the units that stay.
+
+    Returns
+    -------
+    tuple of Tensor
+        A^T A (f + 1, f + 1) and A^T B (f + 1, width). A: what enters the student's projection from the units that
+        stay, and a column of ones; B: the teacher's output with its residual, less the student's residual.
     """
     original = pair.teacher.get_submodule(sub.output)
     kept = keep.repeat_interleave(sub.columns).nonzero().squeeze(1)
@@ -63,10 +86,23 @@ def normal_equations(pair: Pair, sub: Sublayer, keep: Tensor) -> tuple[Tensor, T
 
 @torch.no_grad()
 def fit(pair: Pair, sub: Sublayer, keep: Tensor, ridge: float) -> dict[str, Tensor]:
-    """The output weights, and the bias where there is one, those of the kept units fitted to the teacher; by name.
+    """Fit the output weights of the units that stay to the teacher.
 
-    min_W |(X_T + Sub_T(X_T)) - X_S - b - A W^T|^2 over real tokens: the teacher's output with its residual, the
-    student's residual X_S, the features A (tokens, kept). Normal equations and Cholesky in float64.
+    Parameters
+    ----------
+    pair
+        Teacher and student.
+    sub
+        The sublayer.
+    keep
+        (units,): the units that stay.
+    ridge
+        Pull towards the old values, relative to the mean of the diagonal.
+
+    Returns
+    -------
+    dict
+        Weight, and bias where there is one, by name: min_W |(X_T + Sub_T(X_T)) - X_S - b - A W^T|^2 over real tokens.
     """
     output = pair.student.get_submodule(sub.output)
     kept = keep.repeat_interleave(sub.columns).nonzero().squeeze(1)
@@ -83,9 +119,23 @@ def fit(pair: Pair, sub: Sublayer, keep: Tensor, ridge: float) -> dict[str, Tens
 
 
 def least_squares(gram: Tensor, right: Tensor, old: Tensor, ridge: float) -> Tensor:
-    """Solve min |A W - B|^2 + r |W - old|^2 from gram = A^T A (f, f) and right = A^T B (f, o); r = ridge * mean(diag).
+    """Solve min |A W - B|^2 + r |W - old|^2.
 
-    The pull goes to the old weights, so that directions without data stay as they were.
+    Parameters
+    ----------
+    gram
+        A^T A, (f, f).
+    right
+        A^T B, (f, o).
+    old
+        (f, o); directions without data stay as there.
+    ridge
+        r relative to the mean of the diagonal of gram.
+
+    Returns
+    -------
+    Tensor
+        W, (f, o).
     """
     if not len(gram):
         return old

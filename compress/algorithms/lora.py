@@ -19,7 +19,7 @@ from compress.model.walk import frozen
 _ADAPTER = "default"  # peft's name for an only adapter
 
 
-class MaskedLinear(Linear):
+class _MaskedLinear(Linear):
     """peft's layer with the weight mask * (W0 + s B A); mask (out, in) bool is set from outside."""
 
     mask: Tensor
@@ -33,10 +33,27 @@ class MaskedLinear(Linear):
         return F.linear(x, self.mask * self.dense(), self.get_base_layer().bias)
 
 
-def adapt(model: nn.Module, masks: Mapping[str, Tensor], rank: int, seed: int) -> dict[str, MaskedLinear]:
-    """Put an adapter of `rank` on every linear layer that `masks` names, in place; returns them by path."""
+def adapt(model: nn.Module, masks: Mapping[str, Tensor], rank: int, seed: int) -> dict[str, _MaskedLinear]:
+    """Put an adapter on every linear layer that `masks` names, in place.
+
+    Parameters
+    ----------
+    model
+        The model.
+    masks
+        By path of a layer: (out, in), where weights may be other than 0.
+    rank
+        Of an adapter.
+    seed
+        Of random draws.
+
+    Returns
+    -------
+    dict
+        The adapters by path.
+    """
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(masks))
-    config._register_custom_module({nn.Linear: MaskedLinear})
+    config._register_custom_module({nn.Linear: _MaskedLinear})
     # peft draws A from the global generator, and freezes all other weights for good
     with torch.random.fork_rng(), frozen(model):
         torch.manual_seed(seed)
@@ -48,8 +65,16 @@ def adapt(model: nn.Module, masks: Mapping[str, Tensor], rank: int, seed: int) -
 
 
 @torch.no_grad()
-def merge(model: nn.Module, adapters: Mapping[str, MaskedLinear]) -> None:
-    """Put plain linear layers with the merged, masked weights where the adapters are."""
+def merge(model: nn.Module, adapters: Mapping[str, _MaskedLinear]) -> None:
+    """Put plain linear layers with the merged, masked weights where the adapters are.
+
+    Parameters
+    ----------
+    model
+        The model.
+    adapters
+        By path, of `adapt`.
+    """
     for path, adapter in adapters.items():
         model.set_submodule(path, adapter.get_base_layer())
         set_parameter(model, f"{path}.weight", adapter.mask * adapter.dense())

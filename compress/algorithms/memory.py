@@ -6,27 +6,27 @@ its parameters, V the classes of a row, T tokens with padding in all batches and
 
     in memory   max((w + s) P, w P (1 + kept (models - 1)) + held, r w P kept)   loading, the method, reading back
     streamed    max(w (o + models p) + held, (2 w + s) o + w p)                           the method, reading back
-    held        w streams T d + max(forward + 8 matrices f^2, backward, 4 copies m)
+    held        w states T d + max(forward + 8 matrices f^2, backward, 4 copies m)
     forward     w t (8 d + 3 f) + 16 t f
     backward    w t (12 d + 8 f + L d) + 20 t V + w p     streamed, a block at a time
                 w t L (8 d + 4 f) + 20 t V                in memory, all blocks
 
-kept is the share of the model that stays, r 3, or 4 where weights are packed that the forward unpacks; models, streams,
+kept is the share of the model that stays, r 3, or 4 where weights are packed that the forward unpacks; models, states,
 matrices and copies are a method's own `Needs`. Attention is taken to build no matrix of tokens x tokens. Measured in
 benchmarks/prune_speed.py, part memory.
 """
 
 import contextlib
 import ctypes
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from compress.algorithms.budget import Limits
+from compress.algorithms.options import Limits
+from compress.algorithms.traits import Traits
 from compress.model.structure import block_linears, blocks_path
 from compress.model.walk import Batch
 
@@ -38,42 +38,45 @@ M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 
 @dataclass(frozen=True)
-class Needs:
-    """What a method holds: the constant NEEDS of its file. The defaults are more than most methods need.
-
-    models: sets of all weights, 2 where the old ones stay beside the new; streams: sets of the hidden states of all
-    batches; gradients: through the blocks and the head; matrices: of float64, inputs x inputs of the widest layer, at
-    once; copies: of the largest weight matrix in float32; removes: the ratio is one of units, which take no memory any
-    more; streamed: whether it works on blocks that are read from files, one after the other.
-    """
-
-    models: int = 2
-    streams: int = 2
-    gradients: bool = True
-    matrices: int = 6
-    copies: int = 8
-    removes: bool = False
-    streamed: bool = True
-    batches: bool = True
-
-
-@dataclass(frozen=True)
 class Estimate:
-    """Bytes that a compression takes at most, in memory and streamed; None: it cannot be streamed."""
+    """Bytes that a compression takes at most.
+
+    Attributes
+    ----------
+    whole
+        In memory.
+    streamed
+        Streamed from files; None: it cannot be streamed.
+    """
 
     whole: int
     streamed: int | None
 
 
-def needs_of(method: Callable) -> Needs:
-    """What the file of a method says."""
-    return getattr(sys.modules[method.__module__], "NEEDS", Needs())
-
-
 def estimate(
-    model: nn.Module, batches: Sequence[Batch], needs: Needs, options: Mapping[str, object], dtype: torch.dtype
+    model: nn.Module, batches: Sequence[Batch], traits: Traits, options: Mapping[str, object], dtype: torch.dtype
 ) -> Estimate:
-    """What a method takes with its options on `model`, of which only sizes are looked at, by the formulas above."""
+    """What a method takes, by the formulas above.
+
+    Parameters
+    ----------
+    model
+        Of which only sizes are used.
+    batches
+        Calibration texts.
+    traits
+        Of the method.
+    options
+        Of the method.
+    dtype
+        That the model computes in.
+
+    Returns
+    -------
+    Estimate
+        In bytes.
+    """
+    needs = traits.needs
     w, s = dtype.itemsize, (model.config.dtype or torch.float32).itemsize
     blocks = model.get_submodule(blocks_path(model))
     each = [sum(p.numel() for p in block.parameters()) for block in blocks]
@@ -86,16 +89,16 @@ def estimate(
     tokens = [batch["input_ids"].numel() for batch in batches]
     t, everything = max(tokens, default=0), sum(tokens)
     limits = Limits(**{x.name: options[x.name] for x in fields(Limits) if x.name in options})
-    kept = 1 - limits.share if needs.removes and limits == Limits(limits.ratio, multiple=limits.multiple) else 1
+    kept = 1 - limits.share if needs.shrinks and limits == Limits(limits.ratio) else 1
 
     def held(backward: int) -> int:
-        forward = w * t * (8 * d + 3 * f) + 16 * t * f if needs.streams else 0
+        forward = w * t * (8 * d + 3 * f) + 16 * t * f if needs.states else 0
         most = max(forward + 8 * needs.matrices * f**2, backward if needs.gradients else 0, 4 * needs.copies * m)
-        return w * needs.streams * everything * d + most
+        return w * needs.states * everything * d + most
 
     whole = w * total * (1 + kept * (needs.models - 1)) + held(w * t * len(each) * (8 * d + 4 * f) + 20 * t * v)
-    whole = round(max((w + s) * total, whole, (3 if needs.removes else 4) * w * total * kept))
-    if not needs.streamed or limits.latency:  # a latency is measured on the model as it runs
+    whole = round(max((w + s) * total, whole, (3 if needs.shrinks else 4) * w * total * kept))
+    if not traits.streams or limits.latency:  # a latency is measured on the model as it runs
         return Estimate(whole, None)
     streamed = w * (o + p * needs.models) + held(w * t * (12 * d + 8 * f + len(each) * d) + 20 * t * v + w * p)
     return Estimate(whole, max(streamed, (2 * w + s) * o + w * p))
@@ -104,18 +107,38 @@ def estimate(
 def plan(
     model: nn.Module,
     batches: Sequence[Batch],
-    steps: Sequence[tuple[Callable, Mapping[str, object]]],
+    steps: Sequence[tuple[str, Traits, Mapping[str, object]]],
     dtype: torch.dtype,
     limit: int | None,
 ) -> tuple[bool, str]:
-    """(whether the model has to stream, a line that says why) for methods with their options, one after the other.
+    """Whether a model has to stream from its files.
 
-    limit: bytes that may be used; None: not known, so that nothing streams. Raises ValueError, with the estimate, for
-    what does not fit.
+    Parameters
+    ----------
+    model
+        Of which only sizes are used.
+    batches
+        Calibration texts.
+    steps
+        Name, traits and options of every method, in order.
+    dtype
+        That the model computes in.
+    limit
+        Bytes that may be used; None: unknown, so that nothing streams.
+
+    Returns
+    -------
+    tuple
+        The answer, and a line that gives the reason.
+
+    Raises
+    ------
+    ValueError
+        The model does not fit; with the estimate.
     """
-    found = [estimate(model, batches, needs_of(method), options, dtype) for method, options in steps]
+    found = [estimate(model, batches, traits, options, dtype) for _, traits, options in steps]
     whole = max(e.whole for e in found)
-    stuck = [method.__module__.rpartition(".")[2] for (method, _), e in zip(steps, found) if e.streamed is None]
+    stuck = [method for (method, *_), e in zip(steps, found) if e.streamed is None]
     line = f"memory: about {_size(whole)} in memory"
     if limit is None or whole <= limit:
         return False, line + ("" if limit is None else f", {_size(limit)} may be used")
@@ -131,7 +154,18 @@ def plan(
 
 
 def available(device: str | torch.device = "cpu") -> int | None:
-    """Bytes that the system says are free for this process on `device`; None where it does not tell."""
+    """Free memory.
+
+    Parameters
+    ----------
+    device
+        Where.
+
+    Returns
+    -------
+    int or None
+        Bytes that the system says are free for this process; None where it does not tell.
+    """
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:

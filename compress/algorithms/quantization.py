@@ -17,10 +17,21 @@ SLACK = 1.05  # what is stored may take so much more than codes, scales and zero
 
 @dataclass(frozen=True)
 class Grid:
-    """2^bits levels, evenly spaced, for every `group` columns of a row (None: the whole row).
+    """2^bits levels, evenly spaced, for groups of columns of a row.
 
-    symmetric: zero is the middle level; otherwise the levels span a group's smallest to its largest number. Raises
-    ValueError for what is out of range.
+    Attributes
+    ----------
+    bits
+        Bits of a level.
+    group
+        Number of columns of a row that share a scale; None: the whole row.
+    symmetric
+        Whether zero is the middle level; else the levels span a group's smallest to its largest number.
+
+    Raises
+    ------
+    ValueError
+        For what is out of range.
     """
 
     bits: int
@@ -110,10 +121,26 @@ def _usable(scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def chosen(model: nn.Module, embeddings: bool, head: bool) -> list[str]:
-    """Paths of what is quantized: linear layers of the blocks; all embeddings; linear layers outside the blocks. Layers
-    that pruning has left without a weight stay.
+    """Paths of what is quantized; layers that pruning has left without a weight stay.
 
-    Raises ValueError for a model that is quantized already, and where an embedding is its head but only one is wanted.
+    Parameters
+    ----------
+    model
+        The model.
+    embeddings
+        Whether all embeddings are.
+    head
+        Whether linear layers outside the blocks are.
+
+    Returns
+    -------
+    list of str
+        Linear layers of the blocks among them.
+
+    Raises
+    ------
+    ValueError
+        The model is quantized already, or an embedding is its head and only one is asked for.
     """
     refuse_changed(model, (layers.PackedLinear, layers.PackedEmbedding))
     inner, found = blocks_path(model) + ".", []
@@ -122,19 +149,36 @@ def chosen(model: nn.Module, embeddings: bool, head: bool) -> list[str]:
             found.append(path)
         elif type(module) is nn.Embedding and embeddings:
             found.append(path)
-    if embeddings != head and tied_head(model):
+    if embeddings != head and _tied_head(model):
         raise ValueError("the head of this model is its embedding: give embeddings and head both true, or neither")
     return found
 
 
-def tied_head(model: nn.Module) -> str | None:
+def _tied_head(model: nn.Module) -> str | None:
     """Path of the linear layer whose weight is the embedding's, if there is one."""
     shared = model.get_input_embeddings().weight
     return next((p for p, m in model.named_modules() if isinstance(m, nn.Linear) and m.weight is shared), None)
 
 
 def check_divides(model: nn.Module, paths: Sequence[str], size: int | None, what: str = "group") -> None:
-    """Raise ValueError unless `size` divides the inputs of every layer of `paths`, naming the nearest that does."""
+    """Refuse a size that does not divide the inputs of every layer.
+
+    Parameters
+    ----------
+    model
+        The model.
+    paths
+        Paths of the layers in the model.
+    size
+        None: any will do.
+    what
+        Its name.
+
+    Raises
+    ------
+    ValueError
+        Names the nearest that does.
+    """
     widths = {path: model.get_submodule(path).weight.shape[1] for path in paths}
     for path, width in widths.items():
         if size and width % size:
@@ -146,10 +190,20 @@ def check_divides(model: nn.Module, paths: Sequence[str], size: int | None, what
 def put(
     model: nn.Module, path: str, packed: layers.Form, smooth: nn.Parameter | None = None, activations: int | None = None
 ) -> None:
-    """Put a packed weight in the place of the linear layer or embedding at `path`, in place.
+    """Put a packed weight in the place of a linear layer or embedding; a head that is the embedding gets the same.
 
-    smooth (in,), which layers of one input share, activations: of layers.PackedLinear. A head that is the embedding
-    gets the same packed weight.
+    Parameters
+    ----------
+    model
+        The model.
+    path
+        Path of the layer in the model.
+    packed
+        The weight.
+    smooth
+        (in,), of layers.PackedLinear; layers of one input share it.
+    activations
+        Of layers.PackedLinear.
     """
     old = model.get_submodule(path)
     if isinstance(old, nn.Linear):
@@ -158,16 +212,26 @@ def put(
         new.smooth = smooth
         model.set_submodule(path, new)
         return
-    head = tied_head(model) if old is model.get_input_embeddings() else None
+    head = _tied_head(model) if old is model.get_input_embeddings() else None
     model.set_submodule(path, layers.PackedEmbedding(packed))
     if head:
         put(model, head, packed)
 
 
 def smoothing(wanted: Tensor, dtype: torch.dtype) -> Tensor:
-    """`wanted` (in,) as the `smooth` of a layer: geometric mean 1, exact in `dtype`, 1 where it is 0 or infinite.
+    """Scales as the `smooth` of a layer.
 
-    A common factor does not matter, since scales of weights and activations make up for it.
+    Parameters
+    ----------
+    wanted
+        (in,); a common factor does not matter.
+    dtype
+        That scales and values are stored in.
+
+    Returns
+    -------
+    Tensor
+        (in,): geometric mean 1, exact in `dtype`, 1 where it was 0 or infinite.
     """
     logs = wanted.log()
     known = logs.isfinite()
@@ -175,7 +239,20 @@ def smoothing(wanted: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def weights(model: nn.Module, paths: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-    """Path and weight in float32 of every layer of `paths`, a tied one once."""
+    """The weights of layers in float32, a tied one once.
+
+    Parameters
+    ----------
+    model
+        The model.
+    paths
+        Paths of the layers in the model.
+
+    Yields
+    ------
+    tuple
+        Path and weight.
+    """
     seen: set[int] = set()
     for path in paths:
         module = model.get_submodule(path)
@@ -185,13 +262,36 @@ def weights(model: nn.Module, paths: Sequence[str]) -> Iterator[tuple[str, Tenso
 
 
 def round_rest(model: nn.Module, paths: Sequence[str], grid: Grid) -> None:
-    """Round to nearest, in place, what of `paths` is not quantized yet; ranges shrink to the least squared error."""
+    """Round to nearest, in place, what is not quantized yet; ranges shrink to the least squared error.
+
+    Parameters
+    ----------
+    model
+        The model.
+    paths
+        Paths of the layers in the model.
+    grid
+        The levels.
+    """
     for path, weight in weights(model, paths):
         put(model, path, grid.nearest(weight, stored_type(model), weight.new_ones(weight.shape[1])))
 
 
 def require(packed: layers.Form, bits: float) -> None:
-    """Raise RuntimeError where the codes of `packed` take more than `bits` a weight and `SLACK`."""
+    """Refuse a packed weight that is too large.
+
+    Parameters
+    ----------
+    packed
+        The weight.
+    bits
+        Requested for the codes of a weight.
+
+    Raises
+    ------
+    RuntimeError
+        Codes take more than that and `SLACK`.
+    """
     codes = sum(p.nbytes for p in packed.parameters() if not p.is_floating_point())
     reached = 8 * codes / (packed.rows * packed.columns)
     if reached > bits * SLACK + 8 / (packed.rows * packed.columns):

@@ -35,15 +35,15 @@ class Progress:
         """Give `model` what the finished steps left, and return their number."""
         steps = sorted(self.folder.glob("*.safetensors"))
         for file in steps:
-            read(model, file)
+            _read(model, file)
         return len(steps)
 
     def keep(self, step: int, model: nn.Module, blocks: Sequence[int]) -> None:
         """Note that `step`, counted from 0, is finished and changed these blocks of `model`."""
-        write(model, blocks, self.folder / f"{step:05d}.safetensors")
+        _write(model, blocks, self.folder / f"{step:05d}.safetensors")
 
 
-def write(model: nn.Module, blocks: Sequence[int], file: Path) -> None:
+def _write(model: nn.Module, blocks: Sequence[int], file: Path) -> None:
     """Write all weights of some blocks, under their full names; the file gets its name when it is complete."""
     tensors: dict[str, Tensor] = {}
     changed: dict[str, list] = {}  # modules that the blocks did not begin with, and what makes them
@@ -64,8 +64,8 @@ def write(model: nn.Module, blocks: Sequence[int], file: Path) -> None:
 
 
 @torch.no_grad()
-def read(model: nn.Module, file: Path) -> None:
-    """Give `model` the weights that `write` wrote; layers are of their class and size."""
+def _read(model: nn.Module, file: Path) -> None:
+    """Give `model` the weights that `_write` wrote; layers are of their class and size."""
     with safe_open(file, "pt", device=str(model.device)) as stored:
         about = {name: json.loads(text) for name, text in stored.metadata().items()}
         for path, (kind, spec) in about["changed"].items():

@@ -7,14 +7,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from compress.algorithms.budget import check_ratio
+from compress.algorithms.options import check_ratio
 from compress.model.structure import block_linears
 
 
 @dataclass(frozen=True)
 class Sparsity:
-    """The share `ratio` of a layer's weights is to be zero; group: that of every so many consecutive inputs of an
-    output, the M of N:M."""
+    """The share of a layer's weights that is to be zero.
+
+    Attributes
+    ----------
+    ratio
+        The share.
+    group
+        It is that of every so many consecutive inputs of an output, the M of N:M; None: of the layer.
+    """
 
     ratio: float
     group: int | None = None
@@ -47,9 +54,24 @@ class Sparsity:
 
 
 def parse(ratio: float | None, pattern: str | None) -> Sparsity:
-    """What `ratio`, or `pattern` as N:M of which N stay, asks for; neither: ratio 0.5.
+    """What a ratio or a pattern asks for.
 
-    Raises ValueError for both, and for one out of its range.
+    Parameters
+    ----------
+    ratio
+        Share of the weights; None: as the pattern, or 0.5.
+    pattern
+        N:M, of which N stay; None: by the ratio.
+
+    Returns
+    -------
+    Sparsity
+        The share of zeros.
+
+    Raises
+    ------
+    ValueError
+        For both, and for one out of its range.
     """
     if pattern is None:
         check_ratio(0.5 if ratio is None else ratio)
@@ -62,8 +84,28 @@ def parse(ratio: float | None, pattern: str | None) -> Sparsity:
     return Sparsity(1 - int(found[1]) / int(found[2]), int(found[2]))
 
 
-def wanted(model: nn.Module, ratio: float | None, pattern: str | None) -> Sparsity:
-    """`parse` for `model`. Raises ValueError where M does not divide the inputs of every linear layer in the blocks."""
+def sparsity_for(model: nn.Module, ratio: float | None, pattern: str | None) -> Sparsity:
+    """What a ratio or a pattern asks for, of a model.
+
+    Parameters
+    ----------
+    model
+        The model.
+    ratio
+        Share of the weights; None: as the pattern, or 0.5.
+    pattern
+        N:M, of which N stay; None: by the ratio.
+
+    Returns
+    -------
+    Sparsity
+        The share of zeros.
+
+    Raises
+    ------
+    ValueError
+        As `parse`, and where M does not divide the inputs of every linear layer in the blocks.
+    """
     sparsity = parse(ratio, pattern)
     blocks, group = range(model.config.num_hidden_layers), sparsity.group or 1
     inputs = {path: linear.in_features for block in blocks for path, linear in block_linears(model, block)}
@@ -79,6 +121,19 @@ def wanted(model: nn.Module, ratio: float | None, pattern: str | None) -> Sparsi
 
 
 def lowest(scores: Tensor, count: int) -> Tensor:
-    """True for the `count` lowest of every row of `scores` (rows, size)."""
+    """The lowest scores of every row.
+
+    Parameters
+    ----------
+    scores
+        (rows, size).
+    count
+        How many.
+
+    Returns
+    -------
+    Tensor
+        Bool, (rows, size).
+    """
     found = scores.topk(count, dim=1, largest=False, sorted=False).indices
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, found, True)

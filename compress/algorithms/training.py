@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from compress.algorithms.options import TrainingConfig
 from compress.algorithms.resume import Progress
 from compress.model.layers import Exits, PackedLinear
 from compress.model.offload import refuse
@@ -31,35 +32,25 @@ from transmeter.util.progress import track
 T = TypeVar("T")
 Loss = Callable[[Batch, int], Tensor]  # of a batch at a step: the mean over its samples
 
+RATE = 1e-3  # where a method names no other
 WARMUP = 0.1  # share of the steps in which the rate rises; it falls in all others
 CLIP = 1.0  # largest norm of a step's gradients
 KEEP_EVERY = 50  # steps between two writings of a run's state
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to train. Raises ValueError for a value out of range.
+class Update:
+    """An update that is still to come, its gradients taken.
 
-    steps: updates; rate: the largest learning rate; temperature: gamma of the divergence; rows: sequences a step in
-    each process; seed: of the order of the batches.
+    Attributes
+    ----------
+    number
+        Of the step, from 0.
+    loss
+        Over all processes, before the update.
+    optimizer
+        What will make it.
     """
-
-    steps: int = 200
-    rate: float = 1e-3
-    temperature: float = 1.0
-    rows: int = 8
-    seed: int = 0
-
-    def __post_init__(self):
-        if self.rate <= 0 or self.temperature <= 0:
-            raise ValueError(f"rate {self.rate} and temperature {self.temperature}: both must be above 0")
-        if self.rows < 1 or self.steps < 0:
-            raise ValueError(f"steps {self.steps}, rows {self.rows}: give 0 or more, and 1 or more")
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step, its gradients taken, its update still to come; loss: over all processes, before the update."""
 
     number: int
     loss: float
@@ -70,13 +61,27 @@ def train(
     student: nn.Module,
     teacher: nn.Module,
     batches: Sequence[Batch],
-    settings: Settings,
+    config: TrainingConfig,
+    trained: Mapping[str, nn.Parameter] | None = None,
     progress: Progress | None = None,
     loss: Loss | None = None,
 ) -> nn.Module:
-    """Train every weight of `student`, in place, and return it. Arguments and errors as of `steps`."""
-    trained = dict(student.named_parameters())
-    for _ in steps(student, teacher, batches, settings, trained, progress=progress, loss=loss):
+    """Train to the end.
+
+    Parameters
+    ----------
+    student, teacher, batches, config, progress, loss
+        As of `steps`.
+    trained
+        As of `steps`; None: every weight of the student.
+
+    Returns
+    -------
+    nn.Module
+        The student itself.
+    """
+    trained = dict(student.named_parameters()) if trained is None else trained
+    for _ in steps(student, teacher, batches, config, trained, progress=progress, loss=loss):
         pass
     return student
 
@@ -85,25 +90,49 @@ def steps(
     student: nn.Module,
     teacher: nn.Module,
     batches: Sequence[Batch],
-    settings: Settings,
+    config: TrainingConfig,
     trained: Mapping[str, nn.Parameter],
     also: Mapping[str, Tensor] | None = None,
     progress: Progress | None = None,
     loss: Loss | None = None,
-) -> Iterator[Step]:
-    """Train the parameters `trained` of `student`, by name, in place; yields each step before its update.
+) -> Iterator[Update]:
+    """Train, and stop before every update.
 
-    The student must share no trained parameter with the teacher (`unshare`). also: tensors that the caller changes
-    in place between steps, kept and restored with the weights; progress: where a killed run goes on, with the result of
-    one that was never killed; loss: what to minimise; None: `distance`. Both models run as they are, so put them in
-    eval mode: dropout would draw from the global generator. In several processes all start from the same, and gradients
-    are averaged, as if one had taken the rows of all. Raises RuntimeError when the loss is not finite.
+    Parameters
+    ----------
+    student
+        Is changed. It must share no trained parameter with the teacher (`unshare`).
+    teacher
+        Runs as it is, as the student does: in eval mode, as dropout would draw from the global generator.
+    batches
+        Of which every step takes some rows.
+    config
+        How to train.
+    trained
+        Parameters of the student, by name.
+    also
+        Tensors that the caller changes in place between steps; they are kept and restored with the weights.
+    progress
+        Where a killed run goes on, with the result of one that was never killed; None: nowhere.
+    loss
+        What is minimised; None: `distance`.
+
+    Yields
+    ------
+    Update
+        In several processes all start from the same, and gradients are averaged, as if one had taken the rows of all.
+
+    Raises
+    ------
+    RuntimeError
+        The loss is not finite.
     """
+    config = config.with_rate(RATE)
     together = Accelerator()
-    pieces = _pieces(batches, settings.rows, together.process_index, together.num_processes)
+    pieces = _pieces(batches, config.rows, together.process_index, together.num_processes)
     if loss is None:
-        loss = partial(distance, student, teacher, temperature=settings.temperature)
-    optimizer = torch.optim.AdamW(trained.values(), lr=settings.rate, weight_decay=0.0)
+        loss = partial(distance, student, teacher, temperature=config.temperature)
+    optimizer = torch.optim.AdamW(trained.values(), lr=config.rate, weight_decay=0.0)
     state = _state(trained, also or {}, optimizer)
     file = progress.folder / "training.safetensors" if progress else None
     if file and file.exists():
@@ -112,31 +141,50 @@ def steps(
     with frozen(student):
         for parameter in trained.values():
             parameter.requires_grad_(True)
-        for number in track(range(int(state["done"]), settings.steps), "Training"):
-            optimizer.param_groups[0]["lr"] = settings.rate * _schedule(number, settings.steps)
-            share, weight = _draw(pieces, number, settings.seed)
+        for number in track(range(int(state["done"]), config.steps), "Training"):
+            optimizer.param_groups[0]["lr"] = config.rate * _schedule(number, config.steps)
+            share, weight = _draw(pieces, number, config.seed)
             found = loss(share, number) * weight
             reached = float(together.reduce(found.detach(), "mean"))
             if not math.isfinite(reached):
-                raise RuntimeError(f"the loss is {reached} at step {number}: lower the rate ({settings.rate})")
+                raise RuntimeError(f"the loss is {reached} at step {number}: lower the rate ({config.rate})")
             found.backward()
             if together.num_processes > 1:
                 for parameter in trained.values():
                     if parameter.grad is not None:
                         parameter.grad = together.reduce(parameter.grad, "mean")
-            yield Step(number, reached, optimizer)
+            yield Update(number, reached, optimizer)
             nn.utils.clip_grad_norm_(trained.values(), CLIP)
             optimizer.step()
             optimizer.zero_grad()
             state["done"] += 1
-            due = state["done"] % KEEP_EVERY == 0 or state["done"] == settings.steps
+            due = state["done"] % KEEP_EVERY == 0 or state["done"] == config.steps
             if file and due and together.is_main_process:
                 with writing.replacing(file) as partly:
                     save_file({name: tensor.contiguous() for name, tensor in state.items()}, partly)
 
 
 def distance(student: nn.Module, teacher: nn.Module, batch: Batch, number: int = 0, temperature: float = 1.0) -> Tensor:
-    """Mean over samples of gamma^2 KL(teacher | student); the same at every step `number`."""
+    """Mean over samples of gamma^2 KL(teacher | student).
+
+    Parameters
+    ----------
+    student
+        The student.
+    teacher
+        The teacher.
+    batch
+        What the model sees.
+    number
+        Of the step; changes nothing.
+    temperature
+        Gamma.
+
+    Returns
+    -------
+    Tensor
+        A scalar.
+    """
     with torch.no_grad():
         target = run(teacher, batch).float()
     logits = run(student, batch).float()
@@ -144,10 +192,23 @@ def distance(student: nn.Module, teacher: nn.Module, batch: Batch, number: int =
 
 
 def divergence(student: Tensor, teacher: Tensor, weights: Tensor, temperature: float) -> Tensor:
-    """gamma^2 KL(softmax(z_S / gamma) | softmax(z_T / gamma)) of every sample, (batch,): the mean over its rows.
+    """gamma^2 KL(softmax(z_S / gamma) | softmax(z_T / gamma)) of every sample.
 
-    Logits (batch, rows, classes), weights (batch, rows); a single class is a regression and its distance the squared
-    difference.
+    Parameters
+    ----------
+    student
+        Logits (batch, rows, classes); a single class is a regression, and its distance the squared difference.
+    teacher
+        As the student's.
+    weights
+        (batch, rows).
+    temperature
+        Gamma.
+
+    Returns
+    -------
+    Tensor
+        (batch,): the mean over its rows.
     """
     if student.shape[-1] == 1:
         each = (student - teacher).square().squeeze(-1)
@@ -164,7 +225,20 @@ def _schedule(number: int, total: int) -> float:
 
 
 def require_trainable(model: nn.Module, method: str) -> None:
-    """Raise ValueError for a model that `method` cannot train: it streams, has exits, is quantized, or in float16."""
+    """Refuse a model that cannot be trained.
+
+    Parameters
+    ----------
+    model
+        The model.
+    method
+        Name, for the error.
+
+    Raises
+    ------
+    ValueError
+        The model streams, has exits, is quantized, or in float16.
+    """
     refuse(model, f"{method} trains all weights at once")
     refuse_changed(model, (Exits, PackedLinear))
     for block in range(model.config.num_hidden_layers):
@@ -175,11 +249,34 @@ def require_trainable(model: nn.Module, method: str) -> None:
         raise ValueError(f"{method} cannot train weights of {model.dtype}: give --dtype float32 or bfloat16")
 
 
+def require_peft() -> None:
+    """Raise ValueError where the peft library is missing.
+
+    Raises
+    ------
+    ValueError
+        With the remedy.
+    """
+    try:
+        import peft  # noqa: F401
+    except ImportError:
+        raise ValueError("recovery=lora needs the peft library: pip install peft, or give recovery=full") from None
+
+
 @contextmanager
 def checkpointed(model: nn.Module) -> Iterator[None]:
     """While the context is open the backward pass runs every block anew instead of keeping its activations.
 
     transformers' own switch asks for training mode, and so for dropout.
+
+    Parameters
+    ----------
+    model
+        The model.
+
+    Yields
+    ------
+    None
     """
     blocks = model.get_submodule(blocks_path(model))
     for block in blocks:

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from compress.algorithms.hessian import blocks, gram
-from compress.algorithms.memory import Needs
 from compress.algorithms.quantization import Grid, check_divides, chosen, put, round_rest, smoothing, stored_type
 from compress.algorithms.resume import Progress
-from compress.model.structure import shallow_copy, unshare
+from compress.algorithms.traits import Needs, Traits
 from compress.model.walk import Batch
 
-NEEDS = Needs(models=1, streams=1, gradients=False, matrices=5, copies=12, streamed=False)
+TRAITS = Traits(
+    Needs(models=1, states=1, gradients=False, matrices=5, copies=12), changes="bits", resumes=True, streams=False
+)
 EXPONENTS = torch.linspace(0.0, 0.9, 10)
 
 
@@ -37,29 +38,62 @@ def compress(
     clip: bool = True,
     embeddings: bool = False,
     head: bool = False,
-    in_place: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Store the weights of every linear layer in the blocks in `bits` bits, scaled by what enters the layer.
+    """Store the weights of every linear layer in the blocks in few bits, scaled by what enters the layer.
 
-    group: inputs of an output that share a scale, None: all; symmetric: zero is the middle level; clip: shrink ranges;
-    embeddings, head: round them to the nearest level; progress: where finished blocks are kept. Saves disk, not time;
-    beside the bits one number an input of layers that share it is stored. Raises ValueError for an option out of range
-    and RuntimeError when more bits are stored than requested.
+    Saves disk, not time. Beside the bits, one number an input of layers that share it is stored.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    bits
+        Bits of a weight.
+    group
+        Number of inputs of an output that share a scale; None: all.
+    symmetric
+        Whether zero is the middle level.
+    clip
+        Whether the range of a group shrinks to the least error.
+    embeddings
+        Whether embeddings are rounded too, to the nearest level.
+    head
+        Whether linear layers outside the blocks are rounded too; with tied weights the same as `embeddings`.
+    progress
+        Where finished blocks are kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range.
+    RuntimeError
+        More bits are stored than requested.
+
+    References
+    ----------
+    arXiv 2306.00978
     """
     grid, paths = Grid(bits, group, symmetric), chosen(model, embeddings, head)
     check_divides(model, paths, group)
-    student, dtype = model if in_place else shallow_copy(model), stored_type(model)
-    for shared in blocks(student, batches, _moment, "AWQ", progress):
+    dtype = stored_type(model)
+    for shared in blocks(model, batches, _moment, "AWQ", progress):
         for inputs, moment in shared:
             squares, means = moment[:-1].float(), moment[-1].float()
-            weights = [student.get_submodule(path).weight.float() for path in inputs]
+            weights = [model.get_submodule(path).weight.float() for path in inputs]
             smooth = nn.Parameter(scales(torch.cat(weights), squares, means, grid, dtype, clip), False)
             importance = _of_groups(squares / smooth / smooth[:, None], group) if clip else None
             for path, weight in zip(inputs, weights):
-                put(student, path, grid.nearest(weight * smooth, dtype, importance), smooth)
-    round_rest(student, paths, grid)
-    return unshare(student, model)
+                put(model, path, grid.nearest(weight * smooth, dtype, importance), smooth)
+    round_rest(model, paths, grid)
+    return model
 
 
 def _moment(states: Tensor) -> Tensor:
@@ -68,10 +102,27 @@ def _moment(states: Tensor) -> Tensor:
 
 
 def scales(weight: Tensor, squares: Tensor, means: Tensor, grid: Grid, dtype: torch.dtype, clip: bool = True) -> Tensor:
-    """The numbers (in,) of the least error that the columns of weight (out, in) are multiplied by before rounding.
+    """The scales of least error.
 
-    squares (in, in): X^T X; means (in,): mean|x| times any number; dtype: that scales are stored in; clip: round into
-    ranges that shrink to the least error by the diagonal of squares.
+    Parameters
+    ----------
+    weight
+        (out, in).
+    squares
+        X^T X, (in, in).
+    means
+        mean|x| times any number, (in,).
+    grid
+        The levels.
+    dtype
+        That scales and values are stored in.
+    clip
+        Whether to round into ranges that shrink to the least error, by the diagonal of squares.
+
+    Returns
+    -------
+    Tensor
+        (in,): what the columns of the weight are multiplied by before rounding.
     """
     least, best = None, None
     for exponent in EXPONENTS.tolist():

@@ -17,17 +17,17 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from compress.algorithms import training
-from compress.algorithms.distillation_loss import Aims, Lesson, showing_maps
-from compress.algorithms.memory import Needs
+from compress.algorithms.distillation_loss import DistillationLoss, showing_maps
+from compress.algorithms.options import DistillationConfig, TrainingConfig, UnitLimits
 from compress.algorithms.resume import Progress
-from compress.algorithms.training import Settings
+from compress.algorithms.training import checkpointed, require_trainable, train
+from compress.algorithms.traits import Needs, Traits
 from compress.methods import kprune
 from compress.model import io
 from compress.model.structure import context, keep_blocks, shallow_copy, unshare
 from compress.model.walk import Batch, run
 
-NEEDS = Needs(models=6, streams=3, gradients=True, matrices=4, copies=5, streamed=False)
+TRAITS = Traits(Needs(models=6, states=3, matrices=4, copies=5), learns=True, resumes=True, streams=False)
 
 
 def compress(
@@ -38,60 +38,92 @@ def compress(
     student: str | None = None,
     depth: int | None = None,
     width: float | None = None,
-    steps: int = 200,
-    rate: float = 1e-4,
-    temperature: float = 1.0,
-    hidden: float = 1.0,
-    attention: float = 0.0,
-    labels: float = 0.0,
-    on_policy: float = 0.0,
-    top_k: int | None = None,
+    loss: DistillationConfig = DistillationConfig(hidden=1.0),
+    training: TrainingConfig = TrainingConfig(rate=1e-4),
     checkpointing: bool = False,
-    rows: int = 8,
-    seed: int = 0,
-    in_place: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Train a student of `teacher`, which is `model` itself where none is given.
+    """Train a student of a teacher.
 
-    student: folder or hub name of a model for the same task with the same tokens, also of other sizes, None: `model`;
-    depth: blocks of it that stay, at even distances; width: share of the FLOPs of its heads and neurons that stays;
-    steps, rate, rows: of compress.algorithms.training; temperature, hidden, attention, labels, on_policy, top_k: of
-    algorithms.distillation_loss.Aims; checkpointing: run blocks anew for their gradients, which takes time and saves
-    memory; progress: where the state of the training is kept. A student from a folder is never in place. Raises
-    ValueError for an option out of range, or that model and batches do not allow, and where student and teacher are the
-    same; RuntimeError when the loss is not finite.
+    A student from a folder takes the place of `model`, which is its teacher.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    teacher
+        What is learnt from; None: `model` as it is.
+    student
+        Folder or hub name of a model for the same task with the same tokens, also of other sizes; None: `model`.
+    depth
+        Number of blocks of the student that stay, at even distances; None: all.
+    width
+        Share of the FLOPs of its heads and neurons that stays; None: all.
+    loss
+        What counts in the distillation loss.
+    training
+        Number of steps, learning rate, temperature of the logits, rows a step and seed.
+    checkpointing
+        Whether blocks run anew for their gradients, which takes time and saves memory.
+    progress
+        Where the state of the training is kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`, or the student.
+
+    Raises
+    ------
+    ValueError
+        For an option that model and batches do not allow, and where student and teacher are the same.
+    RuntimeError
+        The loss is not finite.
+
+    References
+    ----------
+    arXiv 1503.02531, 1910.01108
     """
-    settings = Settings(steps, rate, temperature, rows=rows, seed=seed)
-    aims = Aims(temperature, hidden, attention, labels, on_policy, top_k)
-    _check(model, batches, aims, depth, width, student)
-    if steps and teacher is None and student is None and depth in (None, model.config.num_hidden_layers):
-        if width in (None, 1) and not labels:
+    _check(model, batches, loss, depth, width, student)
+    if training.steps and teacher is None and student is None and depth in (None, model.config.num_hidden_layers):
+        if width in (None, 1) and not loss.labels:
             raise ValueError("the student would be its own teacher: give depth, width or student, or a step before it")
     teacher = shallow_copy(model) if teacher is None else teacher
-    pupil = _load(student, model, batches) if student else model if in_place else shallow_copy(model)
+    pupil = _load(student, model, batches) if student else model
     if depth is not None and depth < pupil.config.num_hidden_layers:
         keep_blocks(pupil, _evenly(pupil.config.num_hidden_layers, depth))
     if width is not None:
         cut = Progress(progress.folder / "width") if progress else None
-        kprune.compress(pupil, batches, ratio=1 - width, seed=seed, in_place=True, progress=cut)
-    unshare(unshare(pupil, teacher), model)
-    lesson = Lesson(pupil, teacher, aims, seed)
-    trained = dict(pupil.named_parameters()) | lesson.parameters
+        kprune.compress(pupil, batches, limits=UnitLimits(1 - width), seed=training.seed, progress=cut)
+    distillation = DistillationLoss(unshare(pupil, teacher), teacher, loss, training.seed)
+    trained = dict(pupil.named_parameters()) | distillation.parameters
     with ExitStack() as stack:
-        if attention:
+        if loss.attention:
             stack.enter_context(showing_maps(pupil, teacher))
         if checkpointing:
-            stack.enter_context(training.checkpointed(pupil))
-        for _ in training.steps(pupil, teacher, batches, settings, trained, progress=progress, loss=lesson.loss):
-            pass
+            stack.enter_context(checkpointed(pupil))
+        train(pupil, teacher, batches, training, trained, progress, distillation.loss)
     return pupil
 
 
 def require_student(student: str, tokenizer: PreTrainedTokenizerBase, first: bool = True) -> None:
-    """Raise ValueError unless the model `student`, of which only sizes are read, has the tokens of `tokenizer`.
+    """Refuse a student that cannot take the place of the model, as far as its files tell.
 
-    first: whether no step comes before; what it made would be lost.
+    Parameters
+    ----------
+    student
+        Folder or hub name.
+    tokenizer
+        Of the teacher.
+    first
+        Whether no step comes before, whose result would be lost.
+
+    Raises
+    ------
+    ValueError
+        For a student behind another step, or with other tokens.
     """
     if not first:
         raise ValueError(f"student {student} would take the place of what the steps before it make: put distil first")
@@ -105,28 +137,28 @@ def require_student(student: str, tokenizer: PreTrainedTokenizerBase, first: boo
 def _check(
     model: nn.Module,
     batches: Sequence[Batch],
-    aims: Aims,
+    loss: DistillationConfig,
     depth: int | None,
     width: float | None,
     student: str | None,
 ) -> None:
     """Raise ValueError for what the model, or the batches, do not allow."""
-    training.require_trainable(model, "distil")
+    require_trainable(model, "distil")
     blocks = model.config.num_hidden_layers
     if depth is not None and (depth < 1 or depth > blocks and student is None):
         raise ValueError(f"depth {depth} is out of range: give 1 to {blocks}, the number of blocks that stay")
     if width is not None and not 0 < width <= 1:
         raise ValueError(f"width {width} is no share of heads and neurons that stays: give more than 0, up to 1")
-    if aims.on_policy and not model.can_generate():
-        raise ValueError(f"on_policy {aims.on_policy} asks a {model.config.model_type} to write: give 0, or a decoder")
-    if aims.labels and not model.can_generate() and any("labels" not in batch for batch in batches):
-        raise ValueError(f"labels {aims.labels} weighs labels, which the batches do not have: give labels=0")
+    if loss.on_policy and not model.can_generate():
+        raise ValueError(f"on_policy {loss.on_policy} asks a {model.config.model_type} to write: give 0, or a decoder")
+    if loss.labels and not model.can_generate() and any("labels" not in batch for batch in batches):
+        raise ValueError(f"labels {loss.labels} weighs labels, which the batches do not have: give labels=0")
 
 
 def _load(student: str, model: nn.Module, batches: Sequence[Batch]) -> nn.Module:
     """The model `student` where it can take the place of `model`, else ValueError."""
     found = io.load(student, str(model.device), model.dtype)[0]
-    training.require_trainable(found, "distil")
+    require_trainable(found, "distil")
     longest = max(batch["input_ids"].shape[1] for batch in batches)
     if context(found, longest) < longest:
         raise ValueError(f"student {student} has {context(found, longest)} positions, the texts {longest} tokens")

@@ -22,18 +22,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from compress.algorithms import training
-from compress.algorithms.budget import check_ratio
-from compress.algorithms.memory import Needs
+from compress.algorithms.options import TrainingConfig, UnitLimits, check_ratio
 from compress.algorithms.resume import Progress
-from compress.algorithms.training import Settings, Step
+from compress.algorithms.training import Update, require_peft, steps
+from compress.algorithms.traits import Needs, Traits
 from compress.methods import magnitude, wanda
 from compress.model.offload import refuse
 from compress.model.structure import block_linears, blocks_path, shallow_copy, unshare
 from compress.model.walk import Batch
 
-Train = Callable[[Mapping[str, nn.Parameter]], Iterator[Step]]  # of the parameters named
-NEEDS = Needs(models=6, streams=1, gradients=True, matrices=0, copies=5, streamed=False)
+Train = Callable[[Mapping[str, nn.Parameter]], Iterator[Update]]  # of the parameters named
+TRAITS = Traits(Needs(models=6, states=1, matrices=0, copies=5), resumes=True, streams=False)
 RATES = {"full": 2e-3, "lora": 5e-3}  # what gave the lowest perplexity on a small Llama
 SHARES = {"full": 0.1, "lora": 0.0}
 END = 0.75  # share of the steps after which no connection is exchanged
@@ -46,67 +45,85 @@ def compress(
     ratio: float = 0.5,
     start: Literal["wanda", "magnitude"] = "wanda",
     recovery: Literal["full", "lora"] = "full",
-    steps: int = 150,
-    rate: float | None = None,
+    training: TrainingConfig = TrainingConfig(steps=150, rate=None),
     every: int = 15,
     share: float | None = None,
     rank: int = 16,
-    temperature: float = 1.0,
-    rows: int = 8,
-    seed: int = 0,
-    in_place: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Set the share `ratio` of the weights of every linear layer in the blocks to zero, and train the others.
+    """Set a share of the weights of every linear layer in the blocks to zero, and train the others.
 
-    start: where the first zeros come from; recovery: full trains all weights of the blocks that are not zero, lora
-    updates of `rank`; steps, rate, temperature, rows, seed: of algorithms.training; every: steps between two exchanges
-    of connections, of which the first exchanges the share `share`; None for rate or share: RATES, SHARES of the
-    recovery; progress: where the state of the training is kept. Raises ValueError for an option out of range, or where
-    recovery=lora misses peft, and RuntimeError when the loss is not finite or the sparsity reached misses the request.
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    ratio
+        Share of the weights that is zero.
+    start
+        Where the first zeros come from.
+    recovery
+        full: all weights of the blocks that are not zero are trained; lora: low-rank updates of them.
+    training
+        Number of steps, learning rate (None: `RATES` of the recovery), temperature, rows a step and seed.
+    every
+        Number of steps between two exchanges of connections.
+    share
+        Share of the connections that the first exchange takes; None: `SHARES` of the recovery.
+    rank
+        Of the updates with recovery=lora.
+    progress
+        Where the state of the training is kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range, and where recovery=lora misses peft.
+    RuntimeError
+        The loss is not finite, or the sparsity reached misses the request.
+
+    References
+    ----------
+    arXiv 1911.11134
     """
     check_ratio(ratio)
     if start not in ("wanda", "magnitude") or recovery not in ("full", "lora"):
         raise ValueError(f"start '{start}', recovery '{recovery}': give wanda or magnitude, full or lora")
-    rate = RATES[recovery] if rate is None else rate
+    training = training.with_rate(RATES[recovery])
     share = SHARES[recovery] if share is None else share
-    settings = Settings(steps, rate, temperature, rows=rows, seed=seed)
     if every < 1 or rank < 1 or not 0 <= share <= 1:
         raise ValueError(f"every {every}, rank {rank}, share {share}: give 1 or more, 1 or more, and 0 to 1")
     refuse(model, "dynamic_sparse trains all weights at once")
     if recovery == "lora":
         require_peft()
     teacher = shallow_copy(model)
-    student = model if in_place else shallow_copy(model)
     if start == "wanda":
-        wanda.compress(student, batches, ratio=ratio, in_place=True)
+        wanda.compress(model, batches, ratio=ratio)
     else:
-        magnitude.compress(student, batches, ratio=ratio, unit="weights", in_place=True)
-    if ratio == 0 or steps == 0:
-        return unshare(student, model)
+        magnitude.compress(model, batches, limits=UnitLimits(ratio), unit="weights")
+    if ratio == 0 or training.steps == 0:
+        return model
     blocks = range(model.config.num_hidden_layers)
-    masks = {path: linear.weight != 0 for block in blocks for path, linear in block_linears(student, block)}
+    masks = {path: linear.weight != 0 for block in blocks for path, linear in block_linears(model, block)}
     zeros = {path: int((~mask).sum()) for path, mask in masks.items()}
-    shares = [_share(step, every, share, END * steps) for step in range(steps)]
-    train = partial(training.steps, student, teacher, batches, settings, also=masks, progress=progress)
+    shares = [_share(step, every, share, END * training.steps) for step in range(training.steps)]
+    train = partial(steps, model, teacher, batches, training, also=masks, progress=progress)
     dense = {path: teacher.get_submodule(path).weight for path in masks}
     if recovery == "full":
-        _full(unshare(student, teacher), masks, dense, shares, train)
+        _full(unshare(model, teacher), masks, dense, shares, train)
     else:
-        _lora(student, masks, dense, shares, train, rank, seed)
+        _lora(model, masks, dense, shares, train, rank, training.seed)
     for path, wanted in zeros.items():
-        found = int((student.get_submodule(path).weight == 0).sum())
+        found = int((model.get_submodule(path).weight == 0).sum())
         if found < wanted:
             raise RuntimeError(f"zeros of {path}: {found} reached, {wanted} requested")
-    return unshare(student, model)
-
-
-def require_peft() -> None:
-    """Raise ValueError where the peft library is missing."""
-    try:
-        import peft  # noqa: F401
-    except ImportError:
-        raise ValueError("recovery=lora needs the peft library: pip install peft, or give recovery=full") from None
+    return model
 
 
 def _share(step: int, every: int, share: float, end: float) -> float:
@@ -117,9 +134,23 @@ def _share(step: int, every: int, share: float, end: float) -> float:
 
 
 def exchange(mask: Tensor, kept: Tensor, grown: Tensor, share: float) -> Tensor:
-    """`mask` with a `share` of its ones dropped, those lowest in `kept`, and as many set where `grown` is largest.
+    """Exchange connections of a layer.
 
-    All of one shape; mask bool. What was just dropped may regrow, as in RigL.
+    Parameters
+    ----------
+    mask
+        Which weights are not zero.
+    kept
+        Of its shape; the lowest of the mask are dropped.
+    grown
+        Of its shape; the largest outside of what is left are set. What was just dropped may regrow, as in RigL.
+    share
+        Share of the ones that is exchanged.
+
+    Returns
+    -------
+    Tensor
+        The new mask, bool.
     """
     flat = mask.flatten()
     count = min(round(share * int(flat.sum())), int((~flat).sum()))

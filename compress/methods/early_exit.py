@@ -20,16 +20,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.algorithms.least_squares import least_squares
-from compress.algorithms.memory import Needs
+from compress.algorithms.traits import Needs, Traits
 from compress.model import modeling
 from compress.model.layers import Exits
 from compress.model.modeling import confidence, stages
 from compress.model.offload import refuse
-from compress.model.structure import blocks_path, refuse_changed, shallow_copy, unshare
+from compress.model.structure import blocks_path, refuse_changed
 from compress.model.walk import Batch, drop_padding, outputs, row_weights, run
 from transmeter.util.progress import track
 
-NEEDS = Needs(models=2, streams=1, gradients=False, matrices=6, copies=8, streamed=False)
+TRAITS = Traits(Needs(states=1, gradients=False), changes="exits", streams=False)
 RIDGE = 1e-2  # pull of the maps towards the identity, relative to the mean squared state
 SHARES = (0.375, 0.125, 0.5)  # of the sequences: maps, temperatures, threshold
 LEVEL = 0.95  # confidence of the bound on the share of predictions that differ
@@ -38,36 +38,54 @@ THRESHOLDS = 1 - np.logspace(-4, 0, 81)  # from strict to lax
 
 
 def compress(
-    model: nn.Module,
-    batches: Sequence[Batch],
-    *,
-    exits: int | None = None,
-    tolerance: float = 0.02,
-    seed: int = 0,
-    in_place: bool = False,
+    model: nn.Module, batches: Sequence[Batch], *, exits: int | None = None, tolerance: float = 0.02, seed: int = 0
 ) -> nn.Module:
-    """Give `model` so many exits at even depths (None: after every block but the last), and a threshold for them.
+    """Add exits, and the threshold at which a sample leaves by one.
 
-    tolerance: share of the predictions, of sequences or of tokens where the model has one a token, that may differ from
-    the full model's, with 95 % confidence; seed: draws which sequences the maps, the temperatures and the threshold are
-    fitted on. A sequence leaves when all its predictions are sure, and the rest of the batch goes on without it; with a
-    cache, as when text is generated, the whole model answers. The model gets larger, by a matrix an exit. Warns and
-    adds no exit where the sequences cannot show any threshold to keep the tolerance: of single predictions it takes at
-    least 150 for 0.02, in half of the texts. Raises ValueError for an option out of range and a model that has exits,
-    streams, or gives values or answers.
+    A sequence leaves when all its predictions are sure, and the rest of the batch goes on without it; with a cache,
+    as when text is generated, the whole model answers. The model gets larger, by a matrix an exit. Warns and adds
+    no exit where the sequences cannot show any threshold to keep the tolerance: of single predictions it takes at
+    least 150 for 0.02, in half of the texts.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    exits
+        Number of exits, at even depths; None: after every block but the last.
+    tolerance
+        Share of the predictions (of sequences, or of tokens) that may differ from the full model's, with 95 %
+        confidence.
+    seed
+        Of the parts of the sequences that maps, temperatures and threshold are fitted on.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range, and a model that has exits, streams, or gives values or answers.
+
+    References
+    ----------
+    arXiv 2303.08112, 2110.01052, 2207.07061
     """
     after = _check(model, exits, tolerance)
-    student = model if in_place else shallow_copy(model)
     fitted, calibrated, tested = _parts(batches, seed)
     if not (fitted and calibrated and tested):
         warnings.warn("no exit is used: the calibration texts have too few sequences for three parts", stacklevel=2)
-        return unshare(student, model)
-    found = _least_squares(student, fitted, after)
-    found.temperatures = _temperatures(student, calibrated, found)
-    found.threshold = _threshold(student, tested, found, tolerance)
+        return model
+    found = _least_squares(model, fitted, after)
+    found.temperatures = _temperatures(model, calibrated, found)
+    found.threshold = _threshold(model, tested, found, tolerance)
     if found.threshold is not None:
-        modeling.attach(student, found)
-    return unshare(student, model)
+        modeling.attach(model, found)
+    return model
 
 
 def _check(model: nn.Module, exits: int | None, tolerance: float) -> list[int]:
@@ -184,10 +202,20 @@ def _tested(model: nn.Module, batches: Sequence[Batch], exits: Exits) -> tuple[n
 
 
 def bound(wrong: np.ndarray, sequence: np.ndarray) -> float:
-    """Upper bound, at `LEVEL`, on the rate of which `wrong` (rows,) bool is a sample; sequence: that of every row.
+    """Upper bound of an error rate at the confidence `LEVEL`.
 
-    Clopper and Pearson's, exact where every sequence has one row. Rows of one sequence are not independent: as many
-    are counted as independent ones would give the same variance (Korn and Graubard, Survey Methodology 24, 1998).
+    Parameters
+    ----------
+    wrong
+        (rows,) bool: the sample.
+    sequence
+        (rows,): the sequence of each row; rows of one sequence are not independent.
+
+    Returns
+    -------
+    float
+        Clopper and Pearson's bound, exact where every sequence has one row; else with as many rows as independent
+        ones would give the same variance (Korn and Graubard, Survey Methodology 24, 1998).
     """
     rate, count = wrong.mean(), len(wrong)
     errors, sizes = np.bincount(sequence, wrong), np.bincount(sequence)

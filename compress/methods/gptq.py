@@ -15,15 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from compress.algorithms.hessian import blocks, gram, inverse_factor, side_by_side, sweep
-from compress.algorithms.memory import Needs
 from compress.algorithms.quantization import Grid, check_divides, chosen, put, round_rest
 from compress.algorithms.resume import Progress
+from compress.algorithms.traits import Needs, Traits
 from compress.model import layers
 from compress.model.storage import stored_type
-from compress.model.structure import shallow_copy, unshare
 from compress.model.walk import Batch
 
-NEEDS = Needs(models=1, streams=1, gradients=False, matrices=6, copies=10, streamed=False)
+TRAITS = Traits(Needs(models=1, states=1, gradients=False, copies=10), changes="bits", resumes=True, streams=False)
 
 
 @torch.no_grad()
@@ -39,36 +38,82 @@ def compress(
     block: int = 128,
     embeddings: bool = False,
     head: bool = False,
-    in_place: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Store the weights of every linear layer in the blocks in `bits` bits, fitted to what enters the layer.
+    """Store the weights of every linear layer in the blocks in few bits, fitted to what enters the layer.
 
-    group: inputs of an output that share a scale, None: all; symmetric: zero is the middle level; order: groups with
-    the largest inputs first; damping: added to the Hessian's diagonal, relative to its mean; block: columns whose
-    errors reach the later ones together; embeddings, head: round them to the nearest level; progress: where finished
-    blocks are kept. Saves disk, not time. Raises ValueError for an option out of range and RuntimeError when more bits
-    are stored than requested.
+    Saves disk, not time.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    bits
+        Bits of a weight.
+    group
+        Number of inputs of an output that share a scale; None: all.
+    symmetric
+        Whether zero is the middle level.
+    order
+        Whether groups with the largest inputs come first.
+    damping
+        Added to the diagonal of the Hessian, relative to its mean.
+    block
+        Number of columns whose errors reach the later ones together.
+    embeddings
+        Whether embeddings are rounded too, to the nearest level.
+    head
+        Whether linear layers outside the blocks are rounded too; with tied weights the same as `embeddings`.
+    progress
+        Where finished blocks are kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range.
+    RuntimeError
+        More bits are stored than requested.
+
+    References
+    ----------
+    arXiv 2210.17323
     """
     grid, paths = Grid(bits, group, symmetric), chosen(model, embeddings, head)
     check_divides(model, paths, group)
     if block < 1 or damping <= 0:
         raise ValueError(f"block {block} must be at least 1 and damping {damping} above 0, for example 128 and 0.01")
-    student, dtype = model if in_place else shallow_copy(model), stored_type(model)
-    for shared in blocks(student, batches, gram, "GPTQ", progress):
+    dtype = stored_type(model)
+    for shared in blocks(model, batches, gram, "GPTQ", progress):
         for inputs, hessian in shared:
-            weights = [student.get_submodule(path).weight for path in inputs]
+            weights = [model.get_submodule(path).weight for path in inputs]
             places = arranged(hessian.diagonal(), group) if order else torch.arange(len(hessian), device=hessian.device)
             for path, packed in zip(inputs, quantize(weights, hessian, places, grid, dtype, damping, block)):
-                put(student, path, packed)
-    round_rest(student, paths, grid)
-    return unshare(student, model)
+                put(model, path, packed)
+    round_rest(model, paths, grid)
+    return model
 
 
 def arranged(diagonal: Tensor, group: int | None) -> Tensor:
-    """The columns (in,) in the order of their turns: largest of the Hessian's `diagonal` (in,) first.
+    """The order in which columns have their turns.
 
-    In a group its columns are sorted; the groups, each as a whole, by their largest.
+    Parameters
+    ----------
+    diagonal
+        Of the Hessian, (in,).
+    group
+        Number of columns that stay together; None: all.
+
+    Returns
+    -------
+    Tensor
+        (in,): in a group the largest first; the groups, each as a whole, by their largest.
     """
     grouped = diagonal.view(-1, group or len(diagonal))
     inside = (
@@ -87,10 +132,29 @@ def quantize(
     damping: float,
     block: int,
 ) -> list[layers.Uniform]:
-    """What is stored of the weights (out, in) of layers that get the same input; hessian (in, in).
+    """Round the weights of layers that get the same input.
 
-    places (in,): the columns in the order of their turns, groups whole; dtype: that scales are stored in. A group's
-    scale is fitted when its turn comes, to the weights as they are then.
+    Parameters
+    ----------
+    weights
+        (out, in) each, of layers that get the same input.
+    hessian
+        (in, in).
+    places
+        (in,): the columns in the order of their turns, groups whole.
+    grid
+        The levels.
+    dtype
+        That scales and values are stored in.
+    damping
+        Added to the diagonal, relative to its mean.
+    block
+        Number of columns whose errors reach the later ones together.
+
+    Returns
+    -------
+    list
+        What is stored of each. A group's scale is fitted when its turn comes, to the weights as they are then.
     """
     size, top = grid.group or len(hessian), 2**grid.bits - 1
     columns, outs = side_by_side(weights)[places], [len(w) for w in weights]

@@ -14,62 +14,80 @@ import torch
 from torch import Tensor, nn
 
 from compress.algorithms.hessian import blocks, gram, inverse_factor
-from compress.algorithms.memory import Needs
-from compress.model.structure import blocks_path, names, set_parameter, shallow_copy, sublayers, unshare
+from compress.algorithms.traits import Needs, Traits
+from compress.model.structure import blocks_path, names, set_parameter, sublayers
 from compress.model.walk import Batch
 
-NEEDS = Needs(models=1, streams=1, gradients=False, matrices=5, copies=8, streamed=False)
+TRAITS = Traits(Needs(models=1, states=1, gradients=False, matrices=5), changes="heads", streams=False)
 DAMPING = 1e-4  # of the inputs' Gram matrix, relative to its mean diagonal
 
 
 @torch.no_grad()
 def compress(
-    model: nn.Module,
-    batches: Sequence[Batch],
-    *,
-    heads: int | None = None,
-    merge: Literal["fit", "mean"] = "fit",
-    in_place: bool = False,
+    model: nn.Module, batches: Sequence[Batch], *, heads: int | None = None, merge: Literal["fit", "mean"] = "fit"
 ) -> nn.Module:
-    """Leave `heads` key-value heads in every block (None: half of them); a plain transformers model is left.
+    """Merge key-value heads; a plain model is left.
 
-    The key-value cache shrinks with them. Distil afterwards: what the merge loses, training wins back. Raises
-    ValueError for a model without key-value groups, with pruned heads, or a number that does not divide its own.
+    The key-value cache shrinks with them. Distil afterwards: what the merge loses, training wins back.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    heads
+        Number of key-value heads that stay in every block; None: half of them.
+    merge
+        fit: least-squares factors of the heads; mean: their mean.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For a model without key-value groups, with pruned heads, or a number that does not divide its own.
+
+    References
+    ----------
+    arXiv 2305.13245
     """
     before, head_dim = _check(model, heads, merge)
     heads = before // 2 if heads is None else heads
-    student = model if in_place else shallow_copy(model)
     if heads == before:
-        return unshare(student, model)
+        return model
     path = names(model).attention
-    for block, shared in enumerate(blocks(student, batches, _affine, "Merging heads")):
+    for block, shared in enumerate(blocks(model, batches, _affine, "Merging heads")):
         prefix = f"{blocks_path(model)}.{block}."
-        query, key, value = (student.get_submodule(prefix + p) for p in path)
+        query, key, value = (model.get_submodule(prefix + p) for p in path)
         moment = next(moment for paths, moment in shared if prefix + path[0] in paths)
-        output = student.get_submodule(prefix + names(model).attention_output)
+        output = model.get_submodule(prefix + names(model).attention_output)
         queries = query.out_features // key.out_features  # that share a key now
         keys = _with_bias(key).view(heads, before // heads, head_dim, -1)
         values = _with_bias(value).view(heads, before // heads, head_dim, -1)
         if merge == "mean":
-            _put(student, prefix + path[1], keys.mean(1).flatten(0, 1))
-            _put(student, prefix + path[2], values.mean(1).flatten(0, 1))
+            _put(model, prefix + path[1], keys.mean(1).flatten(0, 1))
+            _put(model, prefix + path[2], values.mean(1).flatten(0, 1))
         else:
             root = torch.linalg.inv(inverse_factor(moment, DAMPING)).T  # root root^T = the moment
             new, turns = _fit_keys(keys, root)
-            _put(student, prefix + path[1], new)
-            _put(student, prefix + path[0], _turned(_with_bias(query), turns, queries))
+            _put(model, prefix + path[1], new)
+            _put(model, prefix + path[0], _turned(_with_bias(query), turns, queries))
             new, maps = _fit_values(values, root)
-            _put(student, prefix + path[2], new)
+            _put(model, prefix + path[2], new)
             columns = output.weight.double().view(len(output.weight), before, queries, head_dim)
             mapped = torch.einsum("ohqd,hde->ohqe", columns, maps.flatten(0, 1))
             set_parameter(
-                student, f"{prefix}{names(model).attention_output}.weight", mapped.flatten(1).to(output.weight.dtype)
+                model, f"{prefix}{names(model).attention_output}.weight", mapped.flatten(1).to(output.weight.dtype)
             )
-        student.get_submodule(prefix + path[1].rpartition(".")[0]).num_key_value_groups = query.out_features // (
+        model.get_submodule(prefix + path[1].rpartition(".")[0]).num_key_value_groups = query.out_features // (
             heads * head_dim
         )
-    student.config.num_key_value_heads = heads
-    return unshare(student, model)
+    model.config.num_key_value_heads = heads
+    return model
 
 
 def _check(model: nn.Module, heads: int | None, merge: str) -> tuple[int, int]:

@@ -18,15 +18,14 @@ from torch import Tensor, nn
 
 from compress.algorithms.codebooks import packed, rows_of_a_book, swept
 from compress.algorithms.hessian import blocks, gram, inverse_factor, squares
-from compress.algorithms.memory import Needs
 from compress.algorithms.quantization import BITS, chosen, put, weights
 from compress.algorithms.resume import Progress
+from compress.algorithms.traits import Needs, Traits
 from compress.model.storage import stored_type
-from compress.model.structure import shallow_copy, unshare
 from compress.model.walk import Batch
 from transmeter.util.progress import track
 
-NEEDS = Needs(models=1, streams=1, gradients=False, matrices=6, copies=12, streamed=False)
+TRAITS = Traits(Needs(models=1, states=1, gradients=False, copies=12), changes="bits", resumes=True, streams=False)
 FLOOR = 0.01  # of the mean importance, which every input has at least
 ROUNDS = 100  # of k-means at most
 
@@ -42,37 +41,70 @@ def compress(
     damping: float = 0.01,
     embeddings: bool = False,
     head: bool = False,
-    in_place: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Store the weights of every linear layer in the blocks as codes of `bits` bits into books of 2^bits values.
+    """Store the weights of every linear layer in the blocks as codes into books of free values.
 
-    rows: outputs (tokens of an embedding) that share a book, or the next number that divides them; update: later inputs
-    make up for errors; damping: added to the Hessian's diagonal, relative to its mean; embeddings, head: store them so
-    too, all weights counting the same; progress: where finished blocks are kept. Saves disk, not time. Raises
-    ValueError for an option out of range and RuntimeError when more bits are stored than requested.
+    Saves disk, not time.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    bits
+        Of a code; a book has 2^bits values.
+    rows
+        Number of outputs (tokens of an embedding) that share a book, or the next that divides them.
+    update
+        Whether later inputs make up for errors.
+    damping
+        Added to the diagonal of the Hessian, relative to its mean.
+    embeddings
+        Whether embeddings are stored so too, all weights counting the same.
+    head
+        Whether linear layers outside the blocks are rounded too; with tied weights the same as `embeddings`.
+    progress
+        Where finished blocks are kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range.
+    RuntimeError
+        More bits are stored than requested.
+
+    References
+    ----------
+    arXiv 2306.07629
     """
     paths = chosen(model, embeddings, head)
     if bits not in BITS or rows < 1 or damping <= 0:
         allowed = f"give {BITS[0]} to {BITS[-1]}, 1 or more, above 0"
         raise ValueError(f"bits {bits}, rows {rows}, damping {damping}: {allowed}")
-    student, dtype = model if in_place else shallow_copy(model), stored_type(model)
-    for shared in blocks(student, batches, gram if update else squares, "k-means", progress):
+    dtype = stored_type(model)
+    for shared in blocks(model, batches, gram if update else squares, "k-means", progress):
         for inputs, moment in shared:
             factor = inverse_factor(moment, damping) if update else None
             for path in inputs:
-                weight = student.get_submodule(path).weight.detach()
-                values, codes = clustered(weight, moment.diagonal() if update else moment, bits, rows, dtype)
+                weight = model.get_submodule(path).weight.detach()
+                values, codes = _clustered(weight, moment.diagonal() if update else moment, bits, rows, dtype)
                 if factor is not None:
                     codes = swept(weight, factor, values)
-                put(student, path, packed(codes, values, bits))
-    for path, weight in track(list(weights(student, paths)), "k-means, outside the blocks"):
-        values, codes = clustered(weight, weight.new_ones(weight.shape[1]), bits, rows, dtype)
-        put(student, path, packed(codes, values, bits))
-    return unshare(student, model)
+                put(model, path, packed(codes, values, bits))
+    for path, weight in track(list(weights(model, paths)), "k-means, outside the blocks"):
+        values, codes = _clustered(weight, weight.new_ones(weight.shape[1]), bits, rows, dtype)
+        put(model, path, packed(codes, values, bits))
+    return model
 
 
-def clustered(weight: Tensor, importance: Tensor, bits: int, rows: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _clustered(weight: Tensor, importance: Tensor, bits: int, rows: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Values (books, 2^bits, 1), exact in `dtype`, and nearest codes (out, in) of weight (out, in).
 
     importance (in,): of the squared errors of an input's weights.
@@ -85,10 +117,23 @@ def clustered(weight: Tensor, importance: Tensor, bits: int, rows: int, dtype: t
 
 
 def centers(numbers: Tensor, importance: Tensor, count: int) -> Tensor:
-    """Rising centers (books, count) by weighted k-means of numbers (books, n); importance (books, n) above 0.
+    """Centers of weighted k-means of numbers.
 
-    Of sorted numbers a cluster is a range, whose sums are differences of running sums. Starts where centers are as
-    dense as the cube root of the importance and the density together, the optimum of many centers.
+    Parameters
+    ----------
+    numbers
+        (books, n).
+    importance
+        (books, n), above 0.
+    count
+        Number of centers.
+
+    Returns
+    -------
+    Tensor
+        (books, count), rising. Of sorted numbers a cluster is a range, whose sums are differences of running sums.
+        Starts
+        where centers are as dense as the cube root of importance and density together, the optimum of many centers.
     """
     numbers, order = numbers.double().sort(1)
     importance = importance.double().gather(1, order)

@@ -16,14 +16,15 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from compress.algorithms.budget import Limits, budget, select
+from compress.algorithms.budget import budget, select
+from compress.algorithms.fisher import curvature_probe
 from compress.algorithms.least_squares import Pair, fit
-from compress.algorithms.memory import Needs
+from compress.algorithms.options import UnitLimits
 from compress.algorithms.resume import Progress
 from compress.algorithms.training import divergence
-from compress.model.structure import Sublayer, remove, set_parameter, shallow_copy, sublayers, unshare
+from compress.algorithms.traits import Needs, Traits
+from compress.model.structure import Sublayer, remove, set_parameter, shallow_copy, sublayers
 from compress.model.walk import (
     Batch,
     frozen,
@@ -37,18 +38,14 @@ from compress.model.walk import (
 )
 from transmeter.util.progress import track
 
-NEEDS = Needs(models=2, streams=3, gradients=True, matrices=4, copies=2, removes=True)
+TRAITS = Traits(Needs(states=3, matrices=4, copies=2, shrinks=True), changes="units", resumes=True)
 
 
 def compress(
     model: nn.Module,
     batches: Sequence[Batch],
     *,
-    ratio: float | None = None,
-    parameters: int | None = None,
-    bytes: int | None = None,
-    latency: float | None = None,
-    multiple: int = 1,
+    limits: UnitLimits = UnitLimits(),
     knowledge: Literal["curvature", "gradient"] = "curvature",
     temperature: float = 2.0,
     predictive: float = 1.0,
@@ -57,35 +54,70 @@ def compress(
     tune: bool = True,
     iterative: bool = True,
     seed: int = 0,
-    in_place: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Remove heads and neurons down to a budget (compress.algorithms.budget).
+    """Remove heads and neurons until the rest keeps a limit.
 
-    knowledge: how the predictive kind is measured; temperature: its gamma; predictive, representational: weights of
-    the two kinds; ridge: pull of the tuned weights towards the old ones, relative to the mean squared feature; tune:
-    fit the output weights; iterative: measure anew for every sublayer, not once; seed: of the labels that curvature
-    draws; progress: where finished sublayers are kept. Raises ValueError for an option out of range or an unknown
-    knowledge, and RuntimeError when what is reached misses the request.
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    limits
+        What may stay, one of: share of the FLOPs of heads and neurons that goes, and size or seconds of the whole
+        model.
+    knowledge
+        How the predictive knowledge is measured.
+    temperature
+        Its gamma.
+    predictive
+        Weight of the predictive knowledge.
+    representational
+        Weight of the representational knowledge.
+    ridge
+        Pull of the tuned weights towards the old ones, relative to the mean squared feature.
+    tune
+        Whether the output weights are fitted.
+    iterative
+        Whether knowledge is measured anew for every sublayer, not once.
+    seed
+        Of the labels that curvature draws.
+    progress
+        Where finished sublayers are kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range.
+    RuntimeError
+        What is reached misses the request.
+
+    References
+    ----------
+    arXiv 2308.03449
     """
-    limits = Limits(ratio, parameters, bytes, latency, multiple)
     if knowledge not in ("curvature", "gradient"):
         raise ValueError(f"knowledge '{knowledge}' is unknown: give curvature or gradient")
     if temperature <= 0 or min(predictive, representational, ridge) < 0:
         raise ValueError("temperature must be above 0; predictive, representational and ridge at least 0")
     teacher = shallow_copy(model)
-    student = model if in_place else shallow_copy(model)
     limit = budget(model, mean_length(batches), limits, progress=progress)
     if limit.allowed >= limit.dense:
-        return unshare(student, model)
+        return model
     if tune:
         warn_of_few_tokens(batches, max(s.units * s.columns for s in limit.found))
     end = model.config.num_hidden_layers - 1
     with torch.no_grad():
         last = [run(teacher, b, stop=end) if knowledge == "gradient" else None for b in batches]
-    pair = Pair(teacher, student, batches)
-    done = progress.restore(student) if progress else 0
-    units = {s.output: s.units for s in sublayers(student)}
+    pair = Pair(teacher, model, batches)
+    done = progress.restore(model) if progress else 0
+    units = {s.output: s.units for s in sublayers(model)}
     allowed, changed, scores = limit.allowed, False, []
     for index, sub in enumerate(track(limit.found, "K-prune")):
         costs = limit.costs[index:]
@@ -96,20 +128,20 @@ def compress(
         pair.advance(sub.block)
         if iterative or not scores:
             draws = torch.Generator(model.device).manual_seed(seed * 1009 + index) if knowledge == "curvature" else None
-            with frozen(student):
+            with frozen(model):
                 measured = _knowledge(pair, last, limit.found[index:], temperature, draws)
             scores = [(predictive * p + representational * r) / c for (p, r), c in zip(measured, costs)]
         keep = select(scores, costs, allowed, limit.multiples[index:])[0]
         scores = scores[1:]
         changed = changed or not bool(keep.all())
         for name, value in (fit(pair, sub, keep, ridge) if changed and tune else {}).items():
-            set_parameter(student, name, value)
-        remove(student, sub, keep)
+            set_parameter(model, name, value)
+        remove(model, sub, keep)
         allowed -= int(keep.sum()) * costs[0]
         if progress:
-            progress.keep(index, student, [sub.block])
-    limit.require(student)
-    return unshare(student, model)
+            progress.keep(index, model, [sub.block])
+    limit.require(model)
+    return model
 
 
 def _knowledge(
@@ -154,21 +186,3 @@ def _knowledge(
         rep = square / tokens * projection.weight.detach().double().square().mean(0)
         found.append((pred / samples, rep.view(sub.units, -1).sum(1).cpu()))
     return found
-
-
-def curvature_probe(logits: Tensor, weights: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
-    """(batch,) values whose squared gradients are, on average, the second derivatives of `divergence` at zero.
-
-    gamma times the log-probability of a label that the model itself draws (Fisher information), of one label a row,
-    independently, over the root of their number. Shapes as in `divergence`.
-    """
-    if logits.shape[-1] == 1:
-        signs = torch.randint(0, 2, weights.shape, generator=generator, device=logits.device) * 2 - 1
-        each = 2**0.5 * logits.squeeze(-1) * signs
-    else:
-        logs = F.log_softmax(logits / temperature, -1)
-        levels = logs.detach().exp().cumsum(-1)  # drawn by the inverse of the distribution function
-        points = torch.rand(*weights.shape, 1, generator=generator, device=logits.device) * levels[..., -1:]
-        drawn = torch.searchsorted(levels, points).clamp(max=logs.shape[-1] - 1)
-        each = temperature * logs.gather(-1, drawn).squeeze(-1)
-    return (each * weights).sum(1) / weights.sum(1).sqrt()

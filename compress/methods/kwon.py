@@ -11,15 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.algorithms.budget import Budget, Limits, budget, select
+from compress.algorithms.budget import Budget, budget, select
+from compress.algorithms.fisher import curvature_probe
 from compress.algorithms.least_squares import Pair, least_squares, normal_equations
-from compress.algorithms.memory import Needs
-from compress.methods.kprune import curvature_probe
-from compress.model.structure import Sublayer, remove, set_parameter, shallow_copy, unshare
+from compress.algorithms.options import UnitLimits
+from compress.algorithms.traits import Needs, Traits
+from compress.model.structure import Sublayer, remove, set_parameter, shallow_copy
 from compress.model.walk import Batch, frozen, masked, mean_length, row_weights, run
 from transmeter.util.progress import track
 
-NEEDS = Needs(models=2, streams=2, gradients=True, matrices=4, copies=2, removes=True)
+TRAITS = Traits(Needs(matrices=4, copies=2, shrinks=True), changes="units")
 LARGEST = 10.0  # of a tuned mask; beyond it least squares has lost its hold, and tuning ends (their section 4.3)
 
 
@@ -27,58 +28,94 @@ def compress(
     model: nn.Module,
     batches: Sequence[Batch],
     *,
-    ratio: float | None = None,
-    parameters: int | None = None,
-    bytes: int | None = None,
-    latency: float | None = None,
-    multiple: int = 1,
+    limits: UnitLimits = UnitLimits(),
     rearrange: bool = True,
     tune: bool = True,
     ridge: float = 1e-3,
     seed: int = 0,
-    in_place: bool = False,
 ) -> nn.Module:
-    """Remove heads and neurons down to a budget (compress.algorithms.budget).
+    """Remove heads and neurons until the rest keeps a limit.
 
-    rearrange: swap units within a sublayer by the block Fisher; tune: fit the values of the masks; ridge: pull of
-    these towards 1, relative to the mean squared effect of a unit; seed: of the labels drawn from the model where the
-    batches bring none, "labels" (batch,) class ids. Raises ValueError for an option out of range or labels that do not
-    fit, and RuntimeError when what is reached misses the request.
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens), perhaps with class ids (batch,) under "labels".
+    limits
+        What may stay, one of: share of the FLOPs of heads and neurons that goes, and size or seconds of the whole
+        model.
+    rearrange
+        Whether units are swapped within a sublayer by the block Fisher.
+    tune
+        Whether the values of the masks are fitted.
+    ridge
+        Pull of these towards 1, relative to the mean squared effect of a unit.
+    seed
+        Of the labels drawn from the model where the batches bring none.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range, and labels that do not fit.
+    RuntimeError
+        What is reached misses the request.
+
+    References
+    ----------
+    arXiv 2204.09656
     """
-    limits = Limits(ratio, parameters, bytes, latency, multiple)
     if ridge < 0:
         raise ValueError(f"ridge {ridge} is out of range: give at least 0")
     teacher = shallow_copy(model)
-    student = model if in_place else shallow_copy(model)
     limit = budget(model, mean_length(batches), limits)
     if limit.allowed >= limit.dense:
-        return unshare(student, model)
+        return model
     gradients = mask_gradients(teacher, batches, limit.found, seed)
     kept = search([g.double().square().sum(0) for g in gradients], limit)
     if rearrange:
         kept = [swapped(g, keep) for g, keep in zip(gradients, kept)]
-    pair = Pair(teacher, student, batches)
+    pair = Pair(teacher, model, batches)
     for sub, keep in zip(track(limit.found, "Kwon et al."), kept):
         values = None
         if tune:
             pair.advance(sub.block)
             values = tuned(pair, sub, keep, ridge)
             tune = bool((values.abs() <= LARGEST).all())
-        remove(student, sub, keep)
+        remove(model, sub, keep)
         if tune and keep.any():
-            weight = student.get_submodule(sub.output).weight
+            weight = model.get_submodule(sub.output).weight
             set_parameter(
-                student, f"{sub.output}.weight", weight.detach() * values.repeat_interleave(sub.columns).to(weight)
+                model, f"{sub.output}.weight", weight.detach() * values.repeat_interleave(sub.columns).to(weight)
             )
-    limit.require(student)
-    return unshare(student, model)
+    limit.require(model)
+    return model
 
 
 def mask_gradients(model: nn.Module, batches: Sequence[Batch], found: Sequence[Sublayer], seed: int) -> list[Tensor]:
-    """Gradients of the loss of every sample to the masks of the units, one (samples, units) a sublayer, on the CPU.
+    """Gradients of the loss of every sample to the masks of the units.
 
-    The loss is the cross entropy of the labels, or where a batch has none the probe of the model's own Fisher
-    information (labels that it draws itself).
+    Parameters
+    ----------
+    model
+        The model.
+    batches
+        Calibration texts.
+    found
+        The sublayers.
+    seed
+        Of random draws.
+
+    Returns
+    -------
+    list of Tensor
+        (samples, units) a sublayer, on the CPU. The loss is the cross entropy of the labels, or where a batch has
+        none the probe of the model's own Fisher information.
     """
     generator = torch.Generator(model.device).manual_seed(seed)
     gradients: list[list[Tensor]] = [[] for _ in found]
@@ -109,10 +146,20 @@ def _task_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def search(importance: Sequence[Tensor], limit: Budget) -> list[Tensor]:
-    """The units to keep, a boolean (units,) a sublayer, so that the least importance is removed (Algorithm 1).
+    """The units of most importance that a budget allows (Algorithm 1).
 
-    importance: one (units,) a sublayer. Tries every number of heads, the most important of all layers first, and fills
-    what each leaves of the budget with neurons.
+    Parameters
+    ----------
+    importance
+        (units,) a sublayer.
+    limit
+        The budget.
+
+    Returns
+    -------
+    list of Tensor
+        Boolean (units,) a sublayer. Tries every number of heads, the most important of all layers first, and fills
+        what each leaves of the budget with neurons.
     """
     scores = [i / c for i, c in zip(importance, limit.costs)]
     heads = [i for i, s in enumerate(limit.found) if s.kind == "attention"]
@@ -134,10 +181,19 @@ def search(importance: Sequence[Tensor], limit: Budget) -> list[Tensor]:
 
 
 def swapped(gradients: Tensor, keep: Tensor) -> Tensor:
-    """`keep` (units,) with as many units, swapped one by one while that lowers the loss of the block Fisher.
+    """Swap units one by one while that lowers the loss of the block Fisher.
 
-    gradients (samples, units): the loss of removing the units R is |sum_R g|^2, which unlike the diagonal knows that
-    two units may do the same or the opposite.
+    Parameters
+    ----------
+    gradients
+        (samples, units); the loss of removing the units R is |sum_R g|^2.
+    keep
+        (units,): the units that stay.
+
+    Returns
+    -------
+    Tensor
+        As many units, (units,).
     """
     g, removed = gradients.double().T, (~keep).nonzero().squeeze(1).tolist()
     squares = g.square().sum(1)
@@ -156,10 +212,24 @@ def swapped(gradients: Tensor, keep: Tensor) -> Tensor:
 
 
 def tuned(pair: Pair, sub: Sublayer, keep: Tensor, ridge: float) -> Tensor:
-    """Values of the masks of the kept units, (kept,), that bring the student's output nearest to the teacher's.
+    """Values of the masks that bring the student's output nearest to the teacher's.
 
-    min_m |(X_T + Sub_T(X_T)) - X_S - b - sum_u m_u A_u W_u^T|^2 over real tokens, from the normal equations of the
-    output weights: those of m are their products with W, summed over the columns of a head.
+    Parameters
+    ----------
+    pair
+        Teacher and student.
+    sub
+        The sublayer.
+    keep
+        (units,): the units that stay.
+    ridge
+        Pull towards the old values, relative to the mean of the diagonal.
+
+    Returns
+    -------
+    Tensor
+        (kept,) that minimise |(X_T + Sub_T(X_T)) - X_S - b - sum_u m_u A_u W_u^T|^2 over real tokens, from the normal
+        equations of the output weights: those of m are their products with W, summed over the columns of a head.
     """
     output, kept = pair.student.get_submodule(sub.output), keep.repeat_interleave(sub.columns)
     weight = output.weight.detach()[:, kept].double()  # (width, features)

@@ -10,13 +10,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from compress.algorithms.budget import Limits, budget, select
-from compress.algorithms.memory import Needs
-from compress.algorithms.sparsity import wanted
-from compress.model.structure import Sublayer, block_linears, remove, set_parameter, shallow_copy, unshare
+from compress.algorithms.budget import budget, select
+from compress.algorithms.options import UnitLimits
+from compress.algorithms.sparsity import sparsity_for
+from compress.algorithms.traits import Needs, Traits
+from compress.model.structure import Sublayer, block_linears, remove, set_parameter
 from compress.model.walk import Batch, mean_length
 
-NEEDS = Needs(models=1, streams=0, gradients=False, matrices=0, copies=38)  # topk of a whole layer at once
+# topk of a whole layer at once
+TRAITS = Traits(Needs(models=1, states=0, gradients=False, matrices=0, copies=38), changes="units")
 
 
 @torch.no_grad()
@@ -24,41 +26,60 @@ def compress(
     model: nn.Module,
     batches: Sequence[Batch],
     *,
-    ratio: float | None = None,
-    parameters: int | None = None,
-    bytes: int | None = None,
-    latency: float | None = None,
-    multiple: int = 1,
+    limits: UnitLimits = UnitLimits(),
     unit: Literal["structured", "weights"] = "structured",
     pattern: str | None = None,
-    in_place: bool = False,
 ) -> nn.Module:
-    """Remove heads and neurons down to a budget (algorithms.budget), or with unit=weights the share `ratio` of weights.
+    """Remove the smallest heads and neurons, or single weights.
 
-    pattern: with unit=weights instead of a ratio, N:M, N of every M consecutive inputs stay. batches give only the mean
-    sequence length that FLOPs are counted at. Raises ValueError for an option out of range or an unknown unit,
-    RuntimeError when what is reached misses the request.
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Give only the mean sequence length that FLOPs are counted at.
+    limits
+        What may stay, one of: share of the FLOPs of heads and neurons that goes, and size or seconds of the whole
+        model.
+    unit
+        structured: heads and neurons go; weights: a share of the weights of every layer becomes zero.
+    pattern
+        With unit=weights, instead of a ratio N:M: N of every M consecutive inputs stay.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range.
+    RuntimeError
+        What is reached misses the request.
+
+    References
+    ----------
+    arXiv 1506.02626
     """
-    limits = Limits(ratio, parameters, bytes, latency, multiple)
     if unit not in ("structured", "weights"):
         raise ValueError(f"unit '{unit}' is unknown: give structured or weights")
-    if unit == "weights" and limits != Limits(ratio):
+    if unit == "weights" and limits != UnitLimits(limits.ratio):
         raise ValueError("unit=weights takes only ratio or pattern: what goes is a share of each layer's weights")
     if unit == "structured" and pattern is not None:
         raise ValueError(f"pattern {pattern} is of single weights: give unit=weights with it")
-    student = model if in_place else shallow_copy(model)
     if unit == "weights":
-        sparsity = wanted(model, ratio, pattern)
+        sparsity = sparsity_for(model, limits.ratio, pattern)
         for block in range(model.config.num_hidden_layers):
-            for path, linear in block_linears(student, block):
-                set_parameter(student, f"{path}.weight", sparsity.zero(linear.weight, linear.weight.abs().view(1, -1)))
-        return unshare(student, model)
+            for path, linear in block_linears(model, block):
+                set_parameter(model, f"{path}.weight", sparsity.zero(linear.weight, linear.weight.abs().view(1, -1)))
+        return model
     limit = budget(model, mean_length(batches), limits)
-    scores = [_mean_square(student, s) for s in limit.found]
+    scores = [_mean_square(model, s) for s in limit.found]
     for sub, keep in zip(limit.found, select(scores, limit.costs, limit.allowed, limit.multiples)):
-        remove(student, sub, keep)
-    limit.require(student)
-    return unshare(student, model)
+        remove(model, sub, keep)
+    limit.require(model)
+    return model
 
 
 def _mean_square(model: nn.Module, sub: Sublayer) -> Tensor:

@@ -17,15 +17,14 @@ from torch import nn
 from compress.algorithms.bit_allocation import Choice, allocate
 from compress.algorithms.fisher import fisher
 from compress.algorithms.hessian import blocks, gram
-from compress.algorithms.memory import Needs
 from compress.algorithms.quantization import SLACK, Grid, check_divides, chosen, put, round_rest
 from compress.algorithms.resume import Progress
+from compress.algorithms.traits import Needs, Traits
 from compress.methods.gptq import arranged, quantize
 from compress.model.storage import stored_type
-from compress.model.structure import shallow_copy, unshare
 from compress.model.walk import Batch
 
-NEEDS = Needs(models=3, streams=1, gradients=True, matrices=6, copies=8, streamed=False)
+TRAITS = Traits(Needs(models=3, states=1), changes="bits", resumes=True, streams=False)
 COLUMNS = 128  # whose errors reach the later ones together
 
 
@@ -41,37 +40,73 @@ def compress(
     seed: int = 0,
     embeddings: bool = False,
     head: bool = False,
-    in_place: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Store the weights of the linear layers in the blocks in `bits` bits on average, each layer in one of `choices`.
+    """Store the weights of the linear layers in the blocks in few bits on average, each layer in its own number.
 
-    group: inputs of an output that share a scale, None: all; symmetric: zero is the middle level; choices: numbers of
-    bits; damping: added to the Hessian's diagonal, relative to its mean; seed: of the labels drawn for the gradients;
-    embeddings, head: round them to the nearest level, in the most of the choices that `bits` allows; progress: where
-    the choice and finished blocks are kept. Saves disk, not time. Raises ValueError for an option out of range and
-    RuntimeError when more bits are stored than requested.
+    Saves disk, not time.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    bits
+        Bits of a weight on average.
+    group
+        Number of inputs of an output that share a scale; None: all.
+    symmetric
+        Whether zero is the middle level.
+    choices
+        Numbers of bits, separated by commas.
+    damping
+        Added to the diagonal of the Hessian, relative to its mean.
+    seed
+        Of the labels drawn for the gradients.
+    embeddings
+        Whether embeddings are rounded too, in the most of the choices that `bits` allows.
+    head
+        Whether linear layers outside the blocks are rounded too; with tied weights the same as `embeddings`.
+    progress
+        Where the choice and finished blocks are kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range.
+    RuntimeError
+        More bits are stored than requested.
+
+    References
+    ----------
+    arXiv 1911.03852, 2210.17323
     """
     grids = _grids(bits, group, symmetric, choices)
     if damping <= 0:
         raise ValueError(f"damping {damping}: give more than 0, for example 0.01")
     paths = chosen(model, embeddings, head)
     check_divides(model, paths, group)
-    student, dtype = model if in_place else shallow_copy(model), stored_type(model)
+    dtype = stored_type(model)
 
     def measure() -> dict[str, int]:
-        return assigned(student, batches, grids, bits, dtype, seed)
+        return _assigned(model, batches, grids, bits, dtype, seed)
 
     found = progress.once("bits", measure) if progress else measure()
     with torch.no_grad():
-        for shared in blocks(student, batches, gram, "Mixed precision", progress):
+        for shared in blocks(model, batches, gram, "Mixed precision", progress):
             for path, hessian in ((path, hessian) for inputs, hessian in shared for path in inputs):
                 places, grid = arranged(hessian.diagonal(), group), Grid(found[path], group, symmetric)
-                weight = student.get_submodule(path).weight
-                put(student, path, quantize([weight], hessian, places, grid, dtype, damping, COLUMNS)[0])
-        _require(student, list(found), bits)
-        round_rest(student, paths, max((g for g in grids if g.bits <= bits), key=lambda g: g.bits))
-    return unshare(student, model)
+                weight = model.get_submodule(path).weight
+                put(model, path, quantize([weight], hessian, places, grid, dtype, damping, COLUMNS)[0])
+        _require(model, list(found), bits)
+        round_rest(model, paths, max((g for g in grids if g.bits <= bits), key=lambda g: g.bits))
+    return model
 
 
 def _grids(bits: float, group: int | None, symmetric: bool, choices: str) -> list[Grid]:
@@ -95,7 +130,7 @@ def _require(model: nn.Module, paths: Sequence[str], bits: float) -> None:
 
 
 @torch.no_grad()
-def assigned(
+def _assigned(
     model: nn.Module, batches: Sequence[Batch], grids: Sequence[Grid], bits: float, dtype: torch.dtype, seed: int
 ) -> dict[str, int]:
     """The bits of every linear layer of the blocks by path, `bits` a weight on average at most; the model is dense."""

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from compress.algorithms.memory import Needs
 from compress.algorithms.quantization import Grid, check_divides, chosen, put, weights
+from compress.algorithms.traits import Needs, Traits
 from compress.model.storage import stored_type
-from compress.model.structure import shallow_copy, unshare
 from compress.model.walk import Batch
 from transmeter.util.progress import track
 
-NEEDS = Needs(models=1, streams=0, gradients=False, matrices=0, copies=5, streamed=False, batches=False)
+TRAITS = Traits(
+    Needs(models=1, states=0, gradients=False, matrices=0, copies=5), changes="bits", texts=False, streams=False
+)
 
 
 @torch.no_grad()
@@ -30,18 +31,49 @@ def compress(
     clip: bool = True,
     embeddings: bool = False,
     head: bool = False,
-    in_place: bool = False,
 ) -> nn.Module:
-    """Store the weights of every linear layer in the blocks in `bits` bits; batches are not looked at.
+    """Store the weights of every linear layer in the blocks in few bits.
 
-    group: inputs of an output that share a scale, None: all; symmetric: zero is the middle level; clip: shrink ranges;
-    embeddings, head: quantize them too. Saves disk, not time. Raises ValueError for an option out of range and
-    RuntimeError when more bits are stored than requested.
+    Saves disk, not time.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Not used.
+    bits
+        Bits of a weight.
+    group
+        Number of inputs of an output that share a scale; None: all.
+    symmetric
+        Whether zero is the middle level.
+    clip
+        Whether the range of a group shrinks to the least error.
+    embeddings
+        Whether embeddings are rounded too.
+    head
+        Whether linear layers outside the blocks are rounded too; with tied weights the same as `embeddings`.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range.
+    RuntimeError
+        More bits are stored than requested.
+
+    References
+    ----------
+    arXiv 1810.05723
     """
     grid, paths = Grid(bits, group, symmetric), chosen(model, embeddings, head)
     check_divides(model, paths, group)
-    student = model if in_place else shallow_copy(model)
     for path, weight in track(list(weights(model, paths)), "Rounding"):
         importance = weight.new_ones(weight.shape[1]) if clip else None
-        put(student, path, grid.nearest(weight, stored_type(model), importance))
-    return unshare(student, model)
+        put(model, path, grid.nearest(weight, stored_type(model), importance))
+    return model

@@ -13,17 +13,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from compress.algorithms import training
-from compress.algorithms.distillation_loss import Aims, Lesson
+from compress.algorithms.distillation_loss import DistillationLoss
 from compress.algorithms.hessian import blocks, gram
 from compress.algorithms.least_squares import least_squares
-from compress.algorithms.memory import Needs
+from compress.algorithms.options import DistillationConfig, TrainingConfig
 from compress.algorithms.resume import Progress
-from compress.algorithms.training import Settings
+from compress.algorithms.training import require_trainable, train
+from compress.algorithms.traits import Needs, Traits
 from compress.model.structure import blocks_path, shallow_copy, unshare
 from compress.model.walk import Batch
 
-NEEDS = Needs(models=6, streams=1, gradients=True, matrices=4, copies=5, streamed=False)
+TRAITS = Traits(Needs(models=6, states=1, matrices=4, copies=5), resumes=True, streams=False)
 RIDGE = 1e-3  # pull of the merged weights towards the mean ones, relative to the mean squared input
 
 
@@ -33,26 +33,49 @@ def compress(
     *,
     groups: int | None = None,
     merge: Literal["fit", "mean"] = "fit",
-    steps: int = 200,
-    rate: float = 1e-3,
-    temperature: float = 1.0,
     hidden: float = 1.0,
-    rows: int = 8,
-    seed: int = 0,
-    in_place: bool = False,
+    training: TrainingConfig = TrainingConfig(),
     progress: Progress | None = None,
 ) -> nn.Module:
     """Let runs of neighbouring blocks, as even as they can be, share one set of weights each.
 
-    groups: distinct blocks that stay, None: half of them; merge: how the shared weights start, fit by least squares or
-    mean; steps, rate, rows: of algorithms.training; temperature, hidden: of algorithms.distillation_loss.Aims;
-    progress: where the state of the training is kept. It saves disk and memory, not time: as many blocks run as before.
-    Raises ValueError for an option out of range or blocks of different sizes, and RuntimeError when the loss is
-    not finite.
+    Saves disk and memory, not time: as many blocks run as before.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    groups
+        Number of distinct blocks that stay; None: half of them.
+    merge
+        How the shared weights start: fit by least squares, or as the mean.
+    hidden
+        Weight of the hidden states in the distillation loss, beside that of the logits.
+    training
+        Number of steps, learning rate, temperature of the logits, rows a step and seed.
+    progress
+        Where the state of the training is kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range, or blocks of different sizes.
+    RuntimeError
+        The loss is not finite.
+
+    References
+    ----------
+    arXiv 1909.11942, 2212.09849
     """
-    settings = Settings(steps, rate, temperature, rows=rows, seed=seed)
-    aims = Aims(temperature, hidden)
-    training.require_trainable(model, "share")
+    config = DistillationConfig(training.temperature, hidden)
+    require_trainable(model, "share")
     count = model.config.num_hidden_layers
     groups = -(-count // 2) if groups is None else groups
     if not 1 <= groups <= count:
@@ -63,16 +86,14 @@ def compress(
     for run in runs:
         _require_alike(model, run)
     teacher = shallow_copy(model)
-    student = model if in_place else shallow_copy(model)
     if groups == count:
-        return unshare(student, model)
+        return model
     merged = _fitted(teacher, batches, runs) if merge == "fit" else {}
     for run in runs:
         if len(run) > 1:
-            _tie(student, run, merged)
-    unshare(unshare(student, teacher), model)
-    lesson = Lesson(student, teacher, aims, seed)
-    return training.train(student, teacher, batches, settings, progress, lesson.loss)
+            _tie(model, run, merged)
+    loss = DistillationLoss(unshare(model, teacher), teacher, config, training.seed)
+    return train(model, teacher, batches, training, progress=progress, loss=loss.loss)
 
 
 def _require_alike(model: nn.Module, run: Sequence[int]) -> None:

@@ -14,13 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from compress.algorithms.hessian import blocks
-from compress.algorithms.memory import Needs
 from compress.algorithms.quantization import BITS, Grid, chosen, put, round_rest, smoothing, stored_type
 from compress.algorithms.resume import Progress
-from compress.model.structure import shallow_copy, unshare
+from compress.algorithms.traits import Needs, Traits
 from compress.model.walk import Batch
 
-NEEDS = Needs(models=1, streams=1, gradients=False, matrices=0, copies=8, streamed=False)
+TRAITS = Traits(Needs(models=1, states=1, gradients=False, matrices=0), changes="bits", resumes=True, streams=False)
 
 
 @torch.no_grad()
@@ -33,34 +32,65 @@ def compress(
     strength: float | None = 0.5,
     embeddings: bool = False,
     head: bool = False,
-    in_place: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Store the weights of every linear layer in the blocks in `bits` bits, and round its inputs to `activations` bits.
+    """Store the weights of every linear layer in the blocks in few bits, and round its inputs too.
 
-    Weights are symmetric with a scale a row, inputs with a scale a token, found when they come. strength: share of the
-    outliers that the weights take over, None: leave them; embeddings, head: round their weights too; progress: where
-    finished blocks are kept. Saves disk, not time. Raises ValueError for an option out of range and RuntimeError when
-    more bits are stored than requested.
+    Weights are symmetric with a scale a row, inputs with a scale a token. Saves disk, not time.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    bits
+        Bits of a weight.
+    activations
+        Bits of an input.
+    strength
+        Share of the outliers that the weights take over; None: leave them.
+    embeddings
+        Whether embeddings are rounded too, to the nearest level.
+    head
+        Whether linear layers outside the blocks are rounded too; with tied weights the same as `embeddings`.
+    progress
+        Where finished blocks are kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range.
+    RuntimeError
+        More bits are stored than requested.
+
+    References
+    ----------
+    arXiv 2211.10438
     """
     grid, paths = Grid(bits, None, True), chosen(model, embeddings, head)
     if activations not in BITS:
         raise ValueError(f"activations {activations}: give {BITS[0]} to {BITS[-1]} bits")
     if strength is not None and not 0 <= strength <= 1:
         raise ValueError(f"strength {strength}: give 0 to 1, for example 0.5, or 'none' to move nothing")
-    student, dtype = model if in_place else shallow_copy(model), stored_type(model)
-    for shared in blocks(student, batches, _largest, "SmoothQuant", progress, _larger):
+    dtype = stored_type(model)
+    for shared in blocks(model, batches, _largest, "SmoothQuant", progress, _larger):
         for inputs, peaks in shared:
-            weights, smooth = [student.get_submodule(path).weight.float() for path in inputs], None
+            weights, smooth = [model.get_submodule(path).weight.float() for path in inputs], None
             if strength is not None:
                 tops = torch.cat(weights).abs().amax(0)
                 smooth = smoothing(peaks**strength / tops ** (1 - strength), dtype)
                 smooth = nn.Parameter(smooth, requires_grad=False)
             for path, weight in zip(inputs, weights):
                 scaled = weight if smooth is None else weight * smooth
-                put(student, path, grid.nearest(scaled, dtype, scaled.new_ones(scaled.shape[1])), smooth, activations)
-    round_rest(student, paths, grid)
-    return unshare(student, model)
+                put(model, path, grid.nearest(scaled, dtype, scaled.new_ones(scaled.shape[1])), smooth, activations)
+    round_rest(model, paths, grid)
+    return model
 
 
 def _largest(states: Tensor) -> Tensor:

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from compress.algorithms.hessian import STEP, blocks, gram, inverse_factor, side_by_side, sweep
-from compress.algorithms.memory import Needs
 from compress.algorithms.resume import Progress
-from compress.algorithms.sparsity import Sparsity, lowest, wanted
-from compress.model.structure import set_parameter, shallow_copy, unshare
+from compress.algorithms.sparsity import Sparsity, lowest, sparsity_for
+from compress.algorithms.traits import Needs, Traits
+from compress.model.structure import set_parameter
 from compress.model.walk import Batch
 
-NEEDS = Needs(models=1, streams=1, gradients=False, matrices=5, copies=5)
+TRAITS = Traits(Needs(models=1, states=1, gradients=False, matrices=5, copies=5), resumes=True)
 
 
 @torch.no_grad()
@@ -29,32 +29,73 @@ def compress(
     pattern: str | None = None,
     block: int = 128,
     damping: float = 0.01,
-    in_place: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Set the share `ratio` of the weights of every linear layer in the blocks to zero, and update the others.
+    """Set a share of the weights of every linear layer in the blocks to zero, and update the others.
 
-    pattern: instead of a ratio, N:M, N of every M consecutive inputs stay; block: columns whose zeros are chosen
-    together; damping: added to the Hessian's diagonal, relative to its mean; progress: where finished blocks are kept.
-    Raises ValueError for an option out of range and RuntimeError when the sparsity reached misses the request.
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    ratio
+        Share of the weights; None: 0.5.
+    pattern
+        Instead of a ratio N:M: N of every M consecutive inputs stay.
+    block
+        Number of columns whose zeros are chosen together.
+    damping
+        Added to the diagonal of the Hessian, relative to its mean.
+    progress
+        Where finished blocks are kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range.
+    RuntimeError
+        The sparsity reached misses the request.
+
+    References
+    ----------
+    arXiv 2301.00774
     """
-    sparsity = wanted(model, ratio, pattern)
+    sparsity = sparsity_for(model, ratio, pattern)
     if block < 1 or damping <= 0:
         raise ValueError(f"block {block} must be at least 1 and damping {damping} above 0, for example 128 and 0.01")
-    student = model if in_place else shallow_copy(model)
-    for shared in blocks(student, batches, gram, "SparseGPT", progress):
+    for shared in blocks(model, batches, gram, "SparseGPT", progress):
         for paths, hessian in shared:
-            weights = [student.get_submodule(path).weight for path in paths]
+            weights = [model.get_submodule(path).weight for path in paths]
             for path, pruned in zip(paths, prune(weights, inverse_factor(hessian, damping), sparsity, block)):
                 sparsity.require(pruned)
-                set_parameter(student, f"{path}.weight", pruned)
-    return unshare(student, model)
+                set_parameter(model, f"{path}.weight", pruned)
+    return model
 
 
 def prune(weights: Sequence[Tensor], factor: Tensor, sparsity: Sparsity, block: int) -> list[Tensor]:
-    """The weights (out, in) of layers that get the same input, pruned; factor (in, in) of `inverse_factor`.
+    """Prune layers that get the same input.
 
-    The error of column j is e_j = w_j / U_jj where w_j goes. Worked in rows of the transposed weights.
+    Parameters
+    ----------
+    weights
+        (out, in) each, of layers that get the same input.
+    factor
+        (in, in), of `inverse_factor`.
+    sparsity
+        The request.
+    block
+        Number of columns whose zeros are chosen together.
+
+    Returns
+    -------
+    list of Tensor
+        The pruned weights. The error of column j is e_j = w_j / U_jj where w_j goes.
     """
     columns, outs = side_by_side(weights), [len(w) for w in weights]
     factor, step = factor.to(columns.dtype), sparsity.group or STEP

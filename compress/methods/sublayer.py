@@ -11,17 +11,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from compress.algorithms.budget import Limits, budget
+from compress.algorithms.budget import budget
 from compress.algorithms.least_squares import Pair, fit
-from compress.algorithms.memory import Needs
+from compress.algorithms.options import Limits
 from compress.algorithms.resume import Progress
-from compress.methods.kprune import divergence
-from compress.model.structure import Sublayer, remove, set_parameter, shallow_copy, sublayers, unshare
+from compress.algorithms.training import divergence
+from compress.algorithms.traits import Needs, Traits
+from compress.model.structure import Sublayer, remove, set_parameter, shallow_copy, sublayers
 from compress.model.walk import Batch, masked, mean_length, row_weights, run
 from transmeter.util.progress import track
 
 # the old weights, the new ones, and those of a removal that is tried
-NEEDS = Needs(models=3, streams=2, gradients=True, matrices=4, copies=2, removes=True)
+TRAITS = Traits(Needs(models=3, matrices=4, copies=2, shrinks=True), changes="sublayers", resumes=True)
 SCREENED = 8  # sublayers measured anew at every removal after the first
 
 
@@ -30,59 +31,101 @@ def compress(
     model: nn.Module,
     batches: Sequence[Batch],
     *,
-    ratio: float | None = None,
-    parameters: int | None = None,
-    bytes: int | None = None,
-    latency: float | None = None,
+    limits: Limits = Limits(),
     tried: int = 3,
     ridge: float = 1e-6,
-    in_place: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Remove sublayers until the rest keeps a budget (algorithms.budget), so up to one more than was asked for.
+    """Remove sublayers until the rest keeps a limit.
 
-    tried: candidates, the most promising without it, for which a neighbour is fitted at every removal; 0: none, and
-    no fit; ridge: pull of the fitted weights towards the old ones, relative to the mean squared feature; progress:
-    where finished removals are kept. Raises ValueError for an option out of range.
+    Up to one sublayer more goes than was asked for.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    limits
+        What may stay, one of: share of the FLOPs of heads and neurons that goes, and size or seconds of the whole
+        model.
+    tried
+        Number of candidates, the most promising without it, for which a neighbour is fitted at every removal; 0: no
+        fit.
+    ridge
+        Pull of the fitted weights towards the old ones, relative to the mean squared feature.
+    progress
+        Where finished removals are kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range.
+    RuntimeError
+        What is reached misses the request.
+
+    References
+    ----------
+    arXiv 2506.03510
     """
-    limits = Limits(ratio, parameters, bytes, latency)
     if min(tried, ridge) < 0:
         raise ValueError(f"tried {tried} and ridge {ridge}: give at least 0 for both")
     teacher = shallow_copy(model)
-    student = model if in_place else shallow_copy(model)
     limit = budget(model, mean_length(batches), limits, "sublayer", progress)
     if limit.allowed >= limit.dense:
-        return unshare(student, model)
+        return model
     costs = {s.output: s.units * c for s, c in zip(limit.found, limit.costs)}
-    step = progress.restore(student) if progress else 0
+    step = progress.restore(model) if progress else 0
     known: dict[str, float] = {}  # the last sensitivity measured, which mostly is less than it would be now
-    while (over := limit.left(student) - limit.allowed) > 1e-9 * limit.dense:
-        found = sublayers(student)
+    while (over := limit.left(model) - limit.allowed) > 1e-9 * limit.dense:
+        found = sublayers(model)
         # saving more than is still needed is worth nothing
         saved = [min(costs[s.output], over) for s in found]
         order = sorted(range(len(found)), key=lambda i: known.get(found[i].output, 0.0) / saved[i])
         screened = [s for i, s in enumerate(found) if i in order[:SCREENED] or s.output not in known]
-        now, *without = sensitivities(teacher, student, screened, batches)
+        now, *without = sensitivities(teacher, model, screened, batches)
         known |= {s.output: value - now for s, value in zip(screened, without)}
         order.sort(key=lambda i: known[found[i].output] / saved[i])
-        trials = {i: _mended(teacher, student, found[i:], batches, ridge) for i in order[:tried]}
+        trials = {i: _mended(teacher, model, found[i:], batches, ridge) for i in order[:tried]}
         best = min(trials, key=lambda i: (trials[i][0] - now) / saved[i]) if tried else order[0]
-        remove(student, found[best], torch.zeros(found[best].units, dtype=torch.bool))
+        remove(model, found[best], torch.zeros(found[best].units, dtype=torch.bool))
         fitted = trials[best][1] if tried else {}
         for name, value in fitted.items():
-            set_parameter(student, name, value)
+            set_parameter(model, name, value)
         if progress:
-            progress.keep(step, student, sorted({s.block for s in found[best : best + 2]}))
+            progress.keep(step, model, sorted({s.block for s in found[best : best + 2]}))
         step += 1
-    limit.require(student)
-    return unshare(student, model)
+    limit.require(model)
+    return model
 
 
 @torch.no_grad()
 def sensitivities(
     teacher: nn.Module, student: nn.Module, found: Sequence[Sublayer], batches: Sequence[Batch]
 ) -> list[float]:
-    """Mean divergence of the student's output from the teacher's: as it is, and without each sublayer of `found`."""
+    """Mean divergence of the student's output from the teacher's.
+
+    Parameters
+    ----------
+    teacher
+        The teacher.
+    student
+        The student.
+    found
+        Sublayers of the student.
+    batches
+        Calibration texts.
+
+    Returns
+    -------
+    list of float
+        As it is, and without each sublayer.
+    """
     totals = [0.0] * (len(found) + 1)
     for batch in track(batches, "Sensitivity of sublayers"):
         wanted, at, hidden = run(teacher, batch).float(), 0, run(student, batch, stop=0)

@@ -24,19 +24,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from compress.algorithms import hessian, training
+from compress.algorithms import hessian
 from compress.algorithms.bit_allocation import Choice, allocate
-from compress.algorithms.budget import check_ratio
 from compress.algorithms.fisher import fisher
-from compress.algorithms.memory import Needs
+from compress.algorithms.options import TrainingConfig, check_ratio
 from compress.algorithms.resume import Progress
-from compress.algorithms.training import Settings
-from compress.methods.dynamic_sparse import require_peft
+from compress.algorithms.training import require_peft, train
+from compress.algorithms.traits import Needs, Traits
 from compress.model.layers import LowRankLinear, PackedLinear
 from compress.model.structure import block_linears, blocks_path, refuse_changed, shallow_copy, unshare
 from compress.model.walk import Batch
 
-NEEDS = Needs(models=6, streams=1, gradients=True, matrices=5, copies=4, streamed=False)
+TRAITS = Traits(Needs(models=6, states=1, matrices=5, copies=4), changes="ranks", resumes=True, streams=False)
 KINDS = ("plain", "activation", "whitened", "fisher")
 RATES = {"full": 3e-4, "lora": 1e-3}
 Metric = dict[str, Tensor]  # of the inputs of a linear layer, by its path: (in, in), or (in,) where it is diagonal
@@ -52,55 +51,85 @@ def compress(
     damping: float = 0.01,
     multiple: int = 1,
     recovery: Literal["none", "full", "lora"] = "none",
-    steps: int = 150,
-    rate: float | None = None,
+    training: TrainingConfig = TrainingConfig(steps=150, rate=None),
     rank: int = 16,
-    temperature: float = 1.0,
-    rows: int = 8,
-    seed: int = 0,
-    in_place: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Take the share `ratio` of the parameters, and so of the FLOPs, off the linear layers of the blocks.
+    """Take a share of the parameters, and so of the FLOPs, off the linear layers of the blocks.
 
-    kind: of the metric; power: of activation; damping: added to the metric's diagonal, relative to its mean; multiple:
-    what ranks are a multiple of. A layer stays dense where no lower rank is worth it. recovery: training on the dense
-    model's logits, full of all weights of the blocks, lora of updates of `rank` to their linear layers; steps, rate,
-    temperature, rows: of algorithms.training, rate None: RATES; seed: of drawn labels and of the training; progress:
-    where the ranks and finished blocks are kept. Raises ValueError for an option out of range, or where recovery=lora
-    misses peft, and RuntimeError when what is reached misses the request or the loss is not finite.
+    A layer stays dense where no lower rank is worth it.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    ratio
+        The share.
+    kind
+        Of the metric.
+    power
+        Of the metric `activation`.
+    damping
+        Added to the diagonal of the metric, relative to its mean.
+    multiple
+        Ranks are a multiple of it.
+    recovery
+        Training on the logits of the dense model: full, of all weights of the blocks; lora, of low-rank updates of
+        their linear layers.
+    training
+        Number of steps, learning rate (None: `RATES` of the recovery), temperature, rows a step and seed.
+    rank
+        Of the updates with recovery=lora.
+    progress
+        Where the ranks and finished blocks are kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range, and where recovery=lora misses peft.
+    RuntimeError
+        What is reached misses the request, or the loss is not finite.
+
+    References
+    ----------
+    arXiv 2403.07378, 2312.05821, 2207.00112
     """
     check_ratio(ratio)
     if kind not in KINDS or recovery not in ("none", *RATES):
         raise ValueError(f"kind '{kind}', recovery '{recovery}': give {', '.join(KINDS)}; none, {', '.join(RATES)}")
     if damping <= 0 or min(multiple, rank) < 1:
         raise ValueError(f"damping {damping}, multiple {multiple}, rank {rank}: give above 0, 1 or more, 1 or more")
-    rate = RATES.get(recovery, 1.0) if rate is None else rate
-    settings = Settings(steps=steps, rate=rate, temperature=temperature, rows=rows, seed=seed)
+    training = training.with_rate(RATES.get(recovery, 1.0))
     if recovery == "lora":
         require_peft()
     refuse_changed(model, (PackedLinear, LowRankLinear))
     teacher = shallow_copy(model)
-    student = model if in_place else shallow_copy(model)
     if ratio == 0:
-        return unshare(student, model)
-    linears = _linears(student)
+        return model
+    linears = _linears(model)
     dense = _parameters(linears)
     _check_reachable(linears, ratio, multiple)
-    squared = fisher(student, batches, seed, lambda gradient: gradient.mean(0))
-    metrics = partial(_metrics, student, batches, kind, power, damping, squared)
+    squared = fisher(model, batches, training.seed, lambda gradient: gradient.mean(0))
+    metrics = partial(_metrics, model, batches, kind, power, damping, squared)
     measure = partial(_ranks, linears, metrics(None), squared, (1 - ratio) * dense, multiple)
     ranks = progress.once("ranks", measure) if progress else measure()
     for metric in metrics(progress):
         for path in metric.keys() & ranks.keys():
-            student.set_submodule(path, factorised(linears[path], metric[path], ranks[path]))
-    reached = 1 - _parameters(_linears(student)) / dense
+            model.set_submodule(path, factorised(linears[path], metric[path], ranks[path]))
+    reached = 1 - _parameters(_linears(model)) / dense
     step = max(multiple * sum(linear.weight.shape) for linear in linears.values()) / dense
     if not ratio - 1e-9 <= reached <= ratio + max(step, 0.005):
         raise RuntimeError(f"ratio: {reached:.4f} reached, {ratio} requested")
-    if recovery != "none" and steps:
-        _recover(unshare(student, teacher), teacher, batches, settings, recovery, rank)
-    return unshare(student, model)
+    if recovery != "none" and training.steps:
+        _recover(unshare(model, teacher), teacher, batches, training, recovery, rank)
+    return model
 
 
 def _linears(model: nn.Module) -> dict[str, nn.Linear]:
@@ -185,7 +214,22 @@ def _ranks(
 
 @torch.no_grad()
 def factorised(linear: nn.Linear, metric: Tensor, rank: int) -> LowRankLinear:
-    """U_r and U_r^T W; metric: C, (in, in) or its diagonal (in,)."""
+    """A linear layer as the product of two thin ones.
+
+    Parameters
+    ----------
+    linear
+        The layer.
+    metric
+        C, (in, in) or its diagonal (in,).
+    rank
+        What is left.
+
+    Returns
+    -------
+    LowRankLinear
+        U_r and U_r^T W.
+    """
     weight = linear.weight
     u = torch.linalg.svd(_scaled(weight, metric), full_matrices=False).U[:, :rank]
     new = LowRankLinear(linear.in_features, linear.out_features, rank, False)
@@ -196,20 +240,18 @@ def factorised(linear: nn.Linear, metric: Tensor, rank: int) -> LowRankLinear:
 
 
 def _recover(
-    student: nn.Module, teacher: nn.Module, batches: Sequence[Batch], settings: Settings, recovery: str, rank: int
+    student: nn.Module, teacher: nn.Module, batches: Sequence[Batch], config: TrainingConfig, recovery: str, rank: int
 ) -> None:
     """Train what is left, in place; the student shares nothing with its teacher."""
     if recovery == "full":
         inside = blocks_path(student) + "."
         trained = {name: p for name, p in student.named_parameters() if name.startswith(inside)}
-        for _ in training.steps(student, teacher, batches, settings, trained):
-            pass
+        train(student, teacher, batches, config, trained)
         return
     from compress.algorithms import lora
 
     everything = {path: torch.ones_like(m.weight, dtype=torch.bool) for path, m in _linears(student).items()}
-    adapters = lora.adapt(student, everything, rank, settings.seed)
+    adapters = lora.adapt(student, everything, rank, config.seed)
     trained = {name: p for name, p in student.named_parameters() if ".lora_" in name}
-    for _ in training.steps(student, teacher, batches, settings, trained):
-        pass
+    train(student, teacher, batches, config, trained)
     lora.merge(student, adapters)

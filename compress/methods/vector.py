@@ -16,15 +16,14 @@ from torch import Tensor, nn
 
 from compress.algorithms.codebooks import packed, refitted, rows_of_a_book, swept
 from compress.algorithms.hessian import blocks, gram, inverse_factor, squares
-from compress.algorithms.memory import Needs
 from compress.algorithms.quantization import BITS, check_divides, chosen, put, weights
 from compress.algorithms.resume import Progress
+from compress.algorithms.traits import Needs, Traits
 from compress.model.storage import stored_type
-from compress.model.structure import shallow_copy, unshare
 from compress.model.walk import Batch
 from transmeter.util.progress import track
 
-NEEDS = Needs(models=1, streams=1, gradients=False, matrices=6, copies=8, streamed=False)
+TRAITS = Traits(Needs(models=1, states=1, gradients=False), changes="bits", resumes=True, streams=False)
 FLOOR = 0.01  # of the mean importance, which every input has at least
 ROUNDS = 25  # of k-means at most
 SAMPLE = 32  # sub-vectors a code, among which k-means++ draws
@@ -44,16 +43,52 @@ def compress(
     seed: int = 0,
     embeddings: bool = False,
     head: bool = False,
-    in_place: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Store the weights of every linear layer in the blocks as codes of `bits` bits, one for every `width` inputs.
+    """Store the weights of every linear layer in the blocks as codes, one for several inputs.
 
-    rows: outputs (tokens of an embedding) that share a book, or the next number that divides them; None: all; update:
-    later inputs make up for errors, and vectors are fitted; damping: added to the Hessian's diagonal, relative to its
-    mean; seed: of the first vectors; embeddings, head: store them so too, all weights counting the same; progress:
-    where finished blocks are kept. Saves disk, not time. Raises ValueError for an option out of range and RuntimeError
-    when more bits are stored than requested.
+    Saves disk, not time.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    bits
+        Of a code; a book has 2^bits vectors.
+    width
+        Number of inputs that share a code.
+    rows
+        Number of outputs (tokens of an embedding) that share a book, or the next that divides them; None: all.
+    update
+        Whether later inputs make up for errors, and vectors are fitted.
+    damping
+        Added to the diagonal of the Hessian, relative to its mean.
+    seed
+        Of the first vectors.
+    embeddings
+        Whether embeddings are stored so too, all weights counting the same.
+    head
+        Whether linear layers outside the blocks are rounded too; with tied weights the same as `embeddings`.
+    progress
+        Where finished blocks are kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range.
+    RuntimeError
+        More bits are stored than requested.
+
+    References
+    ----------
+    arXiv 2402.15319
     """
     paths = chosen(model, embeddings, head)
     if bits not in BITS or width < 1 or (rows is not None and rows < 1) or damping <= 0:
@@ -61,24 +96,24 @@ def compress(
         raise ValueError(f"bits {bits}, width {width}, rows {rows}, damping {damping}: {allowed}")
     check_divides(model, paths, width, "width")
     _check_smaller(model, paths, bits, width, rows)
-    student, dtype = model if in_place else shallow_copy(model), stored_type(model)
-    for shared in blocks(student, batches, gram if update else squares, "Vectors", progress):
+    dtype = stored_type(model)
+    for shared in blocks(model, batches, gram if update else squares, "Vectors", progress):
         for inputs, moment in shared:
             factor = inverse_factor(moment, damping) if update else None
             for path in inputs:
-                weight = student.get_submodule(path).weight.detach()
+                weight = model.get_submodule(path).weight.detach()
                 importance = moment.diagonal() if update else moment
-                values, codes = clustered(weight, importance, bits, width, rows, seed, dtype)
+                values, codes = _clustered(weight, importance, bits, width, rows, seed, dtype)
                 if factor is not None:
                     codes = swept(weight, factor, values)
                     pull = damping * float(moment.diagonal().mean()) or 1.0
                     damped = moment + pull * torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
                     values = refitted(weight, damped, codes, values).to(dtype).to(weight.dtype)
-                put(student, path, packed(codes, values, bits))
-    for path, weight in track(list(weights(student, paths)), "Vectors, outside the blocks"):
-        values, codes = clustered(weight, weight.new_ones(weight.shape[1]), bits, width, rows, seed, dtype)
-        put(student, path, packed(codes, values, bits))
-    return unshare(student, model)
+                put(model, path, packed(codes, values, bits))
+    for path, weight in track(list(weights(model, paths)), "Vectors, outside the blocks"):
+        values, codes = _clustered(weight, weight.new_ones(weight.shape[1]), bits, width, rows, seed, dtype)
+        put(model, path, packed(codes, values, bits))
+    return model
 
 
 def _check_smaller(model: nn.Module, paths: Sequence[str], bits: int, width: int, rows: int | None) -> None:
@@ -88,10 +123,10 @@ def _check_smaller(model: nn.Module, paths: Sequence[str], bits: int, width: int
         books = out // rows_of_a_book(out, rows) * 2**bits * width
         if books + out * inside * bits / width / 16 >= out * inside:
             what = f"bits {bits}, width {width}: {books} numbers in books for the {out} x {inside} weights of {path}"
-            raise ValueError(f"{what} save nothing: give fewer bits, or more rows a book")
+            raise ValueError(f"{what} save nothing: give fewer bits, or more rows per book")
 
 
-def clustered(
+def _clustered(
     weight: Tensor, importance: Tensor, bits: int, width: int, rows: int | None, seed: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Values (books, 2^bits, width), exact in `dtype`, and nearest codes (out, in / width) of weight (out, in).
@@ -109,7 +144,24 @@ def clustered(
 
 
 def centers(points: Tensor, importance: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """(count, width) by weighted k-means of points (n, width), importance (n, width) of their squared errors."""
+    """Centers of weighted k-means of sub-vectors.
+
+    Parameters
+    ----------
+    points
+        (n, width).
+    importance
+        (n, width), of squared errors.
+    count
+        Number of centers.
+    generator
+        Draws.
+
+    Returns
+    -------
+    Tensor
+        (count, width).
+    """
     sample = torch.randperm(len(points), generator=generator, device=points.device)[: SAMPLE * count]
     some, weighs = points[sample], importance[sample]
     found, away = [], weighs.sum(1)
@@ -130,7 +182,22 @@ def centers(points: Tensor, importance: Tensor, count: int, generator: torch.Gen
 
 
 def nearest(points: Tensor, importance: Tensor, values: Tensor) -> Tensor:
-    """The code (n,) of least weighted squared error of points (n, width); values (size, width)."""
+    """Nearest values of sub-vectors.
+
+    Parameters
+    ----------
+    points
+        (n, width).
+    importance
+        (n, width), of squared errors.
+    values
+        (size, width).
+
+    Returns
+    -------
+    Tensor
+        (n,): codes.
+    """
     squared = values.square().T
     return torch.cat(
         [(h @ squared - 2 * (h * p) @ values.T).argmin(1) for p, h in zip(points.split(CHUNK), importance.split(CHUNK))]

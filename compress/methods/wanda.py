@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from compress.algorithms.hessian import blocks, squares
-from compress.algorithms.memory import Needs
 from compress.algorithms.resume import Progress
-from compress.algorithms.sparsity import wanted
-from compress.model.structure import set_parameter, shallow_copy, unshare
+from compress.algorithms.sparsity import sparsity_for
+from compress.algorithms.traits import Needs, Traits
+from compress.model.structure import set_parameter
 from compress.model.walk import Batch
 
-NEEDS = Needs(models=1, streams=1, gradients=False, matrices=0, copies=5)
+TRAITS = Traits(Needs(models=1, states=1, gradients=False, matrices=0, copies=5), resumes=True)
 
 
 @torch.no_grad()
@@ -26,21 +26,46 @@ def compress(
     *,
     ratio: float | None = None,
     pattern: str | None = None,
-    in_place: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Set the share `ratio` of the weights of every row of every linear layer in the blocks to zero.
+    """Set a share of the weights of every row of every linear layer in the blocks to zero.
 
-    pattern: instead of a ratio, N:M, N of every M consecutive inputs stay; progress: where finished blocks are kept.
-    The sparse weights save disk (a bitmask), not time. Raises ValueError for an option out of range and RuntimeError
-    when the sparsity reached misses the request.
+    The sparse weights save disk (a bitmask), not time.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    batches
+        Calibration texts; each entry (batch, tokens).
+    ratio
+        Share of the weights; None: 0.5.
+    pattern
+        Instead of a ratio N:M: N of every M consecutive inputs stay.
+    progress
+        Where finished blocks are kept; None: nowhere.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range.
+    RuntimeError
+        The sparsity reached misses the request.
+
+    References
+    ----------
+    arXiv 2306.11695
     """
-    sparsity = wanted(model, ratio, pattern)
-    student = model if in_place else shallow_copy(model)
-    for shared in blocks(student, batches, squares, "Wanda", progress):
+    sparsity = sparsity_for(model, ratio, pattern)
+    for shared in blocks(model, batches, squares, "Wanda", progress):
         for paths, square in shared:
             for path in paths:
-                weight = student.get_submodule(path).weight
+                weight = model.get_submodule(path).weight
                 scores = weight.float().abs() * square.sqrt().float()
-                set_parameter(student, f"{path}.weight", sparsity.zero(weight, scores))
-    return unshare(student, model)
+                set_parameter(model, f"{path}.weight", sparsity.zero(weight, scores))
+    return model

@@ -102,7 +102,7 @@ class Clock:
 
 
 @torch.no_grad()
-def table(clock: Clock, found: Sequence[Sublayer], piece: Piece) -> tuple[float, list[float]]:
+def table(clock: Clock, sublayers: Sequence[Sublayer], piece: Piece) -> tuple[float, list[float]]:
     """The time of every unit.
 
     Sublayers of one kind and size, or blocks of the same ones, are measured together by what the model saves without
@@ -113,7 +113,7 @@ def table(clock: Clock, found: Sequence[Sublayer], piece: Piece) -> tuple[float,
     ----------
     clock
         Of the dense model.
-    found
+    sublayers
         All sublayers of the model.
     piece
         What can be removed.
@@ -124,20 +124,20 @@ def table(clock: Clock, found: Sequence[Sublayer], piece: Piece) -> tuple[float,
         Seconds that no unit takes, and seconds of one unit of each sublayer.
     """
     shapes: dict[int, list[tuple[str, int]]] = {}
-    for s in found:
+    for s in sublayers:
         shapes.setdefault(s.block, []).append((s.kind, s.units))
-    keys = [tuple(shapes[s.block]) if piece == "block" else (s.kind, s.units) for s in found]
-    groups = {key: [s for s, k in zip(found, keys) if k == key] for key in keys}
+    keys = [tuple(shapes[s.block]) if piece == "block" else (s.kind, s.units) for s in sublayers]
+    groups = {key: [s for s, k in zip(sublayers, keys) if k == key] for key in keys}
     share = 0.25 if piece == "unit" else 0.0
     without, dense = clock.measure([_smaller(clock.model, g, share, piece) for g in groups.values()]), clock.dense
     # a sublayer that the noise lets seem free would never be removed
     saved = {k: max(dense - t, 0.001 * dense) / len(groups[k]) for k, t in zip(groups, without)}
-    costs = [saved[k] / max(s.units - _left(s, share), 1) for s, k in zip(found, keys)]
-    rest = dense - sum(s.units * c for s, c in zip(found, costs))
+    costs = [saved[k] / max(s.units - _left(s, share), 1) for s, k in zip(sublayers, keys)]
+    rest = dense - sum(s.units * c for s, c in zip(sublayers, costs))
     if piece == "unit" and rest < clock.request < dense:
         share = (clock.request - rest) / (dense - rest)
-        rest = clock.measure([_smaller(clock.model, found, share, piece)])[0]
-        rest -= sum(_left(s, share) * c for s, c in zip(found, costs))
+        rest = clock.measure([_smaller(clock.model, sublayers, share, piece)])[0]
+        rest -= sum(_left(s, share) * c for s, c in zip(sublayers, costs))
     return rest, costs
 
 

@@ -188,9 +188,8 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError, TypeError):
         here = False
     if not here:
-        raise ValueError(
-            f"device {arguments.shown(device)} is not here: give cpu, auto, or cuda on a machine with a GPU"
-        )
+        remedy = "give cpu, auto, or cuda on a machine with a GPU"
+        raise ValueError(f"device {arguments.shown(device)} is not here: {remedy}")
 
 
 def align(model: nn.Module) -> None:

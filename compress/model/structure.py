@@ -158,14 +158,14 @@ def names(model: nn.Module) -> Names:
     return ARCHITECTURES[kind]
 
 
-def context(model: nn.Module, wanted: int) -> int:
+def context(model: nn.Module, limit: int) -> int:
     """How many tokens a model can read at once, up to a limit.
 
     Parameters
     ----------
     model
         Any.
-    wanted
+    limit
         The limit, in tokens.
 
     Returns
@@ -175,7 +175,7 @@ def context(model: nn.Module, wanted: int) -> int:
     """
     # RoBERTa counts its positions from behind the padding index
     lost = model.config.pad_token_id + 1 if model.config.model_type.endswith("roberta") else 0
-    return min(wanted, getattr(model.config, "max_position_embeddings", wanted) - lost)
+    return min(limit, getattr(model.config, "max_position_embeddings", limit) - lost)
 
 
 def head_width(model: nn.Module) -> int:
@@ -278,9 +278,8 @@ def refuse_changed(model: nn.Module, kinds: tuple[type, ...]) -> None:
     for path, module in model.named_modules():
         if isinstance(module, kinds):
             if isinstance(module, layers.Exits):
-                raise ValueError(
-                    "the model has early exits, fitted to it as it is: change it first, early_exit comes last"
-                )
+                what = "the model has early exits, fitted to it as it is"
+                raise ValueError(f"{what}: change it first, early_exit comes last")
             what = "of low rank" if isinstance(module, layers.LowRankLinear) else "quantized"
             order = "prune, then distil or factorise, and quantize last"
             raise ValueError(f"{path} is {what} already, which this method cannot change: {order}")
@@ -400,9 +399,7 @@ def remove(model: nn.Module, sublayer: Sublayer, keep: Tensor) -> None:
     if sublayer.kind == "attention" and not keep.any():
         # attention modules reshape to (..., heads, head_dim), which has no meaning without a head
         attention = next(iter(sublayer.producers)).rpartition(".")[0]
-        inside = sublayer.output.startswith(
-            attention + "."
-        )  # then the attention module also projects and adds the bias
+        inside = sublayer.output.startswith(f"{attention}.")  # then it also projects and adds the bias
         layer_idx = getattr(model.get_submodule(attention), "layer_idx", None)
         nothing = layers.NoAttention(sublayer.width if inside else 0, inside and output.bias is not None, layer_idx)
         if nothing.bias is not None:

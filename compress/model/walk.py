@@ -6,8 +6,9 @@ of hidden states (one (batch, tokens, width) a batch) replaces a cache of every 
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -49,32 +50,26 @@ def run(
     Tensor
         What enters block `stop`, (batch, tokens, width), or the logits of `outputs` when `stop` is None.
     """
-    given = {k: v for k, v in batch.items() if k != "labels"}
-    caught: list[Tensor] = []
 
-    def leave(module, args, output):
-        caught.append(output[0] if isinstance(output, tuple) else output)
-        raise _Stop
+    def leave(module, args, output=None):
+        states = args if output is None else output
+        raise _Stop(states[0] if isinstance(states, tuple) else states)
 
-    def leave_before(module, args):
-        caught.append(args[0])
-        raise _Stop
-
-    handles = []
+    handle = None
     with (
         modeling.leaving_at(model, None),
         modeling.block_range(model, blocks_path(model), start, None, hidden) as blocks,
     ):
         if stop == start:
-            handles.append(blocks[start].register_forward_pre_hook(leave_before))
+            handle = blocks[start].register_forward_pre_hook(leave)
         elif stop is not None:
-            handles.append(blocks[stop - 1].register_forward_hook(leave))
+            handle = blocks[stop - 1].register_forward_hook(leave)
         try:
-            return outputs(model(**given), batch)
-        except _Stop:
-            return caught[0]
+            return outputs(model(**{k: v for k, v in batch.items() if k != "labels"}), batch)
+        except _Stop as reached:
+            return reached.args[0]
         finally:
-            for handle in handles:
+            if handle:
                 handle.remove()
 
 
@@ -141,6 +136,17 @@ def row_weights(logits: Tensor, batch: Batch) -> Tensor:
 
 
 @contextmanager
+def _hooks(model: nn.Module, hooks: Mapping[str, Callable]) -> Iterator[None]:
+    """While the context is open, modules call hooks, by path, before their forward."""
+    handles = [model.get_submodule(path).register_forward_pre_hook(hook) for path, hook in hooks.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
 def inputs(
     model: nn.Module, paths: Sequence[str], of: Callable[[Tensor], Tensor] = lambda states: states
 ) -> Iterator[dict[str, Tensor]]:
@@ -162,20 +168,13 @@ def inputs(
     dict
         What last entered each module, by path.
     """
-    seen: dict[str, Tensor] = {}
+    states: dict[str, Tensor] = {}
 
-    def look(path: str):
-        def hook(module, args):
-            seen[path] = of(args[0])
+    def note(path, module, args):
+        states[path] = of(args[0])
 
-        return hook
-
-    handles = [model.get_submodule(p).register_forward_pre_hook(look(p)) for p in paths]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
+    with _hooks(model, {path: partial(note, path) for path in paths}):
+        yield states
 
 
 def capture_inputs(
@@ -201,36 +200,27 @@ def capture_inputs(
     dict
         The inputs, by path.
     """
-    seen: dict[str, Tensor] = {}
+    states: dict[str, Tensor] = {}
 
-    def look(path: str):
-        def hook(module, args):
-            seen[path] = args[0]
-            if len(seen) == len(paths):
-                raise _Seen
+    def note(path, module, args):
+        states[path] = args[0]
+        if len(states) == len(paths):
+            raise _Seen
 
-        return hook
-
-    handles = [model.get_submodule(p).register_forward_pre_hook(look(p)) for p in paths]
-    try:
+    with suppress(_Seen), _hooks(model, {path: partial(note, path) for path in paths}):
         run(model, batch, block, block + 1, hidden)
-    except _Seen:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen
+    return states
 
 
 @contextmanager
-def masked(model: nn.Module, found: Sequence[Sublayer], masks: Sequence[Tensor]) -> Iterator[None]:
+def masked(model: nn.Module, sublayers: Sequence[Sublayer], masks: Sequence[Tensor]) -> Iterator[None]:
     """Multiply what enters output projections by masks of their units while a block of code runs.
 
     Parameters
     ----------
     model
         Any.
-    found
+    sublayers
         Sublayers.
     masks
         One (batch, units) per sublayer, so that gradients are those of single samples.
@@ -241,20 +231,11 @@ def masked(model: nn.Module, found: Sequence[Sublayer], masks: Sequence[Tensor])
         Nothing.
     """
 
-    def hook(columns: int, mask: Tensor):
-        def multiply(module, args):
-            return args[0] * mask.repeat_interleave(columns, dim=1)[:, None]
+    def multiply(columns, mask, module, args):
+        return args[0] * mask.repeat_interleave(columns, dim=1)[:, None]
 
-        return multiply
-
-    handles = [
-        model.get_submodule(s.output).register_forward_pre_hook(hook(s.columns, m)) for s, m in zip(found, masks)
-    ]
-    try:
+    with _hooks(model, {s.output: partial(multiply, s.columns, mask) for s, mask in zip(sublayers, masks)}):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

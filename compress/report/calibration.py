@@ -1,4 +1,4 @@
-"""Which calibration data were chosen, and how what was foretold of them compares with what came of it."""
+"""Which calibration data were chosen, and how what was predicted of them compares with what came of it."""
 
 import itertools
 import json
@@ -89,7 +89,7 @@ def _outcomes(found: Inputs, choices: Sequence[Json]) -> list[Json]:
     """Closeness against what was measured, for models of the same steps from the same model."""
     groups: dict[tuple[str, str, str], dict[str, tuple[float, Json]]] = {}
     for folder in found.folders:
-        name, closeness = _foretold(folder, choices)
+        name, closeness = _predicted(folder, choices)
         steps = json.dumps([[s["method"], s["options"]] for s in folder.card["steps"]])
         for metric, data, estimate in _measured(folder, found.results) if closeness is not None else ():
             title = f"{metric} on {data}" if data else metric
@@ -97,7 +97,7 @@ def _outcomes(found: Inputs, choices: Sequence[Json]) -> list[Json]:
     return [_outcome(title, models) for (_, _, title), models in groups.items() if len(models) > 1]
 
 
-def _foretold(folder: Folder, choices: Sequence[Json]) -> tuple[str, float | None]:
+def _predicted(folder: Folder, choices: Sequence[Json]) -> tuple[str, float | None]:
     """Name and closeness of what a model was calibrated with, as far as any choice for its base model says."""
     used = folder.card.get("calibration") or {}
     own = used.get("provenance") or {}
@@ -120,14 +120,14 @@ def _outcome(title: str, models: Mapping[str, tuple[float, Json]]) -> Json:
     sign = -1 if title.startswith("perplexity") else 1
     pairs = [(a, b) for a, b in itertools.combinations(models.values(), 2) if a[0] != b[0]]
     held = sum((a[0] > b[0]) == (sign * a[1]["value"] > sign * b[1]["value"]) for a, b in pairs)
-    lead = f"Of {len(pairs)} pairs of calibration sets {held} came out in the order that closeness foretold."
+    lead = f"Of {len(pairs)} pairs of calibration sets {held} came out in the order that closeness predicted."
     caption = f"Closeness of the calibration data against the {title} of models that differ in nothing else."
     rows = [
         [name, f"{close:.3g}", f"{e['value']:.4g} ({e['ci_low']:.4g} to {e['ci_high']:.4g})"]
         for name, (close, e) in sorted(models.items(), key=lambda item: -item[1][0])
     ]
     table = {
-        "caption": "What was foretold and what was measured",
+        "caption": "What was predicted and what was measured",
         "heads": ["calibration data", "closeness", f"{title} (95 %)"],
         "rows": rows,
     }

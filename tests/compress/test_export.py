@@ -12,7 +12,7 @@ from cli import main
 from compress import export
 from compress.methods import magnitude, round_to_nearest
 from compress.model import io
-from tests.conftest import DATA
+from tests.conftest import DATA, compressed
 from transmeter.util.checkpoint import bytes_of
 
 MODEL = str(DATA / "mixlm")
@@ -24,11 +24,11 @@ def folders(tmp_path_factory, encoder, decoder, calibration):
     out = tmp_path_factory.mktemp("models")
     made = {
         "encoder": encoder,
-        "pruned": magnitude.compress(decoder[0], calibration, ratio=0.3),
-        "asymmetric": round_to_nearest.compress(decoder[0], []),
-        "grouped": round_to_nearest.compress(decoder[0], [], symmetric=True),
-        "rows": round_to_nearest.compress(
-            decoder[0], [], bits=8, group=None, symmetric=True, embeddings=True, head=True
+        "pruned": compressed(magnitude, decoder[0], calibration, ratio=0.3),
+        "asymmetric": compressed(round_to_nearest, decoder[0], []),
+        "grouped": compressed(round_to_nearest, decoder[0], [], symmetric=True),
+        "rows": compressed(
+            round_to_nearest, decoder[0], [], bits=8, group=None, symmetric=True, embeddings=True, head=True
         ),
     }
     for name, model in made.items():

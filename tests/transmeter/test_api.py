@@ -231,8 +231,12 @@ def test_validate_checks_a_ranking_and_refuses_other_settings(root, tables, tmp_
     ranking.save(tmp_path / "r.json")
     settings = {"repeats": 2, "steps": 2}
     result = transmeter.validate(tables["va"], sources, tmp_path / "r.json", **settings)
-    assert set(result.predicted) == set(sources) == {arm.name for arm in result.measured.sources}
-    assert result.coverage is None and result.agreement.regret_1 >= 0 and result.measured.metric == ranking.metric
+    assert set(result.predicted) == set(sources) == {arm.name for arm in result.ground_truth.sources}
+    assert (
+        result.interval_coverage is None
+        and result.agreement.regret_1 >= 0
+        and result.ground_truth.metric == ranking.metric
+    )
     for other, message in (
         ({"seed": 0}, "seed 0 is the ranking's own"),
         ({"shots": 3}, "shots 3 differs from the ranking's None"),

@@ -113,7 +113,7 @@ def validate(target, sources, encoder, ranking, out, as_json, cache, **options) 
     validation = api.validate(target, sources, ranking, encoder=encoder, cache=cache, **options)
     with printing(to_json(validation.to_dict()) if as_json else format_validation(validation)):
         if out:
-            validation.measured.save(out)
+            validation.ground_truth.save(out)
 
 
 @click.command()

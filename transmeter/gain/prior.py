@@ -167,7 +167,7 @@ def regressors(pair: PairFeatures, shots: int, probability_gain: float | None = 
     list of float
         In the order of `TERMS`.
     """
-    p, few, soft = pair, shots**-0.5, probability_gain
+    p, few, rise = pair, shots**-0.5, probability_gain
     named = float(p.mapped > 0)
     terms = [
         *(p.shared, p.mapped, p.paired, p.size, p.skill),
@@ -176,7 +176,7 @@ def regressors(pair: PairFeatures, shots: int, probability_gain: float | None = 
         *(p.shared * p.skill, p.paired * p.skill, p.shared * named, p.shared * (1 - named)),
         *(few, few * p.shared * p.skill * named, few * p.zero_shot * named, few * p.paired * p.skill),
     ]
-    return terms if soft is None else [*terms, soft, few * soft, float(np.tanh(soft / 10))]
+    return terms if rise is None else [*terms, rise, few * rise, float(np.tanh(rise / 10))]
 
 
 # the term of a gain that each of `regressors` counts for

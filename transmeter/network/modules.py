@@ -56,7 +56,20 @@ class Discriminators(nn.Module):
 
 
 def represent(branch: Branch, trunk: Trunk, x: Tensor) -> Tensor:
-    """z = E(T(x)): (B, n, d) -> (B, n, h)."""
+    """z = E(T(x)).
+
+    Parameters
+    ----------
+    branch, trunk : Branch, Trunk
+        Networks of B stacks.
+    x : Tensor of shape (B, n, d)
+        Encoded rows.
+
+    Returns
+    -------
+    Tensor of shape (B, n, h)
+        Representations.
+    """
     return F.relu(trunk.encode(F.relu(branch.transform(x))))
 
 
@@ -71,5 +84,20 @@ class _Reverse(torch.autograd.Function):
 
 
 def reverse(z: Tensor) -> Tensor:
-    """z itself, with its gradient turned around (Ganin & Lempitsky 2015): what fools the discriminators is learned."""
+    """z itself, with its gradient turned around: what fools the discriminators is learned.
+
+    Parameters
+    ----------
+    z : Tensor
+        Of any shape.
+
+    Returns
+    -------
+    Tensor
+        Equal to `z`.
+
+    References
+    ----------
+    Ganin & Lempitsky, "Unsupervised Domain Adaptation by Backpropagation", 2015, arXiv 1409.7495.
+    """
     return _Reverse.apply(z)

@@ -33,7 +33,15 @@ CODE = tuple(f"network/{name}.py" for name in ("losses", "modules", "source", "t
 
 @dataclass(frozen=True)
 class Classifier:
-    """T, D (branch) and E, C (trunk) of one source, stacks of one."""
+    """The networks of one source, stacks of one.
+
+    Attributes
+    ----------
+    branch : Branch
+        Transformation T and decoder D.
+    trunk : Trunk
+        Encoder E and head C.
+    """
 
     branch: Branch
     trunk: Trunk
@@ -41,7 +49,13 @@ class Classifier:
 
 @dataclass
 class Encoded:
-    """A table as numbers, made when first asked for."""
+    """A table as numbers, which are computed when first asked for.
+
+    Attributes
+    ----------
+    table : Table
+        The table.
+    """
 
     table: Table
 
@@ -58,9 +72,14 @@ class Encoded:
 
 @dataclass
 class Source(Encoded):
-    """A source table; `classifier` is made when a scorer first asks for it.
+    """A source table; `classifier` is trained when a scorer first asks for it.
 
-    cache: folder in which classifiers are kept between runs, or None.
+    Attributes
+    ----------
+    cache : Path or None
+        Folder in which classifiers are kept between runs; None keeps none.
+    seed : int
+        Seed of the classifier.
     """
 
     cache: Path | None = None
@@ -96,7 +115,22 @@ class Source(Encoded):
 
 
 def fit_source(table: Table, encoded: torch.Tensor, seed: int) -> Classifier:
-    """Train T, E, C and D on the labelled rows; encoded (n, d)."""
+    """Train T, E, C and D on the labelled rows.
+
+    Parameters
+    ----------
+    table : Table
+        With labels.
+    encoded : Tensor of shape (n, d)
+        Its rows as numbers.
+    seed : int
+        Seed of layers and batches.
+
+    Returns
+    -------
+    Classifier
+        Trained with cross-entropy and reconstruction.
+    """
     generator = torch.Generator().manual_seed(seed)
     codes = torch.from_numpy(table.codes)
     features, classes = encoded.shape[1], len(table.classes)
@@ -113,7 +147,19 @@ def fit_source(table: Table, encoded: torch.Tensor, seed: int) -> Classifier:
 
 
 def save_classifier(classifier: Classifier, path: Path, table: Table, names: list[str]) -> None:
-    """Weights to `path`, and beside it a JSON file of what they belong to."""
+    """Write the weights, and beside them a JSON file of what they belong to.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        Networks of the source.
+    path : Path
+        File to write, .safetensors.
+    table : Table
+        The source.
+    names : list of str
+        Names of the encoded features.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"source": table.name, "rows": len(table), "classes": list(table.classes), "features": names}
     writing.write_json(path.with_suffix(".json"), about)
@@ -123,7 +169,23 @@ def save_classifier(classifier: Classifier, path: Path, table: Table, names: lis
 
 
 def load_classifier(path: Path) -> Classifier:
-    """What `save_classifier` wrote. Raises ValueError for a file that is not that."""
+    """Read what `save_classifier` wrote.
+
+    Parameters
+    ----------
+    path : Path
+        A .safetensors file.
+
+    Returns
+    -------
+    Classifier
+        In the sizes of the file.
+
+    Raises
+    ------
+    ValueError
+        For a file that is not a classifier.
+    """
     try:
         tensors = load_file(path)
         features, width = tensors["branch.transform.weight"].shape[1:]

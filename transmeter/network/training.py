@@ -14,7 +14,13 @@ from transmeter.network.modules import Branch, Discriminators, Trunk, represent,
 
 @dataclass(frozen=True)
 class Terms:
-    """Weights of the terms of the loss (a, r, g, m, k below); zero switches a term off."""
+    """Weights of the terms of the loss; zero switches a term off.
+
+    Attributes
+    ----------
+    source_loss, reconstruction, discriminator, mean_distance, distillation : float
+        a, r, g, m and k in `fit`.
+    """
 
     source_loss: float = 1.0
     reconstruction: float = 0.0
@@ -32,7 +38,14 @@ class Terms:
 class Schedule:
     """How long and how fast to train; the same in every arm of a comparison.
 
-    noise: standard deviation of what is added to the target's (standardised) features at every step.
+    Attributes
+    ----------
+    steps, batch : int
+        Number of steps, and rows of each.
+    rate, decay : float
+        Learning rate and weight decay of AdamW.
+    noise : float
+        Standard deviation of what is added to the target's (standardised) features at every step.
     """
 
     steps: int = 80
@@ -50,7 +63,16 @@ class Schedule:
 class Stack:
     """B networks in training, B = arms x splits (arm-major), and what they are made of.
 
-    pace: for a parameter, the share of the learning rate of each of its values (broadcastable), 1 where none is given.
+    Attributes
+    ----------
+    target, source : Branch
+        Layers of the feature spaces; no source where None.
+    trunk : Trunk
+        Layers that both share.
+    discriminators : Discriminators or None
+        One per class.
+    pace : dict
+        Parameter -> share of the learning rate of each of its values (broadcastable), 1 where none is set.
     """
 
     target: Branch
@@ -67,13 +89,29 @@ class Stack:
 
 @dataclass(frozen=True)
 class Data:
-    """What B networks train on. A = arms (sources, then the target alone), P = splits, B = A * P.
+    """What B networks train on: A arms (sources, then the target alone), P splits, B = A * P.
 
-    x_t (n_t, d_t) target rows, q_t (n_t, classes) their labels; train (P, shots) the labelled rows that a split may
-    train on; x_u (n_u, d_t) the unlabelled rows; x_s (A, n_s, d_s) source rows, zero-padded, rows (A,) and features
-    (A,) the true sizes, 0 where there is no source; codes_s (A, n_s) their classes; mapping (B, classes) the source
-    class of every target class, -1 where there is none; taught (A, n_u, classes) what the source's classifier says of
-    unlabelled target rows that it has seen in its own view, zero where it has not.
+    Attributes
+    ----------
+    x_t : Tensor of shape (n_t, d_t)
+        Target rows.
+    q_t : Tensor of shape (n_t, classes)
+        Their labels.
+    train : Tensor of shape (P, shots)
+        Labelled rows that a split may train on.
+    x_u : Tensor of shape (n_u, d_t)
+        Unlabelled rows.
+    rows, features : Tensor of shape (A,)
+        True sizes of the sources, 0 where there is none.
+    x_s : Tensor of shape (A, n_s, d_s) or None
+        Source rows, padded with zeros.
+    codes_s : Tensor of shape (A, n_s) or None
+        Their classes.
+    mapping : Tensor of shape (B, classes) or None
+        Source class of every target class, -1 where there is none.
+    taught : Tensor of shape (A, n_u, classes) or None
+        Probabilities by the source's classifier of unlabelled target rows that it has seen in its own columns, zero
+        where it has not.
     """
 
     x_t: Tensor
@@ -93,6 +131,19 @@ def fit(stack: Stack, data: Data, terms: Terms, schedule: Schedule, seed: int) -
     """Minimise CE_t + a CE_s + r (R_s + R_t) + g sum_c BCE(G_c) + m sum_c |mean distance|^2 + k CE_u, in place.
 
     CE_u: cross-entropy of unlabelled target rows with what the source's classifier says of the same things.
+
+    Parameters
+    ----------
+    stack : Stack
+        Networks to train.
+    data : Data
+        Rows.
+    terms : Terms
+        Weights a, r, g, m and k.
+    schedule : Schedule
+        Steps and rates.
+    seed : int
+        Seed of batches and noise.
     """
     generator = torch.Generator().manual_seed(seed)
     other = torch.Generator().manual_seed(seed + 1)  # of taught rows, which not every stack has
@@ -112,7 +163,13 @@ def fit(stack: Stack, data: Data, terms: Terms, schedule: Schedule, seed: int) -
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """These matrices are small: a second thread gains nothing, and costs ten times the time on a busy machine."""
+    """Run with one thread inside: these matrices are small, and a second costs ten times the time on a busy machine.
+
+    Yields
+    ------
+    None
+        The number of threads is restored at the end.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

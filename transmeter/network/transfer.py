@@ -22,7 +22,15 @@ SOURCE_ROWS = 2000  # of a source that a transfer draws from, so that memory is 
 
 @dataclass(frozen=True)
 class Trained:
-    """Networks after training, arms x splits, the last arm being the target alone."""
+    """Networks after training, arms x splits, the last arm being the target alone.
+
+    Attributes
+    ----------
+    stack : Stack
+        The networks.
+    arms, splits : int
+        Their numbers.
+    """
 
     stack: Stack
     arms: int
@@ -59,10 +67,30 @@ class Trained:
 def train(
     sources: Sequence[Source], target: Encoded, splits: Sequence[Split], terms: Terms, schedule: Schedule, seed: int
 ) -> Trained:
-    """One network for every source and split, and a last arm for the target alone, as one stack.
+    """One network for every source and split, and a last arm for the target alone, trained as one stack.
 
-    All arms of a split start from the same fresh layers, which `seed` and the number of splits determine, and draw
-    the same target rows: a network does not depend on the other sources.
+    All arms of a split start from the same fresh layers, which `seed` and the number of splits determine, and use the
+    same target rows: a network does not depend on the other sources.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        May be empty.
+    target : Encoded
+        Target.
+    splits : sequence of Split
+        Of the target; their `train` rows are learned from.
+    terms : Terms
+        Weights of the loss.
+    schedule : Schedule
+        Steps and rates.
+    seed : int
+        Seed of fresh layers and batches.
+
+    Returns
+    -------
+    Trained
+        Arms in the order of `sources`.
     """
     classes, codes = len(target.table.classes), torch.from_numpy(target.table.codes)
     arms, generator = len(sources) + 1, torch.Generator().manual_seed(seed)
@@ -192,7 +220,20 @@ def _map_classes(
 
 
 def table_means(z: Tensor, table: Table) -> np.ndarray:
-    """(classes, h) means of z (1, n, h) over the labelled rows of each class, zero for a class without rows."""
+    """Means of representations over the labelled rows of each class.
+
+    Parameters
+    ----------
+    z : Tensor of shape (1, n, h)
+        Representations of the table's rows.
+    table : Table
+        The table.
+
+    Returns
+    -------
+    ndarray of shape (classes, h)
+        Zero for a class without rows.
+    """
     codes = torch.from_numpy(table.codes)
     q = F.one_hot(codes.clamp_min(0), len(table.classes)).float() * (codes >= 0)[:, None]
     return class_means(z, q[None])[0].numpy()

@@ -110,7 +110,7 @@ def format_validation(validation: Validation) -> str:
     str
         Ends with a line break.
     """
-    measured, predicted = validation.measured, validation.predicted
+    measured, predicted = validation.ground_truth, validation.predicted
     heads = ["predicted", "its 95 % interval", "verdict"] if predicted else []
     grid = Grid("source", "true gain_pp", "95 % interval", *heads, box=None, pad_edge=False)
     for arm in sorted(measured.sources, key=lambda a: -a.gain_pp):
@@ -125,7 +125,7 @@ def format_validation(validation: Validation) -> str:
         f"{measured.repeats} repeats of {measured.steps} steps, shots {measured.shots or 'all, cross-fitted'};"
         f" reliability of the true gains (split-half): {reliability}",
     ]
-    for name, figures in (("agreement", validation.agreement), ("interval coverage", validation.coverage)):
+    for name, figures in (("agreement", validation.agreement), ("interval coverage", validation.interval_coverage)):
         if figures:
             numbers = ", ".join(f"{k} {'not known' if v is None else f'{v:.3g}'}" for k, v in asdict(figures).items())
             lines.append(f"{name}: {numbers}")

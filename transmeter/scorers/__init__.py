@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
@@ -49,4 +48,4 @@ def scorer_signatures() -> dict[str, Callable]:
     dict
         Name of each scorer -> a function that does nothing and has its signature.
     """
-    return signatures.of_folder(__name__, Path(__file__).parent, "score")
+    return signatures.of_folder(__name__, __path__, "score")

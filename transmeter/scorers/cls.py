@@ -77,9 +77,9 @@ def cross_learning(x_s: np.ndarray, codes_s: np.ndarray, x_t: np.ndarray, codes_
         For values that are not finite and where a side has one class only.
     """
     found = []
-    for x, y, unseen, truth in ((x_s, codes_s, x_t, codes_t), (x_t, codes_t, x_s, codes_s)):
+    for x, y, unseen, true in ((x_s, codes_s, x_t, codes_t), (x_t, codes_t, x_s, codes_s)):
         model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(x, y)
-        found.append(balanced_accuracy_score(truth, model.predict(unseen)))
+        found.append(balanced_accuracy_score(true, model.predict(unseen)))
     return float(np.mean(found))
 
 

@@ -210,13 +210,10 @@ def _check_changes(source: str | Path, config: Mapping[str, Any]) -> None:
     layers, tied = (section.get(k) for k in ("layers", "tied")) if isinstance(section, dict) else (None, None)
     sound = isinstance(layers, dict) and isinstance(tied, dict) and all(isinstance(v, str) for v in tied.values())
     for entry in layers.values() if sound else ():
-        sound &= (
-            isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str) and isinstance(entry[1], dict)
-        )
+        sound &= isinstance(entry, list) and [type(part) for part in entry] == [str, dict]
     if not sound:
-        raise ValueError(
-            f"{source}: the section 'compressed' of config.json was edited: give the folder as it was written"
-        )
+        what = "the section 'compressed' of config.json was edited"
+        raise ValueError(f"{source}: {what}: give the folder as it was written")
 
 
 def check(source: str | Path, *, quantized: bool = False) -> tuple[Path, dict[str, Any], dict[str, Stored]]:

@@ -5,7 +5,8 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,8 @@ class _Names(dict):
 
 class _Any(type):
     def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
         return cls
 
     def __getitem__(cls, item: object) -> Any:
@@ -69,19 +72,57 @@ def convert(function: Callable, settings: Sequence[str], fixed: Sequence[str] = 
 
 
 def keyword_options(function: Callable) -> list[inspect.Parameter]:
-    """The configuration of a scorer or method.
+    """The keyword-only parameters of a function: its configuration.
 
     Parameters
     ----------
-    function : callable
-        The scorer or method.
+    function
+        A parameter that is annotated with a dataclass has an instance of it as its default.
 
     Returns
     -------
     list of inspect.Parameter
-        Its keyword-only parameters.
+        The fields of a dataclass stand in its place, each with its default in that instance.
     """
-    return [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    options: dict[str, inspect.Parameter] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            for option in _options(parameter):
+                options.setdefault(option.name, option)
+    return list(options.values())
+
+
+def grouped(function: Callable, options: Mapping[str, object]) -> dict[str, object]:
+    """Options as a function takes them: those of a dataclass together in it.
+
+    Parameters
+    ----------
+    function
+        As of `keyword_options`.
+    options
+        By name, one by one.
+
+    Raises
+    ------
+    ValueError
+        As the dataclasses do.
+    """
+    arguments = dict(options)
+    for parameter in inspect.signature(function).parameters.values():
+        if is_dataclass(parameter.annotation):
+            own = {f.name: options[f.name] for f in fields(parameter.annotation) if f.name in options}
+            arguments = {name: value for name, value in arguments.items() if name not in own}
+            arguments[parameter.name] = replace(parameter.default, **own)
+    return arguments
+
+
+def _options(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    if not is_dataclass(parameter.annotation):
+        return [parameter]
+    return [
+        parameter.replace(name=f.name, default=getattr(parameter.default, f.name), annotation=f.type)
+        for f in fields(parameter.annotation)
+    ]
 
 
 def _value(setting: str, text: str, kind: object) -> object:
@@ -108,39 +149,43 @@ def _value(setting: str, text: str, kind: object) -> object:
         ) from None
 
 
-def of_folder(package: str, folder: Path, function: str) -> dict[str, Callable]:
-    """Functions that do nothing, with the signatures of those called `function` in the modules of a folder.
+def of_folder(
+    package: str, folders: Iterable[str], function: str, names: Mapping[str, object] | None = None
+) -> dict[str, Callable]:
+    """Functions that do nothing, with the signatures of those called `function` in the modules of a package.
 
     Parameters
     ----------
-    package : str
-        What the folder is imported as; the functions belong to its modules.
-    folder : Path
-        The folder of .py files; names that begin with _ are left out.
-    function : str
+    package
+        Name of the package; the functions belong to its modules.
+    folders
+        Its `__path__`: folders of .py files; names that begin with _ are left out.
+    function
         The name of the function in each file.
+    names
+        What the signatures use beside Python's own types, such as dataclasses of options; anything else is unknown.
 
     Returns
     -------
     dict
         By name of the module.
     """
-    found = {}
-    for path in sorted(folder.glob("[!_]*.py")):
+    stubs: dict[str, Callable] = {}
+    for path in sorted(path for folder in folders for path in Path(folder).glob("[!_]*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         node = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == function), None)
         if node:
-            found[path.stem] = _stub(node, _constants(tree))
-            found[path.stem].__module__ = f"{package}.{path.stem}"
-    return found
+            stubs[path.stem] = _stub(node, {**(names or {}), **_constants(tree)})
+            stubs[path.stem].__module__ = f"{package}.{path.stem}"
+    return stubs
 
 
-def _stub(node: ast.FunctionDef, constants: Mapping[str, object]) -> Callable:
+def _stub(node: ast.FunctionDef, names: Mapping[str, object]) -> Callable:
     node.decorator_list, node.returns, node.body = [], None, [ast.Pass(lineno=1, col_offset=0)]
-    names = _Names(_KNOWN | constants)
+    scope = _Names(_KNOWN | names)
     alone = ast.fix_missing_locations(ast.Module([node], []))
-    exec(compile(alone, node.name, "exec"), {}, names)  # the project's own file, its signature alone
-    return names[node.name]
+    exec(compile(alone, node.name, "exec"), {}, scope)  # the project's own file, its signature alone
+    return scope[node.name]
 
 
 def _constants(tree: ast.Module) -> dict[str, object]:

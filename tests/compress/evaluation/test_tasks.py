@@ -1,6 +1,5 @@
 """Every task from file to figures: small random models with every head, made data, the command line."""
 
-import inspect
 import json
 
 import numpy as np
@@ -22,7 +21,9 @@ from compress.methods import methods
 from compress.model import io, walk
 from compress.model.config import task_of
 from tests.compress.methods.test_methods import DECODERS, LARGER, OTHERS
+from tests.conftest import compressed
 from transmeter.util.checkpoint import bytes_of
+from transmeter.util.signatures import keyword_options
 
 NAMES = ("anna", "ben", "carla", "dan")
 TOWNS = ("paris", "oslo", "rome", "lima")
@@ -139,12 +140,12 @@ def test_every_head_is_compressed_saved_and_reloaded(family, task, folder, file,
     assert task_of(path) == task
     data = batches(tokenizer, cut(tokenizer, read_texts(file(task)), 400, 64, seed=0), size=4)
     others = {name: options for name, options, _ in OTHERS}
-    for name, compress in methods().items():
+    for name, method in methods().items():
         if name in DECODERS or name == "early_exit" and task in ("values", "answers"):  # has its own tests
             continue
         options = others.get(name, {"ratio": 0.5})
-        steps = {"steps": 4} if "steps" in inspect.signature(compress).parameters else {}
-        small = compress(model, data, **options | steps)
+        steps = {"steps": 4} if "steps" in {option.name for option in keyword_options(method)} else {}
+        small = compressed(name, model, data, **options | steps)
         assert logits(small, data[0]).shape == logits(model, data[0]).shape and logits(small, data[0]).isfinite().all()
         io.save(small, tokenizer, tmp_path / name, {})
         assert name in LARGER or bytes_of(tmp_path / name) < bytes_of(path)
@@ -175,7 +176,7 @@ def test_padding_changes_no_prediction(family, task, folder):
 def test_padding_changes_no_distance(family, task, folder, file):
     """What methods minimise is the same for a sequence alone and among longer ones."""
     model, tokenizer = io.load(folder(family, task))
-    small = methods()["magnitude"](model, [], ratio=0.5, unit="weights")
+    small = compressed("magnitude", model, [], ratio=0.5, unit="weights")
     sequences = cut(tokenizer, read_texts(file(task)), 100, 64, seed=0) + [cut(tokenizer, ["anna lives"], 9, 64)[0]]
 
     def distances(batch):

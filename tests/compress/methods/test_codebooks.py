@@ -13,7 +13,7 @@ from compress.methods import gptq, kmeans, mixed, round_to_nearest, svd, vector
 from compress.model import io
 from compress.model.layers import Codebook, PackedLinear
 from compress.model.structure import block_linears
-from tests.conftest import strayed
+from tests.conftest import compressed, strayed
 from transmeter.util.checkpoint import bytes_of
 
 
@@ -120,12 +120,12 @@ def test_free_values_beat_a_grid(decoder, text, tmp_path):
     """In 3 bits k-means, in 2 bits vectors, with fewer bytes than round to nearest; with and without the update."""
     data, held = text
     found = {
-        "kmeans": kmeans.compress(decoder[0], data, bits=3),
-        "vector": vector.compress(decoder[0], data),
-        "vector, no update": vector.compress(decoder[0], data, update=False),
-        "grid 3": round_to_nearest.compress(decoder[0], [], bits=3),
-        "grid 2": round_to_nearest.compress(decoder[0], [], bits=2),
-        "gptq 2": gptq.compress(decoder[0], data, bits=2),
+        "kmeans": compressed(kmeans, decoder[0], data, bits=3),
+        "vector": compressed(vector, decoder[0], data),
+        "vector, no update": compressed(vector, decoder[0], data, update=False),
+        "grid 3": compressed(round_to_nearest, decoder[0], [], bits=3),
+        "grid 2": compressed(round_to_nearest, decoder[0], [], bits=2),
+        "gptq 2": compressed(gptq, decoder[0], data, bits=2),
     }
     losses, size = {name: loss(model, held) for name, model in found.items()}, {}
     for name, model in found.items():
@@ -141,7 +141,7 @@ def test_free_values_beat_a_grid(decoder, text, tmp_path):
 def test_few_tokens_will_do(tokens, encoder, tokenizer, texts):
     data = batches(tokenizer, cut(tokenizer, texts, tokens, 16, seed=0))
     for method, options in ((vector, {"bits": 4, "width": 2}), (kmeans, {"bits": 3}), (svd, {"ratio": 0.5})):
-        small = method.compress(encoder, data, **options)
+        small = compressed(method, encoder, data, **options)
         with torch.no_grad():
             assert 0 < strayed(small(**data[0]).logits, encoder(**data[0]).logits) < 2, method
 
@@ -149,7 +149,7 @@ def test_few_tokens_will_do(tokens, encoder, tokenizer, texts):
 def test_mixed_bits_beat_one_number_of_bits(decoder, text, tmp_path):
     """Nearer to the dense model than 3 bits for all, at no more bytes; no more bits than asked for, and several."""
     data, held = text
-    found = {"mixed": mixed.compress(decoder[0], data), "one": gptq.compress(decoder[0], data, bits=3)}
+    found = {"mixed": compressed(mixed, decoder[0], data), "one": compressed(gptq, decoder[0], data, bits=3)}
     for name, model in found.items():
         io.save(model, decoder[1], tmp_path / name, {})
     assert loss(found["mixed"], held) < loss(found["one"], held)
@@ -164,7 +164,7 @@ def test_mixed_bits_beat_one_number_of_bits(decoder, text, tmp_path):
 def test_sensitive_layers_get_more_bits(encoder, calibration, monkeypatch):
     linears = [path for block in range(2) for path, _ in block_linears(encoder, block)]
     monkeypatch.setattr(mixed, "fisher", lambda *_: {p: torch.tensor(1e6 if "query" in p else 1e-6) for p in linears})
-    small = mixed.compress(encoder, calibration, bits=3.0, group=8, choices="2,8")
+    small = compressed(mixed, encoder, calibration, bits=3.0, group=8, choices="2,8")
     bits = {path: small.get_submodule(path).packed.bits for path in linears}
     assert all(bits[p] == 8 for p in linears if "query" in p) and 2 in bits.values()
 
@@ -172,7 +172,7 @@ def test_sensitive_layers_get_more_bits(encoder, calibration, monkeypatch):
 @pytest.mark.parametrize("method, options", [(kmeans, {"bits": 3}), (vector, {"bits": 6, "width": 2})])
 def test_embeddings_and_head_take_the_bytes_they_should(method, options, decoder, calibration, tmp_path):
     """Codes and books of all weights, within 5 % beside norms and file headers; embedding and head stay one."""
-    small = method.compress(decoder[0], calibration, embeddings=True, head=True, **options)
+    small = compressed(method, decoder[0], calibration, embeddings=True, head=True, **options)
     io.save(small, decoder[1], tmp_path / "m", {})
     books = {id(m.values): m for m in small.modules() if isinstance(m, Codebook)}.values()
     width = options.get("width", 1)
@@ -195,7 +195,7 @@ def test_embeddings_and_head_take_the_bytes_they_should(method, options, decoder
 )
 def test_a_killed_run_goes_on(method, options, encoder, calibration, tmp_path):
     def run(folder):
-        return method.compress(encoder, calibration, progress=Progress(folder), **options)
+        return compressed(method, encoder, calibration, progress=Progress(folder), **options)
 
     whole = run(tmp_path / "p").state_dict()
     (tmp_path / "p/00001.safetensors").unlink(missing_ok=True)
@@ -221,4 +221,4 @@ def test_a_killed_run_goes_on(method, options, encoder, calibration, tmp_path):
 )
 def test_options_out_of_range_are_refused(method, options, message, encoder, calibration):
     with pytest.raises(ValueError, match=message):
-        method.compress(encoder, calibration, **options)
+        compressed(method, encoder, calibration, **options)

@@ -21,13 +21,14 @@ from transformers import (
 
 from compress import pipeline
 from compress.algorithms import distillation_loss, training
-from compress.algorithms.distillation_loss import Aims, Lesson
+from compress.algorithms.distillation_loss import DistillationLoss
+from compress.algorithms.options import DistillationConfig, TrainingConfig
 from compress.algorithms.resume import Progress
 from compress.algorithms.training import divergence
 from compress.methods import distil, magnitude
 from compress.model import io, modeling, structure
 from compress.model.walk import run
-from tests.conftest import DATA
+from tests.conftest import DATA, compressed
 
 TEXTS = DATA / "text/math_sample.txt"
 both_models = pytest.mark.parametrize("kind", ["encoder", "decoder"])
@@ -74,8 +75,8 @@ def small(seed=0, **sizes):
 def test_a_student_cut_from_its_teacher_comes_closer_to_it(kind, model, aim, calibration):
     before, state, calibration = copy.deepcopy(model), torch.get_rng_state(), calibration[:2]
     depth = model.config.num_hidden_layers // 2
-    cut = distil.compress(model, calibration, depth=depth, steps=0)
-    found = distil.compress(model, calibration, depth=depth, steps=10, rate=1e-3, **aim)
+    cut = compressed(distil, model, calibration, depth=depth, steps=0)
+    found = compressed(distil, model, calibration, depth=depth, steps=10, rate=1e-3, **aim)
     assert found.config.num_hidden_layers == depth and model.config.num_hidden_layers == 2 * depth
     assert apart(found, model, calibration) < 0.9 * apart(cut, model, calibration)
     assert equal(model, before) and torch.equal(torch.get_rng_state(), state)
@@ -87,24 +88,23 @@ def test_a_student_cut_from_its_teacher_comes_closer_to_it(kind, model, aim, cal
 @pytest.mark.parametrize("options", [{}, {"width": 1}, {"depth": -1}])
 def test_nothing_to_do_is_the_identity(kind, model, options, calibration):
     options = {k: model.config.num_hidden_layers if v == -1 else v for k, v in options.items()}
-    same = distil.compress(model, calibration, steps=0, **options)
+    same = compressed(distil, model, calibration, steps=0, **options)
     assert same is not model and equal(same, model)
     with pytest.raises(ValueError, match="its own teacher: give depth, width or student"):
-        distil.compress(model, calibration, **options)
+        compressed(distil, model, calibration, **options)
 
 
-def test_in_place_and_width(encoder, calibration):
-    model = copy.deepcopy(encoder)
-    assert distil.compress(model, calibration, width=0.5, depth=1, steps=2, in_place=True) is model
+def test_width(encoder, calibration):
+    model = compressed(distil, encoder, calibration, width=0.5, depth=1, steps=2)
     assert 0 < sum(s.units for s in structure.sublayers(model)) < 4 + 48
 
 
 @both_models
 def test_what_a_step_before_has_made_of_the_teacher_learns_from_it(kind, model, calibration):
     calibration = calibration[:2]
-    pruned = magnitude.compress(model, calibration, ratio=0.6)
+    pruned = compressed(magnitude, model, calibration, ratio=0.6)
     before, original = copy.deepcopy(pruned), copy.deepcopy(model)
-    found = distil.compress(pruned, calibration, teacher=model, steps=10, rate=1e-3, attention=1.0)
+    found = compressed(distil, copy.deepcopy(pruned), calibration, teacher=model, steps=10, rate=1e-3, attention=1.0)
     assert apart(found, model, calibration) < 0.9 * apart(pruned, model, calibration)
     assert equal(pruned, before) and equal(model, original)
 
@@ -113,7 +113,7 @@ def test_any_model_with_the_same_tokens_is_a_student(encoder, tokenizer, calibra
     io.save(small(), tokenizer, tmp_path / "s", {})
     teacher = copy.deepcopy(encoder)
     teacher.config.id2label = {0: "a", 1: "b", 2: "c"}
-    found = distil.compress(teacher, calibration, student=str(tmp_path / "s"), steps=40, rate=1e-3, hidden=0.1)
+    found = compressed(distil, teacher, calibration, student=str(tmp_path / "s"), steps=40, rate=1e-3, hidden=0.1)
     assert found.config.hidden_size == 16 and found.config.id2label == teacher.config.id2label
     assert apart(found, teacher, calibration) < 0.8 * apart(small(), teacher, calibration)
     assert not [name for name, _ in found.named_parameters() if "projection" in name]
@@ -127,9 +127,9 @@ def test_a_student_that_does_not_fit_is_refused(encoder, tokenizer, letters, cal
     with pytest.raises(ValueError, match="another tokenizer .45 tokens, the teacher's 4096, of which"):
         distil.require_student(str(tmp_path / "letters"), tokenizer)
     with pytest.raises(ValueError, match=r"another task: it has outputs .* \(1, 4\), the teacher \(1, 3\)"):
-        distil.compress(encoder, calibration, student=str(tmp_path / "classes"))
+        compressed(distil, encoder, calibration, student=str(tmp_path / "classes"))
     with pytest.raises(ValueError, match="has 20 positions, the texts 48 tokens"):
-        distil.compress(encoder, calibration, student=str(tmp_path / "short"))
+        compressed(distil, encoder, calibration, student=str(tmp_path / "short"))
     step = pipeline.Step("distil", {"student": str(tmp_path / "letters")})
     with pytest.raises(ValueError, match="another tokenizer"):
         pipeline.run(str(DATA / "mixlm"), [step], TEXTS, tmp_path / "out", tokens=300)
@@ -156,17 +156,17 @@ def test_a_student_that_does_not_fit_is_refused(encoder, tokenizer, letters, cal
 )
 def test_bad_options_are_refused(option, message, encoder, calibration):
     with pytest.raises(ValueError, match=message):
-        distil.compress(encoder, calibration, **option)
+        compressed(distil, encoder, calibration, **option)
 
 
 def test_models_that_cannot_be_trained_are_refused(encoder, calibration):
     with pytest.raises(ValueError, match="distil cannot train weights of torch.float16: give --dtype"):
-        distil.compress(copy.deepcopy(encoder).half(), calibration, depth=1)
+        compressed(distil, copy.deepcopy(encoder).half(), calibration, depth=1)
     quantized = copy.deepcopy(encoder)
     for path, _ in list(structure.block_linears(quantized, 1)):
         quantized.set_submodule(path, torch.nn.Identity())
     with pytest.raises(ValueError, match="layer.1 has no plain linear layer that distil could train"):
-        distil.compress(quantized, calibration, depth=1)
+        compressed(distil, quantized, calibration, depth=1)
 
 
 @pytest.mark.parametrize("shape, k", [((2, 5, 7), 7), ((2, 5, 7), 9), ((3, 1, 1), 1), ((2, 5, 7), 3)])
@@ -190,11 +190,11 @@ def test_bins_keep_the_mass_and_with_all_classes_the_divergence(shape, k):
 def test_the_teacher_runs_once_for_every_batch_with_top_k(decoder, calibration, monkeypatch):
     teacher, calls = structure.shallow_copy(decoder[0]), []
     monkeypatch.setattr(distillation_loss, "run", lambda m, b: calls.append(m is teacher) or run(m, b))
-    distil.compress(decoder[0], calibration[:1], teacher=teacher, depth=3, steps=6, top_k=5, hidden=0.0, rows=4)
+    compressed(distil, decoder[0], calibration[:1], teacher=teacher, depth=3, steps=6, top_k=5, hidden=0.0, rows=4)
     assert sum(calls) == 2 and len(calls) == 8
-    student = distil.compress(decoder[0], calibration[:1], depth=3, steps=0)
+    student = compressed(distil, decoder[0], calibration[:1], depth=3, steps=0)
     for k in (4096, 5):
-        kept = Lesson(student, teacher, Aims(2.0, top_k=k), 0)
+        kept = DistillationLoss(student, teacher, DistillationConfig(2.0, top_k=k), 0)
         exact = training.distance(student, teacher, calibration[0], temperature=2.0)
         for number in (0, 1):  # taken from the teacher, and kept
             found = kept.loss(calibration[0], number)
@@ -231,7 +231,7 @@ def test_labels_count_for_classes_values_and_texts(encoder, decoder, calibration
         expected = decoder[0](**one, labels=ids[:1]).loss
     torch.testing.assert_close(distillation_loss.labelled(text, calibration[-1], True)[:1], expected[None])
     data = [b | {"labels": torch.zeros(len(b["input_ids"]), dtype=torch.long)} for b in calibration]
-    found = distil.compress(encoder, data, labels=5.0, steps=30, rate=1e-3)
+    found = compressed(distil, encoder, data, labels=5.0, steps=30, rate=1e-3)
     assert (run(found, data[0]).argmax(-1) == 0).all() and not (run(encoder, data[0]).argmax(-1) == 0).all()
 
 
@@ -259,8 +259,8 @@ def test_what_a_student_writes_depends_on_the_generator_alone_and_follows_its_od
 
 def test_on_policy_is_the_reverse_divergence_on_its_share_of_the_steps(decoder, calibration):
     calibration = [{k: v[:4, :16] for k, v in calibration[0].items()}]
-    student = distil.compress(decoder[0], calibration, depth=3, steps=0)
-    taught = Lesson(student, decoder[0], Aims(on_policy=0.25), 7)
+    student = compressed(distil, decoder[0], calibration, depth=3, steps=0)
+    taught = DistillationLoss(student, decoder[0], DistillationConfig(on_policy=0.25), 7)
     plain = training.distance(student, decoder[0], calibration[0])
     own = [n for n in range(8) if not torch.equal(taught.loss(calibration[0], n), plain)]
     assert own == [3, 7]
@@ -270,7 +270,7 @@ def test_on_policy_is_the_reverse_divergence_on_its_share_of_the_steps(decoder, 
     real = text["attention_mask"][:, prompt:]
     each = (ours.exp() * (ours - theirs)).sum(-1) * real
     torch.testing.assert_close(taught.loss(calibration[0], 3), (each.sum(1) / real.sum(1)).mean())
-    trained = distil.compress(decoder[0], calibration, depth=3, steps=10, rate=1e-3, on_policy=1.0)
+    trained = compressed(distil, decoder[0], calibration, depth=3, steps=10, rate=1e-3, on_policy=1.0)
     assert apart(trained, decoder[0], calibration) < 0.9 * apart(student, decoder[0], calibration)
 
 
@@ -283,15 +283,15 @@ DISTILBERT |= {"hidden_dim": 24, "n_layers": 2, "max_position_embeddings": 64}
 def test_other_architectures_show_their_states_and_maps(sizes, calibration):
     teacher = other(**sizes)
     options = {"on_policy": 0.5} if sizes is GPT2 else {}
-    student = distil.compress(teacher, calibration, depth=1, steps=20, rate=1e-3, attention=1.0, **options)
-    cut = distil.compress(teacher, calibration, depth=1, steps=0)
+    student = compressed(distil, teacher, calibration, depth=1, steps=20, rate=1e-3, attention=1.0, **options)
+    cut = compressed(distil, teacher, calibration, depth=1, steps=0)
     assert apart(student, teacher, calibration) < apart(cut, teacher, calibration)
 
 
 @both_models
 def test_checkpointing_changes_nothing_but_what_is_kept(kind, model, calibration, monkeypatch):
     plain, again = (
-        distil.compress(model, calibration, depth=1, steps=3, hidden=1.0, attention=1.0, checkpointing=c)
+        compressed(distil, model, calibration, depth=1, steps=3, hidden=1.0, attention=1.0, checkpointing=c)
         for c in (False, True)
     )
     assert equal(plain, again)
@@ -320,7 +320,7 @@ def test_a_killed_run_goes_on_to_the_same_result(
 
     def go(folder):
         progress = Progress(tmp_path / folder)
-        return distil.compress(model, data, steps=10, progress=progress, **options)
+        return compressed(distil, model, data, steps=10, progress=progress, **options)
 
     whole = go("undisturbed")
     with dying_at(6):
@@ -337,8 +337,8 @@ def learned(rows):
         mask = (torch.arange(10) < torch.randint(3, 11, (count, 1), generator=g)).long()
         data.append({"input_ids": torch.randint(5, 4096, (count, 10), generator=g), "attention_mask": mask})
     teacher, student = small(0), small(1)
-    loss = Lesson(student, teacher, Aims(hidden=1.0, attention=1.0), 0).loss
-    settings, trained = training.Settings(steps=6, rows=rows), dict(student.named_parameters())
+    loss = DistillationLoss(student, teacher, DistillationConfig(hidden=1.0, attention=1.0), 0).loss
+    settings, trained = TrainingConfig(steps=6, rows=rows), dict(student.named_parameters())
     with distillation_loss.showing_maps(student, teacher):
         losses = [s.loss for s in training.steps(student, teacher, data, settings, trained, loss=loss)]
     return {n: p.detach() for n, p in trained.items()} | {"losses": torch.tensor(losses)}
@@ -369,9 +369,9 @@ def test_two_processes_are_one_with_twice_the_rows(tmp_path, root):
 def test_a_job_gives_the_model_as_it_came_to_a_step_that_learns(tmp_path, monkeypatch):
     seen, whole = [], distil.compress
 
-    def watched(model, batches, *, teacher=None, in_place=False, **options):
+    def watched(model, batches, *, teacher=None, **options):
         seen.append(None if teacher is None else copy.deepcopy(teacher))
-        return whole(model, batches, teacher=teacher, in_place=in_place, **options)
+        return whole(model, batches, teacher=teacher, **options)
 
     watched.__signature__ = inspect.signature(whole)
     watched.__module__ = whole.__module__

@@ -12,13 +12,14 @@ from compress.evaluation import evaluate
 from compress.methods import early_exit, magnitude, round_to_nearest
 from compress.model import io, modeling, walk
 from compress.model.layers import Exits
+from tests.conftest import compressed
 
 
 def fitted(model, data, threshold, exits=None):
     """A model with exits and that threshold."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        small = early_exit.compress(model, data, exits=exits, tolerance=0.97)
+        small = compressed(early_exit, model, data, exits=exits, tolerance=0.97)
     small.exits.threshold = threshold
     return small
 
@@ -137,7 +138,7 @@ def test_the_promise_is_kept_nineteen_times_of_twenty(monkeypatch):
 
 def test_what_cannot_be_shown_is_not_promised(encoder, calibration):
     with pytest.warns(UserWarning, match="no exit is used"):
-        same = early_exit.compress(encoder, calibration, tolerance=0.01)
+        same = compressed(early_exit, encoder, calibration, tolerance=0.01)
     assert not hasattr(same, "exits") and type(same) is type(encoder)
 
 
@@ -145,13 +146,13 @@ def test_saved_quantized_and_not_pruned_afterwards(leaving, calibration, tokeniz
     io.save(leaving, tokenizer, tmp_path / "m", {})
     again, _ = io.load(tmp_path / "m")
     assert isinstance(again.exits, Exits) and again.exits.spec() == leaving.exits.spec()
-    small = round_to_nearest.compress(again, calibration, group=8)
+    small = compressed(round_to_nearest, again, calibration, group=8)
     io.save(small, tokenizer, tmp_path / "q", {})
     assert io.load(tmp_path / "q")[0].exits.threshold == leaving.exits.threshold
     with pytest.raises(ValueError, match="early exits"):
-        magnitude.compress(again, calibration)
+        compressed(magnitude, again, calibration)
     with pytest.raises(ValueError, match="early exits"):
-        early_exit.compress(again, calibration)
+        compressed(early_exit, again, calibration)
 
 
 def test_depth_is_the_share_of_blocks_that_ran(leaving, tokenizer, texts):
@@ -170,11 +171,11 @@ def test_depth_is_the_share_of_blocks_that_ran(leaving, tokenizer, texts):
 )
 def test_options_out_of_range_are_refused(options, match, encoder, calibration):
     with pytest.raises(ValueError, match=match):
-        early_exit.compress(encoder, calibration, **options)
+        compressed(early_exit, encoder, calibration, **options)
 
 
 def test_a_regression_is_refused(encoder, calibration):
     one = copy.deepcopy(encoder)
     one.config.num_labels = 1
     with pytest.raises(ValueError, match="values or answers"):
-        early_exit.compress(one, calibration)
+        compressed(early_exit, one, calibration)

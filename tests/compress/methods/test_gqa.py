@@ -7,7 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 from compress.calibration.texts import batches, cut
 from compress.methods import gqa, kprune
 from compress.model import io
-from tests.conftest import strayed
+from tests.conftest import compressed, strayed
 
 
 def build(kind, heads=4):
@@ -49,9 +49,9 @@ def test_heads_that_are_turns_and_maps_of_one_merge_without_loss(kind, calibrati
             for parameter in block.self_attn.v_proj.parameters():
                 heads = parameter.data.view(4, 8, -1)
                 heads[head] = mix @ heads[head - 1]
-    small = gqa.compress(model, calibration, heads=2)
+    small = compressed(gqa, model, calibration, heads=2)
     torch.testing.assert_close(logits(small, calibration[0]), logits(model, calibration[0]), rtol=1e-3, atol=1e-3)
-    mean = gqa.compress(model, calibration, heads=2, merge="mean")
+    mean = compressed(gqa, model, calibration, heads=2, merge="mean")
     assert (logits(mean, calibration[0]) - logits(model, calibration[0])).abs().max() > 0.1
 
 
@@ -64,7 +64,7 @@ def test_fit_beats_mean_on_real_text_and_leaves_a_plain_model(decoder, tokenizer
         each = torch.nn.functional.cross_entropy(logits(model, held)[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
         return float(each)
 
-    fit, mean = (gqa.compress(decoder[0], data, heads=3, merge=m) for m in ("fit", "mean"))
+    fit, mean = (compressed(gqa, decoder[0], data, heads=3, merge=m) for m in ("fit", "mean"))
     assert loss(fit) - loss(decoder[0]) < 0.3 * (loss(mean) - loss(decoder[0]))
     io.save(fit, tokenizer, tmp_path / "m", {})
     again = LlamaForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.float32)
@@ -74,18 +74,18 @@ def test_fit_beats_mean_on_real_text_and_leaves_a_plain_model(decoder, tokenizer
 
 def test_groups_merge_further(calibration):
     model = build("llama", heads=2)
-    small = gqa.compress(model, calibration)
+    small = compressed(gqa, model, calibration)
     assert small.config.num_key_value_heads == 1
     assert 0 < strayed(logits(small, calibration[0]), logits(model, calibration[0])) < 1
-    same = gqa.compress(model, calibration, heads=2)
+    same = compressed(gqa, model, calibration, heads=2)
     assert torch.equal(logits(same, calibration[0]), logits(model, calibration[0]))
 
 
 def test_what_cannot_be_merged_is_refused(encoder, decoder, calibration):
     with pytest.raises(ValueError, match="model type 'bert' has no key-value groups"):
-        gqa.compress(encoder, calibration)
+        compressed(gqa, encoder, calibration)
     with pytest.raises(ValueError, match="heads 4 does not divide the 6 key-value heads.*give one of 1, 2, 3, 6"):
-        gqa.compress(decoder[0], calibration, heads=4)
-    pruned = kprune.compress(decoder[0], calibration, ratio=0.5, iterative=False, tune=False)
+        compressed(gqa, decoder[0], calibration, heads=4)
+    pruned = compressed(kprune, decoder[0], calibration, ratio=0.5, iterative=False, tune=False)
     with pytest.raises(ValueError, match="fewer than the 6 key-value heads of the config: gqa comes first"):
-        gqa.compress(pruned, calibration, heads=3)
+        compressed(gqa, pruned, calibration, heads=3)

@@ -6,20 +6,23 @@ import inspect
 import pytest
 import torch
 
-from compress.algorithms.budget import Limits, budget, flops
+from compress.algorithms.budget import budget, flops
+from compress.algorithms.fisher import curvature_probe
 from compress.algorithms.least_squares import least_squares
+from compress.algorithms.options import Limits
 from compress.algorithms.training import divergence
 from compress.calibration.texts import batches, cut
-from compress.methods import methods
-from compress.methods.kprune import curvature_probe
+from compress.methods import methods, traits
 from compress.model import io, structure
 from compress.model.walk import mean_length
-from tests.conftest import strayed
+from tests.conftest import compressed, strayed
 from tests.rereader import check_generation
 from transmeter.util.checkpoint import bytes_of
+from transmeter.util.signatures import grouped, keyword_options
 
 # every way of each method that has its own storage; a new method is tested with its defaults without being named here
-PRUNING = [n for n in methods() if "ratio" in inspect.signature(methods()[n]).parameters and n != "svd"]
+OPTIONS = {name: {option.name for option in keyword_options(method)} for name, method in methods().items()}
+PRUNING = [name for name in methods() if "ratio" in OPTIONS[name] and name != "svd"]
 WAYS = [(name, {}) for name in PRUNING if name != "dynamic_sparse"] + [
     ("magnitude", {"unit": "weights"}),
     ("magnitude", {"unit": "weights", "pattern": "2:4"}),
@@ -49,7 +52,6 @@ OTHERS = [
 DECODERS = {"gqa"}  # methods for decoders alone
 LARGER = {"early_exit"}  # methods that save time and add to the bytes
 every_way = pytest.mark.parametrize("name, options", WAYS, ids=[f"{n} {o}" if o else n for n, o in WAYS])
-PIECES = {"depth": "block", "sublayer": "sublayer"}  # what goes at once, where that is more than a unit
 both_models = pytest.mark.parametrize("kind", ["encoder", "decoder"])
 
 
@@ -64,7 +66,7 @@ def compress(name, model, data, **options):
     """Run a method of that name; a pattern stands for the ratio, all of it for ratio 0."""
     if "pattern" in options and options.pop("ratio", None) == 0:
         options["pattern"] = "4:4"
-    return methods()[name](model, data, **options)
+    return compressed(name, model, data, **options)
 
 
 def skip_encoders(name, kind):
@@ -141,9 +143,9 @@ def test_every_method_is_checked():
 def test_the_request_is_reached(name, options, kind, model, calibration):
     small = compress(name, model, calibration, ratio=0.5, **options)
     length = mean_length(calibration)
-    if "parameters" in inspect.signature(methods()[name]).parameters and options.get("unit") != "weights":
+    if traits(name).removes and options.get("unit") != "weights":
         reached = 1 - flops(small, length) / flops(model, length)
-        limit = budget(model, length, Limits(0.5), PIECES.get(name, "unit"))
+        limit = budget(model, length, Limits(0.5), traits(name).changes[:-1])
         assert 0.495 <= reached <= 0.505 + limit.step / limit.dense
         smaller = sum(p.numel() for p in small.parameters())
         assert smaller < sum(p.numel() for p in model.parameters())
@@ -201,10 +203,20 @@ def test_signature_is_the_configuration(name):
     assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in parameters[2:])
 
 
-def test_in_place_changes_the_model_itself(encoder, calibration):
-    for name, options in [(name, {"ratio": 0.5}) for name in PRUNING] + [o[:2] for o in OTHERS if o[0] not in DECODERS]:
-        model = copy.deepcopy(encoder)
-        assert compress(name, model, calibration, in_place=True, **options) is model
+@pytest.mark.parametrize("name", methods())
+def test_traits_are_those_of_the_signature(name):
+    """What the pipeline passes, the method takes; and all that limit what stays take the same options."""
+    assert traits(name).learns == ("teacher" in OPTIONS[name])
+    assert traits(name).resumes == ("progress" in OPTIONS[name])
+    assert not traits(name).removes or {"ratio", "parameters", "bytes", "latency"} <= OPTIONS[name]
+    assert (traits(name).changes == "units") == (traits(name).removes and "multiple" in OPTIONS[name])
+
+
+@pytest.mark.parametrize("name", [*PRUNING, *(name for name, *_ in OTHERS if name not in DECODERS)])
+def test_the_model_itself_is_changed(name, encoder, calibration):
+    options = {other: options for other, options, _ in OTHERS}.get(name, {"ratio": 0.5})
+    model = copy.deepcopy(encoder)
+    assert methods()[name](model, calibration, **grouped(methods()[name], options)) is model
 
 
 def test_steps_run_one_after_another(encoder, calibration, tokenizer, tmp_path):

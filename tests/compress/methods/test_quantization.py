@@ -9,10 +9,10 @@ from compress.algorithms.quantization import Grid, smoothing
 from compress.algorithms.resume import Progress
 from compress.algorithms.training import divergence
 from compress.calibration.texts import batches, cut
-from compress.methods import awq, gptq, methods, round_to_nearest, smoothquant
+from compress.methods import awq, gptq, round_to_nearest, smoothquant
 from compress.model import io, modeling, structure
 from compress.model.walk import inputs
-from tests.conftest import strayed
+from tests.conftest import compressed, strayed
 from transmeter.util.checkpoint import bytes_of
 
 
@@ -154,7 +154,7 @@ def with_outliers(model):
 def test_smoothquant_takes_the_outliers_of_the_activations(decoder, real):
     data, held = real
     model = with_outliers(decoder[0])
-    plain, smooth = (smoothquant.compress(model, data, strength=s) for s in (None, 0.5))
+    plain, smooth = (compressed(smoothquant, model, data, strength=s) for s in (None, 0.5))
     one, other = distance(smooth, model, held), distance(plain, model, held)
     assert one < 0.1 * other
     query = smooth.model.layers[0].self_attn.q_proj
@@ -174,7 +174,7 @@ def test_smoothquant_moves_what_the_paper_says(decoder, real):
         peaks = torch.maximum(peaks, states.flatten(0, 1).abs().amax(0))
     tops = torch.stack([model.get_submodule(path).weight.abs().amax(0) for path in paths]).amax(0)
     wanted = peaks.double() ** 0.25 / tops.double() ** 0.75
-    small = smoothquant.compress(model, data, strength=0.25)
+    small = compressed(smoothquant, model, data, strength=0.25)
     first, *others = (small.get_submodule(path) for path in paths)
     ratio = first.smooth.double() / wanted
     assert ratio.max() / ratio.min() < 1.002  # fp16
@@ -185,7 +185,7 @@ def test_smoothquant_moves_what_the_paper_says(decoder, real):
 
 @pytest.mark.parametrize("method", [gptq, awq, smoothquant])
 def test_a_killed_run_goes_on_where_it_stood(method, decoder, calibration, tmp_path, monkeypatch):
-    once = method.compress(decoder[0], calibration)
+    once = compressed(method, decoder[0], calibration)
     keep = Progress.keep
 
     def killed(self, step, model, blocks):
@@ -195,10 +195,10 @@ def test_a_killed_run_goes_on_where_it_stood(method, decoder, calibration, tmp_p
 
     monkeypatch.setattr(Progress, "keep", killed)
     with pytest.raises(KeyboardInterrupt):
-        method.compress(decoder[0], calibration, progress=Progress(tmp_path / "p"))
+        compressed(method, decoder[0], calibration, progress=Progress(tmp_path / "p"))
     monkeypatch.undo()
     for _ in range(2):  # the second time every block is finished
-        again = method.compress(decoder[0], calibration, progress=Progress(tmp_path / "p"))
+        again = compressed(method, decoder[0], calibration, progress=Progress(tmp_path / "p"))
         expected = once.state_dict()
         assert again.state_dict().keys() == expected.keys()
         assert all(torch.equal(v, expected[k]) for k, v in again.state_dict().items())
@@ -208,9 +208,9 @@ def test_a_killed_run_goes_on_where_it_stood(method, decoder, calibration, tmp_p
 def test_what_lies_outside_the_blocks_is_rounded_when_asked(decoder, calibration, tmp_path):
     options = {"group": 32, "embeddings": True, "head": True}
     for method in (gptq, awq):
-        small = method.compress(decoder[0], calibration, **options)
+        small = compressed(method, decoder[0], calibration, **options)
         assert small.lm_head.packed is small.model.embed_tokens.packed
-        expected = round_to_nearest.compress(decoder[0], [], **options).lm_head.packed.unpack()
+        expected = compressed(round_to_nearest, decoder[0], [], **options).lm_head.packed.unpack()
         assert torch.equal(small.lm_head.packed.unpack(), expected)
         assert not any(isinstance(m, torch.nn.Linear) for m in small.modules())
         io.save(small, decoder[1], tmp_path / method.__name__, {})
@@ -227,19 +227,19 @@ def test_bytes_are_those_of_bits_and_scales(decoder, calibration, tmp_path):
         (smoothquant, {}, 8, smooth),
     ):
         folder = tmp_path / f"{method.__name__} {options}"
-        io.save(method.compress(decoder[0], calibration, **options), decoder[1], folder, {})
+        io.save(compressed(method, decoder[0], calibration, **options), decoder[1], folder, {})
         assert bytes_of(folder) <= 1.05 * (inner * bits / 8 + rest + more)
 
 
 def test_a_layer_without_inputs_or_with_few(encoder, calibration):
     """Fewer tokens than features, and no batch at all, where everything is rounded to nearest."""
-    expected = round_to_nearest.compress(encoder, [], group=16)
+    expected = compressed(round_to_nearest, encoder, [], group=16)
     few = [{k: v[:1, :2] for k, v in calibration[0].items()}]
     for method in (gptq, awq):
-        none = method.compress(encoder, [], group=16)
+        none = compressed(method, encoder, [], group=16)
         for (name, one), two in zip(none.state_dict().items(), expected.state_dict().values()):
             assert torch.equal(one, two), name
-        small = method.compress(encoder, few, group=16)
+        small = compressed(method, encoder, few, group=16)
         with torch.no_grad():
             dense, found = (m(**calibration[0]).logits for m in (encoder, small))
         assert 0 < strayed(found, dense) < 0.05
@@ -252,7 +252,7 @@ def test_sublayers_that_pruning_has_emptied_are_left(name, encoder, calibration)
     for sublayer in (sublayers[0], sublayers[3]):  # attention of the first block, neurons of the second
         structure.remove(pruned, sublayer, torch.zeros(sublayer.units, dtype=torch.bool))
     options = {} if name in ("smoothquant", "kmeans") else {"bits": 4} if name == "vector" else {"group": 16}
-    small = methods()[name](pruned, calibration, **options)
+    small = compressed(name, pruned, calibration, **options)
     with torch.no_grad():
         assert 0 < strayed(small(**calibration[0]).logits, pruned(**calibration[0]).logits) < 0.1
 
@@ -272,11 +272,11 @@ def test_sublayers_that_pruning_has_emptied_are_left(name, encoder, calibration)
 )
 def test_bad_requests(method, options, message, decoder):
     with pytest.raises(ValueError, match=message):
-        method.compress(decoder[0], [], **options)
+        compressed(method, decoder[0], [], **options)
 
 
 @pytest.mark.parametrize("method", [gptq, awq, smoothquant])
 def test_a_quantized_model_is_refused(method, decoder, calibration):
-    small = round_to_nearest.compress(decoder[0], [])
+    small = compressed(round_to_nearest, decoder[0], [])
     with pytest.raises(ValueError, match="is quantized already"):
-        method.compress(small, calibration)
+        compressed(method, small, calibration)

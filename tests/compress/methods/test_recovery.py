@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from transformers import BertConfig, BertForSequenceClassification
 
 from compress.algorithms import lora, training
+from compress.algorithms.options import TrainingConfig
 from compress.algorithms.resume import Progress
-from compress.algorithms.training import Settings
 from compress.calibration.texts import batches, cut
 from compress.methods import dynamic_sparse, kprune, wanda
 from compress.model import structure
 from compress.model.walk import run
-from tests.conftest import strayed
+from tests.conftest import compressed, strayed
 
 few = partial(dynamic_sparse.compress, ratio=0.6, steps=12, every=3, share=0.3)
 both_models = pytest.mark.parametrize("kind", ["encoder", "decoder", "regression"])
@@ -59,9 +59,9 @@ def equal(a, b):
 @both_models
 def test_training_brings_the_student_to_the_teacher_and_leaves_all_else_alone(kind, model, calibration):
     before, state = copy.deepcopy(model), torch.get_rng_state()
-    student = wanda.compress(model, calibration, ratio=0.7)
+    student = compressed(wanda, model, calibration, ratio=0.7)
     asked = [p.requires_grad for p in student.parameters()]
-    settings = Settings(steps=10 if kind == "decoder" else 40, rate=2e-3)
+    settings = TrainingConfig(steps=10 if kind == "decoder" else 40, rate=2e-3)
 
     def loss():
         with torch.no_grad():
@@ -75,10 +75,10 @@ def test_training_brings_the_student_to_the_teacher_and_leaves_all_else_alone(ki
 
 
 def test_a_step_is_yielded_between_its_gradients_and_its_update(encoder, calibration):
-    student = wanda.compress(encoder, calibration, ratio=0.7)
+    student = compressed(wanda, encoder, calibration, ratio=0.7)
     trained = {"classifier.weight": student.classifier.weight}
     before, changes = copy.deepcopy(student), []
-    for step in training.steps(student, encoder, calibration, Settings(steps=4), trained):
+    for step in training.steps(student, encoder, calibration, TrainingConfig(steps=4), trained):
         assert student.classifier.weight.grad.abs().sum() > 0 and student.bert.pooler.dense.weight.grad is None
         changes.append(torch.equal(student.classifier.weight, before.classifier.weight))
         assert step.number == len(changes) - 1 and step.loss > 0
@@ -108,13 +108,13 @@ def test_a_loss_that_is_not_finite_ends_the_run(encoder, calibration):
     teacher = copy.deepcopy(encoder)
     teacher.classifier.weight.data[0, 0] = torch.inf
     with pytest.raises(RuntimeError, match="the loss is nan at step 0: lower the rate"):
-        training.train(copy.deepcopy(encoder), teacher, calibration, Settings(steps=2))
+        training.train(copy.deepcopy(encoder), teacher, calibration, TrainingConfig(steps=2))
 
 
 @pytest.mark.parametrize("setting", [{"rate": 0}, {"temperature": 0}, {"rows": 0}, {"steps": -1}])
 def test_settings_out_of_range_are_refused(setting):
     with pytest.raises(ValueError, match=next(iter(setting))):
-        Settings(**setting)
+        TrainingConfig(**setting)
 
 
 @pytest.mark.parametrize("way", ["plain", "full", "lora"])
@@ -125,8 +125,8 @@ def test_a_killed_run_goes_on_to_the_same_result(way, encoder, calibration, tmp_
         progress = Progress(tmp_path / folder)
         if way != "plain":
             return few(encoder, calibration, recovery=way, progress=progress)
-        student = wanda.compress(encoder, calibration, ratio=0.7)
-        return training.train(student, encoder, calibration, Settings(steps=12), progress)
+        student = compressed(wanda, encoder, calibration, ratio=0.7)
+        return training.train(student, encoder, calibration, TrainingConfig(steps=12), progress=progress)
 
     whole = go("undisturbed")
     with dying_at(6):
@@ -155,7 +155,7 @@ def test_an_exchange_keeps_the_number_drops_the_smallest_and_grows_the_largest(s
 @both_models
 @both_ways
 def test_the_number_of_zeros_holds_at_every_step_and_connections_move(kind, recovery, model, calibration, monkeypatch):
-    start = masks(wanda.compress(model, calibration, ratio=0.6))
+    start = masks(compressed(wanda, model, calibration, ratio=0.6))
     whole, seen = training.steps, []
 
     def watched(student, teacher, data, settings, trained, also, progress):
@@ -187,7 +187,7 @@ def test_same_seed_same_model_and_the_global_generator_is_left_alone(recovery, e
 
 @both_ways
 def test_without_exchange_the_zeros_stay_where_they_were(recovery, encoder, calibration):
-    start = masks(wanda.compress(encoder, calibration, ratio=0.6))
+    start = masks(compressed(wanda, encoder, calibration, ratio=0.6))
     found = masks(few(encoder, calibration, recovery=recovery, share=0.0))
     assert all(torch.equal(found[p], start[p]) for p in start)
 
@@ -216,7 +216,7 @@ def test_merging_changes_nothing(kind, model, calibration):
 
 @both_ways
 def test_what_other_methods_removed_is_no_obstacle(recovery, encoder, calibration):
-    cut = kprune.compress(encoder, calibration, ratio=0.9)
+    cut = compressed(kprune, encoder, calibration, ratio=0.9)
     small = few(cut, calibration, recovery=recovery)
     for path, mask in masks(small).items():
         assert mask.shape == cut.get_submodule(path).weight.shape
@@ -246,5 +246,5 @@ def test_recovery_pays_on_text_it_has_not_seen(recovery, decoder, tokenizer, tex
         with torch.no_grad():
             return float(training.distance(student, decoder[0], held_out))
 
-    small = dynamic_sparse.compress(decoder[0], data, ratio=0.7, recovery=recovery, steps=12)
-    assert distance(small) < 0.8 * distance(wanda.compress(decoder[0], data, ratio=0.7))
+    small = compressed(dynamic_sparse, decoder[0], data, ratio=0.7, recovery=recovery, steps=12)
+    assert distance(small) < 0.8 * distance(compressed(wanda, decoder[0], data, ratio=0.7))

@@ -10,6 +10,7 @@ from compress.algorithms.resume import Progress
 from compress.methods import magnitude, share
 from compress.model import structure
 from compress.model.walk import drop_padding, inputs, run
+from tests.conftest import compressed
 
 both_models = pytest.mark.parametrize("kind", ["encoder", "decoder"])
 
@@ -50,8 +51,8 @@ def apart(student, teacher, data):
 def test_runs_of_neighbours_hold_the_same_parameters_and_recover(kind, model, calibration):
     calibration = calibration[:3]
     before, state = copy.deepcopy(model), torch.get_rng_state()
-    merged = share.compress(model, calibration, steps=0)
-    found = share.compress(model, calibration, steps=8)
+    merged = compressed(share, model, calibration, steps=0)
+    found = compressed(share, model, calibration, steps=8)
     expected = [[0, 1]] if kind == "encoder" else [[0, 1], [2, 3], [4, 5]]
     assert groups(merged) == groups(found) == expected
     if kind == "decoder":  # the random encoder hardly differs
@@ -70,7 +71,7 @@ def test_runs_of_neighbours_hold_the_same_parameters_and_recover(kind, model, ca
 
 @pytest.mark.parametrize("number, expected", [(1, [[0, 1, 2, 3, 4, 5]]), (4, [[0], [1, 2], [3], [4, 5]])])
 def test_any_number_of_groups(number, expected, decoder, calibration):
-    found = share.compress(decoder[0], calibration[:1], groups=number, merge="mean", steps=0)
+    found = compressed(share, decoder[0], calibration[:1], groups=number, merge="mean", steps=0)
     assert groups(found) == expected
     kept = [i for run in expected if len(run) == 1 for i in run]
     assert all(
@@ -80,15 +81,13 @@ def test_any_number_of_groups(number, expected, decoder, calibration):
 
 @both_models
 def test_as_many_groups_as_blocks_is_the_identity(kind, model, calibration):
-    same = share.compress(model, calibration, groups=model.config.num_hidden_layers)
+    same = compressed(share, model, calibration, groups=model.config.num_hidden_layers)
     assert same is not model and equal(same, model)
-    other = copy.deepcopy(model)
-    assert share.compress(other, calibration[:1], steps=1, in_place=True) is other
 
 
 def test_the_merged_weights_are_the_least_squares_fit(encoder, calibration, monkeypatch):
     monkeypatch.setattr(share, "RIDGE", 1e-12)
-    found = share.compress(encoder, calibration, steps=0)
+    found = compressed(share, encoder, calibration, steps=0)
     name = "attention.self.query"
     paths = [f"bert.encoder.layer.{i}.{name}" for i in (0, 1)]
     left, right = [], []
@@ -107,7 +106,7 @@ def test_the_merged_weights_are_the_least_squares_fit(encoder, calibration, monk
 
 
 def test_fitting_starts_closer_than_the_mean(decoder, calibration):
-    fit, mean = (share.compress(decoder[0], calibration, groups=5, merge=m, steps=0) for m in ("fit", "mean"))
+    fit, mean = (compressed(share, decoder[0], calibration, groups=5, merge=m, steps=0) for m in ("fit", "mean"))
     assert apart(fit, decoder[0], calibration) < 0.9 * apart(mean, decoder[0], calibration)
 
 
@@ -115,7 +114,7 @@ def test_a_killed_run_goes_on_to_the_same_result(encoder, calibration, tmp_path,
     monkeypatch.setattr(training, "KEEP_EVERY", 4)
 
     def go(folder):
-        return share.compress(encoder, calibration, steps=10, progress=Progress(tmp_path / folder))
+        return compressed(share, encoder, calibration, steps=10, progress=Progress(tmp_path / folder))
 
     undisturbed = go("undisturbed")
     with dying_at(6):
@@ -132,8 +131,8 @@ def test_bad_options_and_models_are_refused(encoder, calibration):
         ({"rate": -1.0}, "rate -1.0"),
     ]:
         with pytest.raises(ValueError, match=message):
-            share.compress(encoder, calibration, **options)
+            compressed(share, encoder, calibration, **options)
     with pytest.raises(ValueError, match="blocks 0 and 1 differ in size.*: share before pruning"):
-        share.compress(magnitude.compress(encoder, calibration, ratio=0.3), calibration)
+        compressed(share, compressed(magnitude, encoder, calibration, ratio=0.3), calibration)
     with pytest.raises(ValueError, match="share cannot train weights of torch.float16"):
-        share.compress(copy.deepcopy(encoder).half(), calibration)
+        compressed(share, copy.deepcopy(encoder).half(), calibration)

@@ -8,11 +8,12 @@ from torch import nn
 
 from compress.algorithms import hessian
 from compress.algorithms.resume import Progress
-from compress.algorithms.sparsity import Sparsity, lowest, wanted
+from compress.algorithms.sparsity import Sparsity, lowest, sparsity_for
 from compress.calibration.texts import batches, cut
 from compress.methods import magnitude, sparsegpt, wanda
 from compress.model import structure
 from compress.model.walk import drop_padding, inputs
+from tests.conftest import compressed
 
 
 def layer(outs=7, features=40, tokens=200, seed=0):
@@ -102,7 +103,7 @@ def test_moments_of_a_block_against_float64(decoder, calibration):
 @pytest.mark.parametrize("method", [sparsegpt, wanda, magnitude])
 def test_n_of_every_m_stay(method, pattern, decoder, calibration):
     options = {"unit": "weights"} if method is magnitude else {}
-    small = method.compress(decoder[0], calibration, pattern=pattern, **options)
+    small = compressed(method, decoder[0], calibration, pattern=pattern, **options)
     keep, group = map(int, pattern.split(":"))
     for block in range(decoder[0].config.num_hidden_layers):
         for _, linear in structure.block_linears(small, block):
@@ -119,9 +120,9 @@ def test_the_better_the_statistics_the_smaller_the_error(decoder, tokenizer, tex
         wanted_logits = model(**data[0]).logits
     for options in ({"ratio": 0.5}, {"pattern": "2:4"}):
         small = {
-            "sparsegpt": sparsegpt.compress(model, data, **options),
-            "wanda": wanda.compress(model, data, **options),
-            "magnitude": magnitude.compress(model, data, unit="weights", **options),
+            "sparsegpt": compressed(sparsegpt, model, data, **options),
+            "wanda": compressed(wanda, model, data, **options),
+            "magnitude": compressed(magnitude, model, data, unit="weights", **options),
         }
 
         totals = dict.fromkeys(small, 0.0)
@@ -141,7 +142,7 @@ def test_the_better_the_statistics_the_smaller_the_error(decoder, tokenizer, tex
 
 @pytest.mark.parametrize("method", [sparsegpt, wanda])
 def test_bfloat16_stays(method, decoder, calibration):
-    small = method.compress(copy.deepcopy(decoder[0]).bfloat16(), calibration, pattern="2:4")
+    small = compressed(method, copy.deepcopy(decoder[0]).bfloat16(), calibration, pattern="2:4")
     for block in range(small.config.num_hidden_layers):
         for _, linear in structure.block_linears(small, block):
             assert linear.weight.dtype == torch.bfloat16
@@ -150,7 +151,7 @@ def test_bfloat16_stays(method, decoder, calibration):
 
 @pytest.mark.parametrize("method", [sparsegpt, wanda])
 def test_a_killed_run_goes_on_where_it_stood(method, decoder, calibration, tmp_path, monkeypatch):
-    once = method.compress(decoder[0], calibration, ratio=0.5)
+    once = compressed(method, decoder[0], calibration, ratio=0.5)
     keep = Progress.keep
 
     def killed(self, step, model, blocks):
@@ -160,10 +161,10 @@ def test_a_killed_run_goes_on_where_it_stood(method, decoder, calibration, tmp_p
 
     monkeypatch.setattr(Progress, "keep", killed)
     with pytest.raises(KeyboardInterrupt):
-        method.compress(decoder[0], calibration, ratio=0.5, progress=Progress(tmp_path / "p"))
+        compressed(method, decoder[0], calibration, ratio=0.5, progress=Progress(tmp_path / "p"))
     monkeypatch.undo()
     for _ in range(2):  # the second time every block is finished
-        again = method.compress(decoder[0], calibration, ratio=0.5, progress=Progress(tmp_path / "p"))
+        again = compressed(method, decoder[0], calibration, ratio=0.5, progress=Progress(tmp_path / "p"))
         assert all(torch.equal(v, once.state_dict()[k]) for k, v in again.state_dict().items())
 
 
@@ -181,20 +182,20 @@ def test_a_killed_run_goes_on_where_it_stood(method, decoder, calibration, tmp_p
 def test_bad_requests(options, message, decoder, calibration):
     for method in (sparsegpt, wanda):
         with pytest.raises(ValueError, match=message):
-            method.compress(decoder[0], calibration, **options)
+            compressed(method, decoder[0], calibration, **options)
     with pytest.raises(ValueError, match=message):
-        magnitude.compress(decoder[0], calibration, unit="weights", **options)
+        compressed(magnitude, decoder[0], calibration, unit="weights", **options)
 
 
 @pytest.mark.parametrize("options", [{"block": 0}, {"damping": 0.0}, {"damping": -1.0}])
 def test_sparsegpt_options_out_of_range(options, decoder, calibration):
     with pytest.raises(ValueError, match="must be at least 1 and damping"):
-        sparsegpt.compress(decoder[0], calibration, **options)
+        compressed(sparsegpt, decoder[0], calibration, **options)
 
 
 def test_a_pattern_of_heads_is_refused(decoder, calibration):
     with pytest.raises(ValueError, match="give unit=weights"):
-        magnitude.compress(decoder[0], calibration, pattern="2:4")
+        compressed(magnitude, decoder[0], calibration, pattern="2:4")
 
 
 def test_a_miss_is_an_error():
@@ -209,9 +210,9 @@ def test_a_miss_is_an_error():
 
 
 def test_exact_counts(encoder, calibration):
-    small = sparsegpt.compress(encoder, calibration, ratio=0.37, block=10)
+    small = compressed(sparsegpt, encoder, calibration, ratio=0.37, block=10)
     for block in range(encoder.config.num_hidden_layers):
         for _, linear in structure.block_linears(small, block):
             assert int((linear.weight == 0).sum()) == round(0.37 * linear.weight.numel())
-    assert wanted(encoder, None, None) == Sparsity(0.5)
+    assert sparsity_for(encoder, None, None) == Sparsity(0.5)
     assert lowest(torch.zeros(2, 5), 3).sum(1).tolist() == [3, 3]  # ties

@@ -8,15 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.algorithms.budget import Budget, Limits, budget, flops, select
+from compress.algorithms.budget import Budget, budget, flops, select
 from compress.algorithms.least_squares import Pair
+from compress.algorithms.options import Limits
 from compress.algorithms.resume import Progress
-from compress.methods import depth, kwon, methods, sublayer
+from compress.methods import depth, kwon, sublayer
 from compress.model import io, latency, structure, walk
 from compress.model.modeling import changes
 from compress.model.structure import Sublayer, set_parameter, sublayers
 from compress.model.walk import mean_length
 from tests.compress.model.test_structure import BATCH, MODELS, build, every_model, logits
+from tests.conftest import compressed
 from transmeter.util.checkpoint import bytes_of
 
 UNITS = ["magnitude", "kprune", "kwon"]  # the methods that remove single units
@@ -53,7 +55,7 @@ def test_a_model_of_the_size_asked_for(name, kind, decoder, calibration, tmp_pat
     model, tokenizer = decoder
     each = {"parameters": 1, "bytes": model.config.dtype.itemsize}[kind]
     wanted = round(0.7 * each * sum(p.numel() for p in model.parameters()))
-    small = methods()[name](model, calibration, **{kind: wanted})
+    small = compressed(name, model, calibration, **{kind: wanted})
     assert 0.995 * wanted <= each * sum(p.numel() for p in small.parameters()) <= 1.005 * wanted
     if kind == "bytes":
         io.save(small, tokenizer, tmp_path / "m", {})
@@ -66,7 +68,7 @@ def test_seconds_asked_for(name, decoder, calibration, flat_clock):
     wanted = 0.6 * latency.seconds([decoder[0]], tokens)[0]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        small = methods()[name](decoder[0], calibration, latency=wanted)
+        small = compressed(name, decoder[0], calibration, latency=wanted)
     assert latency.seconds([small], tokens)[0] == pytest.approx(wanted, rel=0.02)
 
 
@@ -88,7 +90,7 @@ def test_the_table_of_a_real_clock_adds_up(piece, encoder):
 
 @pytest.mark.parametrize("name", UNITS)
 def test_multiples_of_neurons(name, decoder, calibration):
-    small = methods()[name](decoder[0], calibration, ratio=0.5, multiple=16)
+    small = compressed(name, decoder[0], calibration, ratio=0.5, multiple=16)
     widths = [s.units for s in sublayers(small) if s.kind == "ffn"]
     assert widths and all(w % 16 == 0 for w in widths) and len(set(widths)) > 1
     length = mean_length(calibration)
@@ -98,11 +100,11 @@ def test_multiples_of_neurons(name, decoder, calibration):
 def test_a_budget_that_cannot_be_kept_is_refused(encoder, calibration):
     for name in [*UNITS, "depth", "sublayer"]:
         with pytest.raises(ValueError, match="cannot be reached by removing heads and neurons"):
-            methods()[name](encoder, calibration, parameters=100)
+            compressed(name, encoder, calibration, parameters=100)
     with pytest.raises(ValueError, match="no block would be left"):
-        depth.compress(encoder, calibration, ratio=0.6)
+        compressed(depth, encoder, calibration, ratio=0.6)
     with pytest.raises(ValueError, match="give one limit"):
-        depth.compress(encoder, calibration, ratio=0.5, bytes=1000)
+        compressed(depth, encoder, calibration, ratio=0.5, bytes=1000)
 
 
 def fake_budget(heads, neurons, costs, allowed):
@@ -199,7 +201,7 @@ def test_labels_that_do_not_fit_are_refused(encoder, decoder, calibration):
     for model, shape in ((encoder, (count, 2)), (decoder[0], (count,))):
         data = [calibration[0] | {"labels": torch.zeros(shape, dtype=torch.long)}]
         with pytest.raises(ValueError, match="give one label a sequence"):
-            kwon.compress(model, data, ratio=0.5)
+            compressed(kwon, model, data, ratio=0.5)
 
 
 @every_model
@@ -222,7 +224,7 @@ def test_depth_takes_the_blocks_of_least_influence(decoder, calibration, tmp_pat
     for sub in sublayers(planted):
         if sub.block in (1, 4):  # these do nothing now
             set_parameter(planted, f"{sub.output}.weight", torch.zeros_like(planted.get_submodule(sub.output).weight))
-    small = depth.compress(planted, calibration, ratio=0.3)
+    small = compressed(depth, planted, calibration, ratio=0.3)
     assert small.config.num_hidden_layers == 4 and not any(changes(small).values())
     with torch.no_grad():
         torch.testing.assert_close(small(**BATCH).logits, planted(**BATCH).logits)
@@ -239,14 +241,14 @@ def test_the_useless_sublayer_goes_first(useless, tried, encoder, calibration):
     planted = structure.shallow_copy(encoder)
     output = sublayers(encoder)[useless].output
     set_parameter(planted, f"{output}.weight", torch.zeros_like(encoder.get_submodule(output).weight))
-    small = sublayer.compress(planted, calibration, ratio=0.05, tried=tried)
+    small = compressed(sublayer, planted, calibration, ratio=0.05, tried=tried)
     assert {s.output for s in sublayers(planted)} - {s.output for s in sublayers(small)} == {output}
     torch.testing.assert_close(logits(small), logits(planted), rtol=1e-3, atol=1e-3)
 
 
 def test_the_neighbour_makes_up_for_a_sublayer(decoder, calibration):
     def distance(tried):
-        small = sublayer.compress(decoder[0], calibration[:1], ratio=0.1, tried=tried)
+        small = compressed(sublayer, decoder[0], calibration[:1], ratio=0.1, tried=tried)
         return sublayer.sensitivities(decoder[0], small, [], calibration[:1])[0]
 
     assert distance(2) < 0.8 * distance(0)
@@ -264,11 +266,11 @@ def test_removed_sublayers_take_no_time(decoder):
 
 
 def test_a_killed_run_goes_on(encoder, calibration, tmp_path):
-    whole = sublayer.compress(encoder, calibration, ratio=0.7, progress=Progress(tmp_path))
+    whole = compressed(sublayer, encoder, calibration, ratio=0.7, progress=Progress(tmp_path))
     steps = sorted(tmp_path.iterdir())
     assert len(steps) >= 2
     steps[-1].unlink()
-    again = sublayer.compress(encoder, calibration, ratio=0.7, progress=Progress(tmp_path))
+    again = compressed(sublayer, encoder, calibration, ratio=0.7, progress=Progress(tmp_path))
     assert torch.equal(logits(again), logits(whole)) and sorted(tmp_path.iterdir()) == steps
 
 

@@ -13,6 +13,7 @@ from compress.methods import round_to_nearest, svd
 from compress.model import io, modeling
 from compress.model.layers import LowRankLinear
 from compress.model.structure import block_linears
+from tests.conftest import compressed
 from transmeter.util.checkpoint import bytes_of
 
 
@@ -61,7 +62,7 @@ def test_allocation_against_every_combination():
 
 @pytest.mark.parametrize("kind", svd.KINDS)
 def test_every_kind_reaches_its_ratio_with_its_multiple(kind, decoder, calibration):
-    small = svd.compress(decoder[0], calibration, ratio=0.4, kind=kind, multiple=8)
+    small = compressed(svd, decoder[0], calibration, ratio=0.4, kind=kind, multiple=8)
 
     def size(model):
         return sum(m.weight.numel() for _, m in linears(model))
@@ -80,7 +81,9 @@ def test_whitened_beats_plain(decoder, calibration):
         for ratio in (0.2, 0.4, 0.6):
             distances = {}
             for kind in ("plain", "whitened"):
-                logits = svd.compress(decoder[0], calibration, ratio=ratio, kind=kind)(**batch).logits.log_softmax(-1)
+                logits = compressed(svd, decoder[0], calibration, ratio=ratio, kind=kind)(**batch).logits.log_softmax(
+                    -1
+                )
                 distances[kind] = float((dense.exp() * (dense - logits)).sum(-1).mean())
             assert distances["whitened"] < distances["plain"], ratio
 
@@ -92,7 +95,7 @@ def test_order_and_padding_do_not_matter(encoder, tokenizer, texts, monkeypatch)
     one, other = batches(tokenizer, sequences, size=16), batches(tokenizer, sequences, size=3)[::-1]
     for kind in ("activation", "whitened"):
         with torch.no_grad():
-            a, b = (svd.compress(encoder, data, ratio=0.5, kind=kind)(**one[0]).logits for data in (one, other))
+            a, b = (compressed(svd, encoder, data, ratio=0.5, kind=kind)(**one[0]).logits for data in (one, other))
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
 
@@ -104,7 +107,7 @@ def test_recovery_lowers_the_distance_and_leaves_the_dense_model(recovery, decod
 
         def distance(steps):
             options = {"ratio": 0.6, "recovery": recovery, "steps": steps, "rows": 4, "rate": 3e-4}
-            small = svd.compress(decoder[0], calibration, **options)
+            small = compressed(svd, decoder[0], calibration, **options)
             assert not any("lora" in name for name, _ in small.named_parameters())
             with torch.no_grad():
                 return float((dense.exp() * (dense - small(**batch).logits.log_softmax(-1))).sum(-1).mean())
@@ -114,14 +117,14 @@ def test_recovery_lowers_the_distance_and_leaves_the_dense_model(recovery, decod
 
 
 def test_low_rank_is_quantized_and_saved(decoder, calibration, tmp_path):
-    small = svd.compress(decoder[0], calibration, ratio=0.4, multiple=16)
-    packed = round_to_nearest.compress(small, [], group=16)
+    small = compressed(svd, decoder[0], calibration, ratio=0.4, multiple=16)
+    packed = compressed(round_to_nearest, small, [], group=16)
     io.save(packed, decoder[1], tmp_path / "m", {})
     with torch.no_grad():
         a, b = (m(**calibration[0]).logits for m in (io.load(tmp_path / "m")[0], packed))
     torch.testing.assert_close(a, b, rtol=1e-2, atol=2e-2)  # norms and embeddings in half precision
     with pytest.raises(ValueError, match="already"):
-        svd.compress(packed, calibration)
+        compressed(svd, packed, calibration)
 
 
 def test_side_by_side_projections_are_factorised(tokenizer, calibration, tmp_path):
@@ -130,7 +133,7 @@ def test_side_by_side_projections_are_factorised(tokenizer, calibration, tmp_pat
         torch.manual_seed(0)
         model = GPT2ForSequenceClassification(config).eval()
     modeling.linearise(model)
-    small = svd.compress(model, calibration, ratio=0.5)
+    small = compressed(svd, model, calibration, ratio=0.5)
     io.save(small, tokenizer, tmp_path / "m", {})  # compares the logits of the reloaded model
     assert bytes_of(tmp_path / "m") > 0
 
@@ -148,4 +151,4 @@ def test_side_by_side_projections_are_factorised(tokenizer, calibration, tmp_pat
 )
 def test_options_out_of_range_are_refused(options, message, encoder, calibration):
     with pytest.raises(ValueError, match=message):
-        svd.compress(encoder, calibration, **options)
+        compressed(svd, encoder, calibration, **options)

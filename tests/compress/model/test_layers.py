@@ -11,6 +11,7 @@ from compress.algorithms import quantization
 from compress.algorithms.quantization import Grid
 from compress.methods import round_to_nearest
 from compress.model import io, layers, modeling
+from tests.conftest import compressed
 from transmeter.util.checkpoint import bytes_of
 
 
@@ -71,7 +72,7 @@ def test_activations_are_rounded_token_by_token():
 @pytest.mark.parametrize("embeddings", [True, False])
 def test_tied_embeddings_are_packed_once(embeddings, decoder, tmp_path):
     options = {"bits": 4, "group": None, "embeddings": embeddings, "head": embeddings}
-    small = round_to_nearest.compress(decoder[0], [], **options)
+    small = compressed(round_to_nearest, decoder[0], [], **options)
     io.save(small, decoder[1], tmp_path / "m", {})
     again, _ = io.load(tmp_path / "m")
     if embeddings:
@@ -81,14 +82,14 @@ def test_tied_embeddings_are_packed_once(embeddings, decoder, tmp_path):
         assert again.lm_head.weight is again.model.embed_tokens.weight
     one = "the head of this model is its embedding"
     with pytest.raises(ValueError, match=one):
-        round_to_nearest.compress(decoder[0], [], embeddings=True)
+        compressed(round_to_nearest, decoder[0], [], embeddings=True)
 
 
 def test_bytes_are_those_of_bits_and_scales(decoder, tmp_path):
     inner = sum(m.weight.numel() for _, m in decoder[0].model.layers.named_modules() if hasattr(m, "in_features"))
     rest = sum(p.numel() for p in decoder[0].parameters()) - inner
     for bits, group in ((4, 64), (3, 32), (8, 64)):
-        small = round_to_nearest.compress(decoder[0], [], bits=bits, group=group, symmetric=True)
+        small = compressed(round_to_nearest, decoder[0], [], bits=bits, group=group, symmetric=True)
         io.save(small, decoder[1], tmp_path / f"m{bits}{group}", {})
         nominal = inner * (bits + 16 / group) / 8 + rest * 2
         assert bytes_of(tmp_path / f"m{bits}{group}") <= 1.05 * nominal
@@ -97,19 +98,19 @@ def test_bytes_are_those_of_bits_and_scales(decoder, tmp_path):
 def test_a_packed_model_is_refused_by_what_changes_weights(decoder, calibration):
     from compress.methods import kprune, wanda
 
-    small = round_to_nearest.compress(decoder[0], [])
+    small = compressed(round_to_nearest, decoder[0], [])
     with pytest.raises(ValueError, match="self_attn.q_proj is quantized already.*quantize last"):
-        round_to_nearest.compress(small, [])
+        compressed(round_to_nearest, small, [])
     for method in (kprune, wanda):
         with pytest.raises(ValueError, match="is quantized already"):
-            method.compress(small, calibration, ratio=0.5)
+            compressed(method, small, calibration, ratio=0.5)
 
 
 def test_sizes_that_do_not_divide_name_the_nearest(decoder, encoder):
     with pytest.raises(ValueError, match="group 100 does not divide the 192 inputs of .*: the nearest is 64"):
-        round_to_nearest.compress(decoder[0], [], group=100)
+        compressed(round_to_nearest, decoder[0], [], group=100)
     with pytest.raises(ValueError, match="bits 9: give 2 to 8"):
-        round_to_nearest.compress(encoder, [], bits=9)
+        compressed(round_to_nearest, encoder, [], bits=9)
 
 
 def test_low_rank_layers_reload_also_packed(decoder, tmp_path):
@@ -120,7 +121,7 @@ def test_low_rank_layers_reload_also_packed(decoder, tmp_path):
     low.up.weight.data, low.down.weight.data = u[:, :64] * s[:64], v[:64].contiguous()
     model.set_submodule("model.layers.0.mlp.up_proj", low)
     io.save(model, decoder[1], tmp_path / "low", {})
-    small = round_to_nearest.compress(model, [], bits=8)
+    small = compressed(round_to_nearest, model, [], bits=8)
     io.save(small, decoder[1], tmp_path / "packed", {})
     again, _ = io.load(tmp_path / "packed")
     assert isinstance(again.model.layers[0].mlp.up_proj.down, layers.PackedLinear)

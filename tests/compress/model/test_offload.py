@@ -13,12 +13,13 @@ from transformers import AutoModelForCausalLM
 from compress import pipeline
 from compress.algorithms import memory
 from compress.algorithms.resume import Progress
-from compress.methods import methods
+from compress.algorithms.traits import Needs, Traits
+from compress.methods import methods, traits
 from compress.model import io, offload, structure
 from tests.compress.model.test_structure import build, every_model, logits
-from tests.conftest import DATA
+from tests.conftest import DATA, compressed
 
-NAMES = [name for name in methods() if memory.needs_of(methods()[name]).streamed]
+NAMES = [name for name in methods() if traits(name).streams]
 WAYS = [(name, {}) for name in NAMES] + [("magnitude", {"unit": "weights"}), ("kprune", {"knowledge": "gradient"})]
 every_way = pytest.mark.parametrize("name, options", WAYS, ids=[f"{n} {o}" if o else n for n, o in WAYS])
 
@@ -47,8 +48,8 @@ def folder(request, kind, encoder, tokenizer, tmp_path):
 def test_streamed_equals_in_memory_also_when_saved(name, options, kind, folder, short, tokenizer, tmp_path):
     whole, streamed = io.load(folder)[0], io.load(folder, stream=True)[0]
     teacher = copy.deepcopy(streamed)
-    expected = methods()[name](whole, short, ratio=0.5, **options)
-    found = methods()[name](streamed, short, ratio=0.5, **options)
+    expected = compressed(name, whole, short, ratio=0.5, **options)
+    found = compressed(name, streamed, short, ratio=0.5, **options)
     assert same(found, expected) and same(streamed, teacher) and same(streamed, whole)
     one = io.save(expected, tokenizer, tmp_path / "one", {})
     other = io.save(found, tokenizer, tmp_path / "other", {})
@@ -102,9 +103,9 @@ def alive(monkeypatch):
 def test_few_blocks_are_in_memory(name, options, short, tokenizer, tmp_path, alive):
     """One of each model of a method, and what a loop still holds of the one before."""
     model = io.load(DATA / "mixlm", stream=True)[0]
-    small = methods()[name](model, short, ratio=0.5, **options)
+    small = compressed(name, model, short, ratio=0.5, **options)
     io.save(small, tokenizer, tmp_path / "m", {})
-    assert 1 <= alive["blocks"] <= memory.needs_of(methods()[name]).models + 1
+    assert 1 <= alive["blocks"] <= traits(name).needs.models + 1
 
 
 def test_scratch_files_live_as_long_as_a_model_needs_them(tmp_path):
@@ -125,18 +126,18 @@ def test_scratch_files_live_as_long_as_a_model_needs_them(tmp_path):
 
 
 def test_finished_steps_are_restored(short, tmp_path):
-    expected = methods()["kprune"](io.load(DATA / "mixlm")[0], short, ratio=0.5)
+    expected = compressed("kprune", io.load(DATA / "mixlm")[0], short, ratio=0.5)
     runs = [io.load(DATA / "mixlm", stream=True)[0] for _ in range(2)]
-    methods()["kprune"](runs[0], short, ratio=0.5, progress=Progress(tmp_path / "p"))
+    compressed("kprune", runs[0], short, ratio=0.5, progress=Progress(tmp_path / "p"))
     for file in sorted((tmp_path / "p").iterdir())[5:]:
         file.unlink()
-    assert same(methods()["kprune"](runs[1], short, ratio=0.5, progress=Progress(tmp_path / "p")), expected)
+    assert same(compressed("kprune", runs[1], short, ratio=0.5, progress=Progress(tmp_path / "p")), expected)
 
 
 def test_what_needs_the_model_in_memory_is_refused(calibration):
     model = io.load(DATA / "mixlm", stream=True)[0]
     with pytest.raises(ValueError, match="latency .* streams from files does not allow: give more memory"):
-        methods()["magnitude"](model, calibration, latency=0.1)
+        compressed("magnitude", model, calibration, latency=0.1)
 
 
 def rewritten(tmp_path, change):
@@ -153,7 +154,7 @@ def test_keys_without_the_base_model_prefix_are_found(decoder, tmp_path):
 
 
 def test_packed_weights_cannot_be_streamed(tokenizer, short, decoder, tmp_path):
-    small = methods()["round_to_nearest"](decoder[0], short)
+    small = compressed("round_to_nearest", decoder[0], short)
     io.save(small, tokenizer, tmp_path / "m", {})
     with pytest.raises(ValueError, match=r"is packed \(U8\), and such a model cannot be streamed: give more memory"):
         io.load(tmp_path / "m", stream=True)
@@ -161,16 +162,16 @@ def test_packed_weights_cannot_be_streamed(tokenizer, short, decoder, tmp_path):
 
 def steps(**options):
     """What memory.plan takes, for two methods."""
-    return [(methods()[name], options) for name in ("kprune", "wanda")]
+    return [(name, traits(name), options) for name in ("kprune", "wanda")]
 
 
 def test_the_plan_prefers_memory_then_streams_then_refuses(decoder, calibration):
     sizes = io.skeleton(DATA / "mixlm")[0]
-    found = [memory.estimate(sizes, calibration, memory.needs_of(m), {}, torch.float32) for m, _ in steps()]
+    found = [memory.estimate(sizes, calibration, declared, {}, torch.float32) for _, declared, _ in steps()]
     whole, streamed = max(e.whole for e in found), max(e.streamed for e in found)
     assert streamed < whole
-    real = memory.estimate(decoder[0], calibration, memory.Needs(), {}, torch.float32)
-    assert real == memory.estimate(sizes, calibration, memory.Needs(), {}, torch.float32)
+    real = memory.estimate(decoder[0], calibration, Traits(), {}, torch.float32)
+    assert real == memory.estimate(sizes, calibration, Traits(), {}, torch.float32)
 
     def plan(limit, **options):
         return memory.plan(sizes, calibration, steps(**options), torch.float32, limit)
@@ -186,20 +187,20 @@ def test_the_plan_prefers_memory_then_streams_then_refuses(decoder, calibration)
 def test_more_of_anything_needs_more(calibration):
     sizes = io.skeleton(DATA / "mixlm")[0]
 
-    def needed(batches=calibration, dtype=torch.float32, **needs):
-        found = memory.estimate(sizes, batches, memory.Needs(**needs), {"ratio": 0.5}, dtype)
+    def needed(batches=calibration, dtype=torch.float32, streams=True, **needs):
+        found = memory.estimate(sizes, batches, Traits(Needs(**needs), streams=streams), {"ratio": 0.5}, dtype)
         return found.whole, found.streamed
 
     usual = needed()
-    for more in (needed(calibration * 40), needed(streams=90), needed(matrices=30), needed(models=3)):
+    for more in (needed(calibration * 40), needed(states=90), needed(matrices=30), needed(models=3)):
         assert all(a > b for a, b in zip(more, usual))
     assert all(a < b for a, b in zip(needed(dtype=torch.bfloat16), usual))
-    assert needed(streamed=False) == (usual[0], None)
+    assert needed(streams=False) == (usual[0], None)
 
 
 def test_training_refuses_to_stream(calibration):
     with pytest.raises(ValueError, match="trains all weights at once, which a model that streams"):
-        methods()["dynamic_sparse"](io.load(DATA / "mixlm", stream=True)[0], calibration)
+        compressed("dynamic_sparse", io.load(DATA / "mixlm", stream=True)[0], calibration)
 
 
 def test_a_job_streams_where_memory_asks_for_it(tmp_path):

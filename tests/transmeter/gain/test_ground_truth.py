@@ -1,4 +1,4 @@
-"""Full transfer as the ground truth: paired, reproducible, with controls, and honest about its own noise."""
+"""Full transfer as the ground truth: paired, reproducible, with controls, and with its own noise measured."""
 
 import json
 from dataclasses import replace
@@ -23,7 +23,7 @@ def easy(name, rows, seed, flip=0.0, columns=10):
 
 @pytest.fixture(scope="module")
 def measured(heart):
-    """(truth, sources) of heart_va from a site and its copy with inverted labels, and another site."""
+    """(ground truth, sources) of heart_va from a site and its copy with inverted labels, and another site."""
     turned = {"0": "1", "1": "0"}
     inverted = replace(
         heart["cleveland"],

@@ -50,42 +50,42 @@ def test_a_better_source_is_expected_to_bring_more():
 
 
 @given(st.floats(-30, 30), st.floats(3, 100), st.floats(-20, 20))
-def test_a_sure_measurement_wins_and_an_unsure_one_leaves_the_prior(mean, freedom, soft):
+def test_a_sure_measurement_wins_and_an_unsure_one_leaves_the_prior(mean, freedom, probability_gain):
     shipped = prior.load_prior()
-    expected, deviation = shipped.transfer.predict(prior.regressors(PLAIN, 10, soft), 10)
-    sure = prior.combine(shipped, PLAIN, 10, soft, (mean, 1e-6, freedom))
+    expected, deviation = shipped.transfer.predict(prior.regressors(PLAIN, 10, probability_gain), 10)
+    sure = prior.combine(shipped, PLAIN, 10, probability_gain, (mean, 1e-6, freedom))
     assert sure.mean == pytest.approx(mean, abs=1e-6) and sure.high - sure.low < 1e-4
-    exact = prior.combine(shipped, PLAIN, 10, soft, (mean, 0.0, freedom))
+    exact = prior.combine(shipped, PLAIN, 10, probability_gain, (mean, 0.0, freedom))
     assert exact.mean == exact.low == exact.high == mean and exact.p_negative == (mean < 0)
-    unsure = prior.combine(shipped, PLAIN, 10, soft, (mean, 1e6, freedom))
+    unsure = prior.combine(shipped, PLAIN, 10, probability_gain, (mean, 1e6, freedom))
     assert unsure.mean == pytest.approx(expected, abs=1e-3)
     assert unsure.high - unsure.mean == pytest.approx(1.96 * deviation, rel=1e-2)
 
 
 @given(st.floats(-30, 30), st.floats(0.1, 30), st.floats(-20, 20))
-def test_the_joined_gain_lies_between_both_and_is_surer_than_either(mean, error, soft):
+def test_the_joined_gain_lies_between_both_and_is_surer_than_either(mean, error, probability_gain):
     shipped = prior.load_prior()
-    expected, deviation = shipped.transfer.predict(prior.regressors(PLAIN, 10, soft), 10)
-    found = prior.combine(shipped, PLAIN, 10, soft, (mean, error, np.inf))
+    expected, deviation = shipped.transfer.predict(prior.regressors(PLAIN, 10, probability_gain), 10)
+    found = prior.combine(shipped, PLAIN, 10, probability_gain, (mean, error, np.inf))
     assert min(mean, expected) - 1e-9 <= found.mean <= max(mean, expected) + 1e-9
     half = (found.high - found.low) / 2
     assert half <= 1.9601 * min(deviation, error * shipped.inflation)
 
 
 @given(pairs, st.integers(1, 10_000), finite, st.floats(-50, 50), st.floats(0, 1e6))
-def test_what_a_gain_is_made_of_adds_up_to_it(pair, shots, soft, mean, error):
+def test_what_a_gain_is_made_of_adds_up_to_it(pair, shots, probability_gain, mean, error):
     measurement = (mean, error, 5.0)
-    terms = prior.explain(prior.load_prior(), pair, shots, soft, measurement)
+    terms = prior.explain(prior.load_prior(), pair, shots, probability_gain, measurement)
     trust, measured = terms.pop("trust"), terms.pop("measured")
-    gain = prior.combine(prior.load_prior(), pair, shots, soft, measurement).mean
+    gain = prior.combine(prior.load_prior(), pair, shots, probability_gain, measurement).mean
     assert 0 <= trust <= 1 and trust * measured + (1 - trust) * sum(terms.values()) == pytest.approx(gain, abs=1e-6)
 
 
 @given(pairs, st.integers(1, 10_000), finite, finite, st.floats(0, 1e6))
-def test_any_features_give_a_finite_gain_with_a_chance(pair, shots, soft, mean, error):
+def test_any_features_give_a_finite_gain_with_a_chance(pair, shots, probability_gain, mean, error):
     for found in (
         prior.predict_gain(pair, shots),
-        prior.combine(prior.load_prior(), pair, shots, soft, (mean, error, 5.0)),
+        prior.combine(prior.load_prior(), pair, shots, probability_gain, (mean, error, 5.0)),
     ):
         assert np.isfinite([found.mean, found.low, found.high]).all()
         assert found.low <= found.mean <= found.high and 0 <= found.p_negative <= 1
@@ -107,11 +107,11 @@ def pairs_of(rule, noise, n=600):
     for i in range(n):
         e = replace(PLAIN, shared=float(rng.integers(2)), skill=rng.random(), zero_shot=rng.random())
         gain = rule(e) + noise * rng.normal()
-        soft = gain + rng.normal()
+        probability_gain = gain + rng.normal()
         rows.append(
             vars(e)
             | {"family": f"f{i % 6}", "mode": "few", "shots": int(rng.choice([2, 5, 10, 20])), "gain": gain}
-            | {"soft": soft, "measured": gain + 2 * rng.normal(), "error": 2.0, "gain_error": 0.0}
+            | {"soft": probability_gain, "measured": gain + 2 * rng.normal(), "error": 2.0, "gain_error": 0.0}
         )
     return pd.DataFrame(rows)
 
@@ -131,8 +131,8 @@ def test_the_fit_finds_a_linear_relation_and_its_spread(fit_prior):
     assert 1 <= found.inflation < 1.1
     e = replace(PLAIN, zero_shot=0.5)
     screen, transfer = (
-        linear.predict(prior.regressors(e, 10, *soft), 10)[1]
-        for linear, soft in ((found.screen, ()), (found.transfer, (rule(e),)))
+        linear.predict(prior.regressors(e, 10, *probability_gain), 10)[1]
+        for linear, probability_gain in ((found.screen, ()), (found.transfer, (rule(e),)))
     )
     assert 0.9 < transfer < screen < 8
 

@@ -109,7 +109,7 @@ def test_measures_of_outputs_agree_with_an_independent_computation(classes):
     p, y = outputs(), hard(classes=classes)[1]
     assert leep(p, y) == pytest.approx(leep_by_loops(p, y), abs=1e-10)
     assert nce(p.argmax(1), y) == pytest.approx(nce_by_entropies(p.argmax(1), y), abs=1e-10)
-    silent = np.insert(p, 2, 0.0, axis=1)  # a source class that is never foretold adds nothing
+    silent = np.insert(p, 2, 0.0, axis=1)  # a source class that is never predicted adds nothing
     assert leep(silent, y) == pytest.approx(leep(p, y))
     assert nce(p.argmax(1) * 2, y) == pytest.approx(nce(p.argmax(1), y))
 

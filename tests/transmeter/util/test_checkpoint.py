@@ -14,10 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from cli import main
 from compress.evaluation import evaluate
-from compress.methods import methods
 from compress.model import io, walk
 from tests.compress.model.test_structure import BATCH, SMALL, build
-from tests.conftest import DATA
+from tests.conftest import DATA, compressed
 from transmeter.util import checkpoint
 
 WEIGHTS = checkpoint.WEIGHTS
@@ -332,7 +331,7 @@ def test_a_quantizer_that_is_not_installed_is_named(copy):
 
 
 def test_an_edited_section_of_changed_layers_is_refused(encoder, calibration, tokenizer, tmp_path):
-    folder = io.save(methods()["svd"](encoder, calibration, ratio=0.5), tokenizer, tmp_path / "m", {})
+    folder = io.save(compressed("svd", encoder, calibration, ratio=0.5), tokenizer, tmp_path / "m", {})
     section = json.loads((folder / "config.json").read_text())["compressed"]
     path, (kind, spec) = next(iter(section["layers"].items()))
     for changed, message in (
