@@ -30,11 +30,10 @@ from scipy.optimize import nnls
 
 from compress.calibration import candidates as calibration
 from compress.calibration import hidden_states
-from compress.calibration.candidates import TARGET_SEED
+from compress.calibration.calibrate import TARGET_SEED
 from compress.calibration.hidden_states import DEPTHS, HiddenStates
-from compress.calibration.selection import LOOKING, PROPOSED, WAYS
+from compress.calibration.selection import NEED_TARGET, PROPOSED, WAYS
 from compress.calibration.texts import MAX_LENGTH, cut
-from transmeter import ranking
 from transmeter.scorers import alignment
 from transmeter.tables import data
 from transmeter.tables.data import Table
@@ -48,16 +47,8 @@ MEASURE = {key: float(key[1] != "separability") for key in product(DEPTHS, TERMS
 
 
 def table(name: str, view: HiddenStates) -> Table:
-    """What transmeter gets of a survey."""
+    """Hidden states as transmeter gets them."""
     return data.from_arrays(name, *calibration.features(view))
-
-
-def closeness(target: HiddenStates, sets: Mapping[str, HiddenStates], cheap: bool = False) -> dict[str, float]:
-    """The alignment score of every set, as `transmeter calibrate` has it."""
-    options = {"coverage": 0.0} if cheap else {}
-    tables = [table(name, view) for name, view in sets.items()]
-    found = ranking.rank(table("target", target), tables, "alignment", options=options)
-    return {row.source: row.score for row in found.rows if row.error is None}
 
 
 def terms_of(part: str, datasets: Path, folder: Path, target: str, seed: int) -> list[dict[str, object]]:
@@ -74,7 +65,7 @@ def terms_of(part: str, datasets: Path, folder: Path, target: str, seed: int) ->
     names = [w for w in WAYS if w != "random"]
     names += ["self"] if part == "decoder" else ["closeness, own among them"]
     for name in names:
-        aim = target if part == "encoders" or name in LOOKING else ""
+        aim = target if part == "encoders" or name in NEED_TARGET else ""
         ids = truth.drawn(part, datasets, folder, truth.Cell(aim, "", tokens, name, seed))
         views[name] = hidden_states.collect(net, tokenizer, name, ids)
     rows = []

@@ -18,9 +18,8 @@ from pathlib import Path
 import calibration_truth as truth
 import click
 import torch
-from calibration_quality import closeness
 
-from compress.calibration import candidates as calibration
+import compress
 from compress.calibration.texts import batches
 from compress.model import io
 from compress.pipeline import Step, apply
@@ -39,7 +38,7 @@ def main(datasets: Path, model: str, many: int) -> None:
     """Time the choice and the compression."""
     warnings.simplefilter("ignore")
     pools = truth.pools("encoders", datasets)
-    target = {"sst2": (pools["sst2"], 1.0)}
+    target = {"sst2": pools["sst2"]}
     others = {name: texts for name, texts in pools.items() if name != "sst2"}
     found: dict[str, object] = {"threads": torch.get_num_threads()}
     chosen = None
@@ -54,11 +53,9 @@ def main(datasets: Path, model: str, many: int) -> None:
         with tempfile.TemporaryDirectory() as cache:
             for kind in ("anew", "again"):
                 start = time.perf_counter()
-                chosen, _, tokenizer = calibration.calibrate(
-                    model, sets, target, closeness, tokens=TOKENS, cache=Path(cache)
-                )
+                chosen = compress.calibrate(model, sets, target, tokens=TOKENS, cache=cache)
                 seconds = time.perf_counter() - start
-                found[f"{count} candidates, {kind}"] = {"seconds": seconds, "chosen": calibration.parts(chosen)[0].name}
+                found[f"{count} candidates, {kind}"] = {"seconds": seconds, "chosen": chosen.parts[0].name}
                 click.echo(f"{count} {kind}: {seconds:.1f} s")
     found["peak bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     net, tokenizer = io.load(model)

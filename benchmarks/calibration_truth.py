@@ -30,10 +30,10 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.calibration import hidden_states
-from compress.calibration.candidates import TARGET_SEED
+from compress.calibration.calibrate import TARGET_SEED
 from compress.calibration.generation import generate
 from compress.calibration.hidden_states import HiddenStates
-from compress.calibration.selection import LOOKING, WAYS, fill
+from compress.calibration.selection import NEED_TARGET, WAYS, fill
 from compress.calibration.texts import MAX_LENGTH, Text, batches, cut, read_texts
 from compress.evaluation import prediction
 from compress.evaluation.examples import read_examples
@@ -84,9 +84,9 @@ def cells(part: str, seeds: int, tokens: int) -> list[Cell]:
             names = (*TASKS, *OTHERS, *LM, *ways, "closeness, own among them")
             found += [Cell(t, m, tokens, name, seed) for m in METHODS[part] for t in TASKS for name in names]
         else:
-            free = (*DOMAINS, *(w for w in ways if w not in LOOKING), "self")
+            free = (*DOMAINS, *(w for w in ways if w not in NEED_TARGET), "self")
             found += [Cell("", m, tokens, name, seed) for m in METHODS[part] for name in free]
-            found += [Cell(d, m, tokens, name, seed) for m in METHODS[part] for d in DOMAINS for name in LOOKING]
+            found += [Cell(d, m, tokens, name, seed) for m in METHODS[part] for d in DOMAINS for name in NEED_TARGET]
     return found
 
 

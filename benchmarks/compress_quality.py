@@ -18,7 +18,6 @@ import click
 import numpy as np
 import pandas as pd
 import torch
-from calibration_quality import closeness
 from calibration_truth import pools as candidates
 from joblib import Parallel, delayed
 from prune_quality import DOMAINS, LENGTH, blocks
@@ -26,7 +25,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.calibration import hidden_states
-from compress.calibration.candidates import LOOKED
+from compress.calibration.calibrate import MEASURED
+from compress.calibration.candidates import rank_sets
 from compress.calibration.texts import MAX_LENGTH, Text, batches, cut, read_texts
 from compress.evaluation import metrics, prediction
 from compress.evaluation.examples import read_examples
@@ -192,11 +192,9 @@ def picked_or_random(
 ) -> list[dict]:
     """A student of 2 blocks, distilled with the texts that the ranking picks, with random ones, and with the task's."""
     pools = {name: texts for name, texts in candidates("encoders", datasets).items() if name != "sst2"}
-    looked = {n: cut(tokenizer, t, LOOKED, MAX_LENGTH, seed) for n, t in {"": own, **pools}.items()}
-    views = {name: hidden_states.collect(net, tokenizer, name, ids) for name, ids in looked.items()}
-    target = views.pop("")
-    scores = closeness(target, views)
-    best = max(scores, key=lambda name: scores[name])
+    measured = {n: cut(tokenizer, t, MEASURED, MAX_LENGTH, seed) for n, t in {"own": own, **pools}.items()}
+    views = {name: hidden_states.collect(net, tokenizer, name, ids) for name, ids in measured.items()}
+    best = rank_sets(views.pop("own"), views).rows[0].source
     rng, found = np.random.default_rng(seed), []
     every = [(name, i) for name in pools for i in range(min(len(pools[name]), 2000))]
     mixed = [pools[every[k][0]][every[k][1]] for k in rng.permutation(len(every))[:4000]]

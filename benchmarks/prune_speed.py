@@ -45,7 +45,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from compress.calibration.texts import batches, cut, read_texts
+from compress.calibration.texts import MAX_LENGTH, batches, cut, read_texts
 from compress.evaluation import metrics, prediction
 from compress.model.structure import block_linears
 from compress.pipeline import Step, apply
@@ -248,7 +248,6 @@ def peak(name: str, kind: str, source: Path, given: Given) -> dict[str, float]:
     """Bytes over what this process takes before, their estimate, and seconds of one job; writes WORK/KIND."""
     from compress import pipeline
     from compress.algorithms import memory as estimates
-    from compress.calibration import candidates as calibration
     from compress.methods import traits
     from compress.model import io
     from compress.model.structure import context
@@ -261,7 +260,7 @@ def peak(name: str, kind: str, source: Path, given: Given) -> dict[str, float]:
     pipeline.run(str(HERE.parent / "data/mixlm"), step, texts, given.work / "warm", tokens=100)
     shutil.rmtree(given.work / "warm")
     sizes, tokenizer = io.skeleton(source)
-    data = batches(tokenizer, cut(tokenizer, read_texts(texts), 1024, context(sizes, calibration.MAX_LENGTH), 0), 4)
+    data = batches(tokenizer, cut(tokenizer, read_texts(texts), 1024, context(sizes, MAX_LENGTH), 0), 4)
     expected = getattr(estimates.estimate(sizes, data, traits(name), MEMORY_CASES[name], torch.float32), kind)
     gc.collect()
     before, begin = status("VmRSS"), time.perf_counter()

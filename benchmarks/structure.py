@@ -56,7 +56,7 @@ WORDS = {
     r"(?<!ground )\btruths?\b": "ground truth",
     r"\bhonest": "interval coverage",
     r"\bfore(see|tell|told)": "predict",
-    r"(?<!Pareto )\bfronts?\b": "Pareto front",
+    r"(?<!Pareto )\bfronts?\b(?!\.svg)": "Pareto front",
     r"\bpictures?\b": "chart",
     r"\b(rows|repeats|seconds|bits|tokens|labels|sections|folders|neurons|heads) an? \w+": "per ...",
     r"\bis no \w+:": "is not a ...",

@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from compress.api import compress as compress
     from compress.api import save as save
+    from compress.calibration.calibrate import calibrate as calibrate
+    from compress.evaluation.evaluate import evaluate as evaluate
     from compress.model.io import load as load
 
-_WHERE = {"compress": "api", "load": "model.io", "save": "api"}
-__all__ = ["compress", "load", "save"]
+_WHERE = {
+    "calibrate": "calibration.calibrate",
+    "compress": "api",
+    "evaluate": "evaluation.evaluate",
+    "load": "model.io",
+    "save": "api",
+}
+__all__ = ["calibrate", "compress", "evaluate", "load", "save"]
 
 
 def __getattr__(name: str) -> object:

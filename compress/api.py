@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from compress import hub, pipeline
 from compress.calibration import sampling
-from compress.calibration.texts import MAX_LENGTH, Text, batches, cut
+from compress.calibration.texts import MAX_LENGTH, Text, batches, check_texts, cut
 from compress.methods import check
 from compress.model import io
 from compress.model.reading import adopt, check_pair
@@ -85,7 +85,8 @@ def compress(
     limits = {"ratio": ratio, "parameters": parameters, "bytes": bytes, "latency": latency, "multiple": multiple}
     own = check(method, {name: value for name, value in limits.items() if value is not None})
     step = pipeline.Step(method, {**own, **check(method, options)})
-    _check_calibration(calibration)
+    if not (calibration is None or isinstance(calibration, str | Path)):
+        check_texts("calibration", calibration)
     pipeline.check_steps([step], calibration is not None)
     if isinstance(calibration, str | Path):
         sampling.parse(str(calibration))
@@ -172,19 +173,6 @@ def _checked_pair(model: object) -> tuple[nn.Module, PreTrainedTokenizerBase]:
         raise ValueError(f"model is {shown(model)}: give a folder, a hub name, or (model, tokenizer) of transformers")
     check_pair(*model)
     return model[0], model[1]
-
-
-def _check_calibration(calibration: object) -> None:
-    """Raise ValueError for what is not a text, a path or a list of texts and pairs."""
-    if calibration is None or isinstance(calibration, str | Path):
-        return
-    remedy = "give a path, or a list of texts and pairs of texts"
-    if not isinstance(calibration, Sequence):
-        raise ValueError(f"calibration is a {type(calibration).__name__}: {remedy}")
-    for place, text in enumerate(calibration, 1):
-        pair = isinstance(text, tuple | list) and len(text) == 2 and all(isinstance(part, str) for part in text)
-        if not (isinstance(text, str) or pair):
-            raise ValueError(f"calibration holds {shown(text)} as text {place}: {remedy}")
 
 
 def _both(earlier: dict[str, Any] | None, now: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -26,7 +26,7 @@ from compress.calibration.texts import batches
 from compress.evaluation import evaluate
 from compress.evaluation.evaluate import EvaluationTask
 from compress.evaluation.metrics import METRICS
-from compress.methods import SHARED, distil, methods, traits  # noqa: F401, SHARED is a part of what a step is
+from compress.methods import distil, methods, traits
 from compress.model import io, structure
 from compress.model.offload import move, store_of
 from compress.model.reading import check_device

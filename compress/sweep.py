@@ -1,33 +1,34 @@
 """Many ways to compress one model on the same data: every method with every value of its options."""
 
-import itertools
 import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from compress import pipeline
 from compress.evaluation import pareto
 from compress.evaluation.evaluate import EvaluationTask
+from compress.evaluation.pareto import DENSE
 from compress.pipeline import Machine, Step
 from compress.report import charts
 from transmeter.util import writing
 
-Cell = tuple[str, Step]  # name of its folder
-
-
-def cells(methods: Sequence[tuple[str, Callable, Sequence[str]]]) -> list[tuple[str, Callable, tuple[str, ...]]]:
-    """Every method with every combination of the values in its settings, OPTION=VALUE,VALUE,..."""
-    found = []
-    for method, function, settings in methods:
-        choices = [[f"{s.partition('=')[0]}={v}" for v in s.partition("=")[2].split(",")] for s in settings]
-        found.extend((method, function, chosen) for chosen in itertools.product(*choices))
-    return found
-
 
 def name(step: Step) -> str:
-    """The folder of a step's model; transformers takes it for the name of a module."""
+    """Name the folder of a step's model; transformers takes it for the name of a module.
+
+    Parameters
+    ----------
+    step
+        Method and options.
+
+    Returns
+    -------
+    str
+        Letters, digits and underscores.
+    """
     return re.sub(r"\W", "_", "__".join([step.method, *(f"{k}_{v}" for k, v in step.options.items())]))
 
 
@@ -44,15 +45,48 @@ def run(
     command: str | None = None,
     tell: Callable[[str], None],
 ) -> dict[str, object]:
-    """Compress `model` by every step, each into a folder of its own in `out`, and write sweep.json and front.svg there.
+    """Compress a model by every step, each into a folder of its own, and write sweep.json and front.svg.
 
-    What is finished in `out` already is not done again, so that a stopped sweep goes on. A step that fails is noted and
-    does not end the others. Raises ValueError where `out` holds another sweep, or where no step works.
+    What is finished already is not done again, so that a stopped sweep goes on. A step that fails is noted and does not
+    end the others.
+
+    Parameters
+    ----------
+    model
+        Folder or name on the Hub.
+    steps
+        Each is tried by itself.
+    texts
+        To calibrate on, as `spec.parse` takes them; None where no step needs any.
+    out
+        Folder, new or of a stopped sweep.
+    task
+        What all models are measured on.
+    tokens
+        Number of tokens to calibrate on.
+    seed
+        Of all sampling.
+    machine
+        What it runs on.
+    command
+        The command line, for sweep.json.
+    tell
+        Gets a line per step.
+
+    Returns
+    -------
+    dict
+        Content of sweep.json.
+
+    Raises
+    ------
+    ValueError
+        The folder holds another sweep, or no step works.
     """
-    about = {"model": model, "texts": str(texts), "tokens": tokens, "seed": seed, "metric": task.metric}
-    about |= {"data": str(task.file)}
+    data = str(task.file)
+    about = {"model": model, "texts": str(texts), "tokens": tokens, "seed": seed, "metric": task.metric, "data": data}
     _begin(out, about)
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for step in steps:
         folder = out / name(step)
         try:
@@ -66,22 +100,25 @@ def run(
         done = card["steps"][0]
         rows.append({**done, "before": card["before"], "folder": folder.name})
         tell(f"{name(step)}: {done['after'][task.metric]['value']:.4g} at {done['after']['bytes']:,} bytes")
-    kept = [r for r in rows if "error" not in r]
-    if not kept:
+    result = {**about, "command": command, **_summary(rows, task.metric)}
+    writing.write_text(out / "sweep.json", json.dumps(result, indent=1))
+    models = [(DENSE, result["before"]), *((row["method"], row["after"]) for row in rows if "error" not in row)]
+    chart = charts.pareto_chart(models, task.metric)
+    writing.write_text(out / "front.svg", charts.svg(chart, description=f"{task.metric} by size"))
+    return result
+
+
+def _summary(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, Any]:
+    """The rows, which of them are on the Pareto front, and the area under it. Raises ValueError where none is whole."""
+    whole = [row for row in rows if "error" not in row]
+    if not whole:
         raise ValueError(f"nothing could be compressed, at last: {rows[-1]['error']}")
-    points = [pareto.point(r["method"], r["before"], r["after"], task.metric) for r in kept]
-    methods = dict.fromkeys(p.method for p in points)
-    areas = {m: pareto.area([p for p in points if p.method == m]) for m in methods}
+    points = [pareto.point(row["method"], row["before"], row["after"], metric) for row in whole]
+    areas = {m: pareto.area([p for p in points if p.method == m]) for m in dict.fromkeys(p.method for p in points)}
     best = {(p.size, p.quality) for p in pareto.best(points)}
-    for row, p in zip(kept, points):
+    for row, p in zip(whole, points):
         row["front"] = (p.size, p.quality) in best
-    found = about | {"command": command, "before": kept[0]["before"]}
-    found |= {"area": pareto.area(points), "areas": areas, "rows": rows}
-    writing.write_text(out / "sweep.json", json.dumps(found, indent=1))
-    models = [pareto.measured(r["method"], r["after"], task.metric) for r in kept]
-    drawn = pareto.chart([pareto.measured(pareto.DENSE, kept[0]["before"], task.metric), *models], task.metric)
-    writing.write_text(out / "front.svg", charts.svg(drawn, alt=f"{task.metric} by size"))
-    return found
+    return {"before": whole[0]["before"], "area": pareto.area(points), "areas": areas, "rows": rows}
 
 
 def _begin(out: Path, about: dict[str, object]) -> None:
@@ -94,7 +131,7 @@ def _begin(out: Path, about: dict[str, object]) -> None:
             raise ValueError(f"{out} holds a sweep of another {other} ({before.get(other)}): give a new folder")
         return
     if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} exists already and is no sweep: give a new folder")
+        raise ValueError(f"{out} exists already and is not a sweep: give a new folder")
     out.mkdir(exist_ok=True)
     writing.write_json(file, about)
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import compress
-from cli import main as transmeter
-from compress.evaluation import evaluate
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 MODEL, TEXTS = str(DATA / "mixlm"), DATA / "text"
@@ -17,25 +15,25 @@ CANDIDATES = ("code", "drama", "math", "novels", "web")
 TOKENS = 800
 
 with TemporaryDirectory() as folder:
-    # 1. Draw calibration texts by how close they come to a sample of the task; at random: equal shares of everything.
-    words = ["calibrate", MODEL, "--target", f"{TEXTS}/math_sample.txt", "--tokens", str(TOKENS)]
-    words += [f"--candidate={TEXTS}/{name}.txt" for name in CANDIDATES]
-    transmeter([*words, "--out", f"{folder}/chosen"], standalone_mode=False)
-    equal = ",".join(f"{TEXTS}/{name}.txt:{TOKENS // len(CANDIDATES)}" for name in CANDIDATES)
+    # 1. Choose calibration texts by how close they come to a sample of the task; or take equal shares of everything.
+    candidates = {name: TEXTS / f"{name}.txt" for name in CANDIDATES}
+    chosen = compress.calibrate(MODEL, candidates, TEXTS / "math_sample.txt", tokens=TOKENS, out=f"{folder}/texts")
+    print("closeness", {name: round(score, 2) for name, score in chosen.scores.items()})
+    equal = ",".join(f"{file}:{TOKENS // len(CANDIDATES)}" for file in candidates.values())
 
     # 2. Prune with each: three tenths of the FLOPs of heads and neurons go.
     tokenizer = compress.load(MODEL)[1]
-    draws = {"random": equal, "chosen": f"{folder}/chosen"}
-    pruned = {name: compress.compress(MODEL, "kprune", ratio=0.3, calibration=draw) for name, draw in draws.items()}
+    sets = {"equal": equal, "chosen": f"{folder}/texts"}
+    pruned = {name: compress.compress(MODEL, "kprune", ratio=0.3, calibration=texts) for name, texts in sets.items()}
 
-    # 3. Ask all three models about maths that none has seen.
-    task = evaluate.evaluation_task(MODEL, TEXTS / "math_heldout.txt", "perplexity", tokens=3000)
-    for name, model in {"as it was": compress.load(MODEL)[0], **pruned}.items():
-        found = task.value(task.outcome(model, tokenizer))
-        print(f"{name}: perplexity {found['value']:.2f} ({found['ci_low']:.2f} to {found['ci_high']:.2f})")
-
-    # 4. Keep the better one. The folder has a model card, and reloads to the same logits.
-    kept = compress.save(pruned["chosen"], tokenizer, f"{folder}/small")
-    print(f"{kept}: {', '.join(sorted(p.name for p in kept.iterdir()))}")
-    card = json.loads((kept / "compression.json").read_text())
+    # 3. Write both. A folder has a model card, and reloads to the same logits.
+    folders = [compress.save(model, tokenizer, f"{folder}/{name}") for name, model in pruned.items()]
+    print(f"{folders[1]}: {', '.join(sorted(p.name for p in folders[1].iterdir()))}")
+    card = json.loads((folders[1] / "compression.json").read_text())
     print("calibrated on", {p["name"]: p["tokens"] for p in card["calibration"]["provenance"]["parts"]})
+
+    # 4. Measure all three models on maths that none has seen.
+    results = compress.evaluate(folders, TEXTS / "math_heldout.txt", baseline=MODEL, tokens=3000)
+    for name, result in {"as it was": results[0]["baseline"], **dict(zip(pruned, results))}.items():
+        found = result["perplexity"]
+        print(f"{name}: perplexity {found['value']:.2f} ({found['ci_low']:.2f} to {found['ci_high']:.2f})")

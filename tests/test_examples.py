@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from compress import pipeline, recipe
-from compress.methods import methods
+from compress.methods import SHARED, methods
 from compress.model import io
 from transmeter.util.signatures import convert
 
@@ -50,7 +50,7 @@ def test_scripts_are_short_and_begin_with_their_story():
 
 def test_the_recipe_names_what_is_there_and_fits_its_model():
     found = recipe.read(ROOT / "examples/small_math.yaml", methods())
-    steps = [pipeline.Step(s.method, convert(methods()[s.method], s.settings, pipeline.SHARED)) for s in found.steps]
+    steps = [pipeline.Step(s.method, convert(methods()[s.method], s.settings, SHARED)) for s in found.steps]
     pipeline.check_steps(steps, texts=True)
     pipeline.check_fit(steps, *io.skeleton(found.model))
     assert found.data.exists() and Path(found.calibration).exists() and found.tokens == 20_000

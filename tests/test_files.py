@@ -35,11 +35,11 @@ COMMANDS = {
     "rank": (RANK, "transmeter.ranking.rank"),
     "validate": (("validate", VA, HUNGARIAN), "transmeter.gain.ground_truth.measure"),
     "transfer": (("transfer", VA, HUNGARIAN), "transmeter.gain.heldout.check"),
-    "calibrate": (CALIBRATE, "compress.calibration.candidates.calibrate"),
+    "calibrate": (CALIBRATE, "compress.calibration.calibrate.calibrate"),
     "compress": ((*COMPRESS, "magnitude"), "compress.pipeline._run_steps"),
     "run": (("run", "recipe.yaml"), "compress.pipeline._run_steps"),
     "sweep": (("sweep", *COMPRESS[1:], "magnitude", "--data", HELD), "compress.pipeline._run_steps"),
-    "evaluate": (("evaluate", MODEL, "--data", HELD), "compress.evaluation.evaluate.report"),
+    "evaluate": (("evaluate", MODEL, "--data", HELD), "compress.evaluation.evaluate.evaluate"),
     "export": (("export", MODEL, "--format", "torchao"), "compress.model.io.load"),
     "report": (("report", "result.json"), "transmeter.report.sections.sections"),
     "results": (("results", "store.db"), "transmeter.batch.store.query"),
@@ -184,8 +184,7 @@ def test_results_go_through_a_device_a_pipe_and_a_link(here):
 
 
 def test_results_are_printed_and_the_older_file_kept_where_the_disk_is_full(monkeypatch):
-    monkeypatch.setattr("compress.evaluation.evaluate.evaluation_task", lambda *_: None)
-    monkeypatch.setattr("compress.evaluation.evaluate.report", lambda *_: [{"model": "m", "metric": 0.5}])
+    monkeypatch.setattr("compress.evaluation.evaluate.evaluate", lambda *_, **__: [{"model": "m", "metric": 0.5}])
     Path("r.json").write_text("older")
     words = ("evaluate", MODEL, "--data", HELD, "--format", "json", "--out", "r.json")
     with disk(20):
@@ -269,7 +268,7 @@ def test_a_full_disk_in_a_method_keeps_what_is_finished_and_resume_goes_on(metho
 @pytest.mark.parametrize("how", ["full", "stopped"])
 def test_a_sweep_keeps_the_models_that_are_finished(how, here, monkeypatch):
     words = ("sweep", *COMPRESS[1:], "magnitude", "--set", "ratio=0.1,0.3", "--data", HELD, "--out", "s")
-    monkeypatch.setattr("cli.TOKENS", 500)
+    monkeypatch.setattr("compress.commands.options.PERPLEXITY_TOKENS", 500)
     real, steps, limit = pipeline.run, [], contextlib.ExitStack()
 
     def second_fails(model, step, *rest, **given):

@@ -10,9 +10,22 @@ RUN = 13  # words in a row that no two texts share by chance (Brown et al. 2020,
 
 
 def without_copies(pools: Mapping[str, Sequence[Text]]) -> dict[str, list[Text]]:
-    """The texts of every set, each text once over all sets, upper and lower case and spaces apart; warns of the rest.
+    """Leave out copies: each text stays once over all sets, whatever its case and spaces; a warning counts the rest.
 
-    Raises ValueError for a set of which nothing stays.
+    Parameters
+    ----------
+    pools
+        Texts of every set by name.
+
+    Returns
+    -------
+    dict
+        The texts that stay.
+
+    Raises
+    ------
+    ValueError
+        Nothing stays of a set.
     """
     seen: set[str] = set()
     found: dict[str, list[Text]] = {}
@@ -32,7 +45,20 @@ def without_copies(pools: Mapping[str, Sequence[Text]]) -> dict[str, list[Text]]
 
 
 def refuse_held_out(pools: Mapping[str, Sequence[Text]], held_out: Mapping[str, Sequence[Text]]) -> None:
-    """Raise ValueError where a candidate has texts of `held_out`: 13 words in a row, or all words of a shorter text."""
+    """Refuse candidates that have texts of an evaluation: `RUN` words in a row, or all words of a shorter text.
+
+    Parameters
+    ----------
+    pools
+        Texts of every candidate by name.
+    held_out
+        Texts that none may have, by the name of their file.
+
+    Raises
+    ------
+    ValueError
+        The first text that stands in both.
+    """
     runs = {run: name for name, texts in held_out.items() for text in texts for run in _runs(text)}
     for name, texts in pools.items():
         for number, text in enumerate(texts, 1):

@@ -1,7 +1,7 @@
-"""What a model makes of texts, by one forward pass: states of three depths, its own labels, and what surprises it.
+"""Hidden states of texts in a model, by one forward pass: of three depths, with the model's own labels and likelihoods.
 
-Closeness to a target is measured on it, and texts are selected by it. Source and target share a label set because the
-labels are the model's own.
+Closeness to a target is measured on them, and texts are selected by them. Candidate and target share a label set
+because the labels are the model's own.
 """
 
 import hashlib
@@ -22,18 +22,29 @@ from compress.model.structure import blocks_path
 from compress.model.walk import drop_padding, inputs, outputs
 from transmeter.util import writing
 
-DEPTHS = ("first", "middle", "last")  # blocks, whose inputs are looked at
+DEPTHS = ("first", "middle", "last")  # blocks, whose inputs are the hidden states
 CLUSTERS = 8  # of next tokens, the classes of a decoder
-ROWS = 4000  # token states that are kept of a set
+ROWS = 4000  # largest number of token states of a set
 
 
 @dataclass(frozen=True)
 class HiddenStates:
-    """A set of token sequences, longest first, and the model's view of them.
+    """Hidden states of a set of token sequences; a row is a sequence of a classifier, else a token.
 
-    origins: the set that each sequence is of. surprise: (sequences,) mean nats of the next token of a decoder, else the
-    entropy of the prediction. Rows are sequences of a classifier, or tokens: states (rows, depths, width), labels
-    (rows,), owners (rows,) the sequence of each.
+    Attributes
+    ----------
+    sequences
+        Token ids, longest first.
+    origins
+        The set that each sequence is of.
+    nll
+        (sequences,) mean negative log-likelihood of a decoder's next tokens, else the entropy of the prediction, nats.
+    states
+        (rows, depths, width).
+    labels
+        (rows,) of the model's own.
+    owners
+        (rows,) the sequence that each row is of.
     """
 
     sequences: list[list[int]]
@@ -53,9 +64,9 @@ class HiddenStates:
         place = np.full(len(self.sequences), -1)
         place[list(chosen)] = np.arange(len(chosen))
         rows = np.flatnonzero(place[self.owners] >= 0)
-        parts = (self.states[rows], self.labels[rows], place[self.owners[rows]])
+        sequences, origins = [self.sequences[i] for i in chosen], [self.origins[i] for i in chosen]
         return HiddenStates(
-            [self.sequences[i] for i in chosen], [self.origins[i] for i in chosen], self.nll[chosen], *parts
+            sequences, origins, self.nll[chosen], self.states[rows], self.labels[rows], place[self.owners[rows]]
         )
 
     def means(self) -> np.ndarray:
@@ -66,16 +77,25 @@ class HiddenStates:
         return sums / counts[:, None, None]
 
 
-def merge(surveys: Sequence[HiddenStates]) -> HiddenStates:
-    """All sequences of several surveys as one."""
-    starts = np.cumsum([0] + [len(s.sequences) for s in surveys])
+def merge(sets: Sequence[HiddenStates]) -> HiddenStates:
+    """Hidden states of several sets as those of one.
+
+    Parameters
+    ----------
+    sets
+        In any number.
+
+    Returns
+    -------
+    HiddenStates
+        Of all their sequences, set after set.
+    """
+    starts = np.cumsum([0] + [len(s.sequences) for s in sets])
     return HiddenStates(
-        [ids for s in surveys for ids in s.sequences],
-        [name for s in surveys for name in s.origins],
-        np.concatenate([s.nll for s in surveys]),
-        np.concatenate([s.states for s in surveys]),
-        np.concatenate([s.labels for s in surveys]),
-        np.concatenate([s.owners + start for s, start in zip(surveys, starts)]),
+        [ids for s in sets for ids in s.sequences],
+        [name for s in sets for name in s.origins],
+        *(np.concatenate([getattr(s, array) for s in sets]) for array in ("nll", "states", "labels")),
+        np.concatenate([s.owners + start for s, start in zip(sets, starts)]),
     )
 
 
@@ -88,12 +108,35 @@ def collect(
     seed: int = 0,
     groups: Tensor | None = None,
 ) -> HiddenStates:
-    """HiddenStates of the token sequences of the set `name`; of a model of tokens `ROWS` rows, drawn by `seed`.
-
-    groups: what `clusters` gives for the model and the seed; None: found here.
+    """Collect the hidden states of token sequences.
 
     Labels are the predicted class, rounded where it is a value; of a decoder the cluster of the token predicted next;
-    of a model of answers the cluster of the token that the answer begins with. Raises ValueError for no sequence.
+    of a model of answers the cluster of the token that the answer begins with.
+
+    Parameters
+    ----------
+    model
+        That reads them.
+    tokenizer
+        Of the model.
+    name
+        Of the set.
+    sequences
+        Token ids.
+    seed
+        Of the sample of `ROWS` rows, where a row is a token.
+    groups
+        What `clusters` gives for the model and the seed; None: it is asked.
+
+    Returns
+    -------
+    HiddenStates
+        Of the set.
+
+    Raises
+    ------
+    ValueError
+        There is no sequence.
     """
     if not sequences:
         raise ValueError(f"{name} has no text of two tokens: give longer texts")
@@ -130,7 +173,7 @@ def collect(
 
 
 def collect_cached(
-    folder: Path,
+    folder: Path | None,
     model_hash: str,
     model: nn.Module,
     tokenizer: Tokenizer,
@@ -139,24 +182,41 @@ def collect_cached(
     seed: int = 0,
     groups: Tensor | None = None,
 ) -> HiddenStates:
-    """`collect`, kept in `folder` by the hash of the model and the sequences, so that it is done once."""
+    """Collect hidden states once: they are stored by the hash of the model and the sequences.
+
+    Parameters
+    ----------
+    folder
+        Where they are stored; None: nowhere.
+    model_hash
+        Of the model's files.
+    model, tokenizer, name, sequences, seed, groups
+        As in `collect`.
+
+    Returns
+    -------
+    HiddenStates
+        As `collect` gives them.
+    """
+    if folder is None:
+        return collect(model, tokenizer, name, sequences, seed, groups)
     about = json.dumps([model_hash, seed, [list(s) for s in sequences]])
     file = folder / f"{hashlib.sha256(about.encode()).hexdigest()}.safetensors"
     if file.exists():
-        kept = load_file(file)
-        ids = [part.tolist() for part in np.split(kept.pop("ids"), np.cumsum(kept.pop("lengths"))[:-1])]
-        return HiddenStates(ids, [name] * len(ids), **kept)
-    view = collect(model, tokenizer, name, sequences, seed, groups)
-    ids = {"ids": np.concatenate(view.sequences), "lengths": view.lengths}
-    tensors = ids | {k: getattr(view, k) for k in ("nll", "states", "labels", "owners")}
+        stored = load_file(file)
+        ids = [part.tolist() for part in np.split(stored.pop("ids"), np.cumsum(stored.pop("lengths"))[:-1])]
+        return HiddenStates(ids, [name] * len(ids), **stored)
+    found = collect(model, tokenizer, name, sequences, seed, groups)
+    ids = {"ids": np.concatenate(found.sequences), "lengths": found.lengths}
+    tensors = ids | {k: getattr(found, k) for k in ("nll", "states", "labels", "owners")}
     folder.mkdir(parents=True, exist_ok=True)
     with writing.replacing(file) as partial:
         save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, partial)
-    return view
+    return found
 
 
 def _nll(model: nn.Module, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
-    """(sequences,) mean nats of the next token, or entropy of what is predicted."""
+    """(sequences,) mean negative log-likelihood of the next tokens, or entropy of the prediction, nats."""
     if model.get_output_embeddings() is not None:
         following, mask = batch["input_ids"][:, 1:], batch["attention_mask"][:, 1:]
         each = nn.functional.cross_entropy(logits[:, :-1].mT, following, reduction="none") * mask
@@ -166,7 +226,20 @@ def _nll(model: nn.Module, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
 
 
 def clusters(model: nn.Module, seed: int) -> Tensor | None:
-    """(vocabulary,) cluster of every token by its embedding, the output's if there is one; None for a classifier."""
+    """Cluster the vocabulary by the tokens' embeddings, those of the output if there are any.
+
+    Parameters
+    ----------
+    model
+        A decoder, or a model of answers.
+    seed
+        Of the clustering.
+
+    Returns
+    -------
+    Tensor or None
+        (vocabulary,) cluster of every token; None for a classifier.
+    """
     head = model.get_input_embeddings() if hasattr(model, "qa_outputs") else model.get_output_embeddings()
     if head is None:
         return None

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.calibration.generation import generate
-from compress.calibration.spec import MADE, parse
+from compress.calibration.spec import GENERATED, parse
 from compress.calibration.texts import MAX_LENGTH, cut, first, read_texts
 from compress.model.structure import context
 
@@ -20,11 +20,32 @@ from compress.model.structure import context
 def sample(
     spec: str | Path, sizes: nn.Module, tokenizer: Tokenizer, tokens: int, seed: int, load: Callable[[], nn.Module]
 ) -> tuple[list[list[int]], dict[str, object]]:
-    """Sequences of `tokens` tokens of what `spec` names, and what the model card says of them.
+    """Sample calibration sequences; a folder of calibrate is taken as it is. Warns of fewer tokens than asked for.
 
-    sizes: the model, of which only sizes are looked at; load: gives it with its weights, for what it writes itself. A
-    folder of calibrate is taken as it is. Warns of fewer tokens than asked for; raises ValueError for texts of less
-    than two tokens each.
+    Parameters
+    ----------
+    spec
+        As in `spec.parse`.
+    sizes
+        The model, whose weights may be on the meta device.
+    tokenizer
+        Of the model.
+    tokens
+        Number of tokens of what has no number of its own.
+    seed
+        Of the sampling.
+    load
+        Gives the model with its weights, for what it writes itself.
+
+    Returns
+    -------
+    tuple
+        Token ids of every sequence, and what the model card says of them.
+
+    Raises
+    ------
+    ValueError
+        As `spec.parse`, and for texts of fewer than two tokens each.
     """
     parts, sequences = [], []
     for what, own in parse(spec):
@@ -35,7 +56,7 @@ def sample(
             reason = "a sequence needs at least two tokens: give longer texts or more --tokens"
             raise ValueError(f"{what} gives nothing to calibrate on with {wanted} tokens: {reason}")
         if (
-            count < 0.98 * wanted and ("provenance" not in about or own) and what not in MADE
+            count < 0.98 * wanted and ("provenance" not in about or own) and what not in GENERATED
         ):  # the last cut may lose a token
             warnings.warn(f"{what} holds {count} tokens, fewer than the {wanted} asked for: all are used", stacklevel=2)
         sequences += found
@@ -68,7 +89,18 @@ def _one(
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:
-    """SHA-256 of the vocabulary, by which ids are known to mean the same tokens."""
+    """Hash a vocabulary: equal hashes say that ids mean the same tokens.
+
+    Parameters
+    ----------
+    tokenizer
+        Whose vocabulary it is.
+
+    Returns
+    -------
+    str
+        SHA-256.
+    """
     return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
 
 

@@ -1,7 +1,7 @@
-"""Ways of choosing texts out of a pool, each one function: (pool, target, tokens, seed) -> order of its sequences.
+"""Ways of choosing texts of a pool, each one function: (pool, target, tokens, seed) -> order of the pool's sequences.
 
-The first sequences of the order, up to the tokens wanted, are what is chosen (`fill`). Target and pool are surveys by
-the model that is to be compressed.
+The first sequences of the order, up to the number of tokens, are what is chosen (`fill`). Pool and target are hidden
+states in the model that is to be compressed.
 """
 
 import heapq
@@ -19,14 +19,14 @@ FEW = 20  # rows of a label, on either side, below which it has no discriminator
 MOST = 1000  # rows that a discriminator learns from, on either side
 
 
-def random(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
+def _random(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
     """Any order: sets give texts in proportion to what the pool has of them."""
     return np.random.default_rng(seed).permutation(len(pool.sequences))
 
 
-def uniform(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
+def _uniform(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
     """Equal tokens of every set."""
-    order = random(pool, target, tokens, seed)
+    order = _random(pool, target, tokens, seed)
     taken = dict.fromkeys(pool.origins, 0)
     before = np.empty(len(order))
     for i in order:  # tokens of the same set that come earlier
@@ -35,25 +35,25 @@ def uniform(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) ->
     return order[np.argsort(before[order], kind="stable")]
 
 
-def longest(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
+def _longest(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
     """The longest sequences first, those of one length in any order."""
-    order = random(pool, target, tokens, seed)
+    order = _random(pool, target, tokens, seed)
     return order[np.argsort(-pool.lengths[order], kind="stable")]
 
 
-def lowest_perplexity(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
-    """What surprises the model least first: nats of a decoder's next tokens, entropy of a classifier's prediction."""
+def _lowest_perplexity(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
+    """The lowest negative log-likelihood of a decoder's next tokens, or entropy of a classifier's prediction, first."""
     return np.argsort(pool.nll, kind="stable")
 
 
-def lexical_diversity(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
+def _lexical_diversity(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
     """Greedily the sequence with most tokens of the vocabulary that were not chosen before, a token of its length.
 
     In the way of ZipCal (arXiv 2603.16105).
     """
     known: set[int] = set()
     kinds = [set(s) for s in pool.sequences]
-    ranks = np.argsort(random(pool, target, tokens, seed))  # ties
+    ranks = np.argsort(_random(pool, target, tokens, seed))  # ties
     heap = [(-len(k) / len(s), ranks[i], i) for i, (k, s) in enumerate(zip(kinds, pool.sequences))]
     heapq.heapify(heap)
     order = []
@@ -68,7 +68,7 @@ def lexical_diversity(pool: HiddenStates, target: HiddenStates, tokens: int, see
     return np.array(order)
 
 
-def activation_coverage(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
+def _activation_coverage(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
     """The sequence nearest to the centre of each of as many clusters of mean states as sequences are wanted.
 
     In the way of COLA (arXiv 2510.10618).
@@ -84,18 +84,18 @@ def activation_coverage(pool: HiddenStates, target: HiddenStates, tokens: int, s
     return np.concatenate([np.random.default_rng(seed).permutation(nearest), rest])
 
 
-def embedding_similarity(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
+def _embedding_similarity(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
     """Cosine of the mean state, entering the last block, with that of the target."""
     centre = target.means()[:, -1].mean(0)
     means = pool.means()[:, -1]
     return np.argsort(-(means @ centre) / np.linalg.norm(means, axis=1).clip(1e-9), kind="stable")
 
 
-def closeness(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
-    """Drawn without replacement by how much likelier the states of a sequence are in the target than in the pool.
+def _closeness(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
+    """Sampled without replacement by how much likelier the states of a sequence are in the target than in the pool.
 
     A discriminator a label gives the odds (importance resampling as in DSIR, arXiv 2302.03169, but in the model's own
-    states), so that the draw has the target's variety, not only its centre.
+    states), so that the sample has the target's variety, not only its centre.
     """
     rng, odds = np.random.default_rng(seed), np.zeros(len(pool.owners))
     x_p, x_t = (s.states[:, 1:].reshape(len(s.states), -1) for s in (pool, target))
@@ -113,26 +113,29 @@ def closeness(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) 
 
 
 Way = Callable[[HiddenStates, HiddenStates, int, int], np.ndarray]
-WAYS: dict[str, Way] = {
-    f.__name__: f
-    for f in (
-        random,
-        uniform,
-        longest,
-        lowest_perplexity,
-        lexical_diversity,
-        activation_coverage,
-        embedding_similarity,
-        closeness,
-    )
-}
-
-LOOKING = ("embedding_similarity", "closeness")  # ways that look at the target
+_ALL = (_random, _uniform, _longest, _lowest_perplexity, _lexical_diversity, _activation_coverage)
+WAYS: dict[str, Way] = {f.__name__[1:]: f for f in (*_ALL, _embedding_similarity, _closeness)}
+NEED_TARGET = ("embedding_similarity", "closeness")  # ways that choose by a target
 PROPOSED = ("uniform", "closeness")  # mixtures that are measured beside the single sets
 
 
 def fill(pool: HiddenStates, order: Sequence[int], tokens: int) -> list[int]:
-    """The first sequences of the order that fit into `tokens`; one that is too long is passed over."""
+    """Take the first sequences of an order that fit into a number of tokens; one that is too long is passed over.
+
+    Parameters
+    ----------
+    pool
+        What they are taken from.
+    order
+        Of its sequences.
+    tokens
+        Largest number of tokens.
+
+    Returns
+    -------
+    list
+        Indices of the sequences.
+    """
     chosen, left = [], tokens
     for i in order:
         if len(pool.sequences[i]) <= left:

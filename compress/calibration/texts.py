@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.calibration.spec import FORMATS
 from transmeter.tables import files
+from transmeter.util.arguments import shown
 from transmeter.util.suggestions import did_you_mean
 
 MAX_LENGTH = 128  # tokens of a calibration sequence
@@ -19,11 +20,25 @@ Text = str | tuple[str, str]  # a text, or a pair of texts
 
 
 def read_texts(path: str | Path, tokenizer: Tokenizer | None = None) -> list[Text]:
-    """The texts of a file or a saved Hugging Face data set; empty ones are left out.
+    """Read the texts of a file or a saved Hugging Face data set; empty ones are left out.
 
-    A table has the column text, perhaps with text_pair; or question and context, which are pairs too; or tokens, lists
-    of words; or messages, chats that the chat template of `tokenizer` makes texts of. Raises ValueError for what cannot
-    be read: missing file, unknown format, no such column, no text in it.
+    Parameters
+    ----------
+    path
+        Documents separated by blank lines (.txt), or a table with the column text, perhaps with text_pair; or question
+        and context, which are pairs too; or tokens, lists of words; or messages, chats.
+    tokenizer
+        Whose chat template makes texts of chats.
+
+    Returns
+    -------
+    list
+        Texts, or pairs of texts.
+
+    Raises
+    ------
+    ValueError
+        The path cannot be read, or has no text.
     """
     path = Path(path)
     if path.suffix.lower() == ".txt" and path.is_file():
@@ -31,7 +46,7 @@ def read_texts(path: str | Path, tokenizer: Tokenizer | None = None) -> list[Tex
     else:
         frame = files.read(path, as_texts=True, formats=FORMATS)
         chats = "messages" in frame and "text" not in frame
-        texts = chat_texts(path, frame["messages"], tokenizer) if chats else table_texts(path, frame)
+        texts = _chat_texts(path, frame["messages"], tokenizer) if chats else table_texts(path, frame)
     texts = [t for t in texts if t]
     if not texts:
         raise ValueError(f"{path} has no text in it")
@@ -39,7 +54,25 @@ def read_texts(path: str | Path, tokenizer: Tokenizer | None = None) -> list[Tex
 
 
 def table_texts(path: Path, frame: pd.DataFrame) -> list[Text]:
-    """The text or pair of every row, "" where there is none. Raises ValueError for a table without a column of text."""
+    """Texts of a table.
+
+    Parameters
+    ----------
+    path
+        Of the table, for errors.
+    frame
+        The table.
+
+    Returns
+    -------
+    list
+        The text or pair of every row, "" where there is none.
+
+    Raises
+    ------
+    ValueError
+        No column holds texts.
+    """
     if "text" not in frame and "tokens" in frame:
         return [" ".join(words) for words in word_lists(path, frame["tokens"])]
     first, second = ("question", "context") if {"question", "context"} <= set(frame) else ("text", "text_pair")
@@ -50,7 +83,7 @@ def table_texts(path: Path, frame: pd.DataFrame) -> list[Text]:
     return columns[0] if len(columns) == 1 else [(a, b) if a and b else a or b for a, b in zip(*columns)]
 
 
-def chat_texts(path: Path, column: pd.Series, tokenizer: Tokenizer | None) -> list[str]:
+def _chat_texts(path: Path, column: pd.Series, tokenizer: Tokenizer | None) -> list[str]:
     """Every chat, a list of {role, content}, as the tokenizer's chat template writes it, without its start token.
 
     Raises ValueError where there is no template, and for a row that is no chat.
@@ -60,17 +93,59 @@ def chat_texts(path: Path, column: pd.Series, tokenizer: Tokenizer | None) -> li
     found, start = [], tokenizer.bos_token or ""
     for row, chat in enumerate(column, 1):
         if not isinstance(chat, list | np.ndarray) or not all(isinstance(m, dict) and "role" in m for m in chat):
-            raise ValueError(f"{path}, row {row}: messages is no list of {{role, content}}")
+            raise ValueError(f"{path}, row {row}: messages is not a list of {{role, content}}")
         found.append(tokenizer.apply_chat_template(list(chat), tokenize=False).removeprefix(start) if len(chat) else "")
     return found
 
 
 def word_lists(path: Path, column: pd.Series) -> list[list[str]]:
-    """The words of every row. Raises ValueError for a row that is no list."""
+    """Words of a column of lists.
+
+    Parameters
+    ----------
+    path
+        Of the table, for errors.
+    column
+        Lists of words.
+
+    Returns
+    -------
+    list
+        The words of every row.
+
+    Raises
+    ------
+    ValueError
+        A row is not a list.
+    """
     for row, words in enumerate(column, 1):
         if not isinstance(words, list | np.ndarray):
-            raise ValueError(f"{path}, row {row}: '{column.name}' is no list: give .jsonl or .parquet with lists")
+            raise ValueError(f"{path}, row {row}: '{column.name}' is not a list: give .jsonl or .parquet with lists")
     return [[str(word) for word in words] for words in column]
+
+
+def check_texts(name: str, texts: object) -> None:
+    """Check texts that a caller gives.
+
+    Parameters
+    ----------
+    name
+        Of the texts, for errors.
+    texts
+        A list of texts and pairs of texts.
+
+    Raises
+    ------
+    ValueError
+        It is not such a list.
+    """
+    remedy = "give a path, or a list of texts and pairs of texts"
+    if not isinstance(texts, Sequence):
+        raise ValueError(f"{name} is a {type(texts).__name__}: {remedy}")
+    for place, text in enumerate(texts, 1):
+        pair = isinstance(text, tuple | list) and len(text) == 2 and all(isinstance(part, str) for part in text)
+        if not (isinstance(text, str) or pair):
+            raise ValueError(f"{name} holds {shown(text)} as text {place}: {remedy}")
 
 
 def _decode(path: Path) -> str:
@@ -83,11 +158,29 @@ def _decode(path: Path) -> str:
 def cut(
     tokenizer: Tokenizer, texts: Sequence[Text], tokens: int, max_length: int, seed: int | None = None
 ) -> list[list[int]]:
-    """Token ids of texts in sequences of at most `max_length`, `tokens` real tokens in all (fewer if texts end).
+    """Cut texts into sequences of tokens.
 
     Long texts become several sequences, each with the tokenizer's special tokens; of a pair the second text does, each
-    part behind the first text. seed: draw the texts at random; None: take them in order. The last sequence is cut so
-    that budgets compare exactly. What gives fewer than two tokens, or special ones only, is left out.
+    part behind the first text. The last sequence is cut so that budgets compare exactly. What gives fewer than two
+    tokens, or special ones only, is left out.
+
+    Parameters
+    ----------
+    tokenizer
+        Of the model.
+    texts
+        Texts and pairs of texts.
+    tokens
+        Number of tokens in all; fewer if the texts end.
+    max_length
+        Largest number of tokens of a sequence.
+    seed
+        Of the order in which texts are taken; None: as they are.
+
+    Returns
+    -------
+    list
+        Token ids of every sequence.
     """
     order = np.arange(len(texts)) if seed is None else np.random.default_rng(seed).permutation(len(texts))
     sequences, left = [], tokens
@@ -108,10 +201,25 @@ def cut(
 
 
 def pack(tokenizer: Tokenizer, texts: Sequence[Text], tokens: int, length: int, seed: int) -> list[list[int]]:
-    """Sequences of exactly `length` tokens of texts drawn by `seed`, one behind the other, `tokens` in all at most.
+    """Fill sequences with texts one behind the other, each with its special tokens and an end token if there is one.
 
-    For models that predict next tokens: each text has its special tokens, an end token behind it where there is one, so
-    that no place is padding.
+    Parameters
+    ----------
+    tokenizer
+        Of a model that predicts next tokens.
+    texts
+        Texts and pairs of texts.
+    tokens
+        Largest number of tokens in all.
+    length
+        Number of tokens of every sequence.
+    seed
+        Of the order in which texts are taken.
+
+    Returns
+    -------
+    list
+        Token ids of every sequence; no place is padding.
     """
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     ids: list[int] = []
@@ -126,7 +234,20 @@ def pack(tokenizer: Tokenizer, texts: Sequence[Text], tokens: int, length: int, 
 
 
 def first(sequences: Sequence[list[int]], tokens: int) -> list[list[int]]:
-    """The first `tokens` tokens, the last sequence cut short; one of a single token is left out."""
+    """Take the first tokens of sequences.
+
+    Parameters
+    ----------
+    sequences
+        Token ids.
+    tokens
+        Largest number of tokens in all.
+
+    Returns
+    -------
+    list
+        The first sequences, the last one cut short; one of a single token is left out.
+    """
     found, left = [], tokens
     for ids in sequences:
         if min(left, len(ids)) < 2:
@@ -151,29 +272,68 @@ def _windows(tokenizer: Tokenizer, parts: list[str], max_length: int) -> list[li
 
 
 def shorten(tokenizer: Tokenizer, text: str, tokens: int) -> str:
-    """The beginning of `text` that has at most `tokens` tokens, no character in parts."""
+    """Cut a text.
+
+    Parameters
+    ----------
+    tokenizer
+        Of the model.
+    text
+        Any text.
+    tokens
+        Largest number of tokens, special ones not counted.
+
+    Returns
+    -------
+    str
+        The beginning of the text, of whole characters.
+    """
     one_more = {"truncation": True, "max_length": tokens + 1}
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, **one_more)["offset_mapping"]
     return text[: found[tokens][0]] if len(found) > tokens else text
 
 
 def decode(tokenizer: Tokenizer, sequence: Sequence[int]) -> Text:
-    """The text of token ids, or the pair where the tokenizer has put a separator between two."""
-    start = second_start(tokenizer, sequence)
+    """Text of token ids.
+
+    Parameters
+    ----------
+    tokenizer
+        That the ids are of.
+    sequence
+        Token ids.
+
+    Returns
+    -------
+    str or tuple
+        The text, or the pair where the tokenizer has put a separator between two.
+    """
+    start = _second_start(tokenizer, sequence)
     parts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in (sequence[:start], sequence[start:])]
     return (parts[0], parts[1]) if parts[1].strip() else parts[0]
 
 
-def second_start(tokenizer: Tokenizer, sequence: Sequence[int]) -> int:
+def _second_start(tokenizer: Tokenizer, sequence: Sequence[int]) -> int:
     """Where the second text of a pair begins: behind the first separator; the length where there is none."""
     separator = tokenizer.sep_token_id
     return sequence.index(separator) + 1 if separator in sequence else len(sequence)
 
 
 def pad(tokenizer: Tokenizer, sequences: Sequence[list[int]]) -> dict[str, Tensor]:
-    """Sequences as one batch, padded on the right: input_ids, attention_mask, (sequences, tokens).
+    """Pad sequences to one batch, on the right.
 
-    token_type_ids, 1 for a second text and its separator, are there where the tokenizer has them and one is not 0.
+    Parameters
+    ----------
+    tokenizer
+        Of the model.
+    sequences
+        Token ids.
+
+    Returns
+    -------
+    dict
+        input_ids and attention_mask, (sequences, tokens); token_type_ids, 1 for a second text and its separator, where
+        the tokenizer has them and one is not 0.
     """
     shape = (len(sequences), max(map(len, sequences)))
     ids, mask = torch.full(shape, tokenizer.pad_token_id or 0), torch.zeros(shape, dtype=torch.long)
@@ -181,12 +341,27 @@ def pad(tokenizer: Tokenizer, sequences: Sequence[list[int]]) -> dict[str, Tenso
     for row, sequence in enumerate(sequences):
         ids[row, : len(sequence)] = torch.tensor(sequence)
         mask[row, : len(sequence)] = 1
-        types[row, second_start(tokenizer, sequence) : len(sequence)] = 1
+        types[row, _second_start(tokenizer, sequence) : len(sequence)] = 1
     typed = "token_type_ids" in tokenizer.model_input_names and bool(types.any())
     return {"input_ids": ids, "attention_mask": mask} | ({"token_type_ids": types} if typed else {})
 
 
 def batches(tokenizer: Tokenizer, sequences: Sequence[list[int]], size: int = 32) -> list[dict[str, Tensor]]:
-    """Padded batches (as `pad` gives them) of token sequences, the longest first."""
+    """Pad sequences to batches, the longest first.
+
+    Parameters
+    ----------
+    tokenizer
+        Of the model.
+    sequences
+        Token ids.
+    size
+        Number of sequences in a batch.
+
+    Returns
+    -------
+    list
+        Batches as `pad` gives them.
+    """
     ordered = sorted(sequences, key=len, reverse=True)
     return [pad(tokenizer, ordered[start : start + size]) for start in range(0, len(ordered), size)]

@@ -31,13 +31,25 @@ from compress.model.walk import Batch
 from transmeter.util.checkpoint import bytes_of
 
 LENGTH = 128  # tokens of the sequence that FLOPs and latency are given for
+TOKENS = 100_000  # that perplexity is measured on
 
 
 @dataclass(frozen=True)
 class EvaluationTask:
-    """What models are measured on: the content of a file, for a task, by a metric.
+    """What models are measured on.
 
-    tokens: that perplexity is measured on.
+    Attributes
+    ----------
+    file
+        Texts, or a labelled table.
+    kind
+        What the models are for, a key of `metrics.METRICS`.
+    metric
+        One of the metrics of that kind.
+    content
+        Of the file: texts, or inputs and what is right for them.
+    tokens
+        Number of tokens that perplexity is measured on.
     """
 
     file: Path
@@ -47,7 +59,7 @@ class EvaluationTask:
     tokens: int
 
     def outcome(self, model: nn.Module, tokenizer: Tokenizer) -> metrics.Outcome:
-        """What a model does on every item, as `compress.evaluation.metrics` takes it."""
+        """What a model predicts for every item, as `compress.evaluation.metrics` takes it."""
         if self.kind == "text":
             return prediction.losses(model, tokenizer, self.content, self.tokens)
         return _outcome(model, tokenizer, self.kind, self.metric, *self.content)
@@ -69,60 +81,112 @@ class EvaluationTask:
         return {"loss_change_nats": metrics.loss_change(found, baseline)} if same else {}
 
 
-def evaluation_task(model: str, file: Path, metric: str | None, tokens: int) -> EvaluationTask:
-    """What `model` and models like it are measured on.
+def evaluation_task(model: str, file: Path, metric: str | None = None, tokens: int = TOKENS) -> EvaluationTask:
+    """Read what a model and models like it are measured on.
 
-    metric: one of `evaluation.metrics.METRICS`; None: the first for what the model is for. Raises ValueError where the
-    model cannot give the metric or the data lack the labels that it needs.
+    Parameters
+    ----------
+    model
+        Folder or name on the Hub.
+    file
+        Texts, or a labelled table.
+    metric
+        One of `metrics.METRICS`; None: the first for what the model is for.
+    tokens
+        Number of tokens that perplexity is measured on.
+
+    Returns
+    -------
+    EvaluationTask
+        For models of the same kind.
+
+    Raises
+    ------
+    ValueError
+        The model cannot give the metric, or the data lack the labels that it needs.
     """
-    task = task_of(model)
-    if metric and metric not in METRICS[task]:
-        raise ValueError(f"{model} gives no {metric}: use --metric {' or '.join(METRICS[task])}")
-    if task == "text":
+    kind = task_of(model)
+    if metric and metric not in METRICS[kind]:
+        raise ValueError(f"{model} gives no {metric}: use --metric {' or '.join(METRICS[kind])}")
+    if kind == "text":
         content: Sequence = read_texts(file, io.skeleton(model, quantized=True)[1])
     else:
-        content = read_examples(file, task, (config_of(model).get("id2label") or {}).values())
-    return EvaluationTask(file, task, metric or METRICS[task][0], content, tokens)
+        content = read_examples(file, kind, (config_of(model).get("id2label") or {}).values())
+    return EvaluationTask(file, kind, metric or METRICS[kind][0], content, tokens)
 
 
-def report(
-    names: Sequence[str], baseline: str | None, task: EvaluationTask, energy: bool = False
+def evaluate(
+    models: str | Path | Sequence[str | Path],
+    data: str | Path,
+    *,
+    baseline: str | Path | None = None,
+    metric: str | None = None,
+    tokens: int = TOKENS,
+    energy: bool = False,
 ) -> list[dict[str, object]]:
-    """Everything about models on what `task` says, each with the baseline and the paired change.
+    """Measure models: a metric with its 95 % interval, size, FLOPs, latency, peak memory and what it took to make them.
 
-    energy: estimate that of a forward too. Raises ValueError for a model of another task, or where codecarbon is
-    missing.
+    Parameters
+    ----------
+    models
+        Folders or names on the Hub, one or several for the same kind of task.
+    data
+        Texts, or a labelled table.
+    baseline
+        Another model, measured on the same items; each result has it and the paired change.
+    metric
+        One of `metrics.METRICS`; None: the first for what the first model is for.
+    tokens
+        Number of tokens that perplexity is measured on.
+    energy
+        Estimate the energy of a forward too, by codecarbon.
+
+    Returns
+    -------
+    list
+        A dict per model, with times in seconds, sizes in bytes and energies in joules.
+
+    Raises
+    ------
+    ValueError
+        For a model of another kind, a metric that it cannot give, data without the labels needed, or where codecarbon
+        is missing.
     """
+    names = [str(name) for name in ([models] if isinstance(models, str | Path) else models)]
+    task = evaluation_task(names[0], Path(data), metric, tokens)
     for name in (*names, baseline):
         if name and task_of(name) != task.kind:
-            tasks = f"{task_of(name)}, {task.kind}"
-            raise ValueError(f"{name} is for another task than the first model ({tasks}): give models for the same")
+            kinds = f"{task_of(name)}, {task.kind}"
+            raise ValueError(f"{name} is for another task than the first model ({kinds}): give models for the same")
     if energy and find_spec("codecarbon") is None:
         raise ValueError("the energy is estimated by codecarbon: pip install 'transmeter[energy]'")
-    dense, reference = _measured(baseline, task, energy) if baseline else (None, None)
-    found = []
+    dense, reference = _measured(str(baseline), task, energy) if baseline else (None, None)
+    results = []
     for name in names:
         result, outcome = _measured(name, task, energy)
-        result["data"] = str(task.file)
-        if baseline:
-            result |= {"baseline": dense, "helps": helps(result, dense), **task.change(outcome, reference)}
-        found.append(result)
-    return found
+        paired = {"baseline": dense, "helps": _helps(result, dense), **task.change(outcome, reference)} if dense else {}
+        results.append({**result, "data": str(data), **paired})
+    return results
 
 
 def _measured(name: str, task: EvaluationTask, energy: bool) -> tuple[dict[str, object], metrics.Outcome]:
     """What one model reaches and costs, and its outcome."""
     net, tokenizer = io.load(name, quantized=True)
-    outcome, depth = _leaving(net, tokenizer, task)
-    foreign = quantizer_of(name)
-    sizes = size(io.skeleton(name, quantized=True)[0] if foreign else net)
-    found = {"model": name, task.metric: task.value(outcome), **depth, **sizes, "bytes": bytes_of(name)}
-    found |= {"latency_seconds": latency(net), "peak_memory_bytes": peak_memory(name)}
-    packed = [foreign] if foreign else _packed(net)
-    steps = _steps(name)
-    found |= {"compression_seconds": sum(s["seconds"] for s in steps) if steps is not None else None, "packed": packed}
-    found |= {"steps": [{k: s[k] for k in ("method", "options")} for s in steps or []]}
-    return found | ({"energy_joules_estimate": joules(net)} if energy else {}), outcome
+    outcome, depth = _outcome_and_depth(net, tokenizer, task)
+    foreign, steps = quantizer_of(name), _steps(name)
+    result = {
+        "model": name,
+        task.metric: task.value(outcome),
+        **depth,
+        **size(io.skeleton(name, quantized=True)[0] if foreign else net),
+        "bytes": bytes_of(name),
+        "latency_seconds": latency(net),
+        "peak_memory_bytes": peak_memory(name),
+        "compression_seconds": None if steps is None else sum(step["seconds"] for step in steps),
+        "packed": [foreign] if foreign else _packed(net),
+        "steps": [{k: step[k] for k in ("method", "options")} for step in steps or []],
+    }
+    return result | ({"energy_joules_estimate": _joules(net)} if energy else {}), outcome
 
 
 def _packed(net: nn.Module) -> list[str]:
@@ -131,7 +195,9 @@ def _packed(net: nn.Module) -> list[str]:
     return sorted({type(m).__name__ for m in net.modules() if isinstance(m, FORMS)} | sparse)
 
 
-def _leaving(net: nn.Module, tokenizer: Tokenizer, task: EvaluationTask) -> tuple[metrics.Outcome, dict[str, float]]:
+def _outcome_and_depth(
+    net: nn.Module, tokenizer: Tokenizer, task: EvaluationTask
+) -> tuple[metrics.Outcome, dict[str, float]]:
     """The outcome of a model, and where it has exits its mean depth: the share of the blocks that ran."""
     exits = getattr(net, "exits", None)
     if exits is None:
@@ -143,25 +209,13 @@ def _leaving(net: nn.Module, tokenizer: Tokenizer, task: EvaluationTask) -> tupl
     return outcome, {"mean_depth": ran / (blocks * sum(exits.left))}
 
 
-def curve(
-    net: nn.Module, tokenizer: Tokenizer, task: EvaluationTask, thresholds: Sequence[float | None]
-) -> list[dict[str, object]]:
-    """The metric and the mean depth of a model with exits at every threshold; None: all samples go to the end."""
-    found = []
-    for threshold in thresholds:
-        with modeling.leaving_at(net, 2.0 if threshold is None else threshold):  # no probability is 2
-            outcome, depth = _leaving(net, tokenizer, task)
-        found.append({"threshold": threshold, task.metric: task.value(outcome), **depth})
-    return found
-
-
 def _steps(name: str) -> list[dict[str, Any]] | None:
     """The steps that made the model, by its card; None where it has none."""
     file = Path(name) / "compression.json"
     return json.loads(file.read_text(encoding="utf-8")).get("steps", []) if file.exists() else None
 
 
-def helps(found: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
+def _helps(found: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
     """On which hardware a model is better than `dense`, and in what."""
     gains = []
     if found["flops"] and dense["flops"] and found["flops"] < dense["flops"]:
@@ -175,7 +229,7 @@ def helps(found: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
     return ", ".join(gains) or "nowhere"
 
 
-def joules(model: nn.Module, seconds: float = 2.0) -> float:
+def _joules(model: nn.Module, seconds: float = 2.0) -> float:
     """Energy of one forward of `LENGTH` tokens, as codecarbon estimates it from the machine's power."""
     from codecarbon import OfflineEmissionsTracker
 
@@ -216,7 +270,19 @@ def _outcome(
 
 
 def size(model: nn.Module) -> dict[str, int | None]:
-    """Parameters that are not stored as zeros, and FLOPs at `LENGTH` tokens; of a skeleton all parameters count."""
+    """Parameters and FLOPs of a model.
+
+    Parameters
+    ----------
+    model
+        Whose weights may be on the meta device.
+
+    Returns
+    -------
+    dict
+        parameters: those that are not stored as zeros, on the meta device all; flops: at `LENGTH` tokens, None for an
+        architecture that is not known.
+    """
     parameters = 0
     packed = [m for m in model.modules() if isinstance(m, FORMS)]
     inside = {id(p) for form in packed for p in form.parameters()}
@@ -234,9 +300,19 @@ def size(model: nn.Module) -> dict[str, int | None]:
 
 @torch.no_grad()
 def latency(model: nn.Module, repeats: int = 20) -> dict[str, float | int]:
-    """Seconds of one forward of one sequence of `LENGTH` tokens: median and quartiles over the repeats.
+    """Time one forward of one sequence of `LENGTH` tokens; exits of a model are asked, but not taken.
 
-    It asks every exit of a model that has some, and leaves by none.
+    Parameters
+    ----------
+    model
+        On any device.
+    repeats
+        Number of forwards, after three that do not count.
+
+    Returns
+    -------
+    dict
+        median, q1 and q3 in seconds, n and tokens.
     """
     batch = example(model)
     seconds = []
@@ -250,7 +326,18 @@ def latency(model: nn.Module, repeats: int = 20) -> dict[str, float | int]:
 
 
 def example(model: nn.Module) -> Batch:
-    """One sequence of `LENGTH` tokens."""
+    """An input for measuring.
+
+    Parameters
+    ----------
+    model
+        That reads it.
+
+    Returns
+    -------
+    dict
+        A batch of one sequence of `LENGTH` tokens.
+    """
     ids = (torch.arange(structure.context(model, LENGTH)) * 37 % model.config.vocab_size)[None]
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
@@ -273,7 +360,18 @@ print(status('VmHWM') - before)
 
 
 def peak_memory(source: str) -> int | None:
-    """Bytes that loading and one forward add to the peak of a fresh process; None where the system does not tell."""
+    """Memory that loading and one forward add to the peak of a new process.
+
+    Parameters
+    ----------
+    source
+        Folder or name on the Hub.
+
+    Returns
+    -------
+    int or None
+        Bytes; None where the system does not tell.
+    """
     here = str(Path(__file__).resolve().parents[2])
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {here!r})" + _PEAK, source]
     done = subprocess.run(command, capture_output=True, text=True)

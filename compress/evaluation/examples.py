@@ -19,12 +19,28 @@ COLUMNS = {
 
 
 def read_examples(path: str | Path, task: str = "classes", names: Collection[str] = ()) -> tuple[list, list]:
-    """Inputs and truths of a table; rows without one of them are left out.
+    """Read labelled examples; rows without an input or a label are left out.
 
-    classes: a text or, with the column text_pair, a pair of texts; its label as text. values: the same, a number.
-    labels: a list of words; the list of their labels as text. answers: (question, context); the list of right answers,
-    empty where the context has none. Raises ValueError as `calibration.texts.read_texts`, and for truths that are
-    missing or make no sense.
+    Parameters
+    ----------
+    path
+        A table with the columns of the task.
+    task
+        A key of `COLUMNS`.
+    names
+        Of the model's classes. Classes of a data set that has other names are given by their numbers.
+
+    Returns
+    -------
+    tuple
+        Inputs, and what is right for each. classes: a text or, with the column text_pair, a pair of texts; its label
+        as text. values: the same; a number. labels: a list of words; the list of their labels as text. answers:
+        (question, context); the list of right answers, empty where the context has none.
+
+    Raises
+    ------
+    ValueError
+        As `calibration.texts.read_texts`, and for labels that are missing or make no sense.
     """
     path, columns = Path(path), COLUMNS[task]
     if path.suffix.lower() == ".txt":
@@ -82,7 +98,7 @@ def _answers(path: Path, frame: pd.DataFrame) -> tuple[list[Text], list[list[str
     for row, answers in enumerate(frame["answers"], 1):
         texts = answers.get("text") if isinstance(answers, Mapping) else answers
         if not isinstance(texts, list | np.ndarray):
-            raise ValueError(f"{path}, row {row}: answers is no list of texts and no {{'text': [...]}} as in SQuAD")
+            raise ValueError(f"{path}, row {row}: answers is not a list of texts or {{'text': [...]}} as in SQuAD")
         found.append([str(text) for text in texts])
     kept = [i for i, pair in enumerate(pairs) if isinstance(pair, tuple)]
     return [pairs[i] for i in kept], [found[i] for i in kept]

@@ -1,7 +1,7 @@
 """Metrics on plain arrays, each with a 95 % interval, and their paired changes against a baseline.
 
 An outcome is what a model did on the items of a data set: (items,) where the metric is the mean of the items, else one
-array (rows, 2) of truth and prediction an item, a row being a text, or a word of a sentence. Intervals: Wilson for
+array (rows, 2) of label and prediction per item, a row being a text, or a word of a sentence. Intervals: Wilson for
 shares, t for means that are paired, else percentiles of a bootstrap over items.
 """
 
@@ -9,6 +9,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from scipy import stats
@@ -30,10 +31,22 @@ NONE = -1  # the class of what F1 does not count
 
 
 def outcome(task: str, metric: str, truths: Sequence, predictions: Sequence) -> Outcome:
-    """What `measure` and `change` take, from the truth and the prediction of every item.
+    """Outcome of predictions.
 
-    classes: ids; for F1 id 1 is the positive class. values: floats. labels: (words,) ids of every sentence, `NONE` for
-    the words outside of everything, which F1 leaves out. answers: lists of right texts; a text.
+    Parameters
+    ----------
+    task
+        A key of `METRICS`.
+    metric
+        One of its metrics.
+    truths, predictions
+        Of every item. classes: ids; for F1 id 1 is the positive class. values: floats. labels: (words,) ids of every
+        sentence, `NONE` for the words outside of everything, which F1 leaves out. answers: lists of texts; a text.
+
+    Returns
+    -------
+    Outcome
+        What `measure` and `change` take.
     """
     if task == "answers":
         each = {"f1": answer_f1, "exact_match": exact_match}[metric]
@@ -45,28 +58,80 @@ def outcome(task: str, metric: str, truths: Sequence, predictions: Sequence) -> 
 
 
 def measure(metric: str, found: Outcome, seed: int = 0) -> Estimate:
-    """Value of the metric with its interval."""
+    """Value of a metric.
+
+    Parameters
+    ----------
+    metric
+        One of `METRICS`.
+    found
+        Outcome of a model.
+    seed
+        Of the bootstrap.
+
+    Returns
+    -------
+    Estimate
+        With its interval.
+    """
     if isinstance(found, np.ndarray) and found.dtype == bool:
         return share(found)
     return _bootstrap(lambda drawn: _value(metric, found, drawn), len(found), seed)
 
 
 def change(metric: str, found: Outcome, baseline: Outcome, seed: int = 0) -> Estimate:
-    """Value of the metric minus that of a baseline on the same items, with its paired interval."""
+    """Change of a metric against a baseline.
+
+    Parameters
+    ----------
+    metric
+        One of `METRICS`.
+    found, baseline
+        Outcomes of two models on the same items.
+    seed
+        Of the bootstrap.
+
+    Returns
+    -------
+    Estimate
+        With its paired interval.
+    """
     if isinstance(found, np.ndarray):
         return paired_change(found, baseline)
     return _bootstrap(lambda drawn: _value(metric, found, drawn) - _value(metric, baseline, drawn), len(found), seed)
 
 
 def share(correct: np.ndarray) -> Estimate:
-    """Share of `correct` (n,) bool with its Wilson interval."""
+    """Share of items.
+
+    Parameters
+    ----------
+    correct
+        (n,) bool.
+
+    Returns
+    -------
+    Estimate
+        With its Wilson interval.
+    """
     n, k = len(correct), int(correct.sum())
     interval = stats.binomtest(k, n).proportion_ci(method="wilson")
     return _estimate(k / n, float(interval.low), float(interval.high), n, "Wilson")
 
 
 def paired_change(value: np.ndarray, baseline: np.ndarray) -> Estimate:
-    """Mean difference value - baseline, both (n,) on the same items, with its t interval."""
+    """Mean difference of two models.
+
+    Parameters
+    ----------
+    value, baseline
+        (n,) on the same items.
+
+    Returns
+    -------
+    Estimate
+        value - baseline, with its t interval.
+    """
     difference = value.astype(float) - baseline.astype(float)
     error = float(difference.std(ddof=1) / len(difference) ** 0.5) if len(difference) > 1 else float("inf")
     mean = float(difference.mean())
@@ -75,14 +140,36 @@ def paired_change(value: np.ndarray, baseline: np.ndarray) -> Estimate:
 
 
 def perplexity(losses: np.ndarray) -> Estimate:
-    """exp of the mean loss a token with its t interval over windows; losses (windows, 2): sums in nats, tokens."""
+    """Perplexity: exp of the mean loss per token.
+
+    Parameters
+    ----------
+    losses
+        (windows, 2): sums in nats, and tokens.
+
+    Returns
+    -------
+    Estimate
+        With its t interval over windows.
+    """
     mean, reach = _a_token(losses[:, 0], losses[:, 1])
     low, high = float(np.exp(mean - reach)), float(np.exp(min(mean + reach, 700)))
     return _estimate(float(np.exp(mean)), low, high, int(losses[:, 1].sum()), "t over windows")
 
 
 def loss_change(losses: np.ndarray, baseline: np.ndarray) -> Estimate:
-    """Difference of the mean losses a token with its t interval over windows; both (windows, 2)."""
+    """Difference of the mean losses per token.
+
+    Parameters
+    ----------
+    losses, baseline
+        (windows, 2): sums in nats, and tokens, of the same windows.
+
+    Returns
+    -------
+    Estimate
+        losses - baseline, with its t interval over windows.
+    """
     mean, reach = _a_token(losses[:, 0] - baseline[:, 0], losses[:, 1])
     return _estimate(mean, mean - reach, mean + reach, int(losses[:, 1].sum()), "t over windows")
 
@@ -96,13 +183,13 @@ def _a_token(sums: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
     return mean, half_width(float(np.sqrt(squares) / counts.sum()), windows - 1)
 
 
-def f1(truth: np.ndarray, prediction: np.ndarray) -> float:
+def _f1(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Micro-averaged F1 over all classes but `NONE`, both (rows,) ids; 0 where neither has such a class."""
     hits, there, _ = _counts(truth, prediction)
     return float(2 * hits.sum() / max(there.sum(), 1))
 
 
-def macro_f1(truth: np.ndarray, prediction: np.ndarray) -> float:
+def _macro_f1(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Mean F1 of the classes that occur in the truth but for `NONE`, both (rows,) ids; 0 where there is none."""
     hits, there, known = _counts(truth, prediction)
     return float((2 * hits[known] / there[known]).mean()) if known.any() else 0.0
@@ -123,17 +210,18 @@ def _agreement(truth: np.ndarray, prediction: np.ndarray) -> float:
     return float((truth == prediction).mean())
 
 
-def spearman(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Rank correlation; 0 where one side is constant: then it tells nothing."""
-    return float(stats.spearmanr(truth, prediction).statistic) if np.ptp(truth) and np.ptp(prediction) else 0.0
+def _correlation(measure: Callable, truth: np.ndarray, prediction: np.ndarray) -> float:
+    """A correlation of scipy; 0 where one side is constant: then it tells nothing."""
+    return float(measure(truth, prediction).statistic) if np.ptp(truth) and np.ptp(prediction) else 0.0
 
 
-def pearson(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Linear correlation; 0 where one side is constant: then it tells nothing."""
-    return float(stats.pearsonr(truth, prediction).statistic) if np.ptp(truth) and np.ptp(prediction) else 0.0
-
-
-STATISTICS = {"f1": f1, "macro_f1": macro_f1, "accuracy": _agreement, "spearman": spearman, "pearson": pearson}
+STATISTICS = {
+    "f1": _f1,
+    "macro_f1": _macro_f1,
+    "accuracy": _agreement,
+    "spearman": partial(_correlation, stats.spearmanr),
+    "pearson": partial(_correlation, stats.pearsonr),
+}
 
 
 def _value(metric: str, found: Outcome, drawn: np.ndarray) -> float:
@@ -156,23 +244,49 @@ def _estimate(value: float, low: float, high: float, n: int, interval: str) -> E
     return {"value": value, "ci_low": low, "ci_high": high, "n": n, "interval": interval}
 
 
-def normalised(answer: str) -> str:
+def _normalised(answer: str) -> str:
     """An answer in lower case without punctuation, articles and double spaces (Rajpurkar et al. 2016, SQuAD)."""
     kept = "".join(c for c in answer.lower() if c not in string.punctuation)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", kept).split())
 
 
 def _right(truths: Sequence[str]) -> list[str]:
-    return [t for t in map(normalised, truths) if t] or [""]  # no answer is right where there is none
+    return [t for t in map(_normalised, truths) if t] or [""]  # no answer is right where there is none
 
 
 def exact_match(prediction: str, truths: Sequence[str]) -> bool:
-    """Whether an answer is, normalised, one of the right ones; of none where it is empty."""
-    return normalised(prediction) in _right(truths)
+    """Tell whether an answer is, normalised, one of the right ones.
+
+    Parameters
+    ----------
+    prediction
+        An answer.
+    truths
+        Right answers; where there are none, the empty answer is right.
+
+    Returns
+    -------
+    bool
+        As SQuAD counts it.
+    """
+    return _normalised(prediction) in _right(truths)
 
 
 def answer_f1(prediction: str, truths: Sequence[str]) -> float:
-    """F1 of the words that an answer shares with a right one, the best over the right ones (SQuAD's)."""
+    """F1 of the words that an answer shares with a right one.
+
+    Parameters
+    ----------
+    prediction
+        An answer.
+    truths
+        Right answers; where there are none, the empty answer is right.
+
+    Returns
+    -------
+    float
+        The best over the right ones, 0 to 1, as SQuAD counts it.
+    """
 
     def one(truth: list[str]) -> float:
         if not (truth and found):
@@ -180,5 +294,5 @@ def answer_f1(prediction: str, truths: Sequence[str]) -> float:
         common = sum((Counter(truth) & Counter(found)).values())
         return 2 * common / (len(truth) + len(found))
 
-    found = normalised(prediction).split()
+    found = _normalised(prediction).split()
     return max(one(truth.split()) for truth in _right(truths))

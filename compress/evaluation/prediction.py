@@ -1,4 +1,4 @@
-"""What a model says: classes and values of texts, labels of words, answers to questions, losses of the next token."""
+"""What a model predicts: classes and values of texts, labels of words, answers to questions, losses of next tokens."""
 
 import re
 from collections import Counter
@@ -21,12 +21,42 @@ WINDOW = 192  # tokens of a perplexity window, the first of which is the start t
 
 
 def classes(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Text]) -> np.ndarray:
-    """Class id of every text or pair, (texts,)."""
+    """Predict classes.
+
+    Parameters
+    ----------
+    model
+        The model.
+    tokenizer
+        Of the model.
+    texts
+        Texts and pairs of texts.
+
+    Returns
+    -------
+    np.ndarray
+        (texts,) class ids.
+    """
     return _of_texts(model, tokenizer, texts).argmax(-1)
 
 
 def values(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Text]) -> np.ndarray:
-    """What a regression gives for every text or pair, (texts,)."""
+    """Predict values.
+
+    Parameters
+    ----------
+    model
+        The model.
+    tokenizer
+        Of the model.
+    texts
+        Texts and pairs of texts.
+
+    Returns
+    -------
+    np.ndarray
+        (texts,) of a regression.
+    """
     return _of_texts(model, tokenizer, texts)[:, 0]
 
 
@@ -50,9 +80,21 @@ def _outputs(model: nn.Module, tokenizer: Tokenizer, sequences: Sequence[list[in
 
 
 def labels(model: nn.Module, tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> list[np.ndarray]:
-    """Class ids (words,) of every sentence, a list of words: that of a word's first token; -1 for one without tokens.
+    """Predict labels of words; sentences beyond `LONGEST` tokens are read in several parts.
 
-    Sentences beyond `LONGEST` tokens are read in several parts.
+    Parameters
+    ----------
+    model
+        The model.
+    tokenizer
+        Of the model.
+    sentences
+        Lists of words.
+
+    Returns
+    -------
+    list
+        (words,) class ids of every sentence: that of a word's first token; -1 for a word without tokens.
     """
     at_most = {"truncation": True, "max_length": context(model, LONGEST)}
     sequences, origins = [], []
@@ -74,10 +116,23 @@ def labels(model: nn.Module, tokenizer: Tokenizer, sentences: Sequence[Sequence[
 def answers(
     model: nn.Module, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], may_be_none: bool = False
 ) -> list[str]:
-    """The answer to every (question, context), cut from the context: the best span over windows of it.
+    """Predict answers: the best span over windows of the context; questions beyond half a window are cut.
 
-    may_be_none: give "" where the first token, which stands for no answer, is in every window better than any span.
-    Questions beyond half a window are cut.
+    Parameters
+    ----------
+    model
+        The model.
+    tokenizer
+        Of the model.
+    pairs
+        (question, context).
+    may_be_none
+        Give "" where the first token, which stands for no answer, is in every window better than any span.
+
+    Returns
+    -------
+    list
+        A text for every pair.
     """
     length = context(model, QUESTION_WINDOW)
     at_most = {"truncation": "only_second", "max_length": length, "stride": length // 3}
@@ -108,9 +163,28 @@ def _best_span(logits: Tensor, allowed: Tensor) -> tuple[float, int, int]:
 
 @torch.no_grad()
 def losses(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Text], tokens: int) -> np.ndarray:
-    """(windows, 2): sum of the next-token losses in nats and number of tokens predicted, of every window.
+    """Losses of next tokens; each text is cut into windows of `WINDOW` tokens.
 
-    Each text is cut into windows of `WINDOW` tokens; the first `tokens` tokens of the texts are used.
+    Parameters
+    ----------
+    model
+        The model.
+    tokenizer
+        Of the model.
+    texts
+        Texts and pairs of texts.
+    tokens
+        Number of tokens, the first ones of the texts.
+
+    Returns
+    -------
+    np.ndarray
+        (windows, 2): sum of the losses in nats, and number of tokens predicted.
+
+    Raises
+    ------
+    ValueError
+        No text has two tokens.
     """
     found = []
     for batch in batches(tokenizer, cut(tokenizer, texts, tokens, context(model, WINDOW)), size=16):
@@ -124,11 +198,28 @@ def losses(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Text], tokens
 
 
 def class_ids(model: nn.Module, names: Sequence[str]) -> np.ndarray:
-    """Labels as ids of the model's classes, (labels,).
+    """Labels as ids of a model's classes.
 
     A label is the name of a class as it stands in the model's config; else a name that is the same number written
     otherwise (1.0 for 1); else a class id; else true or false of two classes called so, 1 and 0, or LABEL_1 and
-    LABEL_0. Raises ValueError for a label that is none of these.
+    LABEL_0.
+
+    Parameters
+    ----------
+    model
+        The model.
+    names
+        Labels.
+
+    Returns
+    -------
+    np.ndarray
+        (labels,) class ids.
+
+    Raises
+    ------
+    ValueError
+        A label is none of these.
     """
     own = {str(name): int(i) for i, name in model.config.id2label.items()}
     loose = _spelled_otherwise(own)

@@ -1,20 +1,34 @@
-"""Which calibration data were chosen, and how what was predicted of them compares with what came of it."""
+"""Which calibration data were chosen, and how what was predicted of them compares with what was measured."""
 
 import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from compress.report.charts import SHAPES, styles
-from compress.report.inputs import Folder, Inputs, Json
-from compress.report.quality import KNOWN, is_of
-from transmeter.util.charts import BAND, COLOURS, INK, short
+import altair as alt
 
-DRAWN, REST = "texts of it were drawn", "not drawn"
+from compress.report.charts import SHAPES, legend, shares, styles, with_intervals
+from compress.report.inputs import Folder, Inputs, Json
+from compress.report.quality import is_of
+from compress.report.tables import KNOWN, interval
+from transmeter.util.charts import COLOURS, short
+
+USED, REST = "texts of it were used", "not used"
 
 
 def sections(found: Inputs) -> list[Json]:
-    """One for every choice, of a folder or in a model's card, and one for models that differ in calibration only."""
+    """Sections on the choice of calibration data.
+
+    Parameters
+    ----------
+    found
+        What the report is made from.
+
+    Returns
+    -------
+    list
+        One for every choice, of a folder or in a model's card, and one for models that differ in calibration only.
+    """
     choices = list(found.calibrations)
     for folder in found.folders:
         used = (folder.card.get("calibration") or {}).get("provenance")
@@ -25,64 +39,46 @@ def sections(found: Inputs) -> list[Json]:
 
 def _choice(made: Json) -> Json:
     parts, scores = {p["name"]: p for p in made["parts"]}, made.get("scores") or {}
+    names = sorted({**scores, **parts}, key=lambda name: -scores.get(name, 0.0))
     aims = " and ".join(str(t) for t in (made.get("targets") or {}).values()) or "no target"
-    drawn = ", ".join(f"{p['share']:.0%} {name}" for name, p in parts.items())
-    lead = f"Drawn: {drawn}, {sum(p['tokens'] for p in parts.values()):,} tokens."
+    listed = ", ".join(f"{p['share']:.0%} {name}" for name, p in parts.items())
     note = f"For the model {made['model']} and {aims}, chosen by {made.get('by', 'measure')}, seed {made['seed']}."
-    section = {"title": "Calibration data drawn", "lead": lead, "notes": [note], "figures": []}
+    charts = []
     if scores:
-        caption = "How close every candidate comes to the target in the model's states, and the share that was drawn."
-        caption += " Mixtures draw from all candidates."
-        alt = f"{caption} The table below holds every figure."
-        section["figures"] = [{"chart": _chart(scores, parts, made.get("chosen")), "caption": caption, "alt": alt}]
+        caption = "How close every candidate comes to the target in the model's states, and its share of the tokens."
+        caption += " Mixtures have texts of all candidates."
+        chart = _chart(names, scores, parts, made.get("chosen"))
+        charts.append({"chart": chart, "caption": caption, "alt": f"{caption} The table below holds every figure."})
     rows = []
-    for name in sorted({**scores, **parts}, key=lambda n: -scores.get(n, 0.0)):
+    for name in names:
         part = parts.get(name)
-        drawn = (
-            [f"{part['share']:.0%}", f"{part['tokens']:,}", str(part["texts"]), part["hash"][:16]] if part else [""] * 4
-        )
-        rows.append([name, f"{scores[name]:.3g}" if name in scores else "", *drawn])
+        about = [f"{part['share']:.0%}", f"{part['tokens']:,}", str(part["texts"]), part["hash"][:16]] if part else []
+        rows.append([name, f"{scores[name]:.3g}" if name in scores else "", *(about or [""] * 4)])
     heads = ["candidate", "closeness", "share", "tokens", "texts", "SHA-256 of the tokens, its beginning"]
-    section["tables"] = [{"caption": "Candidates and what was drawn from them", "heads": heads, "rows": rows}]
-    return section | {"commands": [made.get("command")]}
+    return {
+        "title": "Calibration data",
+        "lead": f"Chosen: {listed}, {sum(p['tokens'] for p in parts.values()):,} tokens.",
+        "notes": [note],
+        "figures": charts,
+        "tables": [{"caption": "Candidates and what was taken from them", "heads": heads, "rows": rows}],
+        "commands": [made.get("command")],
+    }
 
 
-def _chart(scores: Mapping[str, float], parts: Mapping[str, Json], chosen: str | None) -> Any:
-    import altair as alt
-
-    names = sorted({**scores, **parts}, key=lambda n: -scores.get(n, 0.0))
+def _chart(names: Sequence[str], scores: Mapping[str, float], parts: Mapping[str, Json], chosen: str | None) -> Any:
     values = []
     for name in names:
         share = parts[name]["share"] if name in parts else 0.0
-        values.append({"name": name, "closeness": scores.get(name), "share": share})
-        values[-1] |= {"kind": DRAWN if name == chosen or name in parts else REST}
-        values[-1] |= {"label": f"{share:.0%}" if share else ""}
-    data = alt.Data(values=values)
-    y = alt.Y(
-        "name:N",
-        sort=names,
-        title=None,
-        axis=alt.Axis(labelExpr=short(names), labelLimit=0, ticks=False, labelPadding=6),
-    )
-    scale = {"domain": [DRAWN, REST]}
-    legend = alt.Legend(title=None, orient="bottom")
-    colour = alt.Color("kind:N", scale=alt.Scale(**scale, range=[COLOURS[0], COLOURS[-1]]), legend=legend)
-    shape = alt.Shape("kind:N", scale=alt.Scale(**scale, range=[SHAPES[2], SHAPES[0]]), legend=legend)
+        kind, label = USED if name == chosen or name in parts else REST, f"{share:.0%}" if share else ""
+        values.append({"name": name, "closeness": scores.get(name), "share": share, "kind": kind, "label": label})
+    data, height = alt.Data(values=values), alt.Step(19)
+    axis = alt.Axis(labelExpr=short(names), labelLimit=0, ticks=False, labelPadding=6)
+    y = alt.Y("name:N", sort=names, title=None, axis=axis)
     x = alt.X("closeness:Q", title="closeness, higher is closer", axis=alt.Axis(tickCount=4))
-    dots = alt.Chart(data).mark_point(filled=True, size=90, opacity=1).encode(x=x, y=y, color=colour, shape=shape)
-    bare = alt.Y("name:N", sort=names, title=None, axis=None)
-    bars = alt.Chart(data).encode(y=bare)
-    axis = alt.Axis(format="%", values=[0, 1])
-    share = alt.X("share:Q", title="share drawn", scale=alt.Scale(domain=[0, 1]), axis=axis)
-    track = bars.mark_bar(color=BAND).encode(x=alt.value(0), x2=alt.value("width"))
-    filled = bars.mark_bar(color=COLOURS[0]).encode(x=share)
-    text = bars.mark_text(align="left", dx=4, color=INK).encode(x=alt.value("width"), text="label:N")
-    height = alt.Step(19)
-    return alt.hconcat(
-        dots.properties(width=150, height=height),
-        alt.layer(track, filled, text).properties(width=60, height=height),
-        spacing=12,
-    )
+    style = legend("kind", [USED, REST], [COLOURS[0], COLOURS[-1]], [SHAPES[2], SHAPES[0]])
+    dots = alt.Chart(data).mark_point(filled=True, size=90, opacity=1).encode(x=x, y=y, **style)
+    bars = shares(alt.Chart(data).encode(y=alt.Y("name:N", sort=names, title=None, axis=None)), "share of the tokens")
+    return alt.hconcat(dots.properties(width=150, height=height), bars.properties(width=60, height=height), spacing=12)
 
 
 def _outcomes(found: Inputs, choices: Sequence[Json]) -> list[Json]:
@@ -123,47 +119,27 @@ def _outcome(title: str, models: Mapping[str, tuple[float, Json]]) -> Json:
     lead = f"Of {len(pairs)} pairs of calibration sets {held} came out in the order that closeness predicted."
     caption = f"Closeness of the calibration data against the {title} of models that differ in nothing else."
     rows = [
-        [name, f"{close:.3g}", f"{e['value']:.4g} ({e['ci_low']:.4g} to {e['ci_high']:.4g})"]
-        for name, (close, e) in sorted(models.items(), key=lambda item: -item[1][0])
+        [name, f"{close:.3g}", interval(e)] for name, (close, e) in sorted(models.items(), key=lambda item: -item[1][0])
     ]
-    table = {
-        "caption": "What was predicted and what was measured",
-        "heads": ["calibration data", "closeness", f"{title} (95 %)"],
-        "rows": rows,
-    }
-    figure = {
-        "chart": _scatter(title, models, sign < 0),
-        "caption": caption,
-        "alt": f"{lead} The table has the figures.",
-    }
+    heads = ["calibration data", "closeness", f"{title} (95 %)"]
+    table = {"caption": "What was predicted and what was measured", "heads": heads, "rows": rows}
+    chart = _scatter(title, models, sign < 0)
+    figure = {"chart": chart, "caption": caption, "alt": f"{lead} The table has the figures."}
     return {"title": "Calibration: predicted and measured", "lead": lead, "figures": [figure], "tables": [table]}
 
 
 def _scatter(title: str, models: Mapping[str, tuple[float, Json]], lower: bool) -> Any:
-    import altair as alt
-
+    names = list(models)
     values = [
         {"name": name, "closeness": close, "value": e["value"], "low": e["ci_low"], "high": e["ci_high"]}
         for name, (close, e) in models.items()
     ]
-    x = alt.X(
-        "closeness:Q",
-        title="closeness, higher is closer",
-        scale=alt.Scale(zero=False, padding=12),
-        axis=alt.Axis(tickCount=6),
-    )
-    y = alt.Y(
-        "value:Q",
-        title=title.partition(" on ")[0] + (", axis turned: up is better" if lower else ""),
-        scale=alt.Scale(zero=False, reverse=lower),
-        axis=alt.Axis(grid=True, tickCount=5),
-    )
-    names = list(models)
-    legend = alt.Legend(title=None, orient="bottom", labelExpr=short(names))
-    colours, shapes = styles(names)
-    colour = alt.Color("name:N", scale=alt.Scale(domain=names, range=colours), legend=legend)
-    shape = alt.Shape("name:N", scale=alt.Scale(domain=names, range=shapes), legend=legend)
+    horizontal = alt.Scale(zero=False, padding=12)
+    x = alt.X("closeness:Q", title="closeness, higher is closer", scale=horizontal, axis=alt.Axis(tickCount=6))
+    label = title.partition(" on ")[0] + (", axis turned: up is better" if lower else "")
+    scale, axis = alt.Scale(zero=False, reverse=lower), alt.Axis(grid=True, tickCount=5)
     base = alt.Chart(alt.Data(values=values)).encode(x=x)
-    rules = base.mark_rule().encode(y=alt.Y("low:Q"), y2="high:Q", color=colour)
-    dots = base.mark_point(filled=True, size=90, opacity=1).encode(y=y, color=colour, shape=shape)
-    return alt.layer(rules, dots).properties(width=310, height=190)
+    points = with_intervals(
+        base, alt.Y("value:Q", title=label, scale=scale, axis=axis), legend("name", names, *styles(names))
+    )
+    return alt.layer(*points).properties(width=310, height=190)

@@ -8,7 +8,7 @@ from typing import Any
 
 from transmeter.util.suggestions import absent
 
-WANTED = "give ranking.json, result.json, sweep.json, a store of batch, or a folder of calibrate, compress or sweep"
+REMEDY = "give ranking.json, result.json, sweep.json, a store of batch, or a folder of calibrate, compress or sweep"
 RESULT = {"model", "data", "parameters", "bytes", "latency_seconds"}
 SWEEP = {"model", "data", "metric", "before", "rows"}
 
@@ -17,7 +17,17 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Folder:
-    """A compressed model: compression.json, config.json, and README.md where there is one."""
+    """A compressed model.
+
+    Attributes
+    ----------
+    path
+        Of the folder.
+    card, config
+        compression.json and config.json.
+    readme
+        README.md, None where there is none.
+    """
 
     path: Path
     card: Json
@@ -27,7 +37,13 @@ class Folder:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that was found, as it was written."""
+    """Everything that was found, as it was written.
+
+    Attributes
+    ----------
+    calibrations, folders, sweeps, results
+        Of calibrate, compress, sweep and evaluate.
+    """
 
     calibrations: list[Json] = field(default_factory=list)
     folders: list[Folder] = field(default_factory=list)
@@ -36,18 +52,34 @@ class Inputs:
 
 
 def read(paths: Sequence[Path]) -> Inputs:
-    """All of `paths`. Raises ValueError for one that does not exist, cannot be read or holds nothing to report."""
+    """Read what a report is made from.
+
+    Parameters
+    ----------
+    paths
+        Files and folders.
+
+    Returns
+    -------
+    Inputs
+        All of them.
+
+    Raises
+    ------
+    ValueError
+        A path does not exist, cannot be read or holds nothing to report.
+    """
     found = Inputs()
     for path in paths:
         before = [len(kind) for kind in vars(found).values()]
         if not path.exists():
-            raise ValueError(f"{absent(path)}: {WANTED}")
+            raise ValueError(f"{absent(path)}: {REMEDY}")
         if path.is_dir():
             _read_folder(path, found)
         else:
             _read_file(path, found)
         if [len(kind) for kind in vars(found).values()] == before:
-            raise ValueError(f"{path} is nothing to report: {WANTED}")
+            raise ValueError(f"{path} is nothing to report: {REMEDY}")
     return found
 
 

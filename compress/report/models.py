@@ -5,12 +5,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import altair as alt
+
 from compress.model.structure import ARCHITECTURES
 from compress.report.card import commands
+from compress.report.charts import shares
 from compress.report.inputs import Folder, Inputs, Json
-from compress.report.quality import KNOWN, options
-from compress.report.tables import interval
-from transmeter.util.charts import BAND, COLOURS, INK
+from compress.report.tables import KNOWN, interval, options
 
 Layer = tuple[str, Json]  # class and arguments, as `modeling.changes` gives them
 # panel, what all of it would be (of bits: 16), and how it is written
@@ -19,7 +20,18 @@ FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 
 
 def sections(found: Inputs) -> list[Json]:
-    """One for every folder of a compressed model."""
+    """Sections on what was done to models.
+
+    Parameters
+    ----------
+    found
+        What the report is made from.
+
+    Returns
+    -------
+    list
+        One for every folder of a compressed model.
+    """
     return [_section(folder) for folder in found.folders]
 
 
@@ -31,20 +43,29 @@ def _section(folder: Folder) -> Json:
     lead = f"{done}: {sizes[0] / 1e6:.2f} MB became {sizes[1] / 1e6:.2f} MB." if len(sizes) == 2 else f"{done}."
     used = card.get("calibration")
     data = f"calibrated on {used['tokens']:,} tokens of {used['texts']}" if used else "no calibration data"
-    section = {"title": f"Compression: {folder.path.name}", "lead": lead}
-    section |= {"notes": [f"Base model {card['base_model']}; {data}."], "tables": [_steps(card, measured)]}
     panels = left(folder.config)
-    if panels:
-        caption = "What is left of every layer, from the first at the top; grey is what there was."
-        chart = _chart(panels)
-        layers = sorted({layer for cells in panels.values() for layer in cells})
-        rows = [[str(n), *(panels[p].get(n, (1.0, ""))[1] for p in panels)] for n in layers]
-        table = {"caption": caption, "heads": ["layer", *panels], "rows": rows}
-        alt = f"{caption} The same as a table follows."
-        section["figures"] = [{"chart": chart, "caption": caption, "alt": alt, "table": table}]
-    if folder.readme:
-        section["parts"] = [_readme(folder.readme)]
-    return section | {"commands": commands(card) or [None]}
+    return {
+        "title": f"Compression: {folder.path.name}",
+        "lead": lead,
+        "notes": [f"Base model {card['base_model']}; {data}."],
+        "figures": [_figure(panels)] if panels else [],
+        "tables": [_steps(card, measured)],
+        "parts": [_readme(folder.readme)] if folder.readme else [],
+        "commands": commands(card) or [None],
+    }
+
+
+def _figure(panels: Mapping[str, Mapping[int, tuple[float, str]]]) -> Json:
+    caption = "What is left of every layer, from the first at the top; grey is what there was."
+    layers = sorted({layer for cells in panels.values() for layer in cells})
+    rows = [[str(n), *(panels[p].get(n, (1.0, ""))[1] for p in panels)] for n in layers]
+    table = {"caption": caption, "heads": ["layer", *panels], "rows": rows}
+    return {
+        "chart": _chart(panels),
+        "caption": caption,
+        "alt": f"{caption} The same as a table follows.",
+        "table": table,
+    }
 
 
 def _steps(card: Json, measured: Sequence[Json]) -> Json:
@@ -64,9 +85,17 @@ def _steps(card: Json, measured: Sequence[Json]) -> Json:
 
 
 def left(config: Json) -> dict[str, dict[int, tuple[float, str]]]:
-    """What is left of the layers by a model's config: panel -> layer -> (share of what there was, figure).
+    """What is left of a model's layers: heads, neurons, weights that are not zero, rank and bits.
 
-    Heads, neurons, weights that are not zero, rank and bits, each where any layer has lost some.
+    Parameters
+    ----------
+    config
+        Of the model.
+
+    Returns
+    -------
+    dict
+        Panel -> layer -> (share of what there was, label), each panel where any layer has lost some.
     """
     names = ARCHITECTURES.get(str(config.get("model_type", "")).removeprefix("compressed_"))
     changed = (config.get("compressed") or {}).get("layers")
@@ -134,25 +163,19 @@ def _stored(layer: Layer) -> tuple[str, float, int]:
 
 def _chart(panels: Mapping[str, Mapping[int, tuple[float, str]]]) -> Any:
     """A column of bars for every panel, a bar for every layer."""
-    import altair as alt
-
     numbers = sorted({n for cells in panels.values() for n in cells})
-    columns = []
+    scale, columns = alt.Scale(domain=numbers, padding=0.15), []
     for place, (panel, cells) in enumerate(panels.items()):
         values = [{"layer": n, "share": share, "label": label} for n, (share, label) in cells.items()]
-        axis = alt.Axis(ticks=False, domain=False) if not place else None
-        y = alt.Y("layer:O", title=None if place else "layer", axis=axis, scale=alt.Scale(domain=numbers, padding=0.15))
-        base = alt.Chart(alt.Data(values=values)).encode(y=y)
-        share = alt.X("share:Q", title=None, axis=None, scale=alt.Scale(domain=[0, 1]))
-        track = base.mark_bar(color=BAND).encode(x=alt.value(0), x2=alt.value("width"))
-        text = base.mark_text(align="left", dx=4, color=INK).encode(x=alt.value("width"), text="label:N")
-        column = alt.layer(track, base.mark_bar(color=COLOURS[0]).encode(x=share), text)
-        columns.append(column.properties(title=panel, width=max(50, 260 // len(panels) - 40), height=alt.Step(17)))
+        title, axis = (None, None) if place else ("layer", alt.Axis(ticks=False, domain=False))
+        base = alt.Chart(alt.Data(values=values)).encode(y=alt.Y("layer:O", title=title, axis=axis, scale=scale))
+        width = max(50, 260 // len(panels) - 40)
+        columns.append(shares(base).properties(title=panel, width=width, height=alt.Step(17)))
     return alt.hconcat(*columns, spacing=8)
 
 
 def _readme(text: str) -> Json:
-    """The model card as HTML: none of its own HTML, no pictures, and headings below those of the page."""
+    """The model card as HTML: none of its own HTML, no images, and headings below those of the page."""
     from markdown_it import MarkdownIt
 
     front = FRONT_MATTER.match(text)
@@ -161,5 +184,5 @@ def _readme(text: str) -> Json:
     for token in tokens:
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(6, int(token.tag[1]) + 3)}"
-    part = {"title": "Model card", "html": reader.renderer.render(tokens, reader.options, {})}
-    return part | {"preformatted": front[1] if front else ""}
+    html = reader.renderer.render(tokens, reader.options, {})
+    return {"title": "Model card", "html": html, "preformatted": front[1] if front else ""}

@@ -1,4 +1,4 @@
-"""The page: sections as one HTML file that loads nothing, for screens of all sizes, for paper, light and dark."""
+"""The report: sections as one HTML page that loads nothing, for screens of all sizes, for paper, light and dark."""
 
 from collections.abc import Callable, Sequence
 from importlib import resources
@@ -7,34 +7,79 @@ from pathlib import Path
 from compress.report import calibration, inputs, models, quality
 from compress.report.charts import DARK, svg
 from compress.report.inputs import Inputs, Json
+from transmeter.report import sections as rankings
 from transmeter.util import writing
 
 STAGES = ("rank", "calibrate", "compress", "run", "sweep", "evaluate")  # in the order of work
 BUILDERS: tuple[Callable[[Inputs], list[Json]], ...] = (calibration.sections, quality.sections, models.sections)
 
 
-def sections(paths: Sequence[Path]) -> list[Json]:
-    """Sections for folders of calibrate, compress and sweep, and for files of evaluate and sweep.
+def report(paths: Sequence[Path], out: Path, command: str | None = None) -> None:
+    """Write one page of everything that was measured.
 
-    A section is a dict: title, lead (one sentence), notes (sentences), figures ({chart, alt, caption, and perhaps
-    table}), tables ({caption, heads, rows}), html (trusted), preformatted, parts (sections inside it), commands;
-    all but the title may be missing. Raises ValueError for an input that is none of these, or is not whole.
+    Parameters
+    ----------
+    paths
+        ranking.json, result.json, sweep.json, stores of batch, folders of calibrate, compress and sweep.
+    out
+        The HTML file.
+    command
+        The line that made the page; None: it was made in Python.
+
+    Raises
+    ------
+    ValueError
+        An input is none of these, or is not whole.
+    """
+    ranked, rest = rankings.sections(paths)
+    write([*ranked, *sections(rest)], out, command)
+
+
+def sections(paths: Sequence[Path]) -> list[Json]:
+    """Sections of a report on models.
+
+    Parameters
+    ----------
+    paths
+        Folders of calibrate, compress and sweep, files of evaluate and sweep.
+
+    Returns
+    -------
+    list
+        Dicts: title, lead (one sentence), notes (sentences), figures ({chart, alt, caption, and perhaps table}), tables
+        ({caption, heads, rows}), html (trusted), preformatted, parts (sections inside it), commands; all but the title
+        may be missing.
+
+    Raises
+    ------
+    ValueError
+        An input is none of these, or is not whole.
     """
     found = inputs.read(paths)
     try:
         return [section for build in BUILDERS for section in build(found)]
     except (KeyError, TypeError, AttributeError, IndexError, ZeroDivisionError) as error:
-        given = ", ".join(map(str, paths))
-        raise ValueError(f"one of {given} is not as this version writes it ({error!r}): make it anew") from None
+        listed = ", ".join(map(str, paths))
+        raise ValueError(f"one of {listed} is not as this version writes it ({error!r}): make it anew") from None
 
 
 def write(parts: Sequence[Json], out: Path, command: str | None = None) -> None:
-    """Write the page of the sections `parts` to `out`; command: the line that made it."""
+    """Write a page.
+
+    Parameters
+    ----------
+    parts
+        Its sections.
+    out
+        The HTML file.
+    command
+        The line that made it.
+    """
     from jinja2 import Environment
 
     numbers = iter(range(10**6))
 
-    def draw(figure: Json) -> str:
+    def render(figure: Json) -> str:
         """The chart of a figure, ids of its own."""
         return svg(figure["chart"], f"f{next(numbers)}", figure["alt"])
 
@@ -43,7 +88,7 @@ def write(parts: Sequence[Json], out: Path, command: str | None = None) -> None:
     known = dict.fromkeys(c for part in parts for c in part.get("commands", []) if c)
     page = template.render(
         sections=parts,
-        draw=draw,
+        render=render,
         dark=DARK,
         commands=sorted(known, key=_stage) + ([command] if command else []),
         unknown=[part["title"] for part in parts if None in part.get("commands", [])],

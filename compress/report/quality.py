@@ -6,26 +6,25 @@ from pathlib import Path
 from typing import Any
 
 from compress.evaluation import pareto
-from compress.evaluation.metrics import METRICS
 from compress.evaluation.pareto import DENSE
+from compress.report.charts import COSTS, cost_of, pareto_chart
 from compress.report.inputs import Folder, Inputs, Json
-from compress.report.tables import interval
-
-KNOWN = tuple(dict.fromkeys(metric for names in METRICS.values() for metric in names))
-HEADS = {
-    "MB": lambda r: f"{r['bytes'] / 1e6:.2f}" if r.get("bytes") else "",
-    "parameters": lambda r: f"{r['parameters']:,}" if r.get("parameters") else "",
-    "MFLOPs": lambda r: f"{r['flops'] / 1e6:,.0f}" if r.get("flops") else "",
-    "latency, ms (quartiles)": lambda r: _latency(r["latency_seconds"]) if r.get("latency_seconds") else "",
-    "peak memory, MB": lambda r: f"{r['peak_memory_bytes'] / 1e6:,.0f}" if r.get("peak_memory_bytes") else "",
-    "compressed in, s": lambda r: f"{r['compression_seconds']:.0f}" if r.get("compression_seconds") else "",
-    "energy, J (estimate)": lambda r: f"{r['energy_joules_estimate']:.3g}" if r.get("energy_joules_estimate") else "",
-    "helps": lambda r: r.get("helps", ""),
-}
+from compress.report.tables import COLUMNS, KNOWN, cell, change, interval, options
 
 
 def sections(found: Inputs) -> list[Json]:
-    """A section for every (metric, data file) of the results and sweeps."""
+    """Sections on what models reach.
+
+    Parameters
+    ----------
+    found
+        What the report is made from.
+
+    Returns
+    -------
+    list
+        One for every (metric, data file) of the results and sweeps.
+    """
     groups: dict[tuple[str, str], dict[str, tuple[str, Json]]] = defaultdict(dict)
     commands: dict[tuple[str, str], list[str | None]] = defaultdict(list)
     for result in found.results:
@@ -48,36 +47,45 @@ def sections(found: Inputs) -> list[Json]:
         for row in (r for r in sweep["rows"] if "error" not in r):
             name = f"{row['method']} {options(row)}".strip()
             group[name] = row["method"], {**row["after"], "compression_seconds": row["seconds"]}
-    return [_section(*key, group) | {"commands": commands[key]} for key, group in groups.items()]
-
-
-def options(step: Json) -> str:
-    """The options of a step in one line."""
-    return " ".join(f"{k}={v}" for k, v in step["options"].items())
+    return [{**_section(*key, group), "commands": commands[key]} for key, group in groups.items()]
 
 
 def is_of(result: Json, folder: Folder) -> bool:
-    """Whether a result is of the model in a folder."""
+    """Tell whether a result is of the model in a folder.
+
+    Parameters
+    ----------
+    result
+        Of a model.
+    folder
+        Of a compressed model.
+
+    Returns
+    -------
+    bool
+        By their paths.
+    """
     return Path(result["model"]).resolve() == folder.path.resolve()
 
 
 def _section(metric: str, data: str, group: dict[str, tuple[str, Json]]) -> Json:
-    models = [pareto.measured(method, r, metric) for method, r in group.values()]
     title = metric.replace("_", " ")
-    section = {"title": f"{title.capitalize()} and size, {Path(data).name}", "lead": _lead(metric, group), "notes": []}
-    section["figures"] = [_figure(models, metric, "megabytes")] if any(m.megabytes for m in models) else []
-    if sum(m.milliseconds is not None for m in models) > 1:
-        section["figures"].append(_figure(models, metric, "milliseconds"))
-    heads = [h for h, cell in HEADS.items() if any(cell(r) for _, r in group.values())]
-    changed = {name: _change(r, metric) for name, (_, r) in group.items()}
+    known = {cost: sum(cost_of(r, cost) is not None for _, r in group.values()) for cost in COSTS}
+    charted = [cost for cost, least in (("megabytes", 1), ("milliseconds", 2)) if known[cost] >= least]
+    figures = [_figure(list(group.values()), metric, cost) for cost in charted]
+    columns = [name for name in COLUMNS if any(cell(name, r) for _, r in group.values())]
+    paired = ["change (95 %, paired)"] if any(change(r) for _, r in group.values()) else []
     rows = []
     for name, (method, r) in sorted(group.items(), key=lambda item: -(item[1][1].get("bytes") or 0)):
-        row = [name, "before" if method == DENSE else method, interval(r[metric])]
-        rows.append([*row, *([changed[name]] if any(changed.values()) else []), *(HEADS[h](r) for h in heads)])
-    paired = ["change (95 %, paired)"] if any(changed.values()) else []
-    heads = ["model", "method", f"{title} (95 %)", *paired, *heads]
-    section["tables"] = [{"caption": f"Models measured on {data}", "heads": heads, "rows": rows}]
-    return section
+        row = [name, "before" if method == DENSE else method, interval(r[metric]), *([change(r)] if paired else [])]
+        rows.append([*row, *(cell(column, r) for column in columns)])
+    heads = ["model", "method", f"{title} (95 %)", *paired, *columns]
+    return {
+        "title": f"{title.capitalize()} and size, {Path(data).name}",
+        "lead": _lead(metric, group),
+        "figures": figures,
+        "tables": [{"caption": f"Models measured on {data}", "heads": heads, "rows": rows}],
+    }
 
 
 def _lead(metric: str, group: dict[str, tuple[str, Json]]) -> str:
@@ -95,20 +103,9 @@ def _lead(metric: str, group: dict[str, tuple[str, Json]]) -> str:
     return f"{len(others)} models" + (f"; none is smaller and better than {listed}." if best else ".")
 
 
-def _figure(models: Sequence[pareto.Measured], metric: str, cost: Any) -> Json:
+def _figure(models: Sequence[tuple[str, Json]], metric: str, cost: Any) -> Json:
     what = "size" if cost == "megabytes" else "latency"
-    caption = (
-        f"{metric.replace('_', ' ').capitalize()} and {what}; bars are 95 % intervals, the dashed line is the front."
-    )
-    chart = pareto.chart(models, metric, cost)
+    title = metric.replace("_", " ").capitalize()
+    caption = f"{title} and {what}; bars are 95 % intervals, the dashed line is the Pareto front."
+    chart = pareto_chart(models, metric, cost)
     return {"chart": chart, "caption": caption, "alt": f"{caption} The table below holds every figure."}
-
-
-def _latency(speed: Json) -> str:
-    return f"{1e3 * speed['median']:.1f} ({1e3 * speed['q1']:.1f} to {1e3 * speed['q3']:.1f})"
-
-
-def _change(result: Json, metric: str) -> str:
-    if f"{metric}_change" in result:
-        return interval(result[f"{metric}_change"], "+.3f")
-    return interval(result["loss_change_nats"], "+.3f") + " nats" if "loss_change_nats" in result else ""

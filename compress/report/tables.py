@@ -10,60 +10,146 @@ from rich.table import Table
 from compress.evaluation import pareto
 from compress.evaluation.metrics import METRICS
 
-KNOWN = {metric for names in METRICS.values() for metric in names}
+KNOWN = tuple(dict.fromkeys(metric for names in METRICS.values() for metric in names))
+AREA = "area under the Pareto front"
+
+
+def _latency(speed: Mapping[str, float]) -> str:
+    return f"{1e3 * speed['median']:.1f} ({1e3 * speed['q1']:.1f} to {1e3 * speed['q3']:.1f})"
+
+
+# columns of a table of models: the key in a result, and how its value is written
+COLUMNS = {
+    "MB": ("bytes", lambda size: f"{size / 1e6:.2f}"),
+    "parameters": ("parameters", "{:,}".format),
+    "MFLOPs": ("flops", lambda flops: f"{flops / 1e6:,.0f}"),
+    "latency ms (quartiles)": ("latency_seconds", _latency),
+    "memory MB": ("peak_memory_bytes", lambda size: f"{size / 1e6:,.0f}"),
+    "compressed in s": ("compression_seconds", "{:.0f}".format),
+    "energy J (estimate)": ("energy_joules_estimate", "{:.3g}".format),
+    "helps": ("helps", str),
+}
+
+
+def cell(column: str, result: Mapping[str, Any], missing: str = "") -> str:
+    """One cell of a table of models.
+
+    Parameters
+    ----------
+    column
+        One of `COLUMNS`.
+    result
+        Of a model.
+    missing
+        What stands for a value that the result lacks.
+
+    Returns
+    -------
+    str
+        The value in the unit of the column.
+    """
+    key, write = COLUMNS[column]
+    return missing if result.get(key) is None else write(result[key])
+
+
+def change(result: Mapping[str, Any]) -> str:
+    """The paired change against the baseline.
+
+    Parameters
+    ----------
+    result
+        Of a model.
+
+    Returns
+    -------
+    str
+        With its interval; empty where there is none.
+    """
+    key = next((key for key in result if key.endswith("_change") or key == "loss_change_nats"), None)
+    unit = " nats" if key == "loss_change_nats" else ""
+    return interval(result[key], "+.3f") + unit if key else ""
+
+
+def options(step: Mapping[str, Any]) -> str:
+    """Options of a step in one line.
+
+    Parameters
+    ----------
+    step
+        Of a card or a sweep.
+
+    Returns
+    -------
+    str
+        OPTION=VALUE, separated by spaces.
+    """
+    return " ".join(f"{k}={v}" for k, v in step["options"].items())
 
 
 def evaluations(results: Sequence[Mapping[str, Any]]) -> str:
-    """One row a model, the baseline first; ends with a line break."""
+    """Results of `evaluate` as a table, a row per model.
+
+    Parameters
+    ----------
+    results
+        With the same baseline or with none.
+
+    Returns
+    -------
+    str
+        The baseline first; ends with a line break.
+    """
     baseline = results[0].get("baseline")
     rows = [*([baseline] if baseline else []), *results]
-    metric = next(k for k in rows[0] if k in KNOWN)
-    heads = ["model", f"{metric} (95 %)", *(["change (95 %)"] if baseline else []), "MB"]
-    heads += ["times smaller"] if baseline else []
-    leaving = any("mean_depth" in r for r in rows)
-    heads += ["mean depth"] if leaving else []
-    heads += ["parameters", "MFLOPs", "latency ms", "memory MB", "compressed in s"]
-    energy = any(r.get("energy_joules_estimate") for r in rows)
-    heads += [*(["energy J (estimate)"] if energy else []), *(["helps"] if baseline else [])]
-    grid = Table(*heads, box=None, pad_edge=False)
+    metric = next(key for key in rows[0] if key in KNOWN)
+    columns = {f"{metric} (95 %)": lambda r: interval(r[metric])}
+    if baseline:
+        columns["change (95 %)"] = lambda r: change(r) or "-"
+    columns["MB"] = lambda r: cell("MB", r, "-")
+    if baseline:
+        columns["times smaller"] = lambda r: _times_smaller(baseline["bytes"], r["bytes"])
+    if any("mean_depth" in r for r in rows):
+        columns["mean depth"] = lambda r: f"{r.get('mean_depth', 1.0):.2f}"
+    optional = {"energy J (estimate)": any(r.get("energy_joules_estimate") for r in rows), "helps": bool(baseline)}
+    for name in list(COLUMNS)[1:]:
+        if optional.get(name, True):
+            columns[name] = lambda r, name=name: cell(name, r, "" if name in optional else "-")
+    grid = Table("model", *columns, box=None, pad_edge=False)
     for r in rows:
-        cells = [r["model"], interval(r[metric])]
-        if baseline:
-            change = next((v for k, v in r.items() if k.endswith("_change") or k == "loss_change_nats"), None)
-            cells.append(interval(change, "+.3f") if change else "-")
-        cells.append(f"{r['bytes'] / 1e6:.2f}" if r["bytes"] else "-")
-        if baseline:
-            sizes = r["bytes"], baseline["bytes"]
-            cells.append(f"{sizes[1] / sizes[0]:.2f}" if all(sizes) else "-")
-        if leaving:
-            cells.append(f"{r.get('mean_depth', 1.0):.2f}")
-        speed = r["latency_seconds"]
-        cells += [f"{r['parameters']:,}", f"{r['flops'] / 1e6:,.0f}" if r["flops"] else "-"]
-        cells.append(f"{1e3 * speed['median']:.1f} ({1e3 * speed['q1']:.1f} to {1e3 * speed['q3']:.1f})")
-        cells.append(f"{r['peak_memory_bytes'] / 1e6:,.0f}" if r["peak_memory_bytes"] else "-")
-        cells.append(f"{r['compression_seconds']:.0f}" if r["compression_seconds"] is not None else "-")
-        if energy:
-            cells.append(f"{r['energy_joules_estimate']:.3g}" if r.get("energy_joules_estimate") else "-")
-        grid.add_row(*cells, *([r.get("helps", "")] if baseline else []))
+        grid.add_row(r["model"], *(write(r) for write in columns.values()))
     text = _text(grid)
     if baseline and baseline["bytes"]:
         points = [pareto.point("", baseline, r, metric) for r in results if r["bytes"]]
-        text += f"area under their accuracy-size front: {pareto.area(points):.3f} (dense alone 0, at best 1)\n"
+        text += f"{AREA}: {pareto.area(points):.3f} (dense alone 0, at best 1)\n"
     return text
 
 
+def _times_smaller(before: int | None, after: int | None) -> str:
+    return f"{before / after:.2f}" if before and after else "-"
+
+
 def sweep(found: Mapping[str, Any]) -> str:
-    """One row a model, by size; * marks the front; ends with a line break."""
+    """A sweep as a table, a row per model.
+
+    Parameters
+    ----------
+    found
+        Content of sweep.json.
+
+    Returns
+    -------
+    str
+        By size, with * for those on the Pareto front; ends with a line break.
+    """
     metric, before = found["metric"], found["before"]
     grid = Table("", "method", "options", f"{metric} (95 %)", "MB", "times smaller", "s", box=None, pad_edge=False)
-    grid.add_row("", "dense", "", interval(before[metric]), f"{before['bytes'] / 1e6:.2f}", "1.00", "")
+    grid.add_row("", "dense", "", interval(before[metric]), cell("MB", before), "1.00", "")
     for r in sorted((r for r in found["rows"] if "error" not in r), key=lambda r: -r["after"]["bytes"]):
-        size = r["after"]["bytes"]
-        options = " ".join(f"{k}={v}" for k, v in r["options"].items())
-        sizes = f"{size / 1e6:.2f}", f"{before['bytes'] / size:.2f}", f"{r['seconds']:.1f}"
-        grid.add_row("*" if r["front"] else "", r["method"], options, interval(r["after"][metric]), *sizes)
+        after, smaller = r["after"], _times_smaller(before["bytes"], r["after"]["bytes"])
+        about = ("*" if r["front"] else "", r["method"], options(r), interval(after[metric]))
+        grid.add_row(*about, cell("MB", after), smaller, f"{r['seconds']:.1f}")
     areas = ", ".join(f"{m} {a:.3f}" for m, a in sorted(found["areas"].items(), key=lambda item: -item[1]))
-    lines = f"area under the accuracy-size front: {found['area']:.3f}; by method: {areas}\n"
+    lines = f"{AREA}: {found['area']:.3f}; by method: {areas}\n"
     for r in found["rows"]:
         if "error" in r:
             lines += f"{r['method']} {r['options']}: {r['error']}\n"
@@ -71,7 +157,20 @@ def sweep(found: Mapping[str, Any]) -> str:
 
 
 def interval(estimate: Mapping[str, Any], shape: str = ".4g") -> str:
-    """A value with its interval."""
+    """A value with its interval.
+
+    Parameters
+    ----------
+    estimate
+        value, ci_low and ci_high.
+    shape
+        Format of a number.
+
+    Returns
+    -------
+    str
+        VALUE (LOW to HIGH).
+    """
     return f"{estimate['value']:{shape}} ({estimate['ci_low']:{shape}} to {estimate['ci_high']:{shape}})"
 
 

@@ -1,4 +1,4 @@
-"""The accuracy-size front, and sweeps that draw it."""
+"""The Pareto front, and sweeps that chart it."""
 
 import json
 
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from cli import main
 from compress import sweep
+from compress.commands.sweep import cells
 from compress.evaluation import pareto
 from compress.evaluation.pareto import Point
 from compress.pipeline import Step
@@ -43,23 +44,23 @@ def test_perplexity_counts_the_other_way_round():
 
 
 def test_every_combination_is_a_cell():
-    found = sweep.cells([("a", print, ("x=1,2", "y=3,4")), ("b", print, ())])
+    found = cells([("a", print, ("x=1,2", "y=3,4")), ("b", print, ())])
     assert [f[2] for f in found] == [("x=1", "y=3"), ("x=1", "y=4"), ("x=2", "y=3"), ("x=2", "y=4"), ()]
     assert sweep.name(Step("a", {"x": 1, "y": "z"})) == "a__x_1__y_z"
 
 
-def test_a_sweep_draws_the_front_and_goes_on(tmp_path, monkeypatch):
+def test_a_sweep_charts_the_pareto_front_and_goes_on(tmp_path, monkeypatch):
     command = ["sweep", MODEL, "--calibration", TEXTS, "--tokens", "300", "--data", HELD, "--out", str(tmp_path / "s")]
     command += ["--method", "magnitude", "--set", "ratio=0.1,0.3", "--method", "round_to_nearest", "--set", "bits=4,8"]
     command += ["--set", "group=64,100"]
-    monkeypatch.setattr("cli.TOKENS", 1000)
+    monkeypatch.setattr("compress.commands.options.PERPLEXITY_TOKENS", 1000)
     first = CliRunner().invoke(main, command)
     assert first.exit_code == 0, first.output
     found = json.loads((tmp_path / "s/sweep.json").read_text())
     assert [r["method"] for r in found["rows"]] == ["magnitude"] * 2 + ["round_to_nearest"] * 4
     assert sum("error" in r for r in found["rows"]) == 2 and "group 100 does not divide" in first.stdout
     assert 0 < found["areas"]["magnitude"] < found["area"] < 1 and "<svg" in (tmp_path / "s/front.svg").read_text()
-    assert "*" in first.stdout and "area under the accuracy-size front" in first.stdout
+    assert "*" in first.stdout and "area under the Pareto front" in first.stdout
     ran = []
     monkeypatch.setattr(
         "compress.pipeline.run", lambda *a, **k: ran.append(a) or (_ for _ in ()).throw(ValueError("again"))

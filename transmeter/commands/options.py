@@ -2,13 +2,12 @@
 
 import contextlib
 import logging
-import math
 import os
 import re
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -203,24 +202,6 @@ def check_compared(target: str, sources: Sequence[str | Path], encoder: str | No
         from transmeter.util import checkpoint
 
         checkpoint.check(encoder)
-
-
-def weighted(weights: tuple[str, ...], names: Collection[str]) -> dict[str, float]:
-    """NAME=NUMBER texts as the weight of every name, 1 where none is given."""
-    found = dict.fromkeys(names, 1.0)
-    for weight in weights:
-        name, _, text = weight.rpartition("=")
-        if name not in found:
-            raise ValueError(
-                f"--weight {weight}: '{name}' is not a target: give NAME=NUMBER of {', '.join(found) or 'one'}"
-            )
-        try:
-            found[name] = float(text)
-        except ValueError:
-            raise ValueError(f"--weight {weight}: '{text}' is not a number") from None
-        if not 0 < found[name] < math.inf:
-            raise ValueError(f"--weight {weight}: give a number above 0")
-    return found
 
 
 def reserve(out: Path | None, check: Callable[[Path], Path]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from transmeter.gain.metrics import row_weights
-from transmeter.gain.prior import Gain, PairFeatures, combine, explain, load_prior
+from transmeter.gain.prior import Gain, Measurement, PairFeatures, combine, explain, load_prior
 from transmeter.tables.data import Table
 from transmeter.tables.splits import Split
 from transmeter.util.intervals import half_width
@@ -128,7 +128,7 @@ def correctness(probabilities: torch.Tensor, held_out: HeldOutRows) -> np.ndarra
     return cells
 
 
-def measure_gain(outcome: Outcome, other: Outcome | None = None) -> tuple[float, float, float]:
+def measure_gain(outcome: Outcome, other: Outcome | None = None) -> Measurement:
     """The gain as measured, or its lead over another source's.
 
     Rows and repeats are crossed: the variance is that of row means plus that of repeat means less that of single

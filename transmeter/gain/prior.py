@@ -13,6 +13,8 @@ from scipy import stats
 
 from transmeter.util.intervals import half_width
 
+Measurement = tuple[float, float, float]  # mean, standard error (percentage points) and degrees of freedom of a gain
+
 
 @dataclass(frozen=True)
 class PairFeatures:
@@ -206,13 +208,7 @@ def predict_gain(pair: PairFeatures, shots: int) -> Gain:
     return Gain.from_error(*load_prior().screen.predict(regressors(pair, shots), shots))
 
 
-def combine(
-    prior: Prior,
-    pair: PairFeatures,
-    shots: int,
-    probability_gain: float,
-    measurement: tuple[float, float, float],
-) -> Gain:
+def combine(prior: Prior, pair: PairFeatures, shots: int, probability_gain: float, measurement: Measurement) -> Gain:
     """The expected gain and the measured one, weighed by their precision.
 
     Parameters
@@ -225,8 +221,8 @@ def combine(
         Labelled rows per class.
     probability_gain : float
         Percentage points.
-    measurement : tuple
-        Mean and standard error of the measured gain in percentage points, and their degrees of freedom.
+    measurement : tuple of float
+        Mean and standard error of the measured gain in percentage points, and degrees of freedom.
 
     Returns
     -------
@@ -249,11 +245,7 @@ def _trust(prior: Prior, shots: int, error: float) -> float:
 
 
 def explain(
-    prior: Prior,
-    pair: PairFeatures,
-    shots: int,
-    probability_gain: float,
-    measurement: tuple[float, float, float],
+    prior: Prior, pair: PairFeatures, shots: int, probability_gain: float, measurement: Measurement
 ) -> dict[str, float]:
     """What the mean of `combine` is made of.
 

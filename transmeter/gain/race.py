@@ -6,18 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transmeter.gain.estimate import (
-    Gain,
-    HeldOutRows,
-    Outcome,
-    correctness,
-    estimate_gain,
-    is_better,
-    right_probability,
-)
+from transmeter.gain.estimate import HeldOutRows, Outcome, correctness, estimate_gain, is_better, right_probability
 from transmeter.gain.metrics import METRICS, accuracies
 from transmeter.gain.pair_features import pair_features
-from transmeter.gain.prior import predict_gain
+from transmeter.gain.prior import Gain, predict_gain
 from transmeter.learners.baseline import SCRATCH, target_only
 from transmeter.network.source import WIDTH, Encoded, Source
 from transmeter.network.training import Schedule, Terms

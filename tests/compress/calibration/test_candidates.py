@@ -1,7 +1,6 @@
-"""Choosing calibration texts: what a model makes of them, the ways of choosing, the draw, and where it comes from."""
+"""Choosing calibration texts: hidden states, ways of choosing, the set that comes of it, and where it comes from."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+import compress
+from compress.calibration import calibrate as whole
 from compress.calibration import candidates as calibration
 from compress.calibration import contamination, generation, hidden_states, sampling, selection
-from compress.calibration.candidates import CalibrationSet, Target
+from compress.calibration.calibrate import CalibrationSet
+from compress.calibration.candidates import Target
 from compress.calibration.texts import cut, first, pack, read_texts
-from transmeter import ranking
-from transmeter.tables import data
+from tests.conftest import DATA
 
-DATA = Path(__file__).resolve().parents[3] / "data"
 DOMAINS = ("code", "drama", "math")
 
 
@@ -41,14 +41,7 @@ def target(decoder) -> hidden_states.HiddenStates:
     )
 
 
-def closeness(aim: hidden_states.HiddenStates, sets, cheap: bool) -> dict[str, float]:
-    options = {"coverage": 0.0} if cheap else {}
-    tables = [data.from_arrays(name, *calibration.features(view)) for name, view in sets.items()]
-    found = ranking.rank(data.from_arrays("t", *calibration.features(aim)), tables, "alignment", options=options)
-    return {row.source: row.score for row in found.rows}
-
-
-def test_a_survey_has_rows_of_tokens_of_a_decoder_and_of_texts_of_a_classifier(decoder, encoder, tokenizer, texts):
+def test_hidden_states_have_rows_of_tokens_of_a_decoder_and_texts_of_a_classifier(decoder, encoder, tokenizer, texts):
     net, own = decoder
     found = hidden_states.collect(net, own, "a", cut(own, texts, 500, 64))
     assert found.states.shape == (500, 3, 192) and set(found.labels) <= set(range(hidden_states.CLUSTERS))
@@ -60,7 +53,7 @@ def test_a_survey_has_rows_of_tokens_of_a_decoder_and_of_texts_of_a_classifier(d
         hidden_states.collect(encoder, tokenizer, "empty", [])
 
 
-def test_surprise_is_the_loss_of_the_next_token(decoder, texts):
+def test_likelihood_is_the_loss_of_the_next_token(decoder, texts):
     net, tokenizer = decoder
     ids = cut(tokenizer, texts, 200, 64)
     found = hidden_states.collect(net, tokenizer, "a", ids)
@@ -77,7 +70,7 @@ def test_mean_states_do_not_depend_on_padding(encoder, tokenizer, texts):
     assert np.abs(among - alone).max((1, 2)).min() < 1e-4
 
 
-def test_surveys_merge_and_take(views):
+def test_hidden_states_merge_and_take(views):
     pool = hidden_states.merge(list(views.values()))
     assert set(pool.origins) == set(DOMAINS) and len(pool.owners) == sum(len(v.owners) for v in views.values())
     some = [len(pool.sequences) - 1, 0]
@@ -86,7 +79,7 @@ def test_surveys_merge_and_take(views):
     assert np.allclose(taken.means(), pool.means()[some])
 
 
-def test_a_survey_is_made_once(decoder, texts, tmp_path, monkeypatch):
+def test_hidden_states_are_collected_once(decoder, texts, tmp_path, monkeypatch):
     net, tokenizer = decoder
     ids = cut(tokenizer, texts, 300, 64)
     made = hidden_states.collect_cached(tmp_path, "hash", net, tokenizer, "a", ids)
@@ -124,7 +117,7 @@ def test_the_ways_choose_what_they_say(views, target):
     assert chosen("lowest_perplexity").nll.mean() < anyhow.nll.mean()
     kinds = {way: len({t for s in chosen(way).sequences for t in s}) for way in ("lexical_diversity", "random")}
     assert kinds["lexical_diversity"] > kinds["random"]
-    for way in selection.LOOKING:
+    for way in selection.NEED_TARGET:
         assert tokens_of(chosen(way), "math") > 600
 
 
@@ -135,19 +128,21 @@ def test_lexical_diversity_against_a_plain_greedy_search(views, target):
         value = {i: len(set(pool.sequences[i]) - known) / len(pool.sequences[i]) for i in left}
         best = max(value.values())
         expected.append(best)
-        order = selection.lexical_diversity(pool, target, 0, 0)
+        order = selection.WAYS["lexical_diversity"](pool, target, 0, 0)
         known |= set(pool.sequences[order[len(expected) - 1]])
         assert value[int(order[len(expected) - 1])] == pytest.approx(best)
         left.remove(int(order[len(expected) - 1]))
 
 
 def test_the_targets_own_domain_is_found(views, target):
-    way, chosen, scores = calibration.choose(views, [Target(target)], closeness, tokens=800)
-    assert way == calibration.pick(scores) and set(scores) == {*DOMAINS, *selection.PROPOSED}
+    found = calibration.choose(views, [Target(target)], tokens=800)
+    scores = found.scores
+    assert found.name == calibration.pick(scores) and set(scores) == {*DOMAINS, *selection.PROPOSED}
     assert scores["math"] == max(scores[name] for name in DOMAINS)
-    drawn = calibration.parts(CalibrationSet(chosen.sequences, chosen.origins))
-    assert drawn[0].name == "math" and sum(p.share for p in drawn) == pytest.approx(1)
-    assert sum(p.tokens for p in drawn) == chosen.lengths.sum() <= 800
+    assert [calibration.scores_of(r) for r in found.rankings] == [pytest.approx(scores)]
+    parts = CalibrationSet(found.states.sequences, found.states.origins, None).parts
+    assert parts[0].name == "math" and sum(p.share for p in parts) == pytest.approx(1)
+    assert sum(p.tokens for p in parts) == found.states.lengths.sum() <= 800
 
 
 def test_a_mixture_has_to_be_clearly_closer():
@@ -156,67 +151,66 @@ def test_a_mixture_has_to_be_clearly_closer():
     assert calibration.pick({"a": 1.0}) == "a"
 
 
-def test_several_targets_count_by_weight_or_the_worst(views):
+def test_several_targets_count_by_weight_or_the_worst(views, monkeypatch):
     targets = [Target(views["code"], 3.0), Target(views["drama"], 1.0)]
-    given_scores = iter([{"code": 8.0, "drama": 1.0, "math": 2.0}, {"code": 1.0, "drama": 8.0, "math": 2.0}] * 2)
-
-    def score(aim, sets, cheap):
-        return next(given_scores)
-
-    _, _, mean = calibration.choose(views, targets, score, tokens=500)
-    assert mean == pytest.approx({"code": 8**0.75, "drama": 8**0.25, "math": 2.0})
-    way, chosen, worst = calibration.choose(views, targets, score, tokens=500, protect="worst")
-    assert worst == pytest.approx({"code": 1.0, "drama": 1.0, "math": 2.0}) and way == "math"
-    assert set(chosen.origins) == {"math"}
+    scores = iter([{"code": 8.0, "drama": 1.0, "math": 2.0}, {"code": 1.0, "drama": 8.0, "math": 2.0}] * 2)
+    monkeypatch.setattr(calibration, "rank_sets", lambda *_, **__: next(scores))
+    monkeypatch.setattr(calibration, "scores_of", lambda scores: scores)
+    found = calibration.choose(views, targets, tokens=500)
+    assert found.scores == pytest.approx({"code": 8**0.75, "drama": 8**0.25, "math": 2.0})
+    found = calibration.choose(views, targets, tokens=500, protect="worst")
+    assert found.scores == pytest.approx({"code": 1.0, "drama": 1.0, "math": 2.0}) and found.name == "math"
+    assert set(found.states.origins) == {"math"}
 
 
-def test_many_candidates_are_screened_a_few_at_a_time(views, target):
-    names, alive = [f"{n}{i}" for i in range(9) for n in DOMAINS], []
+def test_many_candidates_are_screened_a_few_at_a_time(views, target, monkeypatch):
+    names, collected = [f"{n}{i}" for i in range(9) for n in DOMAINS], []
 
-    def look(name):
-        alive.append(name)
+    def collect(name):
+        collected.append(name)
         view = views[name[:-1]]
         return hidden_states.HiddenStates(view.sequences, [name] * len(view.sequences), *list(vars(view).values())[2:])
 
-    def score(aim, sets, cheap):
+    def rank_sets(aim, sets, *, cheap, seed):
         assert cheap and len(sets) <= calibration.AT_ONCE
-        return closeness(aim, sets, cheap)
+        return ranked(aim, sets, cheap=cheap, seed=seed)
 
-    kept = calibration.screen(names, look, [Target(target)], score, keep=9)
-    assert {name[:-1] for name in kept} == {"math"} and len(alive) == len(names) + 9
+    ranked = calibration.rank_sets
+    monkeypatch.setattr(calibration, "rank_sets", rank_sets)
+    closest = calibration.screen(names, collect, [Target(target)], keep=9)
+    assert {name[:-1] for name in closest} == {"math"} and len(collected) == len(names) + 9
 
 
 def test_a_candidate_that_gives_nothing_is_left_out(views, target):
-    def look(name):
+    def collect(name):
         if name.startswith("none"):
             raise ValueError("none has no text")
         return views[name]
 
     with pytest.warns(UserWarning, match="none is left out: none has no text"):
-        assert set(calibration.screen(["none", "math"], look, [], closeness)) == {"math"}
+        assert set(calibration.screen(["none", "math"], collect, [])) == {"math"}
         many = [*(f"none{i}" for i in range(calibration.AT_ONCE + 5)), "math"]  # a whole part of them gives nothing
-        assert set(calibration.screen(many, look, [Target(target)], closeness)) == {"math"}
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match="no candidate gives anything"):
-        calibration.screen(["none"], look, [], closeness)
+        assert set(calibration.screen(many, collect, [Target(target)])) == {"math"}
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="no candidate has texts that can be measured"):
+        calibration.screen(["none"], collect, [])
 
 
 @pytest.mark.parametrize("by", ["measure", "uniform", "longest"])
-def test_more_tokens_than_are_looked_at_come_from_the_sets_chosen(by, pools, tmp_path, monkeypatch):
-    monkeypatch.setattr(calibration, "LOOKED", 600)
-    monkeypatch.setattr(calibration, "MAX_LENGTH", 32)  # what the model writes itself takes a step a token
+def test_more_tokens_than_are_measured_come_from_the_sets_chosen(by, pools, tmp_path, monkeypatch):
+    monkeypatch.setattr(whole, "MEASURED", 600)
+    monkeypatch.setattr(whole, "MAX_LENGTH", 32)  # what the model writes itself takes a step a token
     monkeypatch.setattr(generation, "AT_ONCE", 4)
-    targets = {"t": (read_texts(DATA / "text/math_sample.txt"), 1.0)} if by == "measure" else {}
-    texts = {**pools, "self": None} if by == "uniform" else pools
+    targets = {"t": DATA / "text/math_sample.txt"} if by == "measure" else {}
+    texts = {**pools, "self": "self"} if by == "uniform" else pools
     options = {"tokens": 1000, "by": by, "cache": tmp_path}
-    found, scores, _ = calibration.calibrate(str(DATA / "mixlm"), texts, targets, closeness, **options)
-    shares = {part.name: part.share for part in calibration.parts(found)}
-    assert sum(map(len, found.sequences)) == pytest.approx(1000, rel=0.1) and bool(scores) == (by == "measure")
+    found = compress.calibrate(DATA / "mixlm", texts, targets, **options)
+    shares = {part.name: part.share for part in found.parts}
+    assert sum(map(len, found.sequences)) == pytest.approx(1000, rel=0.1) and bool(found.scores) == (by == "measure")
     if by == "measure":
         assert shares["math"] > 0.4
     if by == "uniform":
         assert set(shares) == set(texts) and max(shares.values()) < 0.5
-    again, *_ = calibration.calibrate(str(DATA / "mixlm"), texts, targets, closeness, **options)
-    assert again == found
+    assert compress.calibrate(DATA / "mixlm", texts, targets, **options) == found
 
 
 @pytest.mark.parametrize(
@@ -230,19 +224,41 @@ def test_a_way_that_cannot_work_is_refused(by, targets, message):
 def test_a_candidate_called_like_a_way_is_refused(pools, tmp_path):
     texts = {"uniform": pools["math"]}
     with pytest.raises(ValueError, match="a candidate is called uniform"):
-        calibration.calibrate(str(DATA / "mixlm"), texts, {}, closeness, by="uniform", cache=tmp_path)
+        compress.calibrate(DATA / "mixlm", texts, by="uniform", cache=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"candidates": 3}, "candidates is 3: give paths, or a dict"),
+        ({"candidates": []}, "candidates is empty"),
+        ({"candidates": {"a": 3}}, "a is a int: give a path, or a list of texts"),
+        ({"candidates": {"a": ["x", 3]}}, "a holds 3 as text 2"),
+        ({"candidates": "none.txt"}, "none.txt does not exist"),
+        ({"protect": "best"}, "protect 'best' is unknown"),
+        ({"tokens": 0}, "tokens is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"weights": {"b": 2.0}}, "weight: 'b' is not a target"),
+        ({"targets": {"t": ["a b"]}, "weights": {"t": 0}}, "weight of t is 0: give a number above 0"),
+        ({"out": DATA}, "exists already"),
+        ({"held_out": [DATA / "text/math.txt"]}, "stands in .*math.txt too"),
+    ],
+)
+def test_what_a_caller_gives_is_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        compress.calibrate(**{"model": DATA / "mixlm", "candidates": DATA / "text/math.txt", **options})
 
 
 def test_what_is_saved_is_drawn_again_token_by_token(decoder, views, tmp_path):
     net, tokenizer = decoder
-    way, view, scores = calibration.choose(views, [], closeness, tokens=700, by="uniform")
-    assert (way, scores) == ("uniform", {})
-    chosen = CalibrationSet(view.sequences, view.origins)
-    calibration.save(chosen, tokenizer, tmp_path / "c", {"seed": 0})
+    choice = calibration.choose(views, [], tokens=700, by="uniform")
+    assert (choice.name, choice.scores) == ("uniform", {})
+    chosen = CalibrationSet(choice.states.sequences, choice.states.origins, tokenizer)
+    chosen.save(tmp_path / "c", {"seed": 0})
     assert load_from_disk(str(tmp_path / "c"))["source"] == chosen.origins
     found, about = sampling.sample(str(tmp_path / "c"), net, tokenizer, 99, 0, lambda: net)
-    assert found == chosen.sequences and about["tokens"] == view.lengths.sum()
-    assert about["provenance"]["parts"][0]["hash"] == calibration.parts(chosen)[0].hash
+    assert found == chosen.sequences and about["tokens"] == choice.states.lengths.sum()
+    assert about["provenance"]["parts"][0]["hash"] == chosen.parts[0].hash
     part, _ = sampling.sample(f"{tmp_path / 'c'}:100", net, tokenizer, 99, 0, lambda: net)
     assert sum(map(len, part)) == 100
 
@@ -324,5 +340,5 @@ def test_chats_go_through_the_chat_template(tmp_path):
     tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }}\n{% endfor %}"
     assert read_texts(file, tokenizer) == ["<user> Hi?\n<assistant> Yes.\n"]
     file.write_text(json.dumps({"messages": "Hi"}) + "\n")
-    with pytest.raises(ValueError, match="row 1: messages is no list"):
+    with pytest.raises(ValueError, match="row 1: messages is not a list"):
         read_texts(file, tokenizer)

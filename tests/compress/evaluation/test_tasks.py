@@ -14,6 +14,7 @@ import cli
 from compress.algorithms.training import divergence
 from compress.calibration import candidates as calibration
 from compress.calibration import hidden_states, sampling
+from compress.calibration.calibrate import CalibrationSet
 from compress.calibration.texts import batches, cut, decode, pad, read_texts, shorten
 from compress.evaluation import evaluate, prediction
 from compress.evaluation.examples import read_examples
@@ -297,17 +298,15 @@ def test_words_get_the_label_of_their_first_token_beyond_the_context_too(words, 
 
 
 @every_task
-def test_calibration_is_chosen_and_drawn_for_every_task(task, folder, file, tmp_path):
+def test_calibration_is_chosen_and_sampled_for_every_task(task, folder, file, tmp_path):
     model, tokenizer = io.load(folder("Bert", task))
     texts = read_texts(file(task))
     view = hidden_states.collect(model, tokenizer, "a", cut(tokenizer, texts, 90, 64))
     x, y, columns = calibration.features(view)
     assert x.shape[1] == len(columns) == 48 and len(x) == len(y) and np.isfinite(x).all()
     assert (len(x) == 90) == (task == "labels")
-    way, chosen, _ = calibration.choose({"a": view}, [], lambda *_: {}, tokens=90, by="longest")
-    calibration.save(
-        calibration.CalibrationSet(chosen.sequences, chosen.origins), tokenizer, tmp_path / "c", {"seed": 0}
-    )
+    chosen = calibration.choose({"a": view}, [], tokens=90, by="longest").states
+    CalibrationSet(chosen.sequences, chosen.origins, tokenizer).save(tmp_path / "c", {"seed": 0})
     assert isinstance(read_texts(tmp_path / "c")[0], tuple) == (task in ("values", "answers"))
     sequences, card = sampling.sample(str(tmp_path / "c"), model, tokenizer, 7, 0, lambda: model)
     assert sequences == chosen.sequences and sum(map(len, sequences)) == card["tokens"]
@@ -335,9 +334,9 @@ def test_examples_are_read_alike_from_every_format(suffix, tmp_path):
         ("values", {"text": ["a", "b"], "label": [1.5, "high"]}, "label 'high' is no number"),
         ("values", {"text": ["a", "b"], "label": [2, 2]}, "every label is 2: a correlation needs different ones"),
         ("labels", {"tokens": [["a"], ["b", "c"]], "labels": [["O"], ["O"]]}, "row 2: 2 tokens, but 1 labels"),
-        ("labels", {"tokens": ["a b"], "labels": ["O O"]}, "row 1: 'tokens' is no list: give .jsonl or .parquet"),
+        ("labels", {"tokens": ["a b"], "labels": ["O O"]}, "row 1: 'tokens' is not a list: give .jsonl or .parquet"),
         ("answers", {"question": ["a"], "context": ["b"]}, "no column 'answers': give a table with the columns ques"),
-        ("answers", {"question": ["a"], "context": ["b"], "answers": ["b"]}, "row 1: answers is no list of texts"),
+        ("answers", {"question": ["a"], "context": ["b"], "answers": ["b"]}, "row 1: answers is not a list of texts"),
         ("answers", {"question": [""], "context": ["b"], "answers": [["b"]]}, "no labelled text in it"),
     ],
 )
@@ -355,5 +354,5 @@ def test_metrics_that_a_model_cannot_give_are_refused(folder, file, root):
         ((bert, None, file("answers"), None, 9), "has no column 'tokens'"),
     ):
         with pytest.raises(ValueError, match=message):
-            model, baseline, *wanted = args
-            evaluate.report([model], baseline, evaluate.evaluation_task(model, *wanted))
+            model, baseline, data, metric, tokens = args
+            evaluate.evaluate(model, data, baseline=baseline, metric=metric, tokens=tokens)

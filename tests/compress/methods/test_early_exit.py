@@ -157,13 +157,13 @@ def test_saved_quantized_and_not_pruned_afterwards(leaving, calibration, tokeniz
 
 def test_depth_is_the_share_of_blocks_that_ran(leaving, tokenizer, texts):
     class Few:
-        metric = "accuracy"
         outcome = staticmethod(lambda model, _: [model(**tokenizer(t[:100], return_tensors="pt")) for t in texts[:6]])
-        value = staticmethod(len)
 
-    with torch.no_grad():
-        points = evaluate.curve(leaving, tokenizer, Few, [None, leaving.exits.threshold, 0.0])
-    assert points[0]["mean_depth"] == 1 and points[2]["mean_depth"] == 0.5 and 0.5 <= points[1]["mean_depth"] <= 1
+    depths = []
+    for threshold in (2.0, leaving.exits.threshold, 0.0):  # no probability is 2
+        with torch.no_grad(), modeling.leaving_at(leaving, threshold):
+            depths.append(evaluate._outcome_and_depth(leaving, tokenizer, Few)[1]["mean_depth"])
+    assert depths[0] == 1 and depths[2] == 0.5 and 0.5 <= depths[1] <= 1
 
 
 @pytest.mark.parametrize(

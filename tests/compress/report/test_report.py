@@ -173,7 +173,7 @@ def test_every_section_is_there_with_its_figures(whole):
         "Sources for every target, by logme",
     ):
         assert title in found.text
-    for title in ("Calibration data drawn", "Calibration: predicted and measured", "Compression: near", "Model card"):
+    for title in ("Calibration data", "Calibration: predicted and measured", "Compression: near", "Model card"):
         assert title in found.text
     assert "+1.0 to +3.0" in found.text and "one class <b>" in found.text and "it is <empty>" in found.text
     assert "Of 1 pairs of calibration sets 1 came out" in found.text

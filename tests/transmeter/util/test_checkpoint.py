@@ -417,8 +417,7 @@ def test_a_quantized_folder_is_measured_but_not_changed(shape, exported, tmp_pat
     found = CliRunner().invoke(main, words)
     assert found.exit_code == 2 and f"is quantized already ({shape})" in found.stderr
     assert f"give {made}, of which it is the export; transmeter evaluate measures it" in found.stderr
-    task = evaluate.evaluation_task(str(folder), DATA / "text/math_heldout.txt", None, 2_000)
-    (result,) = evaluate.report([str(folder)], str(made), task)
+    (result,) = evaluate.evaluate(folder, DATA / "text/math_heldout.txt", baseline=made, tokens=2_000)
     assert result["parameters"] == 3_443_136 and result["packed"] == [shape]
     assert result["flops"] == result["baseline"]["flops"] == 754_974_720
     assert result["bytes"] == (folder / WEIGHTS).stat().st_size < 6_892_248

@@ -1,0 +1,313 @@
+"""Calibration data for a model, from candidates and targets to a data set on disk."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from compress.calibration import contamination
+from compress.calibration.candidates import Choice, Target, check_way, choose, screen, select
+from compress.calibration.generation import generate
+from compress.calibration.hidden_states import HiddenStates, clusters, collect_cached, merge
+from compress.calibration.sampling import fingerprint
+from compress.calibration.selection import WAYS
+from compress.calibration.texts import MAX_LENGTH, Text, check_texts, cut, decode, pack, read_texts
+from compress.model import io
+from compress.model.structure import context
+from transmeter.result import Ranking
+from transmeter.tables import specs
+from transmeter.util import arguments, writing
+from transmeter.util.checkpoint import hash_of
+
+MEASURED = 2000  # tokens of a candidate that are measured: with a few hundred the measure is chance
+ROOM = 2  # tokens that are read for every one that is selected, once it is known from which sets
+TARGET_SEED = 1000  # added to the seed for the target's texts, so that a candidate of the same texts is another sample
+SELF = "self"  # the candidate that the model writes itself
+
+Source = str | Path | Sequence[Text]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one candidate gives.
+
+    Attributes
+    ----------
+    name
+        Of the candidate.
+    share
+        Of all tokens, 0 to 1.
+    tokens, texts
+        Their numbers.
+    hash
+        SHA-256 of the token ids.
+    """
+
+    name: str
+    share: float
+    tokens: int
+    texts: int
+    hash: str
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """Texts to calibrate with.
+
+    Attributes
+    ----------
+    sequences
+        Token ids of every text.
+    origins
+        The candidate that each is of.
+    tokenizer
+        That the ids are of.
+    by
+        The way in which they were chosen.
+    scores
+        Closeness of everything that was measured, by name; empty where nothing was.
+    rankings
+        One per target, of the same.
+    """
+
+    sequences: list[list[int]]
+    origins: list[str]
+    tokenizer: Tokenizer = field(compare=False, repr=False)
+    by: str = "uniform"
+    scores: dict[str, float] = field(default_factory=dict)
+    rankings: list[Ranking] = field(default_factory=list, compare=False)
+
+    @property
+    def texts(self) -> list[Text]:
+        """The texts, or pairs of texts, as `compress.compress(calibration=...)` takes them."""
+        return [decode(self.tokenizer, ids) for ids in self.sequences]
+
+    @property
+    def parts(self) -> list[Part]:
+        """What each candidate gives, most tokens first."""
+        return _parts(self.sequences, self.origins)
+
+    def save(self, out: Path, about: Mapping[str, object]) -> None:
+        """Write a Hugging Face data set, provenance.json and the rankings.
+
+        Parameters
+        ----------
+        out
+            New folder; it gets its name when it is complete. Columns of the data set: text, source, input_ids, and
+            text_pair where there are pairs.
+        about
+            What provenance.json says beside the tokenizer and the parts.
+        """
+        from datasets import Dataset
+
+        pairs = [(text, "") if isinstance(text, str) else text for text in self.texts]
+        columns = {"text": [a for a, _ in pairs], "source": self.origins, "input_ids": self.sequences}
+        if any(b for _, b in pairs):
+            columns["text_pair"] = [b for _, b in pairs]
+        parts = [asdict(part) for part in self.parts]
+        provenance = {**about, "tokenizer": fingerprint(self.tokenizer), "parts": parts}
+        with writing.new_folder(out) as folder:
+            Dataset.from_dict(columns).save_to_disk(str(folder))
+            (folder / "provenance.json").write_text(json.dumps(provenance, indent=1), encoding="utf-8")
+            for ranking in self.rankings:
+                name = "ranking" if len(self.rankings) == 1 else f"ranking-{ranking.target}"
+                ranking.save(folder / f"{name}.json")
+
+
+def _parts(sequences: Sequence[list[int]], origins: Sequence[str]) -> list[Part]:
+    found, total = [], sum(map(len, sequences))
+    for name in dict.fromkeys(origins):
+        ids = [s for s, origin in zip(sequences, origins) if origin == name]
+        tokens = sum(map(len, ids))
+        digest = hashlib.sha256(json.dumps(ids).encode()).hexdigest()
+        found.append(Part(name, tokens / total, tokens, len(ids), digest))
+    return sorted(found, key=lambda part: -part.tokens)
+
+
+def calibrate(
+    model: str | Path,
+    candidates: Mapping[str, Source] | Sequence[str | Path] | str | Path,
+    targets: Mapping[str, Source] | Sequence[str | Path] | str | Path = (),
+    *,
+    tokens: int = 20_000,
+    by: str | None = None,
+    protect: Literal["mean", "worst"] = "mean",
+    weights: Mapping[str, float] | None = None,
+    held_out: Sequence[str | Path] = (),
+    pack: bool = False,
+    seed: int = 0,
+    cache: str | Path | None = None,
+    out: str | Path | None = None,
+    command: str | None = None,
+) -> CalibrationSet:
+    """Choose calibration texts for a model by how close candidates come to the targets in the model's own states.
+
+    Parameters
+    ----------
+    model
+        Folder or name on the Hub.
+    candidates
+        What texts may be taken from: paths, each perhaps as NAME=PATH, or a mapping from names to paths or lists of
+        texts (a pair of texts is a text too). "self" is what the model writes. Texts that stand in several candidates
+        count once.
+    targets
+        Texts of the tasks to protect, in the same form.
+    tokens
+        Number of tokens wanted.
+    by
+        "measure", which takes the closest candidate, or a mixture where that is closer, or a way of choosing texts of
+        all candidates without measuring: random, uniform, longest, lowest_perplexity, lexical_diversity,
+        activation_coverage, embedding_similarity or closeness. None: measure with targets, uniform without.
+    protect
+        Of several targets, "mean" or "worst".
+    weights
+        Of targets by name; 1 for those that are not named.
+    held_out
+        Paths of texts that no candidate may have.
+    pack
+        Fill sequences to their full length with texts one behind the other; for models that predict next tokens.
+    seed
+        Of all sampling.
+    cache
+        Folder for hidden states, so that a stopped run goes on where it was. None: nothing is stored.
+    out
+        New folder for the data set, provenance.json and the rankings. None: nothing is written.
+    command
+        The command line, for provenance.json.
+
+    Returns
+    -------
+    CalibrationSet
+        Its `texts` are what `compress.compress(calibration=...)` takes, as is the path `out`.
+
+    Raises
+    ------
+    ValueError
+        For what cannot be read, is unknown or out of range, and candidates with texts of `held_out`.
+    """
+    pools, aims = _named("candidates", candidates), _named("targets", targets)
+    by = by or ("measure" if aims else "uniform")
+    check_way(by, bool(aims))
+    arguments.one_of("protect", protect, ("mean", "worst"))
+    tokens, seed = arguments.whole_number("tokens", tokens, 1), arguments.seed_number("seed", seed)
+    shares, cache = _weights(weights, aims), arguments.folder("cache", cache)
+    like_a_way = next((name for name in pools if name in WAYS), None)
+    if like_a_way:
+        raise ValueError(f"a candidate is called {like_a_way}, as a way of choosing is: name it as NAME=TEXTS")
+    if out is not None:
+        out = writing.check_new_folder(arguments.path("out", out))
+    tokenizer = io.skeleton(model)[1]
+    texts = {name: _read(name, source, tokenizer) for name, source in pools.items() if not _is_self(source)}
+    texts = contamination.without_copies(texts)
+    contamination.refuse_held_out(texts, {str(path): read_texts(path, tokenizer) for path in held_out})
+    aim_texts = {name: _read(name, source, tokenizer) for name, source in aims.items()}
+    reader = _reader(model, pack, seed, cache)
+    goals = [
+        Target(reader.states(name, own, MEASURED, seed + TARGET_SEED), shares[name]) for name, own in aim_texts.items()
+    ]
+    sets = screen(list(pools), lambda name: reader.states(name, texts.get(name), MEASURED, seed), goals, seed=seed)
+    choice = choose(sets, goals, tokens=MEASURED, by=by, protect=protect, seed=seed)
+    sequences, origins = _sample(reader, choice, goals, texts, tokens)
+    found = CalibrationSet(sequences, origins, reader.tokenizer, by, choice.scores, choice.rankings)
+    if sum(map(len, sequences)) < 0.95 * tokens:
+        warnings.warn(f"the texts sampled hold fewer than {tokens} tokens", stacklevel=2)
+    if out:
+        about = {"model": str(model), "targets": {name: _shown(source) for name, source in aims.items()}}
+        options = {"by": by, "tokens": tokens, "seed": seed, "protect": protect, "command": command}
+        found.save(out, {**about, **options, "scores": choice.scores, "chosen": choice.name})
+    return found
+
+
+def _named(kind: str, given: object) -> dict[str, Source]:
+    """Sources of texts by name. Raises ValueError for what is neither paths nor a mapping."""
+    if isinstance(given, Mapping):
+        found = dict(given)
+    else:
+        paths = [given] if isinstance(given, str | Path) else given
+        if not isinstance(paths, Sequence) or not all(isinstance(path, str | Path) for path in paths):
+            raise ValueError(f"{kind} is {arguments.shown(given)}: give paths, or a dict of names and paths or texts")
+        found = dict(specs.paths([str(path) for path in paths]))
+    if kind == "candidates" and not found:
+        raise ValueError("candidates is empty: give paths, or a dict of names and paths or texts")
+    return found
+
+
+def _is_self(source: Source) -> bool:
+    return isinstance(source, str | Path) and str(source) == SELF
+
+
+def _shown(source: Source) -> str:
+    """What provenance.json says of a source."""
+    return str(source) if isinstance(source, str | Path) else f"{len(source)} texts given in Python"
+
+
+def _read(name: str, source: Source, tokenizer: Tokenizer) -> list[Text]:
+    if isinstance(source, str | Path):
+        return read_texts(source, tokenizer)
+    check_texts(name, source)
+    return list(source)
+
+
+def _weights(weights: Mapping[str, float] | None, names: Mapping[str, object]) -> dict[str, float]:
+    """The weight of every target. Raises ValueError for one that is not a target, and weights not above 0."""
+    for name in weights or {}:
+        if name not in names:
+            raise ValueError(f"weight: '{name}' is not a target: give one of {', '.join(names) or 'the targets'}")
+    return {name: arguments.positive_number(f"weight of {name}", (weights or {}).get(name, 1.0)) for name in names}
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A model that reads texts."""
+
+    net: nn.Module
+    tokenizer: Tokenizer
+    hash: str  # of the model, by which hidden states are stored
+    groups: Tensor | None  # of its tokens
+    pack: bool
+    seed: int
+    cache: Path | None
+
+    def sequences(self, texts: Sequence[Text] | None, tokens: int, seed: int) -> list[list[int]]:
+        """Token ids of a sample of texts; None: of what the model writes itself."""
+        length = context(self.net, MAX_LENGTH)
+        if texts is None:
+            return generate(self.net, self.tokenizer, tokens, length, seed)
+        return (pack if self.pack else cut)(self.tokenizer, texts, tokens, length, seed)
+
+    def states(self, name: str, texts: Sequence[Text] | None, tokens: int, seed: int) -> HiddenStates:
+        """Hidden states of a sample of texts."""
+        about = (self.cache and self.cache / "hidden_states", self.hash, self.net, self.tokenizer)
+        return collect_cached(*about, name, self.sequences(texts, tokens, seed), self.seed, self.groups)
+
+
+def _reader(model: str | Path, packed: bool, seed: int, cache: Path | None) -> _Reader:
+    """The loaded model. Raises ValueError for `packed` where it reads texts one by one."""
+    net, tokenizer = io.load(model)
+    if packed and net.get_output_embeddings() is None:
+        raise ValueError("--pack joins texts, but the model reads them one by one: leave it out")
+    return _Reader(net, tokenizer, hash_of(model) if cache else "", clusters(net, seed), packed, seed, cache)
+
+
+def _sample(
+    reader: _Reader, choice: Choice, targets: Sequence[Target], texts: Mapping[str, Sequence[Text]], tokens: int
+) -> tuple[list[list[int]], list[str]]:
+    """As many tokens as are wanted of what was chosen, in the same shares: sequences, and the candidate of each."""
+    if tokens == MEASURED:
+        return choice.states.sequences, choice.states.origins
+    shares = {part.name: part.share for part in _parts(choice.states.sequences, choice.states.origins)}
+    if choice.name in WAYS and choice.name not in ("random", "uniform"):  # texts were selected: so are the others
+        sizes = {name: round(ROOM * share * tokens) for name, share in shares.items()}
+        pool = merge([reader.states(name, texts.get(name), size, reader.seed) for name, size in sizes.items()])
+        more = select(choice.name, pool, targets, tokens, reader.seed)
+        return more.sequences, more.origins
+    found = {
+        name: reader.sequences(texts.get(name), round(share * tokens), reader.seed) for name, share in shares.items()
+    }
+    return [ids for part in found.values() for ids in part], [name for name, part in found.items() for _ in part]

@@ -1,0 +1,85 @@
+"""The command calibrate."""
+
+import click
+
+from compress.commands.options import PATH, check_inputs, tokens_option, weight_option
+from transmeter.commands.options import json_option, quiet, reserve, seed_option, typed, user_cache
+from transmeter.util import writing
+from transmeter.util.to_json import to_json
+
+WAYS = "Way of choosing: measure (default with --target), uniform (default without), or another one listed above."
+TEXTS = "[NAME=]TEXTS"
+
+
+@click.command()
+@click.argument("model")
+@click.option("--target", "targets", multiple=True, metavar=TEXTS, help="Texts of a task to protect, perhaps several.")
+@click.option(
+    *("--candidate", "candidates"),
+    multiple=True,
+    required=True,
+    metavar=TEXTS,
+    help="Texts to choose from, perhaps several.",
+)
+@click.option("--by", metavar="WAY", help=WAYS)
+@weight_option
+@click.option(
+    "--protect",
+    default="mean",
+    show_default=True,
+    type=click.Choice(["mean", "worst"]),
+    help="How closeness to several targets counts.",
+)
+@click.option("--held-out", multiple=True, type=PATH, help="Texts of an evaluation, which no candidate may have.")
+@click.option("--pack", is_flag=True, help="Join texts so that no place is padding, for models of next tokens.")
+@tokens_option
+@seed_option
+@click.option("--cache", type=PATH, help="Folder for hidden states, which are used again. Default: the user's cache.")
+@click.option("--out", required=True, type=PATH, help="New folder for the data set.")
+@json_option
+def calibrate(
+    model, targets, candidates, by, weights, protect, held_out, pack, tokens, seed, cache, out, as_json
+) -> None:
+    """Choose calibration texts for MODEL by how close candidates come to the targets in the model's own states.
+
+    TEXTS: .txt (documents separated by blank lines), .csv, .csv.gz, .parquet, .jsonl with a column text (or messages,
+    chats), a data set folder, or as candidate self: what MODEL writes. Equal tokens per candidate. By measure a single
+    set is taken, or a mixture where that is closer; by random, uniform, longest, lowest_perplexity, lexical_diversity,
+    activation_coverage, embedding_similarity or closeness texts of all candidates. Writes the texts, provenance.json
+    and, where it measured, ranking.json to --out.
+
+    Example: transmeter calibrate MODEL --target task.txt --candidate a.txt --candidate b.txt --out calibration
+    """
+    from transmeter.tables import specs
+
+    reserve(out, writing.check_new_folder)
+    files = [*specs.paths(candidates).values(), *specs.paths(targets).values(), *held_out]
+    check_inputs([model], [file for file in files if str(file) != "self"])
+
+    import compress
+    from transmeter.report.tables import format_ranking
+
+    quiet()
+    chosen = compress.calibrate(
+        model,
+        candidates,
+        targets,
+        tokens=tokens,
+        by=by,
+        protect=protect,
+        weights=weights,
+        held_out=held_out,
+        pack=pack,
+        seed=seed,
+        cache=cache or user_cache(),
+        out=out,
+        command=typed(),
+    )
+    if as_json:
+        result = {"out": out, "by": chosen.by, "parts": chosen.parts, "scores": chosen.scores}
+        click.echo(to_json({**result, "rankings": chosen.rankings}), nl=False)
+        return
+    for ranking in chosen.rankings:
+        click.echo(format_ranking(ranking), nl=False)
+    for part in chosen.parts:
+        click.echo(f"{out}: {part.tokens} tokens in {part.texts} texts of {part.name} ({part.share:.0%})")
