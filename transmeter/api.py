@@ -258,6 +258,7 @@ def transfer(
         rows = rows_like(table, "predict" if frame is predict else str(predict), frame)
     classifier = TransferClassifier(other, match=match, encoder=encoder, random_state=seed, cache=cache)
     classifier.fit(table.features, table.labels, keys=table.keys)
+    classifier.readings_ = dict(table.readings)  # so that it reads rows as the target's file was read
     prepared, (other,), _ = prepare(table, [other], encoder, match, cache and cache / "texts")
     check = heldout.check(Source(other, cache, seed), prepared, repeats=repeats, seed=seed, metric=metric)
     predictions = None if rows is None else classifier.predictions(rows)

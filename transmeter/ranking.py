@@ -17,7 +17,7 @@ from transmeter.gain.score import Score
 from transmeter.network.source import Source
 from transmeter.result import Ranking, Row
 from transmeter.scorers import SHARED, needs, scorers
-from transmeter.tables.data import MAX_ROWS, Table, Unusable, sample
+from transmeter.tables.data import MAX_ROWS, Table, Unusable, drop_small_classes, sample
 from transmeter.tables.inputs import Given, as_table, as_tables
 from transmeter.tables.prepare import MATCH, prepare
 from transmeter.tables.specs import parse
@@ -52,6 +52,8 @@ def rank(
     cache: str | Path | None = None,
     encoder: str | Path | None = None,
     match: str = "meaning",
+    classes: Mapping[str, Mapping[str, str]] | None = None,
+    min_class_rows: int = 1,
 ) -> Ranking:
     """Rank sources by the gain that they bring to a target over the best that it can do alone.
 
@@ -86,6 +88,10 @@ def rank(
         Folder of a transformers model that reads texts and column names; None: TF-IDF and n-grams.
     match : str
         How columns are matched: by "meaning" or by "name" only.
+    classes : mapping or None
+        By name of the source: {its class: class of the target}, for what names and rows would decide otherwise.
+    min_class_rows : int
+        Rows of classes of the target with fewer rows are left out.
 
     Returns
     -------
@@ -106,7 +112,8 @@ def rank(
     label, key = column_name("label", label), column_name("key", key)
     values = check_scorer(scorer, options)
     warn_of_same_file(target, sources)
-    target = as_table(target, target_name(target), label, key)
+    min_class_rows = whole_number("min_class_rows", min_class_rows, 1)
+    target = drop_small_classes(as_table(target, target_name(target), label, key), min_class_rows)
     sources = as_tables(sources, label, key)
     failed = [Row(source=s.name, error=s.reason) for s in sources if isinstance(s, Unusable)]
     if len(failed) == len(sources):
@@ -120,13 +127,17 @@ def rank(
         shots = None
     LOG.info("scorer %s, options %s, %s", scorer, values or "as they are", shared)
     arguments = values | {k: v for k, v in shared.items() if k in settings}
-    target, tables, matches = prepare(target, tables, encoder, match, cache and cache / "texts")
+    target, tables, matches = prepare(target, tables, encoder, match, cache and cache / "texts", classes)
     scored = _score(function, [Source(t, cache, seed) for t in tables], target, arguments)
     for table, (score, _) in zip(tables, scored):
         if isinstance(score, Score) and score.outcome:
             _warn_of_leakage(target, table)
     matched = {t.name: [asdict(m) for m in ms] for t, ms in zip(tables, matches)}
-    rows = [replace(row, matches=matched[row.source]) for row in _rows(tables, scored, target.classes)]
+    mapped = {t.name: dict(t.class_map) or None for t in tables}
+    rows = [
+        replace(row, matches=matched[row.source], class_map=mapped[row.source])
+        for row in _rows(tables, scored, target.classes)
+    ]
     return Ranking(
         target=target.name,
         metric=metric,
@@ -139,6 +150,7 @@ def rank(
         encoder=str(encoder) if encoder else None,
         match=match,
         rows=rows + failed,
+        notes=[f"{t.name}: {note}" for t in (target, *tables) for note in t.notes],
     )
 
 

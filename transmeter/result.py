@@ -15,7 +15,7 @@ from transmeter.util import charts, writing
 if TYPE_CHECKING:
     from altair import LayerChart
 
-NESTED = ("evidence", "matches", "terms", "classes")  # fields of a row that hold several values
+NESTED = ("evidence", "matches", "terms", "classes", "class_map")  # fields of a row that hold several values
 FORMATS = {"gain_pp": "{:+.1f}", "ci_low": "{:+.1f}", "ci_high": "{:+.1f}", "p_negative": "{:.2f}", "score": "{:.4g}"}
 
 
@@ -56,6 +56,8 @@ class Row:
         What the gain is made of (`prior.explain`).
     classes : dict or None
         Per class how many more rows were right, in percentage points.
+    class_map : dict or None
+        The source's classes that stand for classes of the target by name, by hand or by the rows; None: by class means.
     """
 
     rank: int | None = None
@@ -75,6 +77,7 @@ class Row:
     matches: list[dict[str, object]] | None = None
     terms: dict[str, float] | None = None
     classes: dict[str, float] | None = None
+    class_map: dict[str, str] | None = None
 
     @property
     def gain(self) -> Gain | None:
@@ -114,6 +117,8 @@ class Ranking:
         One per source.
     command : str or None
         The command line that made it, if one did.
+    notes : list of str
+        What was decided of the tables: how columns and labels are read, rows sampled, classes matched.
     """
 
     target: str
@@ -128,6 +133,7 @@ class Ranking:
     match: str = "meaning"
     rows: list[Row]
     command: str | None = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def best(self) -> str | None:

@@ -36,8 +36,30 @@ metric_option = click.option(
 )
 
 
+def _class_map(text: str) -> tuple[str, dict[str, str]]:
+    """(source, {its class: class of the target}) of SOURCE:THEIRS=OURS,..."""
+    source, colon, pairs = text.partition(":")
+    split = [pair.partition("=") for pair in pairs.split(",")]
+    if not source or not colon or not all(theirs and ours for theirs, _, ours in split):
+        raise ValueError(f"--classes {text} is not understood: give SOURCE:THEIRS=OURS,..., such as a:1=0,2=1")
+    return source, {theirs: ours for theirs, _, ours in split}
+
+
 @click.command()
 @compared
+@click.option(
+    "--classes",
+    multiple=True,
+    metavar="SOURCE:THEIRS=OURS,...",
+    help="Classes of a source that stand for classes of TARGET, where names mislead. May repeat.",
+)
+@click.option(
+    "--min-class-rows",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Minimum number of rows of a class of TARGET; rows of smaller classes are left out.",
+)
 @click.option("--shots", type=click.IntRange(1), help="Labelled rows per class to train on; the others only measure.")
 @click.option(
     "--repeats",
@@ -51,7 +73,7 @@ metric_option = click.option(
 @seed_option
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write the ranking to, as JSON.")
 @shape_options("table", "json", "csv")
-def rank(target, sources, encoder, scorer, settings, out, shape, cache, **options) -> None:
+def rank(target, sources, encoder, scorer, settings, out, shape, cache, classes, **options) -> None:
     """Rank SOURCE data sets by the gain that they bring to TARGET.
 
     TARGET and SOURCE are [NAME=]PATH[::LABEL_COLUMN]: csv, csv.gz, tsv, parquet, jsonl, npz, arff or a data set folder.
@@ -64,6 +86,7 @@ def rank(target, sources, encoder, scorer, settings, out, shape, cache, **option
     reserve(out, writing.check_file)
     signatures = scorer_signatures()
     values = convert(signatures[one_of("scorer", scorer, signatures)], settings, SHARED)
+    class_maps = dict(map(_class_map, classes)) or None
     check_compared(target, sources, encoder)
 
     from transmeter import ranking
@@ -71,7 +94,9 @@ def rank(target, sources, encoder, scorer, settings, out, shape, cache, **option
 
     quiet()
     cache = cache or user_cache()
-    result = ranking.rank(target, sources, encoder=encoder, scorer=scorer, options=values, cache=cache, **options)
+    result = ranking.rank(
+        target, sources, encoder=encoder, scorer=scorer, options=values, cache=cache, classes=class_maps, **options
+    )
     with printing(format_ranking(result, shape)):
         if out:
             replace(result, command=typed()).save(out)

@@ -110,7 +110,7 @@ class Source(Encoded):
         settings = [code_version(*CODE), self.seed, self.table.features.shape]
         digest = hashlib.sha256(json.dumps(settings).encode())
         digest.update(pd.util.hash_pandas_object(self.table.features, index=False).to_numpy().tobytes())
-        digest.update("\x00".join(map(str, self.table.labels)).encode())
+        digest.update(self.table.codes.tobytes())  # not of the classes' names either
         return digest.hexdigest()[:32]
 
 

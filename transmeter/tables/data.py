@@ -35,6 +35,8 @@ class Table:
         The distinct labels, sorted.
     keys
         (n,) what each row is about; None where nothing says so.
+    class_map
+        The source's own names of classes with those of the target that they stand for; empty before they are aligned.
     readings
         How columns are read of which there is something to say.
     notes
@@ -46,6 +48,7 @@ class Table:
     labels: np.ndarray
     classes: tuple[str, ...]
     keys: np.ndarray | None = None
+    class_map: Mapping[str, str] = field(default_factory=dict)
     readings: Mapping[str, Reading] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -230,7 +233,7 @@ def table(
     texts, lines = class_texts(name, labels)
     classes = tuple(sorted({t for t in texts if t is not None}))
     notes = (*(reading.line for reading in readings.values()), *lines)
-    return Table(name, frame, texts, classes, None if keys is None else label_texts(keys), readings, notes)
+    return Table(name, frame, texts, classes, None if keys is None else label_texts(keys), {}, readings, notes)
 
 
 def rows_like(known: Table, name: str, frame: pd.DataFrame) -> pd.DataFrame:
@@ -313,6 +316,39 @@ def sample(data: Table, rows: int, seed: int) -> Table:
     if len(data) <= rows:
         return data
     return data.take(_drawn(data.codes >= 0, rows, seed))
+
+
+def drop_small_classes(data: Table, rows: int) -> Table:
+    """A table without the rows of classes that have too few.
+
+    Parameters
+    ----------
+    data
+        A table.
+    rows
+        The fewest of a class that stays.
+
+    Returns
+    -------
+    Table
+        `data` itself where all classes have so many; unlabelled rows stay.
+
+    Raises
+    ------
+    ValueError
+        Where fewer than two classes are left.
+    """
+    counts = np.bincount(data.codes[data.codes >= 0], minlength=len(data.classes))
+    if (counts >= rows).all():
+        return data
+    classes = tuple(c for c, n in zip(data.classes, counts) if n >= rows)
+    if len(classes) < 2:
+        raise ValueError(f"{data.name} has {len(classes)} class of {rows} rows or more: two classes are needed")
+    small = [c for c in data.classes if c not in classes]
+    left = np.array([label not in small for label in data.labels])
+    note = f"{(~left).sum()} rows of classes of fewer than {rows} rows are left out: {listed(small)}"
+    warnings.warn(f"{data.name}: {note}", stacklevel=2)
+    return replace(data.take(np.flatnonzero(left)), classes=classes, notes=(*data.notes, note))
 
 
 def _drawn(labelled: np.ndarray, rows: int, seed: int) -> np.ndarray:

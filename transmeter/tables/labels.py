@@ -96,6 +96,8 @@ def class_texts(name: str, values: pd.Series | np.ndarray) -> tuple[np.ndarray, 
         raise ValueError(f"{name} has {has}: two classes are needed")
     labelled = np.array([t is not None for t in texts])
     numbers = pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce").to_numpy(dtype=np.float64)
+    if unknown.any():
+        warnings.warn(f"{name}: {lines[0]}", stacklevel=4)
     if not _is_quantity(classes, numbers[labelled]):
         return texts, lines
     if not np.isfinite(numbers[labelled]).all():

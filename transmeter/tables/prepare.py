@@ -1,10 +1,11 @@
 """What happens to tables before any scorer sees them: texts become numbers, columns get the target's names."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from transmeter.tables.classes import align_classes
 from transmeter.tables.data import Table
 from transmeter.tables.matching import Match, align
 from transmeter.tables.text import check_encoder, embed, featurise
@@ -19,12 +20,36 @@ def prepare(
     encoder: str | Path | None = None,
     match: str = "meaning",
     cache: Path | None = None,
+    classes: Mapping[str, Mapping[str, str]] | None = None,
 ) -> tuple[Table, list[Table], list[list[Match]]]:
-    """The target and the sources with texts as numbers and the sources' columns named as the target's; the matches.
+    """Target and sources as scorers see them: texts as numbers, the sources' columns and classes named as the target's.
 
-    encoder: of texts and column names, as for `featurise`; match: columns of one name only, or of one meaning too;
-    cache: folder for what the encoder gave. Raises ValueError for another `match` or an encoder that cannot be loaded.
+    Parameters
+    ----------
+    target, sources
+        Tables as they were read.
+    encoder
+        Of texts and column names, as for `featurise`.
+    match
+        Whether columns match by "name" alone, or by "meaning" too.
+    cache
+        Folder for what the encoder gave; None: nothing is kept.
+    classes
+        By name of the source: its classes with those of the target that they stand for, as for `align_classes`.
+
+    Returns
+    -------
+    tuple
+        The target, the sources, and the matches of the columns of each.
+
+    Raises
+    ------
+    ValueError
+        For another `match`, an encoder that cannot be loaded, and classes or sources that are not there.
     """
+    unknown = next((name for name in classes or {} if name not in {s.name for s in sources}), None)
+    if unknown is not None:
+        raise ValueError(f"classes are given of '{unknown}': name one of {', '.join(s.name for s in sources)}")
     if match not in MATCH:
         raise ValueError(f"match '{match}' is unknown: give one of {', '.join(MATCH)}")
     if encoder:
@@ -42,4 +67,5 @@ def prepare(
             len(table.columns),
             meant or "none",
         )
-    return target, [t for t, _ in aligned], [m for _, m in aligned]
+    tables = [align_classes(t, target, (classes or {}).get(t.name)) for t, _ in aligned]
+    return target, tables, [m for _, m in aligned]

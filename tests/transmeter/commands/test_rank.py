@@ -272,3 +272,15 @@ def test_a_source_with_one_row_of_a_class_is_ranked(tmp_path):
     row = json.loads(found.stdout)["rows"][0]
     assert found.exit_code == 0 and row["error"] is None
     assert row["ci_low"] < row["gain_pp"] < row["ci_high"] and abs(row["gain_pp"]) < 15
+
+
+def test_classes_are_matched_by_hand_and_small_ones_left_out(tmp_path):
+    target = table(tmp_path / "t.csv", label=["0", "1", *["0", "1"] * 18, "2", "2"])
+    source = table(tmp_path / "s.csv", label=["1", "2"] * 20)
+    settings = ("--scorer", "source_size", "--min-class-rows", 3, "--classes", "s:1=0,2=1", "--json")
+    found = run("rank", target, source, *settings)
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout)["rows"][0]["class_map"] == {"1": "0", "2": "1"}
+    assert json.loads(found.stdout)["notes"] == ["t: 2 rows of classes of fewer than 3 rows are left out: 2"]
+    wrong = run("rank", target, source, "--classes", "s")
+    assert wrong.exit_code == 2 and "--classes s is not understood: give SOURCE:THEIRS=OURS,..." in wrong.stderr
