@@ -13,14 +13,8 @@ TEXTS = "[NAME=]TEXTS"
 
 @click.command()
 @click.argument("model")
-@click.option("--target", "targets", multiple=True, metavar=TEXTS, help="Texts of a task to protect, perhaps several.")
-@click.option(
-    *("--candidate", "candidates"),
-    multiple=True,
-    required=True,
-    metavar=TEXTS,
-    help="Texts to choose from, perhaps several.",
-)
+@click.option("--target", "targets", multiple=True, metavar=TEXTS, help="Texts of a task to protect.")
+@click.option("--candidate", "candidates", multiple=True, required=True, metavar=TEXTS, help="Texts to choose from.")
 @click.option("--by", metavar="WAY", help=WAYS)
 @weight_option
 @click.option(

@@ -45,11 +45,7 @@ def _machine_option(*names: str, default: object = None, type: object = None, he
 
 
 weight_option = click.option(
-    *("--weight", "weights"),
-    multiple=True,
-    callback=_weight,
-    metavar="NAME=NUMBER",
-    help="Weight of a target. Default: 1.",
+    "--weight", "weights", multiple=True, callback=_weight, metavar="NAME=NUMBER", help="Weight of a target; else 1."
 )
 calibration_option = click.option("--calibration", metavar="WHAT", help=CALIBRATION)
 tokens_option = click.option(
@@ -58,12 +54,11 @@ tokens_option = click.option(
 metric_option = click.option("--metric", help="Metric, see evaluate. Default: the first for what the model is for.")
 resume_option = click.option("--resume", is_flag=True, help="Go on with a run of the same options that was stopped.")
 push_option = click.option(
-    *("--push-to-hub", "repo"),
-    metavar="REPO",
-    help="Upload the folder too, as [USER/]REPO; a new one there is private.",
+    "--push-to-hub", "repo", metavar="REPO", help="Upload the folder too, as [USER/]REPO; a new one there is private."
 )
 set_option = click.option(
-    *("--set", "settings"),
+    "--set",
+    "settings",
     multiple=True,
     expose_value=False,
     metavar="OPTION=VALUE",

@@ -26,7 +26,8 @@ def cells(methods: Sequence[tuple[str, Callable, Sequence[str]]]) -> list[tuple[
 @click.argument("model")
 @options.method_option("Method to try, see: transmeter methods. Each of several is tried by itself.")
 @click.option(
-    *("--set", "settings"),
+    "--set",
+    "settings",
     multiple=True,
     expose_value=False,
     metavar="OPTION=VALUE,VALUE",

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cli import main
@@ -19,6 +19,7 @@ MODEL, TEXTS, HELD = str(DATA / "mixlm"), str(DATA / "text/math_sample.txt"), st
 points = st.lists(st.builds(Point, st.just("m"), st.floats(0.01, 1.5), st.floats(0, 1.2)), max_size=8)
 
 
+@settings(deadline=None)
 @given(points)
 def test_area_is_the_mean_over_sizes_of_what_can_be_had(found):
     steps = 4000
@@ -29,6 +30,7 @@ def test_area_is_the_mean_over_sizes_of_what_can_be_had(found):
     assert pareto.area(found) == pytest.approx(total / steps, abs=0.01)
 
 
+@settings(deadline=None)
 @given(points)
 def test_no_point_beats_the_front(found):
     best = pareto.best(found)

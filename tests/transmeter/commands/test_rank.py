@@ -181,7 +181,7 @@ def test_one_shot_a_class_is_enough():
         (b"x,y,label\n,,1\n,,0\n,,1\n,,0\n", "no column that varies"),
         (b"x,y\n1,2\n3,4\n", "no label column 'label': name it with --label"),
         ("x,label\n\xe9,1\n".encode("latin-1"), "not UTF-8"),
-        (b"", "cannot be read"),
+        (b"", "has no rows"),
         (b"x,label\n", "no rows"),
         (b"x,label\n1,a\n2,b\n3,a\n", "class 'b' of bad has 1 labelled rows: at least 2 are needed"),
     ],
@@ -198,7 +198,7 @@ def test_a_bad_source_is_listed_with_its_reason_and_the_others_are_ranked(tmp_pa
         "single": (b"x,label\n1,yes\n2,yes\n3,yes\n", "only the class 'yes'"),
         "blank": (b"age,label\n,1\n,0\n", "no column that varies"),
         "latin": ("x,label\n\xe9,1\n".encode("latin-1"), "not UTF-8"),
-        "empty": (b"", "cannot be read"),
+        "empty": (b"", "has no rows"),
         "unlabelled": (b"x,y\n1,2\n3,4\n", "no label column"),
     }
     for name, (content, _) in contents.items():
