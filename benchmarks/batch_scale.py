@@ -178,10 +178,9 @@ def _units(store: Path) -> dict[str, float]:
 
 def _tasks(job: Path, cache: Path, work: Path) -> list[Path]:
     """The tasks of the job as two files of JSON lines, dealt out in turn."""
-    from transmeter.batch import run, store
-    from transmeter.commands import batch as commands
+    from transmeter.batch import run, spec, store
 
-    plan, machine = commands.plan_of(job, {}, False, cache), run.Machine()
+    plan, machine = spec.plan(job, {}, False, cache), run.Machine()
     with store.writing(work / "tasks.sqlite") as db, run.engines.Engine("local", 1, None, "") as engine:
         found = run._inputs(db, engine, plan, machine, False, lambda *_: None)
         tasks = [json.dumps(run._task(plan, machine, found, c)) for c in run._missing(db, plan, found, False)[1]]

@@ -26,7 +26,7 @@ from compress.calibration.texts import batches
 from compress.evaluation import evaluate
 from compress.evaluation.evaluate import EvaluationTask
 from compress.evaluation.metrics import METRICS
-from compress.methods import distil, methods, traits
+from compress.methods import check, distil, methods, traits
 from compress.model import io, structure
 from compress.model.offload import move, store_of
 from compress.model.reading import check_device
@@ -331,8 +331,9 @@ def check_steps(steps: Sequence[Step], texts: bool) -> None:
     """
     earlier: list[str] = []
     for step in steps:
-        grouped(methods()[step.method], step.options)  # whose fields are checked
-        sparsity.parse(step.options.get("ratio"), step.options.get("pattern"))
+        options = check(step.method, step.options)
+        grouped(methods()[step.method], options)  # which checks their values
+        sparsity.parse(options.get("ratio"), options.get("pattern"))
         own = traits(step.method)
         quantizer = next((name for name in earlier if traits(name).quantizes), None)
         if quantizer and own.changes != "exits":
@@ -442,7 +443,7 @@ def apply(
         shared["teacher"] = teacher
     if traits(step.method).resumes:
         shared["progress"] = progress
-    arguments = grouped(method, {**shared, **step.options})
+    arguments = grouped(method, {**shared, **check(step.method, step.options)})
     return method(net, data, **arguments) if in_place else unshare(method(shallow_copy(net), data, **arguments), net)
 
 

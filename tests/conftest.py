@@ -22,6 +22,7 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 from compress import pipeline
 from compress.algorithms import training
 from compress.calibration.texts import batches, cut, read_texts
+from compress.methods import dynamic_sparse
 from compress.model import io
 from compress.pipeline import Step
 from transmeter.tables.data import load
@@ -155,6 +156,7 @@ def dying_at(monkeypatch):
 
         with monkeypatch.context() as patch, pytest.raises(Killed) if reached else contextlib.nullcontext():
             patch.setattr(training, "steps", some)
+            patch.setattr(dynamic_sparse, "steps", some)
             yield
 
     return dying

@@ -132,9 +132,9 @@ MISTAKES = {
     "no ranking": (("validate", "mine.csv", "other.csv", "--ranking", "result.json"), "result.json is not a ranking"),
     "typo in the configuration": (
         ("--config", "bad.toml", *RANK),
-        "'shot' is no option of rank to set here, did you mean",
+        "'shot' is not an option of rank to set here, did you mean",
     ),
-    "typo in a section": (("--config", "other.toml", *RANK), "[rnak] is no command, did you mean 'rank'?"),
+    "typo in a section": (("--config", "other.toml", *RANK), "[rnak] is not a command, did you mean 'rank'?"),
     "no configuration": (("--config", "none.toml", *RANK), "none.toml does not exist: give a TOML file"),
 }
 

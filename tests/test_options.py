@@ -67,7 +67,7 @@ def test_verbose_says_what_is_decided_and_quiet_nothing():
 )
 def test_a_size_is_of_one_byte_or_more(text, size):
     if size is None:
-        with pytest.raises(click.BadParameter, match=f"'{text}' is no size: give bytes, or a number with MB or GB"):
+        with pytest.raises(click.BadParameter, match=f"'{text}' is not a size: give bytes, or a number with MB or GB"):
             BYTES.convert(text, None, None)
     else:
         assert BYTES.convert(text, None, None) == size
@@ -96,9 +96,9 @@ def test_a_file_sets_defaults_that_the_command_line_overrides(tmp_path):
     "text, message",
     [
         ("[rank\n", "cannot be read as TOML"),
-        ("shots = 5\n", "[shots] is no command: give sections such as [rank]"),
+        ("shots = 5\n", "[shots] is not a command: give sections such as [rank]"),
         ('[rank]\nset = "steps=5"\n', "set of rank may repeat: give a list"),
-        ('[compress]\nmethod = ["kprune"]\n', "'method' is no option of compress to set here"),
+        ('[compress]\nmethod = ["kprune"]\n', "'method' is not an option of compress to set here"),
     ],
 )
 def test_a_bad_file_of_defaults_is_refused(text, message, tmp_path):

@@ -7,16 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from transmeter.api import rank as rank
     from transmeter.api import transfer as transfer
     from transmeter.api import validate as validate
     from transmeter.estimators import TransferClassifier as TransferClassifier
+    from transmeter.ranking import rank as rank
     from transmeter.result import Ranking as Ranking
 
 _WHERE = {
     "Ranking": "result",
     "TransferClassifier": "estimators",
-    "rank": "api",
+    "rank": "ranking",
     "transfer": "api",
     "validate": "api",
 }

@@ -1,4 +1,4 @@
-"""What `import transmeter` offers for whatever a Python user has at hand: `rank`, `validate`, `transfer`."""
+"""What follows a ranking: `validate` measures what it predicted, `transfer` uses the picked source."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -7,22 +7,22 @@ from pathlib import Path
 
 import pandas as pd
 
-from transmeter import ranking as ranker
 from transmeter.estimators import TransferClassifier
-from transmeter.gain import agreement, ground_truth, heldout
-from transmeter.gain.agreement import IntervalCoverage, RankAgreement
+from transmeter.gain import ground_truth, heldout
+from transmeter.gain.agreement import IntervalCoverage, RankAgreement, interval_coverage, rank_agreement
 from transmeter.gain.ground_truth import GroundTruth
 from transmeter.gain.heldout import HeldOutCheck
 from transmeter.gain.metrics import METRICS
 from transmeter.network.source import Source
+from transmeter.ranking import check_preparing, is_same_file, target_name, warn_of_same_file
 from transmeter.result import Ranking, Row, load
-from transmeter.tables.data import Table, Unusable, drop_small_classes, rows_like
+from transmeter.tables.data import Table, Unusable, rows_like
 from transmeter.tables.files import read
 from transmeter.tables.inputs import Given, as_table, as_tables
-from transmeter.tables.prepare import MATCH, prepare
+from transmeter.tables.prepare import prepare
 from transmeter.tables.specs import parse
 from transmeter.util import writing
-from transmeter.util.arguments import column_name, folder, one_of, path, positive_number, seed_number, whole_number
+from transmeter.util.arguments import column_name, one_of, path, seed_number, whole_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +48,8 @@ class Validation:
 
     def to_dict(self) -> dict[str, object]:
         """What `transmeter validate --json` prints."""
-        return {
-            **asdict(self.ground_truth),
-            "predicted": self.predicted,
-            "agreement": self.agreement,
-            "honesty": self.interval_coverage,
-        }
+        rest = {"predicted": self.predicted, "agreement": self.agreement, "honesty": self.interval_coverage}
+        return {**asdict(self.ground_truth), **rest}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,100 +80,6 @@ class Transfer:
             writing.write_json(folder / "transfer.json", asdict(self.check))
             if self.predictions is not None:
                 self.predictions.to_csv(folder / "predictions.csv", index=False)
-
-
-def rank(
-    target: Given,
-    sources: Mapping[str, Given] | Sequence[Given] | Given,
-    *,
-    label: str | int | None = None,
-    key: str | int | None = None,
-    scorer: str = "transmeter",
-    shots: int | None = None,
-    repeats: int | None = None,
-    budget: float | None = None,
-    seed: int = 0,
-    metric: str = "balanced_accuracy",
-    options: Mapping[str, object] | None = None,
-    cache: str | Path | None = None,
-    encoder: str | Path | None = None,
-    match: str = "meaning",
-    classes: Mapping[str, Mapping[str, str]] | None = None,
-    min_class_rows: int = 1,
-) -> Ranking:
-    """Rank sources by the gain that they bring to a target over the best that it can do alone.
-
-    Parameters
-    ----------
-    target : table
-        A data frame, (X, y), a data set of `datasets`, a path ([NAME=]PATH[::LABEL_COLUMN]) or a `Table`. X may be a
-        sparse matrix, which is made dense. Rows with an empty label are unlabelled.
-    sources : table, sequence or mapping
-        Tables as `target`: a list, {name: table}, or one alone.
-    label : str, int or None
-        Label column, where columns have names; None: "label".
-    key : str, int or None
-        Column that says what a row is about; sources may have it too.
-    scorer : str
-        See `transmeter scorers`.
-    shots : int or None
-        Labelled rows per class to train on, which gains are then about; None: all, by cross-fitting.
-    repeats : int or None
-        Maximum number of repeats of the comparison with the target alone; None: 40, or 10 of cross-fitting.
-    budget : float or None
-        Seconds after which no new round of repeats begins.
-    seed : int
-        Of all random choices.
-    metric : str
-        "balanced_accuracy" or "accuracy", that gains are of.
-    options : mapping or None
-        Options of the scorer by name.
-    cache : str, Path or None
-        Folder in which source classifiers are kept for the next call; None: nothing is kept.
-    encoder : str, Path or None
-        Folder of a transformers model that reads texts and column names; None: TF-IDF and n-grams.
-    match : str
-        How columns are matched: by "meaning" or by "name" only.
-    classes : mapping or None
-        By name of the source: {its class: class of the target}, for what names and rows would decide otherwise.
-    min_class_rows : int
-        Rows of classes of the target with fewer rows are left out.
-
-    Returns
-    -------
-    Ranking
-        A source that cannot be used is listed last with its reason.
-
-    Raises
-    ------
-    ValueError
-        For an unusable target, an unknown scorer or option, an argument of another type or out of range, a missing
-        file, and where no source can be used.
-    """
-    shots = None if shots is None else whole_number("shots", shots, 1)
-    repeats = None if repeats is None else whole_number("repeats", repeats, 2)
-    budget = None if budget is None else positive_number("budget", budget)
-    seed, metric = seed_number("seed", seed), one_of("metric", metric, METRICS)
-    cache, encoder, match = _preparing(cache, encoder, match)
-    label, key = column_name("label", label), column_name("key", key)
-    options = ranker.check_scorer(scorer, options)
-    _warn_of_same_file(target, sources)
-    min_class_rows = whole_number("min_class_rows", min_class_rows, 1)
-    return ranker.rank(
-        drop_small_classes(as_table(target, _name(target), label, key), min_class_rows),
-        as_tables(sources, label, key),
-        scorer,
-        shots=shots,
-        repeats=repeats,
-        budget=budget,
-        seed=seed,
-        metric=metric,
-        options=options,
-        cache=cache,
-        encoder=encoder,
-        match=match,
-        classes=classes,
-    )
 
 
 def validate(
@@ -231,21 +133,21 @@ def validate(
     shots = None if shots is None else whole_number("shots", shots, 1)
     repeats, steps = whole_number("repeats", repeats, 2), whole_number("steps", steps, 1)
     seed, metric = seed_number("seed", seed), None if metric is None else one_of("metric", metric, METRICS)
-    cache, encoder, match = _preparing(cache, encoder, match)
+    cache, encoder, match = check_preparing(cache, encoder, match)
     label, key = column_name("label", label), column_name("key", key)
     if isinstance(ranking, str | Path):
         ranking = load(ranking)
     if ranking:
         _check_same_settings(ranking, shots, metric, match, encoder, seed)
         shots, metric = ranking.shots, ranking.metric
-        name = target.name if isinstance(target, Table) else _name(target) or parse(str(target))[0]
+        name = target.name if isinstance(target, Table) else target_name(target) or parse(str(target))[0]
         if name != ranking.target:
             raise ValueError(f"the ranking is of sources for '{ranking.target}', not for '{name}': give its target")
-    _warn_of_same_file(target, sources)
-    table = as_table(target, _name(target), label, key)
+    warn_of_same_file(target, sources)
+    table = as_table(target, target_name(target), label, key)
     usable = _usable(as_tables(sources, label, key), ranking)
     table, usable, _ = prepare(table, usable, encoder, match, cache and cache / "texts")
-    truth = ground_truth.measure(
+    measured = ground_truth.measure(
         [Source(t, cache) for t in usable],
         table,
         shots=shots,
@@ -254,7 +156,7 @@ def validate(
         metric=metric or METRICS[0],
         steps=steps,
     )
-    return _compare(ranking, truth)
+    return _compare(ranking, measured)
 
 
 def _check_same_settings(
@@ -285,19 +187,19 @@ def _usable(tables: Sequence[Table | Unusable], ranking: Ranking | None) -> list
     return usable
 
 
-def _compare(ranking: Ranking | None, truth: GroundTruth) -> Validation:
+def _compare(ranking: Ranking | None, measured: GroundTruth) -> Validation:
     """What was measured beside what was predicted."""
     predicted = {row.source: row for row in ranking.scored} if ranking else {}
-    rows = [predicted[arm.name] for arm in truth.sources] if ranking else []
+    rows = [predicted[arm.name] for arm in measured.sources] if ranking else []
     gains = [row.gain for row in rows if row.gain]
-    measured, errors = [arm.gain_pp for arm in truth.sources], [arm.error_pp for arm in truth.sources]
+    true_gains = [arm.gain_pp for arm in measured.sources]
     return Validation(
-        ground_truth=truth,
+        ground_truth=measured,
         predicted=predicted,
-        agreement=agreement.rank_agreement([row.score for row in rows if row.score is not None], measured)
-        if rows
+        agreement=rank_agreement([row.score or 0.0 for row in rows], true_gains) if rows else None,
+        interval_coverage=interval_coverage(gains, true_gains, [a.error_pp for a in measured.sources])
+        if gains
         else None,
-        interval_coverage=agreement.interval_coverage(gains, measured, errors) if gains else None,
     )
 
 
@@ -344,11 +246,11 @@ def transfer(
     """
     repeats = None if repeats is None else whole_number("repeats", repeats, 2)
     seed, metric = seed_number("seed", seed), one_of("metric", metric, METRICS)
-    cache, encoder, match = _preparing(cache, encoder, match)
+    cache, encoder, match = check_preparing(cache, encoder, match)
     label, key = column_name("label", label), column_name("key", key)
-    if _same_file(target, source):
+    if is_same_file(target, source):
         raise ValueError(f"{parse(str(source))[1]} is the target's own file: give another one as the source")
-    table = as_table(target, _name(target), label, key)
+    table = as_table(target, target_name(target), label, key)
     other = as_table(source, None, label, key, strict=False)
     rows = None
     if predict is not None:
@@ -361,28 +263,3 @@ def transfer(
     check = heldout.check(Source(other, cache, seed), prepared, repeats=repeats, seed=seed, metric=metric)
     predictions = None if rows is None else classifier.predictions(rows)
     return Transfer(classifier=classifier, check=check, predictions=predictions)
-
-
-def _preparing(cache: object, encoder: object, match: object) -> tuple[Path | None, Path | None, str]:
-    """`cache`, `encoder` and `match`, checked."""
-    return folder("cache", cache), None if encoder is None else path("encoder", encoder), one_of("match", match, MATCH)
-
-
-def _name(target: Given) -> str | None:
-    """What a target is called that has no name of its own, else None."""
-    return None if isinstance(target, str | Path | Table) else "target"
-
-
-def _same_file(target: object, source: object) -> bool:
-    if not (isinstance(target, str | Path) and isinstance(source, str | Path)):
-        return False
-    return parse(str(source))[1].resolve() == parse(str(target))[1].resolve()
-
-
-def _warn_of_same_file(target: Given, sources: Mapping[str, Given] | Sequence[Given] | Given) -> None:
-    alone = [sources] if isinstance(sources, str | Path) else []
-    listed = sources if isinstance(sources, list | tuple) else alone
-    for source in sources.values() if isinstance(sources, Mapping) else listed:
-        if _same_file(target, source):
-            message = f"{parse(str(source))[0]} is the target's own file: its gain is leakage, not transfer"
-            warnings.warn(message, stacklevel=3)

@@ -45,14 +45,37 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
     head from the classes of one name or place. Without a source: the best of logistic regression and the network by
     itself, by cross-fitting; gradient boosting, which `rank` compares with as well, cannot be saved as plain numbers.
 
-    source: the picked one, as `rank` takes it (a table, data frame, (X, y), data set or path), or None; label: its
-    label column (None: "label"); key: its column of what a row is about, for `fit(..., keys=...)`; match: "meaning" or
-    "name"; encoder: folder of a transformers model that reads texts and column names (None: TF-IDF, n-grams);
-    steps: of training; random_state: seed of every draw, a whole number; cache: folder in which the source's classifier
-    is kept.
+    Parameters
+    ----------
+    source : table or None
+        The picked one, as `rank` takes it: a `Table`, data frame, (X, y), data set or path.
+    label : str, int or None
+        Its label column; None: "label".
+    key : str, int or None
+        Its column of what a row is about, for `fit(..., keys=...)`.
+    match : str
+        How columns are matched: by "meaning" or by "name" only.
+    encoder : str, Path or None
+        Folder of a transformers model that reads texts and column names; None: TF-IDF and n-grams.
+    steps : int
+        Of training.
+    random_state : int
+        Seed of all random choices.
+    cache : str, Path or None
+        Folder in which the source's classifier is kept.
 
-    After fit: classes_, n_features_in_, feature_names_in_ (of a data frame); learner_: what was trained; matches_: the
-    source's columns that stand for columns of the target.
+    Attributes
+    ----------
+    classes_ : ndarray
+        Classes, sorted.
+    n_features_in_ : int
+        Number of columns.
+    feature_names_in_ : ndarray
+        Their names, of a data frame.
+    learner_ : str
+        What was trained.
+    matches_ : list of dict
+        The source's columns that stand for columns of the target.
     """
 
     def __init__(
@@ -82,30 +105,45 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
     def fit(self, X: ArrayLike, y: ArrayLike, keys: ArrayLike | None = None) -> "TransferClassifier":  # noqa: N803
-        """Train on rows X (n, d), a data frame of mixed columns or an array of numbers, with labels y (n,).
+        """Train on labelled rows.
 
-        Rows whose label is missing (None, NaN) help to standardise the columns; keys (n,): what each row is about, so
-        that the source teaches those of them that it has seen (with `key`). Raises ValueError for an unusable source,
-        fewer than two classes, and whatever scikit-learn refuses.
+        Parameters
+        ----------
+        X : (n, d)
+            A data frame of mixed columns, or an array of numbers.
+        y : (n,)
+            Labels; rows whose label is missing (None, NaN) help to standardise the columns.
+        keys : (n,) or None
+            What each row is about, so that the source teaches those of them that it has seen (with `key`).
+
+        Returns
+        -------
+        TransferClassifier
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            For an unusable source, fewer than two classes, and whatever scikit-learn refuses.
         """
         if y is None:
             raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None")
         cache = self._check_settings()
         frame = self._checked(X, reset=True)
         table = self._table(frame, column_or_1d(y, warn=True), keys)
-        given = [] if self.source is None else [as_table(self.source, None, self.label, self.key)]
+        sources = [] if self.source is None else [as_table(self.source, None, self.label, self.key)]
         if self.encoder:
             check_encoder(self.encoder)
         self.text_columns_ = text_columns(table.features)
-        states = reader([table, *given], self.encoder, cache and cache / "texts")
+        states = reader([table, *sources], self.encoder, cache and cache / "texts")
         self.reader_ = states if self.text_columns_ else None
-        read = [
+        table, *sources = [
             replace(t, features=read_texts(t.name, t.features, text_columns(t.features), states))
-            for t in (table, *given)
+            for t in (table, *sources)
         ]
-        target, sources, matches = prepare(read[0], read[1:], self.encoder, self.match, cache and cache / "texts")
+        target, sources, matches = prepare(table, sources, self.encoder, self.match, cache and cache / "texts")
         encoded = Encoded(target)
-        self.encoder_, self.matches_ = encoded.encoder, [asdict(m) for found in matches for m in found]
+        self.encoder_, self.matches_ = encoded.encoder, [asdict(m) for ms in matches for m in ms]
         if sources:
             self.learner_ = f"network from {sources[0].name}"
             self.weights_ = self._network([Source(sources[0], cache, self.random_state)], encoded)
@@ -126,8 +164,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: ArrayLike) -> np.ndarray:  # noqa: N803
         """(n,) the likeliest class of each row."""
-        chances = self.predict_proba(X)
-        return self.classes_[chances.argmax(1)]
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(1)]
 
     def save(self, path: str | Path) -> None:
         """Write a new folder: weights as safetensors, the rest as JSON, nothing pickled.
@@ -158,10 +196,10 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
 
     def predictions(self, X: ArrayLike) -> pd.DataFrame:  # noqa: N803
         """A column `prediction`, and `probability CLASS` for every class, of rows X as `predict` takes them."""
-        chances = self.predict_proba(X)
-        found = pd.DataFrame(chances, columns=[f"probability {c}" for c in self.classes_])
-        found.insert(0, "prediction", self.classes_[chances.argmax(1)])
-        return found
+        probabilities = self.predict_proba(X)
+        frame = pd.DataFrame(probabilities, columns=[f"probability {c}" for c in self.classes_])
+        frame.insert(0, "prediction", self.classes_[probabilities.argmax(1)])
+        return frame
 
     @classmethod
     def load(cls, path: str | Path) -> "TransferClassifier":
@@ -170,28 +208,30 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             about = json.loads((Path(path) / FILES[1]).read_text(encoding="utf-8"))
             if about["format"] != FORMAT:
                 raise ValueError(f"format {about['format']}, {FORMAT} is known")
-            found = cls(**about["params"])
+            classifier = cls(**about["params"])
             tensors = load_file(Path(path) / FILES[0])
-            found.weights_ = {k: v for k, v in tensors.items() if not k.startswith("tfidf.")}
-            found.reader_ = functools.partial(embed, encoder=about["params"]["encoder"]) if about["texts"] else None
+            classifier.weights_ = {k: v for k, v in tensors.items() if not k.startswith("tfidf.")}
+            classifier.reader_ = (
+                functools.partial(embed, encoder=about["params"]["encoder"]) if about["texts"] else None
+            )
             if about["words"]:
-                found.reader_ = Tfidf.restore(about["words"], {k: v.numpy() for k, v in tensors.items()})
-            found.classes_ = np.array(about["classes"], dtype=np.dtype(about["type"]))
-            found.text_columns_, found.learner_, found.matches_ = about["texts"], about["learner"], about["matches"]
-            found.encoder_ = Encoder.restore(about["encoder"])
-            found.readings_ = {column: Reading(**reading) for column, reading in about.get("readings", {}).items()}
+                classifier.reader_ = Tfidf.restore(about["words"], {k: v.numpy() for k, v in tensors.items()})
+            classifier.classes_ = np.array(about["classes"], dtype=np.dtype(about["type"]))
+            classifier.text_columns_, classifier.learner_ = about["texts"], about["learner"]
+            classifier.matches_ = about["matches"]
+            classifier.encoder_ = Encoder.restore(about["encoder"])
+            classifier.readings_ = {c: Reading(**reading) for c, reading in about.get("readings", {}).items()}
             if isinstance(about["columns"], list):
-                found.feature_names_in_ = np.array(about["columns"], dtype=object)
-            found.n_features_in_ = about["columns"] if isinstance(about["columns"], int) else len(about["columns"])
-            if logits(found.weights_, torch.zeros(1, len(found.encoder_.names)).double()).shape[1] != len(
-                found.classes_
-            ):
+                classifier.feature_names_in_ = np.array(about["columns"], dtype=object)
+            classifier.n_features_in_ = about["columns"] if isinstance(about["columns"], int) else len(about["columns"])
+            probe = torch.zeros(1, len(classifier.encoder_.names)).double()
+            if logits(classifier.weights_, probe).shape[1] != len(classifier.classes_):
                 raise ValueError("weights of another number of classes")
         except FileNotFoundError:
-            raise ValueError(f"{path} is no saved classifier: it lacks {FILES[0]} or {FILES[1]}") from None
+            raise ValueError(f"{path} is not a saved classifier: it lacks {FILES[0]} or {FILES[1]}") from None
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ValueError(f"{path} is no saved classifier ({error}): save it anew") from None
-        return found
+            raise ValueError(f"{path} is not a saved classifier ({error}): save it anew") from None
+        return classifier
 
     def _check_settings(self) -> Path | None:
         """The folder `cache`. Raises ValueError for a setting of another type or out of range."""
@@ -224,9 +264,9 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         labelled = np.array([t is not None for t in texts])
         if not labelled.any():
             raise ValueError("y holds no label, NaN or None only: two classes are needed")
-        known = y[labelled] if labelled.all() else np.array(y[labelled].tolist())
-        check_classification_targets(known)
-        self.classes_ = np.unique(known)
+        labels = y[labelled] if labelled.all() else np.array(y[labelled].tolist())
+        check_classification_targets(labels)
+        self.classes_ = np.unique(labels)
         names = tuple(label_texts(self.classes_))
         if len(names) < 2 or len(set(names)) < len(names):
             raise ValueError(f"y has {len(set(names))} class, {', '.join(map(repr, names))}: two classes are needed")
@@ -266,7 +306,20 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
 
 
 def logits(weights: dict[str, Tensor], x: Tensor) -> Tensor:
-    """(n, classes) of encoded rows x (n, d) float64: a network of three layers, or its head alone, a linear model."""
+    """What a network of three layers gives, or its head alone, a linear model.
+
+    Parameters
+    ----------
+    weights : dict
+        Tensors by name: of the head, perhaps also of transform and encode.
+    x : Tensor (n, d)
+        Encoded rows, float64.
+
+    Returns
+    -------
+    Tensor (n, classes)
+        Logits.
+    """
     for layer in ("transform", "encode"):
         if f"{layer}.weight" in weights:
             x = F.relu(x @ weights[f"{layer}.weight"].double() + weights[f"{layer}.bias"].double())

@@ -12,77 +12,109 @@ from pathlib import Path
 import pandas as pd
 
 from transmeter.gain.estimate import class_gains, explain_gain, is_better
+from transmeter.gain.metrics import METRICS
 from transmeter.gain.score import Score
 from transmeter.network.source import Source
 from transmeter.result import Ranking, Row
 from transmeter.scorers import SHARED, needs, scorers
-from transmeter.tables.data import MAX_ROWS, Table, Unusable, sample
-from transmeter.tables.prepare import prepare
+from transmeter.tables.data import MAX_ROWS, Table, Unusable, drop_small_classes, sample
+from transmeter.tables.inputs import Given, as_table, as_tables
+from transmeter.tables.prepare import MATCH, prepare
+from transmeter.tables.specs import parse
 from transmeter.tables.splits import default_repeats
-from transmeter.util.arguments import one_of, option_values
+from transmeter.util.arguments import (
+    column_name,
+    folder,
+    one_of,
+    option_values,
+    path,
+    positive_number,
+    seed_number,
+    whole_number,
+)
 
 LOG = logging.getLogger(__name__)
 
 
 def rank(
-    target: Table,
-    sources: Sequence[Table | Unusable],
+    target: Given,
+    sources: Mapping[str, Given] | Sequence[Given | Unusable] | Given,
     scorer: str = "transmeter",
     *,
+    label: str | int | None = None,
+    key: str | int | None = None,
     shots: int | None = None,
     repeats: int | None = None,
     budget: float | None = None,
     seed: int = 0,
     metric: str = "balanced_accuracy",
     options: Mapping[str, object] | None = None,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     encoder: str | Path | None = None,
     match: str = "meaning",
     classes: Mapping[str, Mapping[str, str]] | None = None,
+    min_class_rows: int = 1,
 ) -> Ranking:
-    """Score every source for the target and order them, best first.
+    """Rank sources by the gain that they bring to a target over the best that it can do alone.
 
     Parameters
     ----------
-    target : Table
-        Its unlabelled rows help as well.
-    sources : sequence of Table or Unusable
-        One that fails is listed last with its reason.
+    target : table
+        A data frame, (X, y), a data set of `datasets`, a path ([NAME=]PATH[::LABEL_COLUMN]) or a `Table`. X may be a
+        sparse matrix, which is made dense. Rows with an empty label are unlabelled.
+    sources : table, sequence or mapping
+        Tables as `target`: a list, {name: table}, or one alone.
     scorer : str
-        A file of `transmeter/scorers/`.
+        See `transmeter scorers`.
+    label : str, int or None
+        Label column, where columns have names; None: "label".
+    key : str, int or None
+        Column that says what a row is about; sources may have it too.
     shots : int or None
-        Labelled target rows per class that training may use; None: all, by cross-fitting.
+        Labelled rows per class to train on, which gains are then about; None: all, by cross-fitting.
     repeats : int or None
         Maximum number of repeats of the comparison with the target alone; None: 40, or 10 of cross-fitting.
     budget : float or None
-        Seconds after which no new round of repeats begins; None: no limit.
+        Seconds after which no new round of repeats begins.
     seed : int
         Of all random choices.
     metric : str
         "balanced_accuracy" or "accuracy", that gains are of.
     options : mapping or None
         Options of the scorer by name.
-    cache : Path or None
-        Folder for source classifiers and the states of texts; None: nothing is kept.
+    cache : str, Path or None
+        Folder in which source classifiers are kept for the next call; None: nothing is kept.
     encoder : str, Path or None
-        Of texts and column names, as for `prepare`.
+        Folder of a transformers model that reads texts and column names; None: TF-IDF and n-grams.
     match : str
-        How columns are matched, as for `prepare`.
+        How columns are matched: by "meaning" or by "name" only.
     classes : mapping or None
-        By name of the source: its classes with those of the target that they stand for; None: by names and rows.
+        By name of the source: {its class: class of the target}, for what names and rows would decide otherwise.
+    min_class_rows : int
+        Rows of classes of the target with fewer rows are left out.
 
     Returns
     -------
     Ranking
+        A source that cannot be used is listed last with its reason.
 
     Raises
     ------
     ValueError
-        For an unknown scorer or option, an encoder that cannot be loaded, an unusable target, and where no source can
-        be scored.
+        For an unusable target, an unknown scorer or option, an argument of another type or out of range, a missing
+        file, and where no source can be used.
     """
-    repeats = default_repeats(shots) if repeats is None else repeats
+    shots = None if shots is None else whole_number("shots", shots, 1)
+    repeats = default_repeats(shots) if repeats is None else whole_number("repeats", repeats, 2)
+    budget = None if budget is None else positive_number("budget", budget)
+    seed, metric = seed_number("seed", seed), one_of("metric", metric, METRICS)
+    cache, encoder, match = check_preparing(cache, encoder, match)
+    label, key = column_name("label", label), column_name("key", key)
     values = check_scorer(scorer, options)
+    warn_of_same_file(target, sources)
+    min_class_rows = whole_number("min_class_rows", min_class_rows, 1)
+    target = drop_small_classes(as_table(target, target_name(target), label, key), min_class_rows)
+    sources = as_tables(sources, label, key)
     failed = [Row(source=s.name, error=s.reason) for s in sources if isinstance(s, Unusable)]
     if len(failed) == len(sources):
         raise ValueError(failed[0].error if failed else "no source is given: name at least one")
@@ -120,6 +152,76 @@ def rank(
         rows=rows + failed,
         notes=[f"{t.name}: {note}" for t in (target, *tables) for note in t.notes],
     )
+
+
+def check_preparing(cache: object, encoder: object, match: object) -> tuple[Path | None, Path | None, str]:
+    """The settings of how tables are prepared.
+
+    Parameters
+    ----------
+    cache, encoder, match
+        As in `rank`.
+
+    Returns
+    -------
+    tuple
+        The same, as paths and a known way to match.
+
+    Raises
+    ------
+    ValueError
+        For another type, a cache that is a file, and an unknown way.
+    """
+    encoder = None if encoder is None else path("encoder", encoder)
+    return folder("cache", cache), encoder, one_of("match", match, MATCH)
+
+
+def target_name(target: Given) -> str | None:
+    """What a target without a name of its own is called.
+
+    Parameters
+    ----------
+    target : table
+        As in `rank`.
+
+    Returns
+    -------
+    str or None
+        None for one that has a name.
+    """
+    return None if isinstance(target, str | Path | Table) else "target"
+
+
+def is_same_file(target: object, source: object) -> bool:
+    """Whether both are paths of one file.
+
+    Parameters
+    ----------
+    target, source : table
+        As in `rank`.
+
+    Returns
+    -------
+    bool
+    """
+    if not (isinstance(target, str | Path) and isinstance(source, str | Path)):
+        return False
+    return parse(str(source))[1].resolve() == parse(str(target))[1].resolve()
+
+
+def warn_of_same_file(target: object, sources: object) -> None:
+    """Warn of sources that are the target's own file.
+
+    Parameters
+    ----------
+    target, sources
+        As in `rank`.
+    """
+    several = list(sources.values()) if isinstance(sources, Mapping) else sources
+    for source in several if isinstance(several, list | tuple) else [several]:
+        if is_same_file(target, source):
+            message = f"{parse(str(source))[0]} is the target's own file: its gain is leakage, not transfer"
+            warnings.warn(message, stacklevel=3)
 
 
 def check_scorer(scorer: str, options: Mapping[str, object] | None) -> dict[str, object]:

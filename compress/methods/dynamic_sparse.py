@@ -93,8 +93,6 @@ def compress(
     arXiv 1911.11134
     """
     check_ratio(ratio)
-    if start not in ("wanda", "magnitude") or recovery not in ("full", "lora"):
-        raise ValueError(f"start '{start}', recovery '{recovery}': give wanda or magnitude, full or lora")
     training = training.with_rate(RATES[recovery])
     share = SHARES[recovery] if share is None else share
     if every < 1 or rank < 1 or not 0 <= share <= 1:

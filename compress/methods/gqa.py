@@ -55,7 +55,7 @@ def compress(
     ----------
     arXiv 2305.13245
     """
-    before, head_dim = _check(model, heads, merge)
+    before, head_dim = _check(model, heads)
     heads = before // 2 if heads is None else heads
     if heads == before:
         return model
@@ -90,7 +90,7 @@ def compress(
     return model
 
 
-def _check(model: nn.Module, heads: int | None, merge: str) -> tuple[int, int]:
+def _check(model: nn.Module, heads: int | None) -> tuple[int, int]:
     """Key-value heads of every block, and their width."""
     found = [s for s in sublayers(model) if s.kind == "attention"]
     kind, before = model.config.model_type, getattr(model.config, "num_key_value_heads", None)
@@ -98,8 +98,6 @@ def _check(model: nn.Module, heads: int | None, merge: str) -> tuple[int, int]:
         raise ValueError(f"model type '{kind}' has no key-value groups: gqa is for llama, mistral and qwen2")
     if len(found) < model.config.num_hidden_layers or any(s.units != before for s in found):
         raise ValueError(f"some blocks have fewer than the {before} key-value heads of the config: gqa comes first")
-    if merge not in ("fit", "mean"):
-        raise ValueError(f"merge '{merge}': give fit or mean")
     if heads is not None and (heads < 1 or before % heads) or heads is None and before % 2:
         fits = ", ".join(str(n) for n in range(1, before + 1) if before % n == 0)
         raise ValueError(f"heads {heads} does not divide the {before} key-value heads of the model: give one of {fits}")

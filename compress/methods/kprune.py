@@ -102,8 +102,6 @@ def compress(
     ----------
     arXiv 2308.03449
     """
-    if knowledge not in ("curvature", "gradient"):
-        raise ValueError(f"knowledge '{knowledge}' is unknown: give curvature or gradient")
     if temperature <= 0 or min(predictive, representational, ridge) < 0:
         raise ValueError("temperature must be above 0; predictive, representational and ridge at least 0")
     teacher = shallow_copy(model)

@@ -62,8 +62,6 @@ def compress(
     ----------
     arXiv 1506.02626
     """
-    if unit not in ("structured", "weights"):
-        raise ValueError(f"unit '{unit}' is unknown: give structured or weights")
     if unit == "weights" and limits != UnitLimits(limits.ratio):
         raise ValueError("unit=weights takes only ratio or pattern: what goes is a share of each layer's weights")
     if unit == "structured" and pattern is not None:

@@ -80,8 +80,6 @@ def compress(
     groups = -(-count // 2) if groups is None else groups
     if not 1 <= groups <= count:
         raise ValueError(f"groups {groups} is out of range: give 1 to {count}, the number of blocks that stay distinct")
-    if merge not in ("fit", "mean"):
-        raise ValueError(f"merge '{merge}' is unknown: give fit or mean")
     runs = [range(g * count // groups, (g + 1) * count // groups) for g in range(groups)]
     for run in runs:
         _require_alike(model, run)

@@ -36,7 +36,6 @@ from compress.model.structure import block_linears, blocks_path, refuse_changed,
 from compress.model.walk import Batch
 
 TRAITS = Traits(Needs(models=6, states=1, matrices=5, copies=4), changes="ranks", resumes=True, streams=False)
-KINDS = ("plain", "activation", "whitened", "fisher")
 RATES = {"full": 3e-4, "lora": 1e-3}
 Metric = dict[str, Tensor]  # of the inputs of a linear layer, by its path: (in, in), or (in,) where it is diagonal
 
@@ -102,8 +101,6 @@ def compress(
     arXiv 2403.07378, 2312.05821, 2207.00112
     """
     check_ratio(ratio)
-    if kind not in KINDS or recovery not in ("none", *RATES):
-        raise ValueError(f"kind '{kind}', recovery '{recovery}': give {', '.join(KINDS)}; none, {', '.join(RATES)}")
     if damping <= 0 or min(multiple, rank) < 1:
         raise ValueError(f"damping {damping}, multiple {multiple}, rank {rank}: give above 0, 1 or more, 1 or more")
     training = training.with_rate(RATES.get(recovery, 1.0))

@@ -225,6 +225,38 @@ def test_html_is_escaped_and_closed(found):
     assert "&lt;b&gt;good&lt;/b&gt;" in page and "nan" not in page.lower()
 
 
+def test_validate_checks_a_ranking_and_refuses_other_settings(root, tables, tmp_path):
+    sources = {"near": tables["hungarian"], "far": str(root / "data/tabular/heart_switzerland.csv")}
+    ranking = transmeter.rank(tables["va"], sources, scorer="source_size")
+    ranking.save(tmp_path / "r.json")
+    settings = {"repeats": 2, "steps": 2}
+    result = transmeter.validate(tables["va"], sources, tmp_path / "r.json", **settings)
+    assert set(result.predicted) == set(sources) == {arm.name for arm in result.ground_truth.sources}
+    assert (
+        result.interval_coverage is None
+        and result.agreement.regret_1 >= 0
+        and result.ground_truth.metric == ranking.metric
+    )
+    for other, message in (
+        ({"seed": 0}, "seed 0 is the ranking's own"),
+        ({"shots": 3}, "shots 3 differs from the ranking's None"),
+        ({"match": "name"}, "the ranking was made with match meaning: give the same"),
+        ({"ranking": replace(ranking, target="another")}, "sources for 'another', not for 'target'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            transmeter.validate(tables["va"], sources, **{"ranking": ranking, **settings, **other})
+
+
+def test_transfer_trains_checks_and_predicts(tables, tmp_path):
+    rows = tables["va"].drop(columns="label")[:5]
+    result = transmeter.transfer(tables["va"], tables["hungarian"], repeats=2, predict=rows)
+    assert list(result.predictions)[0] == "prediction" and len(result.predictions) == 5
+    assert result.check.repeats == 2 and result.check.target == "target"
+    result.save(tmp_path / "m")
+    again = transmeter.TransferClassifier.load(tmp_path / "m")
+    np.testing.assert_allclose(again.predict_proba(rows), result.predictions.iloc[:, 1:])
+
+
 def test_import_is_without_what_takes_seconds():
     code = (
         "import sys, transmeter, compress; assert 'rank' in dir(transmeter);"

@@ -119,7 +119,7 @@ def test_it_is_saved_without_pickle_and_predicts_the_same(source, frame, sites, 
 
 
 def test_what_is_no_saved_classifier_is_refused(sites, tmp_path):
-    with pytest.raises(ValueError, match="is no saved classifier: it lacks"):
+    with pytest.raises(ValueError, match="is not a saved classifier: it lacks"):
         TransferClassifier.load(tmp_path)
     x, y = sites["va"].drop(columns="label"), sites["va"]["label"]
     TransferClassifier(steps=2).fit(x, y).save(tmp_path / "m")
@@ -127,7 +127,7 @@ def test_what_is_no_saved_classifier_is_refused(sites, tmp_path):
     about = json.loads(file.read_text())
     for broken in ({**about, "format": 2}, {**about, "classes": [1, 2, 3]}, {"format": 1}, []):
         file.write_text(json.dumps(broken))
-        with pytest.raises(ValueError, match="is no saved classifier"):
+        with pytest.raises(ValueError, match="is not a saved classifier"):
             TransferClassifier.load(tmp_path / "m")
     assert all(v.dtype in (np.float32, np.float64) for v in load_file(tmp_path / "m/classifier.safetensors").values())
 

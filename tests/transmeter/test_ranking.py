@@ -71,6 +71,13 @@ def test_source_classifiers_are_cached_and_reused(found, heart):
     assert times == {f: f.stat().st_mtime_ns for f in found[1].iterdir()}
 
 
+def test_a_classifier_of_other_code_is_trained_anew(heart, tmp_path, monkeypatch):
+    path = source.Source(heart["va"], tmp_path)._key()
+    assert source.Source(heart["va"], tmp_path)._key() == path
+    monkeypatch.setattr(source, "code_version", lambda *_: "of other code")
+    assert source.Source(heart["va"], tmp_path)._key() != path
+
+
 def test_a_crafted_classifier_file_is_refused(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"\x80\x04evil pickle")
     with pytest.raises(ValueError, match="holds no source classifier"):

@@ -1,1 +1,1 @@
-"""Batch scoring: every (target, source, scorer) of a job into one store, with nothing lost."""
+"""Batch scoring: every (target, source, scorer) of a spec into one store, with nothing lost."""

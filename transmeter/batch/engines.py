@@ -22,8 +22,16 @@ class Lost(Exception):
 class Engine:
     """An engine that starts when the first task comes; a context.
 
-    workers: processes, of a cluster that is started here (`address` None: it ends with the run) or at most at work at
-    a time; host: address that such a cluster listens at.
+    Parameters
+    ----------
+    name : str
+        "local", "dask" or "ray".
+    workers : int
+        Number of processes of a cluster that is started here, or that are at work at a time.
+    address : str or None
+        Of a running cluster; None: one is started, and ends with the run.
+    host : str
+        Address that a cluster started here listens at.
     """
 
     def __init__(self, name: str, workers: int, address: str | None, host: str):

@@ -21,9 +21,17 @@ class Full(Exception):
 
 
 def run(task: dict) -> dict:
-    """Do the task: {"rows": one for each of its items, with "error" where it failed, "warnings": [...]}.
+    """Do a task; what fails is the item's own and ends nothing.
 
-    Or {"stop": reason} where the run cannot go on. Any other failure is the item's own and ends nothing.
+    Parameters
+    ----------
+    task : dict
+        What to do ("read" or "score"), its items, and the settings of `batch.run`.
+
+    Returns
+    -------
+    dict
+        rows (one per item, with "error" where it failed) and warnings; or stop, the reason why the run cannot go on.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -58,7 +66,7 @@ def _reason(error: Exception) -> str:
 
 def _table(task: dict, item: dict) -> list[dict]:
     """Read a file, keep it as arrays, and train its classifier if it is a source."""
-    folder = Path(task["cache"]) / "tables" / item["digest"]
+    folder = tables.folder_of(Path(task["cache"]), item["digest"])
     if not folder.exists():
         tables.keep(load(item["spec"], task["label"], strict=False, key=task["key"]), folder)
     table = tables.mapped(folder, item["name"])
@@ -75,7 +83,7 @@ def _pairs(task: dict, items: list[dict]) -> list[dict]:
         options["independent"] = True
 
     def table(item: dict) -> Table:
-        return tables.mapped(cache / "tables" / item["digest"], item["name"])
+        return tables.mapped(tables.folder_of(cache, item["digest"]), item["name"])
 
     found = rank(
         table(task["target"]),

@@ -1,8 +1,9 @@
-"""What a batch scores: a job in YAML or from options, checked before anything runs."""
+"""What a batch scores: a batch spec in YAML or from options, checked before anything runs."""
 
 import glob
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Annotated, Any, Literal
@@ -14,7 +15,7 @@ from transmeter import scorers
 from transmeter.tables.specs import stem
 from transmeter.util.signatures import convert
 
-MAX_BYTES = 10_000_000  # of a job file
+MAX_BYTES = 10_000_000  # of a batch spec
 FIXED = ("seconds", "independent")  # options of scorers by which a number would depend on the machine or other sources
 
 
@@ -27,15 +28,35 @@ def _named(value: object) -> object:
 
 
 class Scorer(BaseModel):
-    """A scorer and its options."""
+    """A scorer and its options.
+
+    Attributes
+    ----------
+    name : str
+        A file of `transmeter/scorers/`.
+    set : dict
+        Options by name.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     name: str
     set: dict[str, bool | int | float | str | None] = {}
 
 
-class Job(BaseModel):
-    """targets, sources: files or patterns as [NAME=]PATH[::LABEL]; the rest as in `ranking.rank`."""
+class BatchSpec(BaseModel):
+    """What a batch scores.
+
+    Attributes
+    ----------
+    targets, sources : list of str
+        Files or patterns as [NAME=]PATH[::LABEL].
+    scorers : list of Scorer
+        A name alone stands for a scorer without options.
+    label, key : str or None
+        Label column of every file that has it; column that says what a row is about.
+    shots, repeats, metric, seed, match, encoder
+        As in `transmeter.rank`.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     targets: Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
@@ -54,7 +75,15 @@ class Job(BaseModel):
 
 
 class Lines:
-    """Where the keys and entries of a job stand in its file, for errors; a job from options has none."""
+    """Where the keys and entries of a batch spec stand in its file, for errors; of options they stand nowhere.
+
+    Parameters
+    ----------
+    path : Path or None
+        The file.
+    node : yaml.Node or None
+        What was parsed.
+    """
 
     def __init__(self, path: Path | None = None, node: yaml.Node | None = None):
         self.path, self.node = path, node
@@ -77,18 +106,102 @@ class Lines:
         return ValueError(f"{self.path}, line {line}: {message}")
 
 
-def read(path: Path) -> tuple[Job, Lines]:
-    """The job in the YAML file `path`. Raises ValueError with the line of what is wrong."""
+@dataclass(frozen=True)
+class Plan:
+    """A checked batch spec.
+
+    Attributes
+    ----------
+    spec : BatchSpec
+        As it was written.
+    targets, sources : dict
+        PATH[::LABEL], absolute, by name.
+    scorers : list
+        (name, options) of each.
+    cache : Path
+        Folder for what is reused.
+    """
+
+    spec: BatchSpec
+    targets: dict[str, str]
+    sources: dict[str, str]
+    scorers: list[tuple[str, dict[str, object]]]
+    cache: Path
+
+
+def plan(path: Path | None, options: Mapping[str, object], inside: bool, cache: Path) -> Plan:
+    """Read and check a batch spec.
+
+    Parameters
+    ----------
+    path : Path or None
+        A YAML file; None: `options` alone say what is scored.
+    options : mapping
+        Keys of a batch spec, from the command line; None and () stand for nothing.
+    inside : bool
+        Whether the file may only name files of its folder or below.
+    cache : Path
+        Folder for what is reused.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    ValueError
+        For a file that cannot be read, is not a batch spec or names files that are not there or outside of its
+        folder, and for options beside a file.
+    """
+    chosen = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items() if v not in (None, ())}
+    if path and chosen:
+        raise ValueError(f"--{next(iter(chosen))} stands beside {path}: write it there, or give options alone")
+    if path:
+        spec, lines = read(path)
+        root = path.absolute().parent
+    else:
+        if not (chosen.get("targets") and chosen.get("sources")):
+            raise ValueError("give SPEC, a YAML file, or --targets and --sources")
+        lines, root, inside = Lines(), Path.cwd(), False
+        spec = check(chosen, lines)
+    targets, sources = (inputs(getattr(spec, k), k, root, inside, lines) for k in ("targets", "sources"))
+    if spec.encoder and (root / spec.encoder).exists():
+        encoder = (root / spec.encoder).resolve()
+        if inside and not encoder.is_relative_to(root.resolve()):
+            raise lines.error(("encoder",), f"{spec.encoder} is outside of {root}: give --allow-outside")
+        spec = spec.model_copy(update={"encoder": str(encoder)})
+    return Plan(spec, targets, sources, scorer_options(spec, lines), cache.absolute())
+
+
+def read(path: Path) -> tuple[BatchSpec, Lines]:
+    """Read a batch spec.
+
+    Parameters
+    ----------
+    path : Path
+        A YAML file.
+
+    Returns
+    -------
+    BatchSpec
+    Lines
+        Of the file.
+
+    Raises
+    ------
+    ValueError
+        With the line of what is wrong.
+    """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"{path} is larger than a job may be ({MAX_BYTES:,} bytes): use patterns")
+            raise ValueError(f"{path} is larger than a batch spec may be ({MAX_BYTES:,} bytes): use patterns")
         text = path.read_text(encoding="utf-8")
         for event in yaml.parse(text, yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):  # few of them can stand for endless lists
                 raise Lines(path).error((), f"aliases such as *{event.anchor} are not allowed: write it out")
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
-        found = loader.construct_document(node) if node else None
+        content = loader.construct_document(node) if node else None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     except yaml.MarkedYAMLError as error:
@@ -96,41 +209,78 @@ def read(path: Path) -> tuple[Job, Lines]:
         raise ValueError(f"{path}, line {line}: this is not YAML: {error.problem}") from None
     except (yaml.YAMLError, RecursionError, OverflowError) as error:
         raise ValueError(f"{path} cannot be read as YAML: {' '.join(str(error).split())[:200]}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds no keys: give {', '.join(Job.model_fields)}")
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no keys: give {', '.join(BatchSpec.model_fields)}")
     lines = Lines(path, node)
     counts = Counter(key.value for key, _ in node.value if isinstance(key.value, str))
     repeated = [key for key, count in counts.items() if count > 1]
     if repeated:
         raise lines.error((repeated[0],), f"key '{repeated[0]}' is given twice: keep one")
-    return check(found, lines), lines
+    return check(content, lines), lines
 
 
-def check(found: dict[str, Any], lines: Lines) -> Job:
-    """The job that `found` describes. Raises ValueError for unknown keys, values of another type and out of range."""
+def check(content: Mapping[str, Any], lines: Lines) -> BatchSpec:
+    """A batch spec from its keys.
+
+    Parameters
+    ----------
+    content : mapping
+        Values by key.
+    lines : Lines
+        Where they stand.
+
+    Returns
+    -------
+    BatchSpec
+
+    Raises
+    ------
+    ValueError
+        For unknown keys, values of another type and out of range.
+    """
     try:
-        return Job.model_validate({str(k): v for k, v in found.items()})
+        return BatchSpec.model_validate({str(k): v for k, v in content.items()})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = first["loc"]
         if first["type"] == "extra_forbidden":
-            model = Scorer if "scorers" in place else Job
+            model = Scorer if "scorers" in place else BatchSpec
             message = f"key '{place[-1]}' is unknown: give {', '.join(model.model_fields)}"
         else:
             message = f"{'.'.join(map(str, place))} is {str(first['input'])[:60]!r}: {first['msg'].lower()}"
         raise lines.error(place, " ".join(message.split())) from None
 
 
-def options(job: Job, lines: Lines) -> list[tuple[str, dict[str, object]]]:
-    """Name and options of every scorer of the job. Raises ValueError for unknown and repeated ones."""
-    known, found = [m.name for m in iter_modules(scorers.__path__)], []
-    for i, scorer in enumerate(job.scorers):
-        if scorer.name not in known:
-            raise lines.error(("scorers", i), f"scorer '{scorer.name}' is unknown: give one of {', '.join(known)}")
-        found.append((scorer.name, _options(scorer, i, lines) if scorer.set else {}))
-        if found[-1] in found[:-1]:
+def scorer_options(spec: BatchSpec, lines: Lines) -> list[tuple[str, dict[str, object]]]:
+    """The scorers of a batch spec with their options.
+
+    Parameters
+    ----------
+    spec : BatchSpec
+        Whose scorers they are.
+    lines : Lines
+        Where they stand.
+
+    Returns
+    -------
+    list
+        (name, options) of each.
+
+    Raises
+    ------
+    ValueError
+        For unknown and repeated ones.
+    """
+    names = [m.name for m in iter_modules(scorers.__path__)]
+    chosen: list[tuple[str, dict[str, object]]] = []
+    for i, scorer in enumerate(spec.scorers):
+        if scorer.name not in names:
+            raise lines.error(("scorers", i), f"scorer '{scorer.name}' is unknown: give one of {', '.join(names)}")
+        item = (scorer.name, _options(scorer, i, lines) if scorer.set else {})
+        if item in chosen:
             raise lines.error(("scorers", i), f"scorer '{scorer.name}' is given twice with the same options: keep one")
-    return found
+        chosen.append(item)
+    return chosen
 
 
 def _options(scorer: Scorer, i: int, lines: Lines) -> dict[str, object]:
@@ -149,12 +299,32 @@ def _spelled(value: object) -> str:
 
 
 def inputs(specs: Sequence[str], where: str, root: Path, inside: bool, lines: Lines) -> dict[str, str]:
-    """Name and `PATH[::LABEL]`, absolute, of every file that `specs` name or match; where: targets or sources.
+    """The files that patterns name or match.
 
-    inside: whether files outside of `root` are refused, symbolic links followed. Files of one name are called by
-    their path. Raises ValueError for what matches nothing, lies outside or has the name of another.
+    Parameters
+    ----------
+    specs : sequence of str
+        [NAME=]PATH[::LABEL]; PATH may be a pattern.
+    where : str
+        "targets" or "sources".
+    root : Path
+        Folder that relative paths start from.
+    inside : bool
+        Whether files outside of `root` are refused, symbolic links followed.
+    lines : Lines
+        Where the patterns stand.
+
+    Returns
+    -------
+    dict
+        PATH[::LABEL], absolute, by name; files of one name are called by their path.
+
+    Raises
+    ------
+    ValueError
+        For what matches nothing, lies outside or has the name of another.
     """
-    found: list[tuple[str | None, str, int]] = []
+    files: list[tuple[str | None, str, int]] = []
     for i, spec in enumerate(specs):
         name, equals, text = spec.partition("=")
         if not equals or (root / spec.partition("::")[0]).exists():
@@ -169,18 +339,17 @@ def inputs(specs: Sequence[str], where: str, root: Path, inside: bool, lines: Li
             full = (root / path).resolve()
             if inside and not full.is_relative_to(root.resolve()):
                 raise lines.error((where, i), f"{path} is outside of {root}: move it there or give --allow-outside")
-            found.append((name or None, f"{full}::{label}" if label else str(full), i))
-    return _distinct(found, where, root, lines)
+            files.append((name or None, f"{full}::{label}" if label else str(full), i))
+    return _distinct(files, where, lines)
 
 
-def _distinct(found: list[tuple[str | None, str, int]], where: str, root: Path, lines: Lines) -> dict[str, str]:
-    called = {(name, spec): name or stem(spec.partition("::")[0]) for name, spec, _ in found}
-    usual = Counter(called.values())
-    named: dict[str, str] = {}
-    for name, spec, i in found:
-        called_so = called[name, spec]
-        if name is None and usual[called_so] > 1:
-            called_so = spec
-        if named.setdefault(called_so, spec) != spec:
-            raise lines.error((where, i), f"two files are called '{called_so}': name them apart as NAME=PATH")
-    return named
+def _distinct(files: list[tuple[str | None, str, int]], where: str, lines: Lines) -> dict[str, str]:
+    """PATH[::LABEL] by name, of (name or None, PATH[::LABEL], place among the patterns)."""
+    counts = Counter(name or stem(spec.partition("::")[0]) for name, spec in {(n, s) for n, s, _ in files})
+    distinct: dict[str, str] = {}
+    for name, spec, i in files:
+        short = stem(spec.partition("::")[0])
+        name = name or (spec if counts[short] > 1 else short)
+        if distinct.setdefault(name, spec) != spec:
+            raise lines.error((where, i), f"two files are called '{name}': name them apart as NAME=PATH")
+    return distinct

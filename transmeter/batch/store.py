@@ -48,7 +48,23 @@ _READS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, s
 
 @dataclass(frozen=True)
 class Input:
-    """A file that was read: digest: SHA-256 of its bytes and of how it is read; texts: whether it has such a column."""
+    """A file that was read.
+
+    Attributes
+    ----------
+    id : int
+        Its number in the store.
+    spec : str
+        Its path and the columns that it is read by.
+    digest : bytes
+        SHA-256 of what it holds and of how it is read.
+    rows, columns : int or None
+        Numbers of them.
+    texts : bool
+        Whether a column holds texts.
+    error : str or None
+        Why it is unusable.
+    """
 
     id: int
     spec: str
@@ -61,9 +77,21 @@ class Input:
 
 @contextmanager
 def writing(path: Path) -> Iterator[sqlite3.Connection]:
-    """The store at `path`, made where it is not there, with the schema of this version; no other process may write.
+    """A store with the schema of this version, which no other process may write meanwhile.
 
-    Raises ValueError for a file that is no store, is a newer version's, or is being written by another process.
+    Parameters
+    ----------
+    path : Path
+        Its file, which is made where it is not there.
+
+    Yields
+    ------
+    sqlite3.Connection
+
+    Raises
+    ------
+    ValueError
+        For a file that is not a store, is a newer version's, or is being written by another process.
     """
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise ValueError(f"{path} cannot be a store: give a file in a folder that exists")
@@ -79,7 +107,7 @@ def writing(path: Path) -> Iterator[sqlite3.Connection]:
             except sqlite3.OperationalError:  # of the disk, not of what stands there
                 raise
             except sqlite3.DatabaseError as error:
-                raise ValueError(f"{path} is no store of transmeter batch ({error}): give another file") from None
+                raise ValueError(f"{path} is not a store of transmeter batch ({error}): give another file") from None
             try:
                 yield store
             finally:
@@ -120,9 +148,21 @@ def _version(store: sqlite3.Connection, path: Path) -> int:
 
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """The store at `path` for reading alone: whatever a query says, it cannot write, attach or load.
+    """A store for reading alone: whatever a query says, it cannot write, attach or load.
 
-    Raises ValueError for a file that is not there or no store.
+    Parameters
+    ----------
+    path : Path
+        Its file.
+
+    Yields
+    ------
+    sqlite3.Connection
+
+    Raises
+    ------
+    ValueError
+        For a file that is not there or is not a store of this version.
     """
     if not path.is_file():
         raise ValueError(f"{path} does not exist: make it with transmeter batch --store")
@@ -139,7 +179,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
             store.close()
             for file in new:  # sqlite makes them beside whatever says that it is a store in WAL mode
                 file.unlink(missing_ok=True)
-            raise ValueError(f"{path} is no store of transmeter batch ({error})") from None
+            raise ValueError(f"{path} is not a store of transmeter batch ({error})") from None
         if not there or not version:
             raise ValueError(f"{path} is a database of something else: give a store of transmeter batch")
         if version < len(SCHEMA):
@@ -153,14 +193,36 @@ def _authorise(action: int, first: str | None, second: str | None, database: str
     return sqlite3.SQLITE_OK if action in _READS and not loads else sqlite3.SQLITE_DENY
 
 
-def query(store: sqlite3.Connection, sql: str, given: Sequence[object] = ()) -> tuple[list[str], Iterator[tuple]]:
-    """Names of the columns, and the rows. Raises ValueError for what is not one query, or takes over a minute."""
+def query(store: sqlite3.Connection, sql: str, values: Sequence[object] = ()) -> tuple[list[str], Iterator[tuple]]:
+    """Carry out a query.
+
+    Parameters
+    ----------
+    store : sqlite3.Connection
+        Of `reading` or `writing`.
+    sql : str
+        One SELECT.
+    values : sequence
+        Values for its question marks.
+
+    Returns
+    -------
+    list of str
+        Names of the columns.
+    iterator of tuple
+        The rows.
+
+    Raises
+    ------
+    ValueError
+        For what is not one query, or takes over a minute.
+    """
     end = time.monotonic() + QUERY_SECONDS
     store.set_progress_handler(lambda: time.monotonic() > end, 100_000)
     try:
-        cursor = store.execute(sql, given)
+        cursor = store.execute(sql, values)
         if cursor.description is None:
-            raise ValueError("--sql is no query: give one SELECT")
+            raise ValueError("--sql is not a query: give one SELECT")
         return [column[0] for column in cursor.description], _rows(cursor)
     except (sqlite3.Error, sqlite3.Warning) as error:
         raise ValueError(f"--sql cannot be run: {error}: give one SELECT, such as SELECT * FROM results") from None
@@ -175,7 +237,17 @@ def _rows(cursor: sqlite3.Cursor) -> Iterator[tuple]:
 
 @contextmanager
 def transaction(store: sqlite3.Connection) -> Iterator[None]:
-    """All of it or nothing."""
+    """Write all of it or nothing.
+
+    Parameters
+    ----------
+    store : sqlite3.Connection
+        Of `writing`.
+
+    Yields
+    ------
+    None
+    """
     store.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -187,21 +259,63 @@ def transaction(store: sqlite3.Connection) -> Iterator[None]:
 
 
 def method(store: sqlite3.Connection, scorer: str, settings: dict[str, object]) -> int:
-    """Number of a scorer with its settings."""
+    """Number of a scorer with its settings, which is given where it has none.
+
+    Parameters
+    ----------
+    store : sqlite3.Connection
+        Of `writing`.
+    scorer : str
+        Its name.
+    settings : dict
+        Options of the scorer and settings of the batch.
+
+    Returns
+    -------
+    int
+    """
     row = (scorer, json.dumps(settings, sort_keys=True))
     store.execute("INSERT OR IGNORE INTO methods (scorer, settings) VALUES (?, ?)", row)
     return store.execute("SELECT id FROM methods WHERE scorer = ? AND settings = ?", row).fetchone()[0]
 
 
-def known_input(store: sqlite3.Connection, spec: str, seen: str) -> Input | None:
-    """What is known of the file of `spec`, if it looks as it did then."""
+def find_input(store: sqlite3.Connection, spec: str, seen: str) -> Input | None:
+    """What the store holds of a file, if its sizes and times are as they were then.
+
+    Parameters
+    ----------
+    store : sqlite3.Connection
+        Of `writing`.
+    spec : str
+        Of `keys.input_name`.
+    seen : str
+        Of `files.stamp`.
+
+    Returns
+    -------
+    Input or None
+    """
     columns = "id, spec, digest, rows, columns, texts, error"
     row = store.execute(f"SELECT {columns} FROM inputs WHERE spec = ? AND seen = ?", (spec, seen)).fetchone()
     return Input(*row[:5], bool(row[5]), row[6]) if row else None
 
 
-def keep_input(store: sqlite3.Connection, spec: str, seen: str, digest: bytes, found: dict[str, object]) -> None:
-    """What was found in the file of `spec`: rows, columns, texts or error."""
+def save_input(store: sqlite3.Connection, spec: str, seen: str, digest: bytes, found: dict[str, object]) -> None:
+    """Store what was read from a file.
+
+    Parameters
+    ----------
+    store : sqlite3.Connection
+        Of `writing`.
+    spec : str
+        Of `keys.input_name`.
+    seen : str
+        Of `files.stamp`.
+    digest : bytes
+        Of `keys.input_digest`.
+    found : dict
+        rows, columns, texts, or error.
+    """
     values = (spec, seen, digest, *(found.get(k) for k in ("rows", "columns", "texts", "error")))
     store.execute(
         "INSERT INTO inputs (spec, seen, digest, rows, columns, texts, error) VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -211,13 +325,29 @@ def keep_input(store: sqlite3.Connection, spec: str, seen: str, digest: bytes, f
     )
 
 
-def want(store: sqlite3.Connection, rows: Iterable[tuple[str, str, int, bytes, int, int]]) -> None:
-    """Note what a job asks for: (target, source, method, key, target's input, source's input)."""
+def request(store: sqlite3.Connection, rows: Iterable[tuple[str, str, int, bytes, int, int]]) -> None:
+    """Note the pairs that a batch asks for.
+
+    Parameters
+    ----------
+    store : sqlite3.Connection
+        Of `writing`.
+    rows : iterable of tuple
+        (target, source, method, key, target's input, source's input), the last two by their numbers.
+    """
     store.executemany("INSERT OR REPLACE INTO wanted VALUES (?, ?, ?, ?, ?, ?)", rows)
 
 
 def record(store: sqlite3.Connection, found: Iterable[tuple[bytes, dict[str, object]]]) -> None:
-    """Keep the results by their keys; an `error` makes a failed one."""
+    """Store results.
+
+    Parameters
+    ----------
+    store : sqlite3.Connection
+        Of `writing`.
+    found : iterable of tuple
+        (key, result) of each pair; an `error` in the result makes it a failed one.
+    """
     marks = ", ".join("?" * (len(FIELDS) + 3))
     store.executemany(
         f"INSERT OR REPLACE INTO pairs (key, status, {', '.join(FIELDS)}, at) VALUES ({marks})",
@@ -226,13 +356,39 @@ def record(store: sqlite3.Connection, found: Iterable[tuple[bytes, dict[str, obj
 
 
 def status(store: sqlite3.Connection, key: bytes) -> str | None:
-    """done, failed or None for a pair that was never scored."""
+    """Whether a pair was scored.
+
+    Parameters
+    ----------
+    store : sqlite3.Connection
+        Of `writing`.
+    key : bytes
+        Of `keys.pair_key`.
+
+    Returns
+    -------
+    str or None
+        "done", "failed", or None for one that was never scored.
+    """
     row = store.execute("SELECT status FROM pairs WHERE key = ?", (key,)).fetchone()
     return row[0] if row else None
 
 
 def begin(store: sqlite3.Connection, about: tuple[str, int, str, int, str]) -> int:
-    """Note a run: (host, pid, engine, workers, version); its number."""
+    """Note that a run begins.
+
+    Parameters
+    ----------
+    store : sqlite3.Connection
+        Of `writing`.
+    about : tuple
+        (host, process, engine, workers, version).
+
+    Returns
+    -------
+    int
+        Its number.
+    """
     now = time.time()
     found = store.execute(
         "INSERT INTO runs (began, beat, host, pid, engine, workers, version) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -242,12 +398,32 @@ def begin(store: sqlite3.Connection, about: tuple[str, int, str, int, str]) -> i
 
 
 def beat(store: sqlite3.Connection, run: int, open_pairs: int | None = None) -> None:
-    """Note that the run is alive, and at its start how many pairs it has before it."""
+    """Note that a run is alive.
+
+    Parameters
+    ----------
+    store : sqlite3.Connection
+        Of `writing`.
+    run : int
+        Its number.
+    open_pairs : int or None
+        How many pairs it has before it, at its start.
+    """
     store.execute("UPDATE runs SET beat = ?, open = coalesce(?, open) WHERE id = ?", (time.time(), open_pairs, run))
 
 
 def end(store: sqlite3.Connection, run: int, how: str) -> None:
-    """Note how the run ended, if there is room for that."""
+    """Note how a run ended, if there is room for that.
+
+    Parameters
+    ----------
+    store : sqlite3.Connection
+        Of `writing`.
+    run : int
+        Its number.
+    how : str
+        "finished", "interrupted" or an error.
+    """
     try:
         store.execute("UPDATE runs SET ended = ?, how = ? WHERE id = ?", (time.time(), how[:500], run))
     except sqlite3.Error:

@@ -9,10 +9,37 @@ import pandas as pd
 from transmeter.tables.columns import numeric_columns
 from transmeter.tables.data import Table
 from transmeter.util import writing
+from transmeter.util.code_version import code_version
+
+
+def folder_of(cache: Path, digest: str) -> Path:
+    """Where a table is kept.
+
+    Parameters
+    ----------
+    cache : Path
+        Folder for what is reused.
+    digest : str
+        Of its file and of how that is read.
+
+    Returns
+    -------
+    Path
+        Another one where the code that reads tables is another.
+    """
+    return cache / "tables" / f"{digest}-{code_version('tables', 'batch/tables.py')[:16]}"
 
 
 def keep(table: Table, folder: Path) -> None:
-    """Write the table to `folder`: JSON and arrays (columns, rows)."""
+    """Write a table as JSON and arrays (columns, rows).
+
+    Parameters
+    ----------
+    table : Table
+        As it was read.
+    folder : Path
+        A new one; where another process was quicker, its folder stays.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         with writing.new_folder(folder) as partial:
@@ -41,7 +68,24 @@ def _write(table: Table, folder: Path) -> None:
 
 
 def mapped(folder: Path, name: str) -> Table:
-    """What `keep` wrote, its numbers mapped from the file. Raises ValueError for a folder that is not that."""
+    """What `keep` wrote, its numbers mapped from the file.
+
+    Parameters
+    ----------
+    folder : Path
+        Of `keep`.
+    name : str
+        What the table is called.
+
+    Returns
+    -------
+    Table
+
+    Raises
+    ------
+    ValueError
+        For a folder that is not that.
+    """
     try:
         about = json.loads((folder / "table.json").read_text(encoding="utf-8"))
         files = (folder / f"{part}.npy" for part in ("numbers", "codes", "labels"))
@@ -55,4 +99,4 @@ def mapped(folder: Path, name: str) -> Table:
         keys = None if about["keys"] is None else np.array(about["keys"], dtype=object)
         return Table(name, features, texts, classes, keys)
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError) as error:
-        raise ValueError(f"{folder} holds no table ({error}): delete it, and it is made again") from None
+        raise ValueError(f"{folder} does not hold a table ({error}): delete it, and it is made again") from None

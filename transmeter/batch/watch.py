@@ -21,12 +21,29 @@ FRESH = 120.0  # seconds since its last result in which a run is taken for alive
 
 
 def printable(text: str) -> str:
-    """The text without what could steer a terminal."""
+    """A text without what could steer a terminal.
+
+    Parameters
+    ----------
+    text : str
+        From outside.
+
+    Returns
+    -------
+    str
+        In one line, other characters as "?".
+    """
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 class Watch:
-    """Takes the events of a run; a context. log: file that JSON lines are appended to, or None."""
+    """Takes the events of a run; a context.
+
+    Parameters
+    ----------
+    log : Path or None
+        File that events are appended to as JSON lines.
+    """
 
     def __init__(self, log: Path | None):
         self.counts = {"total": 0, "before": 0, "done": 0, "failed": 0, "open": 0}
@@ -96,7 +113,18 @@ class Watch:
 
 
 def duration(seconds: float | None) -> str:
-    """Such as 3 h 05 min."""
+    """A duration for people.
+
+    Parameters
+    ----------
+    seconds : float or None
+        None: not known.
+
+    Returns
+    -------
+    str
+        Such as "5 s", "10 min" or "11.1 h".
+    """
     if seconds is None:
         return "not known"
     minutes = round(seconds / 60)
@@ -104,42 +132,65 @@ def duration(seconds: float | None) -> str:
 
 
 def state(db: sqlite3.Connection) -> dict[str, Any]:
-    """The state of a store: pairs by status, the last run and its pace, reasons of failure, leaders."""
+    """How far the batch of a store has come.
+
+    Parameters
+    ----------
+    db : sqlite3.Connection
+        Of `store.reading`.
+
+    Returns
+    -------
+    dict
+        done, failed, open (numbers of pairs); run, the last one with its pace; errors, the reasons of failure; leaders.
+    """
     counts = dict(store.query(db, "SELECT status, count(*) FROM results GROUP BY status")[1])
-    found: dict[str, Any] = {name: counts.get(name, 0) for name in ("done", "failed", "open")}
+    result: dict[str, Any] = {name: counts.get(name, 0) for name in ("done", "failed", "open")}
     names = ("began", "beat", "ended", "how", "host", "pid", "engine", "workers")
     last = next(store.query(db, f"SELECT {', '.join(names)} FROM runs ORDER BY id DESC LIMIT 1")[1], None)
-    found["run"] = dict(zip(names, last)) if last else None
+    result["run"] = dict(zip(names, last)) if last else None
     if last:
-        run = found["run"]
+        run = result["run"]
         run["pairs"] = next(store.query(db, "SELECT count(*) FROM pairs WHERE at >= ?", (run["began"],))[1])[0]
         run["pairs_a_second"] = run["pairs"] / max((run["ended"] or run["beat"]) - run["began"], 1e-9)
     reasons = "SELECT error, count(*) FROM results WHERE status = 'failed' GROUP BY error ORDER BY 2 DESC LIMIT 5"
-    found["errors"] = [{"error": error, "pairs": count} for error, count in store.query(db, reasons)[1]]
+    result["errors"] = [{"error": error, "pairs": count} for error, count in store.query(db, reasons)[1]]
     leaders = (
         "SELECT target, scorer, source, max(score), gain_pp, verdict FROM results WHERE status = 'done'"
         f" GROUP BY target, scorer ORDER BY target, scorer LIMIT {LEADERS}"
     )
     heads = ("target", "scorer", "source", "score", "gain_pp", "verdict")
-    return found | {"leaders": [dict(zip(heads, row)) for row in store.query(db, leaders)[1]]}
+    result["leaders"] = [dict(zip(heads, row)) for row in store.query(db, leaders)[1]]
+    return result
 
 
-def status(found: Mapping[str, Any]) -> str:
-    """What `state` gives, for people; ends with a line break."""
-    lines = [f"{found['done']} done, {found['failed']} failed, {found['open']} open"]
-    if run := found["run"]:
+def format_state(state: Mapping[str, Any]) -> str:
+    """The state of a store for people.
+
+    Parameters
+    ----------
+    state : mapping
+        Of `state`.
+
+    Returns
+    -------
+    str
+        Ends with a line break.
+    """
+    lines = [f"{state['done']} done, {state['failed']} failed, {state['open']} open"]
+    if run := state["run"]:
         rate = run["pairs_a_second"]
         if run["ended"]:
             now = f"ended {duration(time.time() - run['ended'])} ago: {printable(run['how'])}"
         else:
             now = f"last result {duration(time.time() - run['beat'])} ago"
-            now += f", {duration(found['open'] / rate)} left" if run["pairs"] else ""
+            now += f", {duration(state['open'] / rate)} left" if run["pairs"] else ""
         who = f"process {run['pid']}, {run['engine']}, {run['workers']} workers"
         lines.append(f"run on {run['host']} ({who}): {now}; {60 * rate:.0f} pairs a minute")
-    lines += [f"{e['pairs']} failed: {printable(e['error'])}" for e in found["errors"]]
-    for row in found["leaders"]:
+    lines += [f"{e['pairs']} failed: {printable(e['error'])}" for e in state["errors"]]
+    for row in state["leaders"]:
         gain = row["gain_pp"]
-        told = f"{gain:+.1f} points, {row['verdict']}" if gain is not None else f"{row['score']:.4g}"
+        number = f"{gain:+.1f} points, {row['verdict']}" if gain is not None else f"{row['score']:.4g}"
         names = [printable(row[k]) for k in ("target", "scorer", "source")]
-        lines.append(f"{names[0]}, {names[1]}: {names[2]} leads ({told})")
+        lines.append(f"{names[0]}, {names[1]}: {names[2]} leads ({number})")
     return "\n".join(lines) + "\n"

@@ -29,7 +29,13 @@ class Hung(Exception):
 
 
 class Child:
-    """A process that takes tasks as JSON lines; memory: bytes of data that it may have, or None."""
+    """A process that takes tasks as JSON lines.
+
+    Parameters
+    ----------
+    memory : int or None
+        Bytes of data that it may have; None: any.
+    """
 
     def __init__(self, memory: int | None):
         if _stopping.is_set():
@@ -113,10 +119,20 @@ def may_start() -> None:
 
 
 def guarded(task: dict) -> dict:
-    """What `scoring.run` says of the task, done in this thread's child.
+    """Do a task in this thread's child.
 
     When the child dies, it may not have been the task's fault: a new one tries again. A task whose child dies twice,
     or hangs, is done item by item, and the one at fault gets its reason.
+
+    Parameters
+    ----------
+    task : dict
+        Of `scoring.run`; memory: bytes of data that the child may have; timeout: seconds that it may take.
+
+    Returns
+    -------
+    dict
+        What `scoring.run` says.
     """
     for _ in range(2):
         try:

@@ -21,19 +21,19 @@ def read(path: Path | None, group: click.Group) -> dict[str, dict[str, object]]:
         if not path.is_file():
             return {}
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist: give a TOML file with a section a command") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{path} cannot be read as TOML: {error}") from None
-    return {name: _section(path, name, section, group) for name, section in found.items()}
+    return {name: _section(path, name, section, group) for name, section in content.items()}
 
 
 def _section(path: Path, name: str, section: object, group: click.Group) -> dict[str, object]:
     command = group.commands.get(name)
     if command is None or not isinstance(section, dict):
         guess = did_you_mean(name, group.commands)
-        raise ValueError(f"{path}: [{name}] is no command{guess}: give sections such as [rank]")
+        raise ValueError(f"{path}: [{name}] is not a command{guess}: give sections such as [rank]")
     options = {o.removeprefix("--"): p for p in command.params if isinstance(p, click.Option) for o in p.opts}
     ordered = {p.name for p in command.params} >= {"methods", "settings"}
     known = [o for o in options if not (ordered and o in ORDERED)]
@@ -42,7 +42,7 @@ def _section(path: Path, name: str, section: object, group: click.Group) -> dict
         option = key.replace("_", "-")
         if option not in known:
             guess = did_you_mean(option, known)
-            raise ValueError(f"{path}: '{key}' is no option of {name} to set here{guess}: give {', '.join(known)}")
+            raise ValueError(f"{path}: '{key}' is not an option of {name} to set here{guess}: give {', '.join(known)}")
         if options[option].multiple and not isinstance(value, list):
             raise ValueError(f"{path}: {key} of {name} may repeat: give a list")
         chosen = options[option]

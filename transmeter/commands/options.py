@@ -32,7 +32,7 @@ class Seconds(click.ParamType):
         """Seconds of the text."""
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", str(value).strip())
         if not found or not float(found[1]):
-            self.fail(f"'{value}' is no time: give seconds, or a number with s, m or h, such as 60s", param, ctx)
+            self.fail(f"'{value}' is not a time: give seconds, or a number with s, m or h, such as 60s", param, ctx)
         return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
@@ -46,7 +46,7 @@ class Bytes(click.ParamType):
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", str(value).strip().lower())
         size = round(float(found[1]) * 1000 ** " kmgt".index(found[2] or " ")) if found else 0
         if not size:  # also of 0.5, which may have been meant in GB
-            self.fail(f"'{value}' is no size: give bytes, or a number with MB or GB, such as 2GB", param, ctx)
+            self.fail(f"'{value}' is not a size: give bytes, or a number with MB or GB, such as 2GB", param, ctx)
         return size
 
 
@@ -85,10 +85,10 @@ def typed() -> str:
 SECONDS = Seconds()
 BYTES = Bytes()
 seed_option = click.option(
-    "--seed", default=0, show_default=True, type=click.IntRange(0, LARGEST_SEED), help="Of every random draw."
+    "--seed", default=0, show_default=True, type=click.IntRange(0, LARGEST_SEED), help="Seed of all random choices."
 )
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
 
 
 def shape_options(*shapes: str) -> Callable[[Callable], Callable]:
@@ -162,18 +162,22 @@ def compared(command: Callable) -> Callable:
     """The arguments and options of every command that compares SOURCE... with TARGET."""
     for option in (
         click.option(
-            "--encoder", metavar="PATH", help="Transformers encoder of texts and column names (TF-IDF, n-grams)."
+            "--encoder",
+            metavar="PATH",
+            help="Transformers model for texts and column names. Default: TF-IDF and n-grams.",
         ),
         click.option(
             "--match",
             default="meaning",
             show_default=True,
             type=click.Choice(["meaning", "name"]),
-            help="How columns of target and source find each other.",
+            help="How columns of target and source are matched: by meaning, or by name only.",
         ),
-        click.option("--key", metavar="COLUMN", help="Keys of the rows: what a row is about. Sources may have it too."),
+        click.option("--key", metavar="COLUMN", help="Column that says what a row is about, also in sources."),
         click.option(
-            "--cache", type=click.Path(path_type=Path), help="Folder for what is reused. Default: user cache."
+            "--cache",
+            type=click.Path(path_type=Path),
+            help="Folder of trained source classifiers. Default: user cache.",
         ),
         click.option("--label", help="Label column of every file that has it. Default: label."),
         click.argument("sources", nargs=-1, required=True),

@@ -89,17 +89,17 @@ def rank(target, sources, encoder, scorer, settings, out, shape, cache, classes,
     class_maps = dict(map(_class_map, classes)) or None
     check_compared(target, sources, encoder)
 
-    from transmeter import api
+    from transmeter import ranking
     from transmeter.report.tables import format_ranking
 
     quiet()
     cache = cache or user_cache()
-    ranking = api.rank(
+    result = ranking.rank(
         target, sources, encoder=encoder, scorer=scorer, options=values, cache=cache, classes=class_maps, **options
     )
-    with printing(format_ranking(ranking, shape)):
+    with printing(format_ranking(result, shape)):
         if out:
-            replace(ranking, command=typed()).save(out)
+            replace(result, command=typed()).save(out)
 
 
 @click.command()

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -18,12 +18,17 @@ from transmeter.network.training import Data, Schedule, Stack, Terms, fit
 from transmeter.tables.data import Table
 from transmeter.tables.encoding import Encoder
 from transmeter.util import writing
+from transmeter.util.code_version import code_version
 from transmeter.util.ridge import loo_skill
 
 LOG = logging.getLogger(__name__)
 WIDTH, HIDDEN = 32, 32  # of the transformation and of the common representation
 # noisy inputs and decay: what a source's classifier learns by heart does not transfer
 SCHEDULE, TERMS = Schedule(steps=300, rate=3e-3, decay=0.3, batch=128, noise=0.5), Terms(reconstruction=0.1)
+
+
+# the code that trains a classifier, with the settings above: what other code trained is not used
+CODE = tuple(f"network/{name}.py" for name in ("losses", "modules", "source", "training")) + ("tables/encoding.py",)
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ class Source(Encoded):
 
     def _key(self) -> str:
         """Of everything that training sees; not of the columns' names, so that a renamed table is not trained anew."""
-        settings = [asdict(SCHEDULE), asdict(TERMS), WIDTH, HIDDEN, self.seed, self.table.features.shape]
+        settings = [code_version(*CODE), self.seed, self.table.features.shape]
         digest = hashlib.sha256(json.dumps(settings).encode())
         digest.update(pd.util.hash_pandas_object(self.table.features, index=False).to_numpy().tobytes())
         digest.update(self.table.codes.tobytes())  # not of the classes' names either

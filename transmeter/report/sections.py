@@ -45,13 +45,28 @@ FEATURES = {
 
 Section = dict[str, Any]
 Cell = dict[str, Any]
-Found = tuple[str, str, float, float | None, str | None]  # target, source, score, gain, verdict
+ScoredPair = tuple[str, str, float, float | None, str | None]  # target, source, score, gain, verdict
 
 
 def sections(inputs: Sequence[Path]) -> tuple[list[Section], list[Path]]:
-    """Sections for the rankings and stores among `inputs`, and the inputs in which something else may stand.
+    """Sections for rankings and stores.
 
-    Raises ValueError for a ranking or store that cannot be read.
+    Parameters
+    ----------
+    inputs : sequence of Path
+        Files and folders of any kind.
+
+    Returns
+    -------
+    list of dict
+        The sections.
+    list of Path
+        The inputs in which something else may stand.
+
+    Raises
+    ------
+    ValueError
+        For a ranking or store that cannot be read.
     """
     rankings: list[Ranking] = []
     stores: list[Path] = []
@@ -60,22 +75,22 @@ def sections(inputs: Sequence[Path]) -> tuple[list[Section], list[Path]]:
         if _is_store(path):
             stores.append(path)
         elif path.is_dir():
-            found = sorted(path.glob("ranking*.json"))
+            files = sorted(path.glob("ranking*.json"))
             chosen = (path / "provenance.json").exists()
-            rankings += [load(file) for file in found if not chosen or len(found) > 1]
-            if chosen or not found:
+            rankings += [load(file) for file in files if not chosen or len(files) > 1]
+            if chosen or not files:
                 rest.append(path)
         elif _is_ranking(path):
             rankings.append(load(path))
         else:
             rest.append(path)
-    found_in = [(path, method) for path in stores for method in _methods(path)]
+    methods = [(path, method) for path in stores for method in _methods(path)]
     try:
-        maps = [_store(path, *method, CELLS // len(found_in)) for path, method in found_in]
+        maps = [_store(path, *method, CELLS // len(methods)) for path, method in methods]
         return [*map(_ranking, rankings), *_joined(rankings), *maps], rest
     except (KeyError, TypeError, AttributeError) as error:
-        given = ", ".join(str(path) for path in inputs if path not in rest)
-        raise ValueError(f"one of {given} is not as this version writes it ({error!r}): make it anew") from None
+        names = ", ".join(str(path) for path in inputs if path not in rest)
+        raise ValueError(f"one of {names} is not as this version writes it ({error!r}): make it anew") from None
 
 
 def _is_store(path: Path) -> bool:
@@ -87,10 +102,10 @@ def _is_store(path: Path) -> bool:
 
 def _is_ranking(path: Path) -> bool:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(found, dict) and {"rows", "scorer", "target", "shots"} <= set(found)
+    return isinstance(content, dict) and {"rows", "scorer", "target", "shots"} <= set(content)
 
 
 def _ranking(ranking: Ranking) -> Section:
@@ -133,17 +148,18 @@ def _ranking_table(ranking: Ranking, gains: bool) -> Section:
     return {"caption": caption, "heads": ["source", *heads, "rank", "tie group"], "rows": rows}
 
 
-def _lead(found: Ranking, scored: Sequence[Row]) -> str:
+def _lead(ranking: Ranking, scored: Sequence[Row]) -> str:
     if not scored:
         return "No source could be scored."
     best = scored[0]
     if not best.gain:
-        return f"{best.source} comes first of {len(scored)}, by {found.scorer}."
-    if not found.best:
+        return f"{best.source} comes first of {len(scored)}, by {ranking.scorer}."
+    if not ranking.best:
         return f"None of {len(scored)} sources has been shown to help."
-    reach = f"{best.gain.mean:+.1f} points, {best.gain.low:+.1f} to {best.gain.high:+.1f}"
+    gain = best.gain
+    interval = f"{gain.mean:+.1f} points, {gain.low:+.1f} to {gain.high:+.1f}"
     others = sum(row.verdict == "hurts" for row in scored)
-    return f"{best.source} helps: {reach}." + (f" {others} of {len(scored)} sources hurt." if others else "")
+    return f"{best.source} helps: {interval}." + (f" {others} of {len(scored)} sources hurt." if others else "")
 
 
 def _figures(row: Row, gains: bool) -> list[str]:
@@ -181,11 +197,11 @@ def _why(rows: Sequence[Row]) -> list[Section]:
         heads = ["source", "columns shared", "by name", "by meaning (confidence)"]
         caption = "Columns of the sources that stand for columns of the target"
         tables.append({"caption": caption, "heads": heads, "rows": matched})
-    known = [r for r in rows if r.evidence]
-    if known:
+    described = [r for r in rows if r.evidence]
+    if described:
         heads = ["source", *FEATURES.values()]
-        listed = [[r.source, *(_number((r.evidence or {}).get(e)) for e in FEATURES)] for r in known]
-        caption = "Features of the sources before any transfer; shares and accuracies above chance lie between 0 and 1"
+        listed = [[r.source, *(_number((r.evidence or {}).get(e)) for e in FEATURES)] for r in described]
+        caption = "Features of the pairs before any transfer; shares and accuracies above chance lie between 0 and 1"
         tables.append({"caption": caption, "heads": heads, "rows": listed})
     return [{"title": "Why they rank so", "figures": figures, "tables": tables}] if figures or tables else []
 
@@ -195,8 +211,8 @@ def _sum(row: Row, named: Sequence[str]) -> dict[str, float]:
     terms = dict(row.terms or {})
     terms.pop("trust", None)
     measured = terms.pop("measured", 0.0)
-    found = {TERMS[t]: terms.get(t, 0.0) for t in named}
-    return found | {"= expected": sum(terms.values()), "measured": measured, "gain": row.gain_pp or 0.0}
+    total = {"= expected": sum(terms.values()), "measured": measured, "gain": row.gain_pp or 0.0}
+    return {**{TERMS[t]: terms.get(t, 0.0) for t in named}, **total}
 
 
 def _columns(row: Row) -> list[str]:
@@ -219,8 +235,8 @@ def _map(
     cells: Sequence[Cell], rows: Sequence[str], columns: Sequence[str], scale: str, caption: str, signed: bool = True
 ) -> Section:
     """A heat map and the same as a table."""
-    known = {(c["row"], c["column"]): str(c["label"]) for c in cells}
-    listed = [[row, *(known.get((row, c), "") for c in columns)] for row in rows]
+    labels = {(c["row"], c["column"]): str(c["label"]) for c in cells}
+    listed = [[row, *(labels.get((row, c), "") for c in columns)] for row in rows]
     table = {"caption": caption, "heads": ["source", *columns], "rows": listed}
     chart = charts.heat(cells, rows, columns, scale, signed)
     return {"chart": chart, "caption": caption, "alt": f"{caption} The same as a table follows.", "table": table}
@@ -230,37 +246,37 @@ def _methods(path: Path) -> list[tuple[str, str]]:
     """(scorer, its settings) of everything in a store."""
     with store.reading(path) as db:
         sql = "SELECT DISTINCT scorer, settings FROM results WHERE status = 'done' ORDER BY scorer, settings"
-        found = [(str(scorer), str(settings)) for scorer, settings in store.query(db, sql)[1]]
-    if not found:
+        methods = [(str(scorer), str(settings)) for scorer, settings in store.query(db, sql)[1]]
+    if not methods:
         raise ValueError(f"{path} holds no pair that was scored: see transmeter status {path}")
-    return found
+    return methods
 
 
 def _store(path: Path, scorer: str, settings: str, most: int) -> Section:
     """The pairs of a store by one scorer: of many the best sources, and the first targets."""
-    own, method = "FROM results WHERE scorer = ? AND settings = ?", (scorer, settings)
+    where, method = "FROM results WHERE scorer = ? AND settings = ?", (scorer, settings)
     order = "GROUP BY source ORDER BY max(coalesce(gain_pp, score)) DESC, source LIMIT ?"
     with store.reading(path) as db:
-        every = next(store.query(db, f"SELECT count(DISTINCT source), count(DISTINCT target) {own}", method)[1])
-        counts = dict(store.query(db, f"SELECT status, count(*) {own} GROUP BY status", method)[1])
-        ranked = f"SELECT source {own} AND status = 'done' {order}"
+        every = next(store.query(db, f"SELECT count(DISTINCT source), count(DISTINCT target) {where}", method)[1])
+        counts = dict(store.query(db, f"SELECT status, count(*) {where} GROUP BY status", method)[1])
+        ranked = f"SELECT source {where} AND status = 'done' {order}"
         sources = [r[0] for r in store.query(db, ranked, (*method, CHARTED))[1]]
         room = max(1, most // len(sources))
-        listed = f"SELECT DISTINCT target {own} AND status = 'done' ORDER BY target LIMIT ?"
+        listed = f"SELECT DISTINCT target {where} AND status = 'done' ORDER BY target LIMIT ?"
         targets = [r[0] for r in store.query(db, listed, (*method, room))[1]]
         marks = ", ".join("?" * len(targets)), ", ".join("?" * len(sources))
-        sql = f"SELECT target, source, score, gain_pp, verdict {own} AND status = 'done'"
+        sql = f"SELECT target, source, score, gain_pp, verdict {where} AND status = 'done'"
         sql += f" AND target IN ({marks[0]}) AND source IN ({marks[1]})"
-        found = list(store.query(db, sql, (*method, *targets, *sources))[1])
-        sql = f"SELECT error, count(*) {own} AND status = 'failed' GROUP BY error ORDER BY 2 DESC LIMIT 10"
+        scored = list(store.query(db, sql, (*method, *targets, *sources))[1])
+        sql = f"SELECT error, count(*) {where} AND status = 'failed' GROUP BY error ORDER BY 2 DESC LIMIT 10"
         failed = [[str(count), str(error)] for error, count in store.query(db, sql, method)[1]]
-    section = _pairs(f"Sources for every target, by {scorer}", scorer, found, sources, targets)
+    section = _pairs(f"Sources for every target, by {scorer}", scorer, scored, sources, targets)
     section["notes"] = [f"{path.name}: " + ", ".join(f"{n} pairs {status}" for status, n in counts.items()) + "."]
     chosen = ", ".join(f"{k} {v}" for k, v in json.loads(settings).items() if v is not None)
     section["notes"] += [f"Settings: {chosen}."] if chosen else []
     if every != (len(sources), len(targets)):
         which = f"{len(sources)} of {every[0]} sources, the best ones, and {len(targets)} of {every[1]} targets"
-        section["notes"].append(f"Drawn are {which}.")
+        section["notes"].append(f"Shown are {which}.")
     if failed:
         section["tables"].append({"caption": "Pairs that failed", "heads": ["pairs", "reason"], "rows": failed})
     return section | {"commands": [None]}
@@ -270,38 +286,40 @@ def _joined(rankings: Sequence[Ranking]) -> list[Section]:
     """One map of all rankings by the same scorer, where they are of several targets."""
     maps = []
     for scorer in dict.fromkeys(r.scorer for r in rankings):
-        found: list[Found] = [
+        scored: list[ScoredPair] = [
             (r.target, row.source, row.score, row.gain_pp, row.verdict)
             for r in rankings
             for row in r.rows
             if r.scorer == scorer and row.score is not None
         ]
-        targets = list(dict.fromkeys(f[0] for f in found))
-        sources = list(dict.fromkeys(f[1] for f in found))[:CHARTED]
+        targets = list(dict.fromkeys(pair[0] for pair in scored))
+        sources = list(dict.fromkeys(pair[1] for pair in scored))[:CHARTED]
         if len(targets) > 1:
-            maps.append(_pairs(f"All rankings by {scorer}", scorer, found, sources, targets))
+            maps.append(_pairs(f"All rankings by {scorer}", scorer, scored, sources, targets))
     return maps
 
 
-def _pairs(title: str, scorer: str, found: Sequence[Found], sources: Sequence[str], targets: Sequence[str]) -> Section:
-    gains = any(gain is not None for *_, gain, _ in found)
-    known: dict[tuple[str, str], Cell] = {}
+def _pairs(
+    title: str, scorer: str, scored: Sequence[ScoredPair], sources: Sequence[str], targets: Sequence[str]
+) -> Section:
+    gains = any(gain is not None for *_, gain, _ in scored)
+    cells: dict[tuple[str, str], Cell] = {}
     for target in targets:
-        own = sorted((f for f in found if f[0] == target and f[1] in sources), key=lambda f: -f[2])
-        for place, (_, source, score, gain, verdict) in enumerate(own):
+        pairs = sorted((p for p in scored if p[0] == target and p[1] in sources), key=lambda p: -p[2])
+        for place, (_, source, score, gain, verdict) in enumerate(pairs):
             if gains and gain is not None:
                 mark = {"helps": "\u25b2", "hurts": "\u25bc"}.get(verdict or "", "")
-                known[source, target] = _cell(source, target, gain, mark)
+                cells[source, target] = _cell(source, target, gain, mark)
             elif not gains:
-                value = 1 - place / max(len(own) - 1, 1)
-                known[source, target] = {"row": source, "column": target, "value": value, "label": f"{score:.2g}"}
+                value = 1 - place / max(len(pairs) - 1, 1)
+                cells[source, target] = {"row": source, "column": target, "value": value, "label": f"{score:.2g}"}
     lead = f"Sources: {len(sources)}; targets: {len(targets)}."
     if gains:
         scale = "gain, percentage points"
         caption = "Gain in percentage points; \u25b2 helps, \u25bc hurts: the 95 % interval leaves out zero."
-        lead += f" Targets that a source helps: {len({t for t, *_, verdict in found if verdict == 'helps'})}."
+        lead += f" Targets that a source helps: {len({t for t, *_, verdict in scored if verdict == 'helps'})}."
     else:
         scale = "place among the sources of a target (1: the best)"
         caption = f"Scores by {scorer}; colours compare the sources of one target, since scores of two do not compare."
-    picture = _map(list(known.values()), sources, targets, scale, caption, gains)
-    return {"title": title, "lead": lead, "notes": [], "figures": [picture], "tables": []}
+    chart = _map(list(cells.values()), sources, targets, scale, caption, gains)
+    return {"title": title, "lead": lead, "notes": [], "figures": [chart], "tables": []}

@@ -110,19 +110,19 @@ def format_validation(validation: Validation) -> str:
     str
         Ends with a line break.
     """
-    truth, predicted = validation.ground_truth, validation.predicted
+    measured, predicted = validation.ground_truth, validation.predicted
     heads = ["predicted", "its 95 % interval", "verdict"] if predicted else []
     grid = Grid("source", "true gain_pp", "95 % interval", *heads, box=None, pad_edge=False)
-    for arm in sorted(truth.sources, key=lambda a: -a.gain_pp):
+    for arm in sorted(measured.sources, key=lambda a: -a.gain_pp):
         grid.add_row(*_arm_cells(arm.name, arm), *_predicted_cells(predicted.get(arm.name)))
-    for arm in truth.controls:
+    for arm in measured.controls:
         grid.add_row(*_arm_cells(f"control: {arm.name}", arm))
-    alone = ", ".join(f"{name} {value:.1f}" for name, value in truth.baselines.items())
-    reliability = "not known" if truth.reliability is None else f"{truth.reliability:.2f}"
+    alone = ", ".join(f"{name} {value:.1f}" for name, value in measured.baselines.items())
+    reliability = "not known" if measured.reliability is None else f"{measured.reliability:.2f}"
     lines = [
         "",
-        f"target alone, {truth.metric} in %: {alone}; gains are over {truth.baseline}",
-        f"{truth.repeats} repeats of {truth.steps} steps, shots {truth.shots or 'all, cross-fitted'};"
+        f"target alone, {measured.metric} in %: {alone}; gains are over {measured.baseline}",
+        f"{measured.repeats} repeats of {measured.steps} steps, shots {measured.shots or 'all, cross-fitted'};"
         f" reliability of the true gains (split-half): {reliability}",
     ]
     for name, figures in (("agreement", validation.agreement), ("interval coverage", validation.interval_coverage)):

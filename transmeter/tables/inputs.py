@@ -94,7 +94,7 @@ def _dense(name: str, features: scipy.sparse.spmatrix) -> np.ndarray:
 
 
 def as_tables(
-    given: Mapping[str, Given] | Sequence[Given] | Given,
+    given: Mapping[str, Given] | Sequence[Given | Unusable] | Given,
     label: str | int | None = None,
     key: str | int | None = None,
 ) -> list[Table | Unusable]:
@@ -119,7 +119,7 @@ def as_tables(
     found: list[Table | Unusable] = []
     for name, source in items:
         try:
-            found.append(as_table(source, name, label, key, strict=False))
+            found.append(source if isinstance(source, Unusable) else as_table(source, name, label, key, strict=False))
         except ValueError as error:
             found.append(Unusable(name, str(error)))
     return found
@@ -135,4 +135,4 @@ def _is_one(given: object) -> bool:
 def _name(given: Given, place: int) -> str:
     if isinstance(given, str | Path):
         return parse(str(given))[0]
-    return given.name if isinstance(given, Table) else f"source {place}"
+    return given.name if isinstance(given, Table | Unusable) else f"source {place}"

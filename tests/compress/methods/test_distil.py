@@ -145,7 +145,7 @@ def test_a_student_that_does_not_fit_is_refused(encoder, tokenizer, letters, cal
         ({"depth": 3}, "depth 3 is out of range"),
         ({"width": 0.0}, "width 0.0 is no share"),
         ({"hidden": -1.0}, "hidden -1.0 is out of range"),
-        ({"on_policy": 2.0}, "on_policy 2.0 is no share"),
+        ({"on_policy": 2.0}, "on_policy 2.0 is not a share"),
         ({"on_policy": 0.5, "depth": 1}, "on_policy 0.5 asks a bert to write"),
         ({"labels": 1.0, "depth": 1}, "labels, which the batches do not have"),
         ({"top_k": 0}, "top_k 0 is out of range"),
@@ -349,11 +349,11 @@ def test_two_processes_are_one_with_twice_the_rows(tmp_path, root):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "ACCELERATE_USE_CPU": "true"}
-    code = "import sys; from safetensors.torch import save_file; from test_distil import learned"
+    code = "import sys; from safetensors.torch import save_file; from tests.compress.methods.test_distil import learned"
     code += "; save_file(learned(4), sys.argv[1])"
     running = []
     for rank in "01":
-        given = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "PYTHONPATH": f"{root}:{root / 'tests'}"}
+        given = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "PYTHONPATH": str(root)}
         command = [sys.executable, "-c", code, str(tmp_path / rank)]
         running.append(subprocess.Popen(command, env=os.environ | place | given, stderr=subprocess.PIPE, text=True))
     errors = [process.communicate(timeout=300)[1] for process in running]

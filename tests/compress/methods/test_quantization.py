@@ -131,7 +131,7 @@ def distance(small, model, batch):
 def test_calibrated_rounding_is_closer_to_the_model(bits, decoder, real):
     data, held = real
     one, two, three = (
-        distance(m.compress(decoder[0], data, bits=bits), decoder[0], held) for m in (gptq, awq, round_to_nearest)
+        distance(compressed(m, decoder[0], data, bits=bits), decoder[0], held) for m in (gptq, awq, round_to_nearest)
     )
     assert one < 0.8 * three and two < 0.95 * three
 

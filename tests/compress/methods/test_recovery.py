@@ -19,7 +19,7 @@ from compress.model import structure
 from compress.model.walk import run
 from tests.conftest import compressed, strayed
 
-few = partial(dynamic_sparse.compress, ratio=0.6, steps=12, every=3, share=0.3)
+few = partial(compressed, dynamic_sparse, ratio=0.6, steps=12, every=3, share=0.3)
 both_models = pytest.mark.parametrize("kind", ["encoder", "decoder", "regression"])
 both_ways = pytest.mark.parametrize("recovery", ["full", "lora"])
 
@@ -165,7 +165,7 @@ def test_the_number_of_zeros_holds_at_every_step_and_connections_move(kind, reco
             if recovery == "full":
                 assert not any((student.get_submodule(p).weight[~mask] != 0).any() for p, mask in also.items())
 
-    monkeypatch.setattr(training, "steps", watched)
+    monkeypatch.setattr(dynamic_sparse, "steps", watched)
     before, asked = copy.deepcopy(model), [p.requires_grad for p in model.parameters()]
     small = few(model, calibration, recovery=recovery)
     wanted = [int(mask.sum()) for mask in start.values()]
@@ -233,7 +233,7 @@ def test_lora_without_peft_says_what_to_install(encoder, calibration, monkeypatc
 
 @pytest.mark.parametrize("option", [{"start": "none"}, {"recovery": "none"}, {"every": 0}, {"rank": 0}, {"share": 2}])
 def test_options_out_of_range_are_refused(option, encoder, calibration):
-    with pytest.raises(ValueError, match=f"{next(iter(option))} '?{next(iter(option.values()))}"):
+    with pytest.raises(ValueError, match=f"{next(iter(option))} .*{next(iter(option.values()))}"):
         few(encoder, calibration, **option)
 
 

@@ -127,7 +127,7 @@ def test_bad_options_and_models_are_refused(encoder, calibration):
     for options, message in [
         ({"groups": 0}, "groups 0 is out of range: give 1 to 2"),
         ({"groups": 3}, "groups 3 is out of range"),
-        ({"merge": "max"}, "merge 'max' is unknown: give fit or mean"),
+        ({"merge": "max"}, "merge of share is 'max': give one of 'fit', 'mean'"),
         ({"rate": -1.0}, "rate -1.0"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -126,10 +126,10 @@ def write(path, content):
 def stored(path, pairs):
     """A store of (target, source, gain) by transmeter, each by logme too, with one failed pair."""
     with store.writing(path) as db, store.transaction(db):
-        store.keep_input(db, "f", "", b"", {})
+        store.save_input(db, "f", "", b"", {})
         methods = [store.method(db, "logme", {"seed": 0}), store.method(db, "transmeter", {"seed": 0})]
         keys = [(t, s, m, f"{t} {s} {m}".encode(), g) for t, s, g in pairs for m in methods]
-        store.want(db, [(t, s, m, key, 1, 1) for t, s, m, key, _ in keys])
+        store.request(db, [(t, s, m, key, 1, 1) for t, s, m, key, _ in keys])
         found = [(key, GAIN | {"gain_pp": g if m == methods[1] else None, "score": g}) for _, _, m, key, g in keys]
         store.record(db, [(found[0][0], {"error": "it is <empty>"}), *found[1:]])
 
@@ -280,7 +280,7 @@ def test_odd_folders_and_stores_end_with_one_line(tmp_path):
         pass
     check_refused([tmp_path / "empty.db"], "holds no pair that was scored", tmp_path)
     (tmp_path / "other.db").write_bytes(b"SQLite format 3\x00" + b"\x00" * 100)
-    check_refused([tmp_path / "other.db"], "is no store of", tmp_path)
+    check_refused([tmp_path / "other.db"], "is not a store of", tmp_path)
     broken = json.loads(json.dumps(made("t", []).__dict__ | {"rows": [row("a", **GAIN, matches=[{}]).__dict__]}))
     write(tmp_path / "ranking.json", broken)
     check_refused([tmp_path / "ranking.json"], "is not as this version writes it", tmp_path)
