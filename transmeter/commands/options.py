@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from transmeter.tables.specs import DECIMALS, Dialect
 from transmeter.util import writing
 from transmeter.util.arguments import LARGEST_SEED
 from transmeter.util.signatures import keyword_options
@@ -158,6 +159,11 @@ class Ordered(click.Command):
         return super().parse_args(ctx, args)
 
 
+def _check_dialect(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """The value. Raises ValueError for one that no file is written with."""
+    return getattr(Dialect(**{param.name: value}), param.name)
+
+
 def compared(command: Callable) -> Callable:
     """The arguments and options of every command that compares SOURCE... with TARGET."""
     for option in (
@@ -172,6 +178,22 @@ def compared(command: Callable) -> Callable:
             show_default=True,
             type=click.Choice(["meaning", "name"]),
             help="How columns of target and source are matched: by meaning, or by name only.",
+        ),
+        click.option(
+            "--encoding",
+            callback=_check_dialect,
+            help="Encoding of text files, such as latin-1. Default: UTF-8, or UTF-16 where a file says so.",
+        ),
+        click.option(
+            "--decimal",
+            type=click.Choice(list(DECIMALS)),
+            help="Decimal mark of numbers. Default: decided per column where sure.",
+        ),
+        click.option(
+            "--sep",
+            metavar="CHARACTER",
+            callback=_check_dialect,
+            help="Separator of columns in csv and tsv. Default: guessed where sure.",
         ),
         click.option("--key", metavar="COLUMN", help="Column that says what a row is about, also in sources."),
         click.option(
