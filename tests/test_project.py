@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import importlib.util
 import logging
 import re
 import tomllib
@@ -20,13 +21,43 @@ CLICK = ("cli.py", "commands")  # click gives the arguments of their functions
 ids = [str(p.relative_to(ROOT)) for p in FILES]
 
 
-@pytest.mark.parametrize("path", FILES, ids=ids)
-def test_imports_go_one_way(path):
-    above = ["cli"] if path.relative_to(ROOT).parts[0] == "compress" else ["cli", "compress"]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        assert not any(n.split(".")[0] in above for n in names), f"line {node.lineno}"
+@pytest.fixture(scope="module")
+def structure():
+    """The benchmark of that name."""
+    spec = importlib.util.spec_from_file_location("structure", ROOT / "benchmarks/structure.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_code_is_built_as_the_architecture_says(structure):
+    """The directions, sizes, documentation and words that `benchmarks/structure.py` measures."""
+    figures = structure.measure()
+    assert {name: value for name, value in figures.items() if isinstance(value, list) and value} == {}
+    assert figures["lines of cli.py"] <= 90
+    assert figures["median lines of a function"] <= 6 and figures["90th percentile"] <= 22
+
+
+def test_what_is_wrong_with_the_structure_is_found(structure, tmp_path):
+    up = "def f():\n    from importlib import import_module\n    return import_module('transmeter.commands.rank')\n"
+    files = {"tables/data": up, "commands/rank": "from transmeter.tables import data\n", "api": "import compress.api\n"}
+    files = {f"transmeter/{name}.py": text for name, text in files.items()} | {"compress/api.py": "", "cli.py": ""}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    graph = structure.imports(structure.modules(tmp_path))
+    assert structure.upward(graph) == [
+        "transmeter.api -> compress.api",
+        "transmeter.tables.data -> transmeter.commands.rank",
+    ]
+    assert structure.circles(graph) == ["transmeter.commands.rank, transmeter.tables.data"]
+    source = '"""Doc."""\n\n\ndef f(a):\n    """Doc."""\n    # why\n    return (\n        a\n    )\n'
+    assert structure.code_lines(source) == 4 and structure.function_lengths(source) == [4]
+    bad = tmp_path / "transmeter/bad.py"
+    bad.write_text('def f(a: int) -> int:\n    """Doc."""\n    raise ValueError("the truth is out")\n')
+    structure.ROOT = tmp_path  # of names in what is told
+    assert [g.rpartition(": ")[2] for g in structure.undocumented(bad)] == ["parameter a", "no section Returns"]
+    assert structure.wrong_words(bad) == ["transmeter/bad.py:3: 'truth', better 'ground truth'"]
 
 
 @pytest.mark.parametrize("path", [*FILES, ROOT / "cli.py"], ids=[*ids, "cli.py"])
@@ -44,14 +75,6 @@ def test_public_functions_are_documented_and_typed(path):
             arguments = [*node.args.args, *node.args.kwonlyargs]
             assert node.returns and all(a.annotation for a in arguments), node.name
             assert not node.args.kwarg, node.name
-
-
-def test_no_room_is_crowded():
-    """At most fifteen modules a folder, but where every file is one of a kind."""
-    rooms = {path.parent for path in FILES if path.parent.name not in ("scorers", "methods")}
-    assert {
-        str(room): len(list(room.glob("[!_]*.py"))) for room in rooms if len(list(room.glob("[!_]*.py"))) > 15
-    } == {}
 
 
 @pytest.mark.parametrize("folder, function", [("transmeter/scorers", "score"), ("compress/methods", "compress")])
