@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from pyarrow import ArrowException
 from pyarrow.parquet import ParquetFile
-from scipy.io import arff
 
+from transmeter.tables.arff import read_arff
 from transmeter.tables.delimited import check_names, read_delimited
 from transmeter.tables.specs import FORMATS, USUAL, Dialect
 from transmeter.util.suggestions import absent
@@ -75,13 +75,13 @@ def read(
         elif name.endswith(".npz"):
             frame = _read_arrays(path)
         elif name.endswith(".arff"):
-            frame = _read_arff(path)
+            frame = read_arff(path, dialect.encoding or "utf-8-sig")
         else:
             raise ValueError(f"{path} is of no known format: give {formats}")
     except UnicodeDecodeError as error:
         remedy = "convert it to UTF-8" if as_texts else "give its encoding (--encoding), or convert it to UTF-8"
         raise ValueError(f"{path} is not {error.encoding.upper()} text (byte {error.start}): {remedy}") from None
-    except (*_UNREADABLE, arff.ArffError, NotImplementedError) as error:
+    except _UNREADABLE as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} cannot be read: {reason}") from None
     frame.columns = [str(c).lstrip("\ufeff").strip() for c in frame.columns]
@@ -167,17 +167,6 @@ def _name_classes(where: str | Path, frame: pd.DataFrame, names: Mapping[str, Se
         frame[column] = [classes[number] if number >= 0 else None for number in numbers]
     frame.attrs["classes"] = dict(names)
     return frame
-
-
-def _read_arff(path: Path) -> pd.DataFrame:
-    with open(path, encoding="utf-8") as file:
-        try:
-            rows, _ = arff.loadarff(file)
-        except StopIteration:
-            raise ValueError(f"{path} cannot be read: it has no @data") from None
-    frame = pd.DataFrame(rows)
-    text = {c: frame[c].str.decode("utf-8").replace("?", None) for c in frame.columns if frame[c].dtype == object}
-    return frame.assign(**text)
 
 
 def _read_lines(path: Path, encoding: str) -> pd.DataFrame:
