@@ -102,7 +102,7 @@ class Group(click.Group):
     """Bad input ends with one line and exit code 2, a failed run with 1, Ctrl-C with 130 and what is kept."""
 
     SECTIONS = {
-        "Data": ("rank", "validate", "transfer", "scorers"),
+        "Data": ("check", "rank", "validate", "transfer", "scorers"),
         "Models": ("calibrate", "compress", "run", "sweep", "evaluate", "export", "report", "methods"),
     }  # commands of neither, such as batch, come last
 
@@ -158,28 +158,32 @@ class Ordered(click.Command):
         return super().parse_args(ctx, args)
 
 
+label_option = click.option("--label", help="Label column of every file that has it. Default: label.")
+key_option = click.option("--key", metavar="COLUMN", help="Column that says what a row is about, also in sources.")
+match_option = click.option(
+    "--match",
+    default="meaning",
+    show_default=True,
+    type=click.Choice(["meaning", "name"]),
+    help="How columns of target and source are matched: by meaning, or by name only.",
+)
+encoder_option = click.option(
+    "--encoder", metavar="PATH", help="Transformers model for texts and column names. Default: TF-IDF and n-grams."
+)
+
+
 def compared(command: Callable) -> Callable:
     """The arguments and options of every command that compares SOURCE... with TARGET."""
     for option in (
-        click.option(
-            "--encoder",
-            metavar="PATH",
-            help="Transformers model for texts and column names. Default: TF-IDF and n-grams.",
-        ),
-        click.option(
-            "--match",
-            default="meaning",
-            show_default=True,
-            type=click.Choice(["meaning", "name"]),
-            help="How columns of target and source are matched: by meaning, or by name only.",
-        ),
-        click.option("--key", metavar="COLUMN", help="Column that says what a row is about, also in sources."),
+        encoder_option,
+        match_option,
+        key_option,
         click.option(
             "--cache",
             type=click.Path(path_type=Path),
             help="Folder of trained source classifiers. Default: user cache.",
         ),
-        click.option("--label", help="Label column of every file that has it. Default: label."),
+        label_option,
         click.argument("sources", nargs=-1, required=True),
         click.argument("target"),
     ):
