@@ -20,7 +20,7 @@ from transmeter.tables.data import Table, Unusable, rows_like
 from transmeter.tables.files import read
 from transmeter.tables.inputs import Given, as_table, as_tables
 from transmeter.tables.prepare import prepare
-from transmeter.tables.specs import parse
+from transmeter.tables.specs import Dialect, parse
 from transmeter.util import writing
 from transmeter.util.arguments import column_name, one_of, path, seed_number, whole_number
 
@@ -97,6 +97,9 @@ def validate(
     cache: str | Path | None = None,
     encoder: str | Path | None = None,
     match: str = "meaning",
+    sep: str | None = None,
+    decimal: str | None = None,
+    encoding: str | None = None,
 ) -> Validation:
     """Measure what every source brings to a target by full transfer, and check a ranking against that.
 
@@ -105,7 +108,7 @@ def validate(
 
     Parameters
     ----------
-    target, sources, label, key, cache, encoder, match
+    target, sources, label, key, cache, encoder, match, sep, decimal, encoding
         As in `rank`. A source that cannot be used is left out with a warning.
     ranking : Ranking, str, Path or None
         A ranking of these sources for this target, or the file that it was saved to; None: gains are only measured.
@@ -134,7 +137,7 @@ def validate(
     repeats, steps = whole_number("repeats", repeats, 2), whole_number("steps", steps, 1)
     seed, metric = seed_number("seed", seed), None if metric is None else one_of("metric", metric, METRICS)
     cache, encoder, match = check_preparing(cache, encoder, match)
-    label, key = column_name("label", label), column_name("key", key)
+    label, key, dialect = column_name("label", label), column_name("key", key), Dialect(sep, decimal, encoding)
     if isinstance(ranking, str | Path):
         ranking = load(ranking)
     if ranking:
@@ -144,8 +147,8 @@ def validate(
         if name != ranking.target:
             raise ValueError(f"the ranking is of sources for '{ranking.target}', not for '{name}': give its target")
     warn_of_same_file(target, sources)
-    table = as_table(target, target_name(target), label, key)
-    usable = _usable(as_tables(sources, label, key), ranking)
+    table = as_table(target, target_name(target), label, key, dialect=dialect)
+    usable = _usable(as_tables(sources, label, key, dialect), ranking)
     table, usable, _ = prepare(table, usable, encoder, match, cache and cache / "texts")
     measured = ground_truth.measure(
         [Source(t, cache) for t in usable],
@@ -216,12 +219,15 @@ def transfer(
     encoder: str | Path | None = None,
     match: str = "meaning",
     predict: pd.DataFrame | str | Path | None = None,
+    sep: str | None = None,
+    decimal: str | None = None,
+    encoding: str | None = None,
 ) -> Transfer:
     """Train a classifier for a target that starts from a source, and check it on held-out rows.
 
     Parameters
     ----------
-    target, label, key, cache, encoder, match
+    target, label, key, cache, encoder, match, sep, decimal, encoding
         As in `rank`.
     source : table
         As `target`: the source to start from, such as the first of a ranking.
@@ -247,14 +253,14 @@ def transfer(
     repeats = None if repeats is None else whole_number("repeats", repeats, 2)
     seed, metric = seed_number("seed", seed), one_of("metric", metric, METRICS)
     cache, encoder, match = check_preparing(cache, encoder, match)
-    label, key = column_name("label", label), column_name("key", key)
+    label, key, dialect = column_name("label", label), column_name("key", key), Dialect(sep, decimal, encoding)
     if is_same_file(target, source):
         raise ValueError(f"{parse(str(source))[1]} is the target's own file: give another one as the source")
-    table = as_table(target, target_name(target), label, key)
-    other = as_table(source, None, label, key, strict=False)
+    table = as_table(target, target_name(target), label, key, dialect=dialect)
+    other = as_table(source, None, label, key, False, dialect)
     rows = None
     if predict is not None:
-        frame = predict if isinstance(predict, pd.DataFrame) else read(path("predict", predict))
+        frame = predict if isinstance(predict, pd.DataFrame) else read(path("predict", predict), dialect=dialect)
         rows = rows_like(table, "predict" if frame is predict else str(predict), frame)
     classifier = TransferClassifier(other, match=match, encoder=encoder, random_state=seed, cache=cache)
     classifier.fit(table.features, table.labels, keys=table.keys)

@@ -14,6 +14,7 @@ from transmeter.tables.data import Table, Unusable
 from transmeter.tables.inputs import Given, as_table, as_tables
 from transmeter.tables.matching import Match
 from transmeter.tables.prepare import match_lines, prepare
+from transmeter.tables.specs import Dialect
 from transmeter.tables.text import is_text
 
 FEW_ROWS = 5  # of a class with fewer rows nothing is sure
@@ -130,12 +131,15 @@ def check(
     key: str | int | None = None,
     encoder: str | Path | None = None,
     match: str = "meaning",
+    sep: str | None = None,
+    decimal: str | None = None,
+    encoding: str | None = None,
 ) -> Check:
     """Read a target and sources as `rank` does, and say what they are read as; nothing is trained.
 
     Parameters
     ----------
-    target, sources, label, key, encoder, match
+    target, sources, label, key, encoder, match, sep, decimal, encoding
         As in `rank`; no source will do.
 
     Returns
@@ -149,10 +153,11 @@ def check(
         For an unusable target, a missing file, and arguments out of range.
     """
     name = None if isinstance(target, str | Path | Table) else "target"
+    dialect = Dialect(sep, decimal, encoding)
     with warnings.catch_warnings():  # what they say of tables is in the result
         warnings.simplefilter("ignore", UserWarning)
-        table = as_table(target, name, label, key)
-        read = as_tables(sources, label, key)
+        table = as_table(target, name, label, key, dialect=dialect)
+        read = as_tables(sources, label, key, dialect)
         usable = [s for s in read if isinstance(s, Table)]
         prepared, tables, matches = prepare(table, usable, encoder, match)
     compared = {

@@ -20,7 +20,7 @@ from transmeter.tables.data import MAX_ROWS, Table, Unusable, drop_small_classes
 from transmeter.tables.inputs import Given, as_table, as_tables
 from transmeter.tables.matching import Match
 from transmeter.tables.prepare import MATCH, prepare
-from transmeter.tables.specs import parse
+from transmeter.tables.specs import Dialect, parse
 from transmeter.tables.splits import default_repeats
 from transmeter.util.arguments import (
     column_name,
@@ -54,6 +54,9 @@ def rank(
     match: str = "meaning",
     classes: Mapping[str, Mapping[str, str]] | None = None,
     min_class_rows: int = 1,
+    sep: str | None = None,
+    decimal: str | None = None,
+    encoding: str | None = None,
 ) -> Ranking:
     """Rank sources by the gain that they bring to a target over the best that it can do alone.
 
@@ -92,6 +95,12 @@ def rank(
         By name of the source: {its class: class of the target}, for what names and rows would decide otherwise.
     min_class_rows : int
         Rows of classes of the target with fewer rows are left out.
+    sep : str or None
+        Separator of columns in .csv and .tsv; None: as the file's name says, or guessed where sure.
+    decimal : str or None
+        Decimal mark of numbers that are written as texts, "," or "."; None: decided per column where sure.
+    encoding : str or None
+        Of text files; None: UTF-8, or UTF-16 where a file begins with its mark.
 
     Returns
     -------
@@ -110,11 +119,11 @@ def rank(
     seed, metric = seed_number("seed", seed), one_of("metric", metric, METRICS)
     cache, encoder, match = check_preparing(cache, encoder, match)
     label, key = column_name("label", label), column_name("key", key)
-    values = check_scorer(scorer, options)
+    values, dialect = check_scorer(scorer, options), Dialect(sep, decimal, encoding)
     warn_of_same_file(target, sources)
     min_class_rows = whole_number("min_class_rows", min_class_rows, 1)
-    target = drop_small_classes(as_table(target, target_name(target), label, key), min_class_rows)
-    sources = as_tables(sources, label, key)
+    target = drop_small_classes(as_table(target, target_name(target), label, key, dialect=dialect), min_class_rows)
+    sources = as_tables(sources, label, key, dialect)
     failed = [Row(source=s.name, error=s.reason) for s in sources if isinstance(s, Unusable)]
     if len(failed) == len(sources):
         raise ValueError(failed[0].error if failed else "no source is given: name at least one")

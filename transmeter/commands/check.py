@@ -2,23 +2,12 @@
 
 import click
 
-from transmeter.commands.options import (
-    check_compared,
-    encoder_option,
-    json_option,
-    key_option,
-    label_option,
-    match_option,
-    quiet,
-)
+from transmeter.commands.options import check_compared, json_option, quiet, reading
 from transmeter.util.to_json import to_json
 
 
 @click.command()
-@label_option
-@key_option
-@match_option
-@encoder_option
+@reading
 @json_option
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 def check(files, as_json, encoder, **options) -> None:

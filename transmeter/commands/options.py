@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from transmeter.tables.specs import DECIMALS, Dialect
 from transmeter.util import writing
 from transmeter.util.arguments import LARGEST_SEED
 from transmeter.util.signatures import keyword_options
@@ -158,32 +159,58 @@ class Ordered(click.Command):
         return super().parse_args(ctx, args)
 
 
-label_option = click.option("--label", help="Label column of every file that has it. Default: label.")
-key_option = click.option("--key", metavar="COLUMN", help="Column that says what a row is about, also in sources.")
-match_option = click.option(
-    "--match",
-    default="meaning",
-    show_default=True,
-    type=click.Choice(["meaning", "name"]),
-    help="How columns of target and source are matched: by meaning, or by name only.",
-)
-encoder_option = click.option(
-    "--encoder", metavar="PATH", help="Transformers model for texts and column names. Default: TF-IDF and n-grams."
-)
+def _check_dialect(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """The value. Raises ValueError for one that no file is written with."""
+    return getattr(Dialect(**{param.name: value}), param.name)
+
+
+def reading(command: Callable) -> Callable:
+    """The options of every command that reads tables and matches their columns."""
+    for option in (
+        click.option(
+            "--encoder",
+            metavar="PATH",
+            help="Transformers model for texts and column names. Default: TF-IDF and n-grams.",
+        ),
+        click.option(
+            "--match",
+            default="meaning",
+            show_default=True,
+            type=click.Choice(["meaning", "name"]),
+            help="How columns of target and source are matched: by meaning, or by name only.",
+        ),
+        click.option(
+            "--encoding",
+            callback=_check_dialect,
+            help="Encoding of text files, such as latin-1. Default: UTF-8, or UTF-16 where a file says so.",
+        ),
+        click.option(
+            "--decimal",
+            type=click.Choice(list(DECIMALS)),
+            help="Decimal mark of numbers. Default: decided per column where sure.",
+        ),
+        click.option(
+            "--sep",
+            metavar="CHARACTER",
+            callback=_check_dialect,
+            help="Separator of columns in csv and tsv. Default: guessed where sure.",
+        ),
+        click.option("--key", metavar="COLUMN", help="Column that says what a row is about, also in sources."),
+        click.option("--label", help="Label column of every file that has it. Default: label."),
+    ):
+        command = option(command)
+    return command
 
 
 def compared(command: Callable) -> Callable:
     """The arguments and options of every command that compares SOURCE... with TARGET."""
     for option in (
-        encoder_option,
-        match_option,
-        key_option,
         click.option(
             "--cache",
             type=click.Path(path_type=Path),
             help="Folder of trained source classifiers. Default: user cache.",
         ),
-        label_option,
+        reading,
         click.argument("sources", nargs=-1, required=True),
         click.argument("target"),
     ):

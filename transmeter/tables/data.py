@@ -12,7 +12,7 @@ from transmeter.tables.columns import Reading, clean, conform, listed, numeric_c
 from transmeter.tables.delimited import check_names
 from transmeter.tables.files import read
 from transmeter.tables.labels import class_texts, label_texts
-from transmeter.tables.specs import parse
+from transmeter.tables.specs import USUAL, Dialect, parse
 from transmeter.util.suggestions import did_you_mean
 
 LOG = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class Unusable:
 
 
 def load(
-    spec: str, label: str | None = None, strict: bool = True, key: str | None = None, decimal: str | None = None
+    spec: str, label: str | None = None, strict: bool = True, key: str | None = None, dialect: Dialect = USUAL
 ) -> Table:
     """Read a table from a file.
 
@@ -105,8 +105,8 @@ def load(
         keys.
     key
         Column of the rows' keys, which is no feature; None: none.
-    decimal
-        Decimal mark of texts such as "1,234", as for `columns.clean`.
+    dialect
+        How text files are written.
 
     Returns
     -------
@@ -119,7 +119,7 @@ def load(
         For a file that is missing, empty, of no known format or without that column, and as `table`.
     """
     name, path, column = parse(spec)
-    return from_frame(name, read(path), column, label, strict, key, str(path), decimal)
+    return from_frame(name, read(path, dialect=dialect), column, label, strict, key, str(path), dialect.decimal)
 
 
 def from_frame(
@@ -142,10 +142,12 @@ def from_frame(
         (n, columns).
     column
         Label column that must be there.
-    label, strict, key, decimal
+    label, strict, key
         As for `load`.
     where
         What errors name; None: `name`.
+    decimal
+        As for `columns.clean`.
 
     Returns
     -------

@@ -12,24 +12,22 @@ from pathlib import Path
 
 import pandas as pd
 
+from transmeter.tables.specs import USUAL, Dialect
+
 HEAD = 1_000_000  # bytes that are looked at for codes such as 01234
 LINES = 20  # that are looked at for the separator
 SEPARATORS = ",;\t|"
 
 
-def read_delimited(
-    path: Path, sep: str | None = None, encoding: str | None = None, as_texts: bool = False
-) -> pd.DataFrame:
+def read_delimited(path: Path, dialect: Dialect = USUAL, as_texts: bool = False) -> pd.DataFrame:
     """A file with a header, the cells as pandas reads them but for codes such as 01234, which stay text.
 
     Parameters
     ----------
     path
         csv or tsv, gzip-compressed or not.
-    sep
-        Separator of columns; None: that of the file's name, or the only one that splits the first lines alike.
-    encoding
-        None: UTF-8, or UTF-16 where the file begins with its mark.
+    dialect
+        How it is written.
     as_texts
         Whether cells stay the texts that they are, none of them a number or missing.
 
@@ -45,7 +43,8 @@ def read_delimited(
     """
     with _open(path) as file:
         head = file.read(HEAD)
-    encoding = encoding or ("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    sep = dialect.sep
+    encoding = dialect.encoding or ("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     notes = []
     with io.TextIOWrapper(_open(path), encoding=encoding, newline="") as text:
         lines = list(islice(_bounded(path, text), LINES))
@@ -59,6 +58,8 @@ def read_delimited(
     if not names or next(rows, None) is None:
         raise ValueError(f"{path} has no rows: give a table with rows below the names of its columns")
     options = {"sep": sep, "encoding": encoding, "keep_default_na": False, "na_values": None if as_texts else [""]}
+    if dialect.decimal == ",":  # so that 1.234 stays a text, for pandas would read it as 1.234
+        options["decimal"] = ","
     try:
         frame = _read_cells(path, str if as_texts else _codes(path, head, options), options)
     except pd.errors.ParserError as error:

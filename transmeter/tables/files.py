@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from pyarrow import ArrowException
 from pyarrow.parquet import ParquetFile
-from scipy.io import arff
 
+from transmeter.tables.arff import read_arff
 from transmeter.tables.delimited import check_names, read_delimited
-from transmeter.tables.specs import FORMATS
+from transmeter.tables.specs import FORMATS, USUAL, Dialect
 from transmeter.util.suggestions import absent
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ _UNREADABLE = (
 def read(
     path: Path,
     *,
-    sep: str | None = None,
-    encoding: str | None = None,
+    dialect: Dialect = USUAL,
     as_texts: bool = False,
     formats: str = FORMATS,
 ) -> pd.DataFrame:
@@ -42,8 +41,8 @@ def read(
     ----------
     path
         A file of one of the formats, or the folder of a saved Hugging Face data set.
-    sep, encoding
-        Of .csv and .tsv, as for `read_delimited`.
+    dialect
+        How .csv and .tsv are written; its encoding is that of .jsonl and .arff too.
     as_texts
         Whether cells of .csv and .tsv stay the texts that they are, none of them a number or missing.
     formats
@@ -68,26 +67,28 @@ def read(
         if path.is_dir():
             frame = _read_folder(path)
         elif name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
-            frame = read_delimited(path, sep, encoding, as_texts)
+            frame = read_delimited(path, dialect, as_texts)
         elif name.endswith(".parquet"):
             frame = _read_parquet(path)
         elif name.endswith((".jsonl", ".jsonl.gz")):
-            frame = _read_lines(path)
+            frame = _read_lines(path, dialect.encoding or "utf-8")
         elif name.endswith(".npz"):
             frame = _read_arrays(path)
         elif name.endswith(".arff"):
-            frame = _read_arff(path)
+            frame = read_arff(path, dialect.encoding or "utf-8-sig")
         else:
             raise ValueError(f"{path} is of no known format: give {formats}")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}): convert it first") from None
-    except (*_UNREADABLE, arff.ArffError, NotImplementedError) as error:
+        remedy = "convert it to UTF-8" if as_texts else "give its encoding (--encoding), or convert it to UTF-8"
+        raise ValueError(f"{path} is not {error.encoding.upper()} text (byte {error.start}): {remedy}") from None
+    except _UNREADABLE as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} cannot be read: {reason}") from None
-    frame.columns = [str(c).strip() for c in frame.columns]
+    frame.columns = [str(c).lstrip("\ufeff").strip() for c in frame.columns]
     mark = next((m for m in ";\t|" if len(frame.columns) == 1 and m in frame.columns[0]), None)
     if mark:
-        raise ValueError(f"{path} has one column, '{frame.columns[0]}': separate columns by commas, not by {mark!r}")
+        remedy = "separate columns by commas" + ("" if as_texts else ", or give the separator (--sep)")
+        raise ValueError(f"{path} has one column, '{frame.columns[0]}': {remedy}")
     check_names(path, frame.columns)
     if frame.empty:
         raise ValueError(f"{path} has no rows: give a table with rows below the names of its columns")
@@ -168,21 +169,10 @@ def _name_classes(where: str | Path, frame: pd.DataFrame, names: Mapping[str, Se
     return frame
 
 
-def _read_arff(path: Path) -> pd.DataFrame:
-    with open(path, encoding="utf-8") as file:
-        try:
-            rows, _ = arff.loadarff(file)
-        except StopIteration:
-            raise ValueError(f"{path} cannot be read: it has no @data") from None
-    frame = pd.DataFrame(rows)
-    text = {c: frame[c].str.decode("utf-8").replace("?", None) for c in frame.columns if frame[c].dtype == object}
-    return frame.assign(**text)
-
-
-def _read_lines(path: Path) -> pd.DataFrame:
+def _read_lines(path: Path, encoding: str) -> pd.DataFrame:
     """JSON lines, texts that look like numbers or dates as they stand."""
     try:
-        return pd.read_json(path, lines=True, encoding="utf-8", dtype=False)
+        return pd.read_json(path, lines=True, encoding=encoding, dtype=False)
     except UnicodeDecodeError:
         raise
     except ValueError as error:

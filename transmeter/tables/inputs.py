@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from transmeter.tables.data import Table, Unusable, from_frame, load, table
 from transmeter.tables.delimited import check_names
 from transmeter.tables.files import from_dataset
-from transmeter.tables.specs import check_exists, parse
+from transmeter.tables.specs import USUAL, Dialect, check_exists, parse
 from transmeter.util.arguments import column_name
 
 if TYPE_CHECKING:
@@ -34,21 +34,41 @@ def as_table(
     label: str | int | None = None,
     key: str | int | None = None,
     strict: bool = True,
+    dialect: Dialect = USUAL,
 ) -> Table:
-    """What is given as a table called `name` (None: as its file, or "data").
+    """What a user has at hand as a table.
 
-    label, key, strict: as in `data.load`, where columns have names; columns of an array are called f0.. and so match
-    by their place. Raises ValueError as `data.load`, and for what is none of these.
+    Parameters
+    ----------
+    given
+        A table, a data frame, (X, y), a data set or the name of a file. Columns of an array are called f0.. and so
+        match by their place.
+    name
+        What messages call it; None: as its file, or "data".
+    label, key, strict
+        As for `data.load`, where columns have names.
+    dialect
+        How text files are written; its decimal mark is that of texts in data frames too.
+
+    Returns
+    -------
+    Table
+        `given` itself where it is one.
+
+    Raises
+    ------
+    ValueError
+        As `data.load`, for what is none of these, and for rows and labels that do not fit.
     """
     label, key = column_name("label", label), column_name("key", key)
     if isinstance(given, Table):
         return replace(given, name=name) if name else given
     if isinstance(given, str | Path):
-        found = load(str(given), label, strict, key)
+        found = load(str(given), label, strict, key, dialect)
         return replace(found, name=name) if name else found
     name = name or "data"
     if isinstance(given, pd.DataFrame):
-        return from_frame(name, given, None, label, strict, key)
+        return from_frame(name, given, None, label, strict, key, None, dialect.decimal)
     if isinstance(given, tuple) and len(given) == 2:
         if isinstance(given[0], str):
             raise ValueError(f"{name} is a pair that begins with '{given[0]}': give a dict of names and data sets")
@@ -56,17 +76,35 @@ def as_table(
         labels = pd.Series(np.asarray(given[1], dtype=None if hasattr(given[1], "__array__") else object).ravel())
         if len(labels) != len(features):
             raise ValueError(f"{name} has {len(features)} rows and {len(labels)} labels: give one label a row")
-        return table(name, features.reset_index(drop=True), labels)
+        return table(name, features.reset_index(drop=True), labels, None, dialect.decimal)
     if hasattr(given, "to_pandas") and hasattr(given, "features"):  # a data set, which takes a second to import
-        return from_frame(name, from_dataset(given), None, label, strict, key)
+        return from_frame(name, from_dataset(given), None, label, strict, key, None, dialect.decimal)
     if hasattr(given, "to_pandas"):  # of polars or pyarrow
-        return from_frame(name, given.to_pandas(), None, label, strict, key)
+        return from_frame(name, given.to_pandas(), None, label, strict, key, None, dialect.decimal)
     wanted = "a data frame with a label column, (X, y), a datasets.Dataset, a path or a Table"
     raise ValueError(f"{name} is a {type(given).__name__}: give {wanted}")
 
 
 def columns(name: str, features: ArrayLike) -> pd.DataFrame:
-    """(n, d) features as a data frame with names of text, f0.. for an array. Raises ValueError for another shape."""
+    """Features as a data frame whose columns are called by texts.
+
+    Parameters
+    ----------
+    name
+        What errors call them.
+    features
+        (n, d) data frame, array or sparse matrix, which is made dense.
+
+    Returns
+    -------
+    pandas.DataFrame
+        (n, d); columns of an array are called f0..
+
+    Raises
+    ------
+    ValueError
+        For another shape, two columns of one name, and a sparse matrix of more than MAX_DENSE cells.
+    """
     features = features.to_pandas() if hasattr(features, "to_pandas") else features  # of polars or pyarrow
     if isinstance(features, pd.DataFrame):
         frame = features.set_axis([str(c) for c in features.columns], axis=1)
@@ -97,12 +135,29 @@ def as_tables(
     given: Mapping[str, Given] | Sequence[Given | Unusable] | Given,
     label: str | int | None = None,
     key: str | int | None = None,
+    dialect: Dialect = USUAL,
 ) -> list[Table | Unusable]:
     """Every source as a table; what it holds may make it `Unusable`, so that one bad source does not end the run.
 
-    One that stands alone, in no list, is the only one. Named by the mapping's keys, by their files, or source 1.. by
-    their place. Sources without the column `label` may have their labels in 'label', sources without `key` no keys.
-    Raises ValueError for what is no list and no source, a path that does not exist, and two sources of one name.
+    Parameters
+    ----------
+    given
+        A list of sources, a mapping of them by name, or one alone.
+    label, key
+        As for `data.load`; sources without the column `label` may have their labels in "label", those without `key`
+        no keys.
+    dialect
+        As for `as_table`.
+
+    Returns
+    -------
+    list
+        Named by the mapping's keys, by their files, or "source 1".. by their place.
+
+    Raises
+    ------
+    ValueError
+        For what is no list and no source, a path that does not exist, and two sources of one name.
     """
     if _is_one(given):
         given = [given]
@@ -119,7 +174,8 @@ def as_tables(
     found: list[Table | Unusable] = []
     for name, source in items:
         try:
-            found.append(source if isinstance(source, Unusable) else as_table(source, name, label, key, strict=False))
+            usable = not isinstance(source, Unusable)
+            found.append(as_table(source, name, label, key, False, dialect) if usable else source)
         except ValueError as error:
             found.append(Unusable(name, str(error)))
     return found

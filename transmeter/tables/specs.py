@@ -1,13 +1,57 @@
-"""How a file is named on the command line: [NAME=]PATH[::LABEL_COLUMN]."""
+"""How files are named on the command line, [NAME=]PATH[::LABEL_COLUMN], and how their text is written."""
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from transmeter.util.arguments import one_of, shown
 from transmeter.util.suggestions import absent
 
 FORMATS = ".csv, .csv.gz, .tsv, .parquet, .jsonl, .npz, .arff or a saved Hugging Face data set folder"
 _ENDINGS = re.compile(r"(\.csv|\.tsv|\.parquet|\.arff|\.txt|\.jsonl|\.npz)?(\.gz)?$", re.IGNORECASE)
+DECIMALS = (",", ".")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How text files are written.
+
+    Attributes
+    ----------
+    sep
+        Separator of columns, one character, also written `\\t`; None: that of the file's name, or the only one that
+        splits the first lines alike.
+    decimal
+        Decimal mark of numbers, which decides what "1,234" and "1.234" are; None: decided per column where sure.
+    encoding
+        A codec of Python; None: UTF-8, or UTF-16 where the file begins with its mark.
+
+    Raises
+    ------
+    ValueError
+        For another separator or decimal mark, and an encoding that Python does not know.
+    """
+
+    sep: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.sep == "\\t":
+            object.__setattr__(self, "sep", "\t")
+        if self.sep is not None and (not isinstance(self.sep, str) or len(self.sep) != 1 or self.sep in '\r\n"'):
+            raise ValueError(f"sep is {shown(self.sep)}: give one character, such as ';'")
+        if self.decimal is not None:
+            one_of("decimal", self.decimal, DECIMALS)
+        try:
+            "".encode(self.encoding or "utf-8")
+        except (LookupError, TypeError, ValueError):
+            remedy = "give one that Python knows, such as latin-1 or cp1252"
+            raise ValueError(f"encoding is {shown(self.encoding)}: {remedy}") from None
+
+
+USUAL = Dialect()
 
 
 def parse(spec: str) -> tuple[str, Path, str | None]:

@@ -170,3 +170,9 @@ def test_sources_paired_by_key_need_no_column_in_common(recwarn):
     target, source = plain().assign(who=np.arange(40)), plain(columns=("f0", "f1")).assign(who=np.arange(40))
     transmeter.rank(target, {"paired": source}, scorer="source_size", key="who")
     assert not [w for w in recwarn.list if "no column matches" in str(w.message)]
+
+
+def test_files_are_read_as_the_options_say(tmp_path):
+    plain().assign(c0="1,234").to_csv(tmp_path / "t.csv", index=False, sep=";")
+    text = run("check", "t.csv", "--sep", ";", "--decimal", ",").stdout
+    assert "t: column 'c0': numbers, 1.234 to 1.234" in text.splitlines()
