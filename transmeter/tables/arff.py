@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from transmeter.tables.delimited import NOTES
+
 _QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
 _ATTRIBUTE = re.compile(rf"@attribute\s+({_QUOTED}|[^\s{{]+)\s*(\{{.*\}}|\w+)(.*)", re.IGNORECASE)
 _CELL = re.compile(rf"\s*((?:\d+\s+)?(?:{_QUOTED})|(?:[^,'\"\s][^,]*?)?)\s*(?:,|$)")
@@ -30,7 +32,7 @@ def read_arff(path: Path, encoding: str = "utf-8-sig") -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Numeric attributes as floats; nominal ones, texts and dates as text; a cell "?" is missing. `attrs["notes"]`
+        Numeric attributes as floats; nominal ones, texts and dates as text; a cell "?" is missing. `attrs[NOTES]`
         tells of weights of rows, which are not used.
 
     Raises
@@ -57,7 +59,7 @@ def read_arff(path: Path, encoding: str = "utf-8-sig") -> pd.DataFrame:
     if not data:
         raise ValueError(f"{path} cannot be read: it has no @data")
     frame = pd.DataFrame(rows, columns=list(kinds))
-    frame.attrs["notes"] = ["weights of rows are not used"] if weights else []
+    frame.attrs[NOTES] = ["weights of rows are not used"] if weights else []
     return frame
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from transmeter.tables.columns import Reading, clean, conform, listed, numeric_columns
-from transmeter.tables.delimited import check_names
+from transmeter.tables.delimited import NOTES, check_names
 from transmeter.tables.files import read
 from transmeter.tables.labels import class_texts, label_texts
 from transmeter.tables.specs import USUAL, Dialect, parse
@@ -119,7 +119,9 @@ def load(
         For a file that is missing, empty, of no known format or without that column, and as `table`.
     """
     name, path, column = parse(spec)
-    return from_frame(name, read(path, dialect=dialect), column, label, strict, key, str(path), dialect.decimal)
+    frame = read(path, dialect=dialect)
+    found = from_frame(name, frame, column, label, strict, key, str(path), dialect.decimal)
+    return replace(found, notes=(*frame.attrs.get(NOTES, ()), *found.notes))
 
 
 def from_frame(

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from pyarrow import ArrowException
 from pyarrow.parquet import ParquetFile
 
 from transmeter.tables.arff import read_arff
-from transmeter.tables.delimited import check_names, read_delimited
+from transmeter.tables.delimited import NOTES, check_names, read_delimited
 from transmeter.tables.specs import FORMATS, USUAL, Dialect
 from transmeter.util.suggestions import absent
 
@@ -51,7 +52,8 @@ def read(
     Returns
     -------
     pd.DataFrame
-        Classes by their names; `attrs["classes"]` has the names of each column of classes in order.
+        Classes by their names; `attrs["classes"]` has the names of each column of classes in order, `attrs[NOTES]` what
+        was decided of .csv, .tsv and .arff, of which is warned too.
 
     Raises
     ------
@@ -84,6 +86,8 @@ def read(
     except _UNREADABLE as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} cannot be read: {reason}") from None
+    for note in frame.attrs.get(NOTES, ()):
+        warnings.warn(f"{path}: {note}", stacklevel=3)
     frame.columns = [str(c).lstrip("\ufeff").strip() for c in frame.columns]
     mark = next((m for m in ";\t|" if len(frame.columns) == 1 and m in frame.columns[0]), None)
     if mark:

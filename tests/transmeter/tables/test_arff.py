@@ -5,6 +5,7 @@ import pytest
 
 from transmeter.tables import data
 from transmeter.tables.arff import read_arff
+from transmeter.tables.delimited import NOTES
 from transmeter.tables.files import read
 
 HEAD = "@relation r\n@attribute age numeric\n@attribute 'home town' string\n@attribute y {no,'oh yes'}\n@data\n"
@@ -32,7 +33,7 @@ def test_rows(tmp_path, row, expected):
     frame = read_arff(tmp_path / "a.arff")
     found = [None if cell is None or cell != cell else cell for cell in frame.iloc[0]]
     assert list(frame.columns) == ["age", "home town", "y"] and found == expected
-    assert frame.attrs["notes"] == (["weights of rows are not used"] if row.count("{") > row.startswith("{") else [])
+    assert frame.attrs[NOTES] == (["weights of rows are not used"] if row.count("{") > row.startswith("{") else [])
 
 
 @pytest.mark.parametrize(
