@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ FEW_REPEATS = 3  # fewer tell nothing of how results vary
 LARGEST_SHARE = 0.95  # of the labelled rows that one class may hold
 MISSING_SHARE = 0.5  # of the cells of a column that may be missing
 ID_ROWS = 20  # of fewer rows distinct values are chance
-PRINTED = 40  # columns of a table that have a line of their own
+PRINTED = 40  # columns; of wider tables those have a line of their own of which something was decided
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ class ColumnCheck:
         "numbers", "days" (since the first date), "categories", "text" or "left out".
     missing
         Number of its cells that are missing.
+    decided
+        Whether that is a decision which a user may not expect.
     line
         The same in words, with its range or examples.
     """
@@ -44,6 +47,7 @@ class ColumnCheck:
     name: str
     kind: str
     missing: int = 0
+    decided: bool = False
     line: str
 
 
@@ -92,9 +96,11 @@ class TableCheck:
         """All of it, a line each, which begins with the name of the table."""
         if self.error:
             return [f"{self.name}: cannot be used: {self.error}"]
-        columns = [column.line for column in self.columns[:PRINTED]]
-        if len(self.columns) > PRINTED:
-            columns.append(f"{len(self.columns) - PRINTED} more columns, all of them in the JSON")
+        columns = [column.line for column in self.columns]
+        if len(columns) > PRINTED:
+            kinds = Counter(column.kind for column in self.columns)
+            columns = [column.line for column in self.columns if column.decided][:PRINTED]
+            columns.append(f"{kinds.total()} columns: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}")
         classes = [f"{c} ({n} rows)" for c, n in self.classes.items()]
         label = f"label: {len(classes)} classes: {listed(classes)}"
         odd = [f"odd: {line}" for line in self.oddities]
@@ -184,7 +190,7 @@ def describe(table: Table) -> TableCheck:
     said = {reading.line for reading in table.readings.values()}
     left_out = [n for n in table.readings if n not in table.features]
     columns = [_column(table, str(c)) for c in table.columns]
-    columns += [ColumnCheck(name=n, kind="left out", line=table.readings[n].line) for n in left_out]
+    columns += [ColumnCheck(name=n, kind="left out", decided=True, line=table.readings[n].line) for n in left_out]
     return TableCheck(
         name=table.name,
         rows=len(table),
@@ -223,9 +229,8 @@ def _column(table: Table, name: str) -> ColumnCheck:
         few = ", ".join(f"'{v}'" for v in present.unique()[:3])
         kind, what = "categories", f"categories, {present.nunique()} different: {few}"
     if reading and reading.line:
-        return ColumnCheck(
-            name=name, kind=kind if reading.kind == "text" else reading.kind, missing=missing, line=reading.line
-        )
+        kind = kind if reading.kind == "text" else reading.kind
+        return ColumnCheck(name=name, kind=kind, missing=missing, decided=True, line=reading.line)
     gaps = f"; {missing} missing" if missing else ""
     return ColumnCheck(name=name, kind=kind, missing=missing, line=f"column '{name}': {what}{gaps}")
 

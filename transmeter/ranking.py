@@ -363,9 +363,11 @@ def tie_groups(scores: Sequence[Score]) -> list[int]:
 
 
 def _sampled(table: Table, seed: int) -> Table:
-    if len(table) > MAX_ROWS:
-        warnings.warn(f"{table.name}: {MAX_ROWS} of {len(table)} rows are used, a random sample", stacklevel=3)
-    return sample(table, MAX_ROWS, seed)
+    if len(table) <= MAX_ROWS:
+        return table
+    note = f"{MAX_ROWS} of {len(table)} rows are used, a random sample"
+    warnings.warn(f"{table.name}: {note}", stacklevel=3)
+    return replace(sample(table, MAX_ROWS, seed), notes=(*table.notes, note))
 
 
 def _warn_of_leakage(target: Table, source: Table) -> None:

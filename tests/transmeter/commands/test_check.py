@@ -129,9 +129,15 @@ def test_sources_without_anything_in_common_copies_keys_and_unusable_ones(tmp_pa
 
 
 def test_wide_tables_take_few_lines():
-    found = transmeter.check(plain(columns=[f"c{i}" for i in range(500)]))
-    assert len(found.target.columns) == 500 and len(found.lines) < 50
-    assert "target: 460 more columns, all of them in the JSON" in found.lines
+    found = transmeter.check(plain(columns=[f"c{i}" for i in range(500)]).assign(cost="$1.50"))
+    assert len(found.target.columns) == 501
+    assert found.lines == [
+        "target: 40 rows, 40 of them labelled",
+        "target: column 'cost' is read as numbers in $",
+        "target: 501 columns: 501 numbers",
+        "target: label: 2 classes: 0 (20 rows), 1 (20 rows)",
+        "target: odd: constant columns, which tell nothing: cost",
+    ]
 
 
 def test_rank_says_the_same_when_verbose():
@@ -164,6 +170,21 @@ def test_rank_says_what_lowers_the_trust_in_it_and_which_source_matches_nothing(
 def test_a_good_table_ranks_without_caveats():
     found = transmeter.rank(VA, [HUNGARIAN], shots=3, repeats=3, options={"steps": 3})
     assert found.caveats == [] and found.notes == []
+
+
+def test_rows_sampled_columns_left_out_and_classes_mapped_stand_in_the_result(tmp_path):
+    frame = plain(20_100)
+    source = plain(60, seed=1).assign(label=np.where(np.arange(60) % 2, "Yes", "No"))
+    source.to_csv(tmp_path / "s.csv")  # with its index
+    frame.assign(label=np.where(frame["label"], "yes", "no")).to_parquet(tmp_path / "t.parquet")
+    found = transmeter.rank("t.parquet", ["s.csv"], scorer="source_size")
+    assert [note.partition(",")[0] for note in found.notes] == [
+        "t: 20000 of 20100 rows are used",
+        "s: column 'Unnamed: 0' is left out: it numbers the rows",
+    ]
+    assert found.rows[0].class_map == {"No": "no", "Yes": "yes"}
+    arrays = transmeter.rank((frame[["c0", "c1"]].to_numpy(), frame["label"]), [plain(60)], scorer="source_size")
+    assert arrays.notes[0] == "target: 20000 of 20100 rows are used, a random sample"
 
 
 def test_sources_paired_by_key_need_no_column_in_common(recwarn):
