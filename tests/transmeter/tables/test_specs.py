@@ -49,7 +49,7 @@ def test_the_dialect_reaches_commands_and_errors_name_it(latin):
     found = run.invoke(cli.main, given)
     assert found.exit_code == 2 and "give its encoding (--encoding)" in found.stderr
     found = run.invoke(cli.main, [*given, "--encoding", "latin-1"])
-    assert found.exit_code == 2 and "has no label column" in found.stderr
+    assert found.exit_code == 2 and "or give the separator (--sep)" in found.stderr
     found = run.invoke(cli.main, [*given, "--encoding", "latin-1", "--sep", ":", "--decimal", ","])
     assert found.exit_code == 0, found.output
 
