@@ -35,10 +35,12 @@ def latin(tmp_path):
     return str(tmp_path / "mine.csv"), str(tmp_path / "theirs.csv")
 
 
-def test_the_dialect_reaches_rank_and_transfer(latin):
+def test_the_dialect_reaches_rank_validate_and_transfer(latin):
     dialect = {"sep": ":", "decimal": ",", "encoding": "latin-1"}
     found = transmeter.rank(*latin, **QUICK, **dialect)
     assert [m["source"] for m in found.rows[0].matches] == ["größe"]
+    measured = transmeter.validate(*latin, repeats=2, steps=2, **dialect)
+    assert [arm.name for arm in measured.ground_truth.sources] == ["theirs"]
     made = transmeter.transfer(*latin, predict=latin[1], repeats=2, **dialect)
     assert made.classifier.feature_names_in_.tolist() == ["größe"] and len(made.predictions) == 30
 
