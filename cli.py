@@ -12,10 +12,11 @@ from compress.commands.report import report
 from compress.commands.sweep import sweep
 from transmeter.commands import config as defaults
 from transmeter.commands.batch import batch, results, status
+from transmeter.commands.check import check
 from transmeter.commands.options import Group, listen
 from transmeter.commands.rank import rank, scorers, transfer, validate
 
-COMMANDS = (rank, validate, transfer, scorers, batch, results, status)
+COMMANDS = (check, rank, validate, transfer, scorers, batch, results, status)
 COMMANDS += (calibrate, compress, run, sweep, evaluate, export, report, methods)
 
 

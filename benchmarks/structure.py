@@ -24,6 +24,7 @@ ORDER = (
     "transmeter.gain",
     "transmeter.scorers",
     "transmeter.result",
+    "transmeter.checks",
     "transmeter.ranking",
     "transmeter.estimators",
     "transmeter.api",

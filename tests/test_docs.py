@@ -67,6 +67,7 @@ def test_equations_are_mathml_and_the_reference_shows_what_is_public(site):
         "transmeter.result.load",
         "transmeter.validate",
         "transmeter.transfer",
+        "transmeter.check",
     )
     for name in (*public, "compress.compress", "compress.load", "compress.save"):
         assert f'id="{name}"' in site["api.html"], name

@@ -44,6 +44,7 @@ def folder(tmp_path_factory):
 
 
 CASES = {
+    "check": (("check", VA, HUNGARIAN), {"target", "sources"}),
     "rank": (("rank", VA, HUNGARIAN, "--scorer", "source_size"), {"rows", "target"}),
     "validate": (("validate", VA, HUNGARIAN, *TRAIN, "--steps", "2"), {"sources", "agreement", "reliability"}),
     "transfer": (("transfer", VA, HUNGARIAN, *TRAIN, "--out", "t"), {"gain", "alone"}),

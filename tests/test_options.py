@@ -35,7 +35,7 @@ def run(*args):
 
 def test_help_is_in_sections_and_without_what_takes_seconds_to_import():
     text = run("--help").stdout
-    order = [text.index(part) for part in ("\nData:\n  rank ", "\nModels:\n  calibrate ", "\n  compress   ")]
+    order = [text.index(part) for part in ("\nData:\n  check ", "\nModels:\n  calibrate ", "\n  compress   ")]
     assert order == sorted(order)
     code = "import sys, cli; assert not {'torch', 'pandas', 'transformers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

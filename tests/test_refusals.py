@@ -29,6 +29,7 @@ REFUSED = [
     ("rank TABLE OTHER --out none/r.json", "in a folder that does not exist"),
     ("validate TABLE none.csv", "none.csv does not exist"),
     ("validate TABLE OTHER --ranking none.json", "none.json does not exist"),
+    ("check TABLE none.csv", "none.csv does not exist"),
     ("transfer TABLE none.csv --out m", "none.csv does not exist"),
     ("transfer TABLE OTHER --out FULL", "exists already"),
     ("transfer TABLE OTHER --predict none.csv --out m", "none.csv does not exist"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transmeter.api import transfer as transfer
     from transmeter.api import validate as validate
+    from transmeter.checks import check as check
     from transmeter.estimators import TransferClassifier as TransferClassifier
     from transmeter.ranking import rank as rank
     from transmeter.result import Ranking as Ranking
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
 _WHERE = {
     "Ranking": "result",
     "TransferClassifier": "estimators",
+    "check": "checks",
     "rank": "ranking",
     "transfer": "api",
     "validate": "api",
 }
-__all__ = ["Ranking", "TransferClassifier", "rank", "transfer", "validate"]
+__all__ = ["Ranking", "TransferClassifier", "check", "rank", "transfer", "validate"]
 
 
 def __getattr__(name: str) -> object:

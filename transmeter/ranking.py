@@ -9,16 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import pandas as pd
-
+from transmeter.checks import caveats, copied_rows, describe, is_unmatched, no_match, pair_lines, pair_oddities
 from transmeter.gain.estimate import class_gains, explain_gain, is_better
 from transmeter.gain.metrics import METRICS
 from transmeter.gain.score import Score
 from transmeter.network.source import Source
-from transmeter.result import Ranking, Row
+from transmeter.result import CAVEAT, Ranking, Row
 from transmeter.scorers import SHARED, needs, scorers
 from transmeter.tables.data import MAX_ROWS, Table, Unusable, drop_small_classes, sample
 from transmeter.tables.inputs import Given, as_table, as_tables
+from transmeter.tables.matching import Match
 from transmeter.tables.prepare import MATCH, prepare
 from transmeter.tables.specs import Dialect, parse
 from transmeter.tables.splits import default_repeats
@@ -136,7 +136,12 @@ def rank(
         shots = None
     LOG.info("scorer %s, options %s, %s", scorer, values or "as they are", shared)
     arguments = values | {k: v for k, v in shared.items() if k in settings}
+    for table in (target, *tables):
+        _log(table)
     target, tables, matches = prepare(target, tables, encoder, match, cache and cache / "texts", classes)
+    for table, columns in zip(tables, matches):
+        _log_pair(table, target, columns)
+    unmatched = [note for t, m in zip(tables, matches) for note in _unmatched(target, t, m)]
     scored = _score(function, [Source(t, cache, seed) for t in tables], target, arguments)
     for table, (score, _) in zip(tables, scored):
         if isinstance(score, Score) and score.outcome:
@@ -159,7 +164,11 @@ def rank(
         encoder=str(encoder) if encoder else None,
         match=match,
         rows=rows + failed,
-        notes=[f"{t.name}: {note}" for t in (target, *tables) for note in t.notes],
+        notes=[
+            *(f"{CAVEAT}{line}" for line in caveats(target, repeats if "repeats" in settings else None)),
+            *(f"{t.name}: {note}" for t in (target, *tables) for note in t.notes),
+            *unmatched,
+        ],
     )
 
 
@@ -354,19 +363,39 @@ def tie_groups(scores: Sequence[Score]) -> list[int]:
 
 
 def _sampled(table: Table, seed: int) -> Table:
-    if len(table) > MAX_ROWS:
-        warnings.warn(f"{table.name}: {MAX_ROWS} of {len(table)} rows are used, a random sample", stacklevel=3)
-    return sample(table, MAX_ROWS, seed)
+    if len(table) <= MAX_ROWS:
+        return table
+    note = f"{MAX_ROWS} of {len(table)} rows are used, a random sample"
+    warnings.warn(f"{table.name}: {note}", stacklevel=3)
+    return replace(sample(table, MAX_ROWS, seed), notes=(*table.notes, note))
 
 
 def _warn_of_leakage(target: Table, source: Table) -> None:
     """Warn where target rows stand in the source as well."""
-    there = set(source.columns)
-    columns = [c for c in target.columns if c in there]
-    if len(columns) < max(3, len(target.columns) / 2):  # few columns repeat by chance
-        return
-    hashes = [pd.util.hash_pandas_object(t.features[columns].astype(str), index=False) for t in (target, source)]
-    copied = int(hashes[0].isin(hashes[1]).sum())
-    if copied > max(2, 0.02 * len(target)):
+    if copied := copied_rows(source, target):
         message = f"{copied} of {len(target)} rows of {target.name} stand in {source.name} too: its gain is overstated"
         warnings.warn(message, stacklevel=3)
+
+
+def _log(table: Table) -> None:
+    """Log how a table is read, but for what was logged while it was read."""
+    for line in describe(table).lines if LOG.isEnabledFor(logging.INFO) else ():
+        if line.removeprefix(f"{table.name}: ") not in table.notes:
+            LOG.info("%s", line)
+
+
+def _log_pair(source: Table, target: Table, matches: Sequence[Match]) -> None:
+    """Log what both have in common, and what is odd."""
+    if LOG.isEnabledFor(logging.INFO):
+        odd = [f"odd: {line}" for line in pair_oddities(source, target, matches)]
+        for line in (*pair_lines(source, target, matches), *odd):
+            LOG.info("%s: %s", source.name, line)
+
+
+def _unmatched(target: Table, source: Table, matches: Sequence[Match]) -> list[str]:
+    """A note, of which is warned, for a source without a column in common."""
+    if not is_unmatched(source, target, matches):
+        return []
+    note = f"{source.name}: {no_match(target)}"
+    warnings.warn(note, stacklevel=3)
+    return [note]

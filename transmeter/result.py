@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from altair import LayerChart
 
 NESTED = ("evidence", "matches", "terms", "classes", "class_map")  # fields of a row that hold several values
+CAVEAT = "caveat: "  # how notes begin that lower the trust in a ranking
 FORMATS = {"gain_pp": "{:+.1f}", "ci_low": "{:+.1f}", "ci_high": "{:+.1f}", "p_negative": "{:.2f}", "score": "{:.4g}"}
 
 
@@ -118,7 +119,8 @@ class Ranking:
     command : str or None
         The command line that made it, if one did.
     notes : list of str
-        What was decided of the tables: how columns and labels are read, rows sampled, classes matched.
+        What lowers the trust in it (`caveats`), and what was decided of the tables: how columns and labels are read,
+        rows sampled, classes matched, a source without a column in common.
     """
 
     target: str
@@ -134,6 +136,11 @@ class Ranking:
     rows: list[Row]
     command: str | None = None
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def caveats(self) -> list[str]:
+        """What lowers the trust in it: very unequal classes, few rows, few repeats."""
+        return [note for note in self.notes if note.startswith(CAVEAT)]
 
     @property
     def best(self) -> str | None:

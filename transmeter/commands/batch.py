@@ -78,12 +78,14 @@ def batch(
 
     Example: transmeter batch batch.yaml --store results.db
     """
-    from transmeter.batch import run, spec, watch
+    from transmeter.batch import spec
 
     for output in (store, log):
         if output:
             writing.check_file(output)
     plan = spec.plan(file, options, not allow_outside, cache or user_cache())
+    from transmeter.batch import run, watch  # pandas, which takes time, only for a good spec
+
     workers = workers or os.cpu_count() or 1
     if address and engine == "local":
         raise ValueError("--address is of a cluster: give --engine dask or --engine ray with it")

@@ -103,7 +103,7 @@ class Group(click.Group):
     """Bad input ends with one line and exit code 2, a failed run with 1, Ctrl-C with 130 and what is kept."""
 
     SECTIONS = {
-        "Data": ("rank", "validate", "transfer", "scorers"),
+        "Data": ("check", "rank", "validate", "transfer", "scorers"),
         "Models": ("calibrate", "compress", "run", "sweep", "evaluate", "export", "report", "methods"),
     }  # commands of neither, such as batch, come last
 
@@ -164,8 +164,8 @@ def _check_dialect(ctx: click.Context, param: click.Parameter, value: str | None
     return getattr(Dialect(**{param.name: value}), param.name)
 
 
-def compared(command: Callable) -> Callable:
-    """The arguments and options of every command that compares SOURCE... with TARGET."""
+def reading(command: Callable) -> Callable:
+    """The options of every command that reads tables and matches their columns."""
     for option in (
         click.option(
             "--encoder",
@@ -196,12 +196,21 @@ def compared(command: Callable) -> Callable:
             help="Separator of columns in csv and tsv. Default: guessed where sure.",
         ),
         click.option("--key", metavar="COLUMN", help="Column that says what a row is about, also in sources."),
+        click.option("--label", help="Label column of every file that has it. Default: label."),
+    ):
+        command = option(command)
+    return command
+
+
+def compared(command: Callable) -> Callable:
+    """The arguments and options of every command that compares SOURCE... with TARGET."""
+    for option in (
         click.option(
             "--cache",
             type=click.Path(path_type=Path),
             help="Folder of trained source classifiers. Default: user cache.",
         ),
-        click.option("--label", help="Label column of every file that has it. Default: label."),
+        reading,
         click.argument("sources", nargs=-1, required=True),
         click.argument("target"),
     ):

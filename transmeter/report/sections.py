@@ -115,9 +115,9 @@ def _ranking(ranking: Ranking) -> Section:
     return {
         "title": f"Sources for {ranking.target}",
         "lead": lead,
-        "notes": [_note(ranking, gains)],
+        "notes": [_note(ranking, gains), *(f"{line}." for line in ranking.caveats)],
         "figures": [_ranking_chart(ranking, lead, gains)] if scored else [],
-        "tables": [_ranking_table(ranking, gains)],
+        "tables": [_ranking_table(ranking, gains), *_decisions(ranking)],
         "parts": _why(scored[:EXPLAINED]),
         "commands": [ranking.command],
     }
@@ -146,6 +146,26 @@ def _ranking_table(ranking: Ranking, gains: bool) -> Section:
     rest = f", the first {LISTED} of {len(ranking.rows)}" if len(ranking.rows) > LISTED else ""
     caption = f"The ranking for {ranking.target}{rest}"
     return {"caption": caption, "heads": ["source", *heads, "rank", "tie group"], "rows": rows}
+
+
+def _decisions(ranking: Ranking) -> list[Section]:
+    """What was decided about the tables, and the classes of every source that stand for the target's."""
+    notes = [list(note.partition(": ")[::2]) for note in ranking.notes if note not in ranking.caveats]
+    maps = [
+        [
+            row.source,
+            ", ".join(f"{theirs} = {ours}" for theirs, ours in (row.class_map or {}).items()) or "none by name",
+        ]
+        for row in ranking.scored
+    ]
+    return [
+        {"caption": caption, "heads": heads, "rows": rows[:LISTED]}
+        for caption, heads, rows in (
+            ("What was decided about the tables", ["table", "decision"], notes),
+            (f"Classes of the sources that stand for classes of {ranking.target}", ["source", "classes"], maps),
+        )
+        if rows
+    ]
 
 
 def _lead(ranking: Ranking, scored: Sequence[Row]) -> str:

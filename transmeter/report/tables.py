@@ -59,7 +59,7 @@ def _ranking_table(ranking: Ranking) -> str:
         if meant:
             pairs = (f"{m['source']} = {m['target']} ({m['confidence']:.2f})" for m in meant)
             text += f"{row.source}, columns matched by meaning: {', '.join(pairs)}\n"
-    return text
+    return text + "".join(f"{line}\n" for line in ranking.caveats)
 
 
 def _cells(row: Row) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from transmeter.tables.columns import Reading, clean, conform, listed, numeric_columns
-from transmeter.tables.delimited import check_names
+from transmeter.tables.delimited import NOTES, check_names
 from transmeter.tables.files import read
 from transmeter.tables.labels import class_texts, label_texts
 from transmeter.tables.specs import USUAL, Dialect, parse
@@ -119,7 +119,9 @@ def load(
         For a file that is missing, empty, of no known format or without that column, and as `table`.
     """
     name, path, column = parse(spec)
-    return from_frame(name, read(path, dialect=dialect), column, label, strict, key, str(path), dialect.decimal)
+    frame = read(path, dialect=dialect)
+    found = from_frame(name, frame, column, label, strict, key, str(path), dialect.decimal)
+    return replace(found, notes=(*frame.attrs.get(NOTES, ()), *found.notes))
 
 
 def from_frame(
@@ -189,7 +191,7 @@ def from_frame(
         "%s: %d rows, %d labelled by '%s' as %s; %d numeric columns, %d others",
         name,
         len(read),
-        (read.codes >= 0).sum(),
+        pd.notna(read.labels).sum(),
         column,
         listed(read.classes),
         numbers := len(numeric_columns(read.features)),
@@ -357,5 +359,7 @@ def _drawn(labelled: np.ndarray, rows: int, seed: int) -> np.ndarray:
     """Sorted numbers of `rows` rows; labelled ones (n,) fill half of the places first, lest few of them get lost."""
     order = np.random.default_rng(seed).permutation(len(labelled))
     first = order[labelled[order]][: rows // 2]
-    rest = order[~np.isin(order, first, assume_unique=True)]
+    left = np.ones(len(order), dtype=bool)
+    left[first] = False
+    rest = order[left[order]]
     return np.sort(np.concatenate([first, rest])[:rows])

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from transmeter.tables.specs import USUAL, Dialect
@@ -17,6 +18,8 @@ from transmeter.tables.specs import USUAL, Dialect
 HEAD = 1_000_000  # bytes that are looked at for codes such as 01234
 LINES = 20  # that are looked at for the separator
 SEPARATORS = ",;\t|"
+RARE = 0.05  # of the cells of a column hold line breaks, where those are an accident
+NOTES = "notes of reading"  # the key in a frame's `attrs` of what was decided, a line each
 
 
 def read_delimited(path: Path, dialect: Dialect = USUAL, as_texts: bool = False) -> pd.DataFrame:
@@ -34,12 +37,14 @@ def read_delimited(path: Path, dialect: Dialect = USUAL, as_texts: bool = False)
     Returns
     -------
     pandas.DataFrame
-        `attrs["notes"]` tells a separator that was guessed.
+        `attrs[NOTES]` tells a separator that was guessed, names of rows that are left out, and a quote that may be
+        left open.
 
     Raises
     ------
     ValueError
-        For NUL bytes, a quote that is not closed, two columns of one name, and a file without rows.
+        For NUL bytes, a quote that is not closed, two columns of one name, rows with more cells than the header has
+        names, and a file without rows.
     """
     with _open(path) as file:
         head = file.read(HEAD)
@@ -51,24 +56,53 @@ def read_delimited(path: Path, dialect: Dialect = USUAL, as_texts: bool = False)
     usual = "\t" if ".tsv" in path.name.lower() else ","
     if sep is None and (sep := _separator(lines, usual)) != usual:
         notes = [f"columns are separated by {sep!r}"]
-        warnings.warn(f"{path}: {notes[0]}", stacklevel=4)
-    rows = csv.reader(lines, delimiter=sep)
-    names = [name.strip() for name in next(rows, [])]
-    check_names(path, pd.Index([n for n in names if n]))
-    if not names or next(rows, None) is None:
+    csv.field_size_limit(2**31 - 1)  # texts are longer than its default
+    names, *rows = [row for row in csv.reader(lines, delimiter=sep) if row] or [[]]
+    check_names(path, pd.Index([name.strip() for name in names if name.strip()]))
+    if not names or not rows:
         raise ValueError(f"{path} has no rows: give a table with rows below the names of its columns")
     options = {"sep": sep, "encoding": encoding, "keep_default_na": False, "na_values": None if as_texts else [""]}
     if dialect.decimal == ",":  # so that 1.234 stays a text, for pandas would read it as 1.234
         options["decimal"] = ","
-    try:
-        frame = _read_cells(path, str if as_texts else _codes(path, head, options), options)
-    except pd.errors.ParserError as error:
-        if "EOF inside string" not in str(error):
-            raise
-        row = re.sub(r"\D+", "", str(error).rpartition("row")[2])
-        raise ValueError(f"{path} has a quote that is not closed, after row {row}: close it") from None
-    frame.attrs["notes"] = notes
-    return frame
+    wider = len(rows[0]) > len(names)
+    if wider and not any(any(row[len(names) :]) for row in rows):
+        wider = options["index_col"] = False  # every row ends with a separator
+    frame = _read_cells(path, str if as_texts else _codes(path, head, options), options)
+    notes += _row_names(path, frame, len(names), as_texts) if wider else []
+    notes += _merged_rows(path, frame, sep)
+    frame.attrs[NOTES] = notes
+    return frame.reset_index(drop=True)
+
+
+def _row_names(path: Path, frame: pd.DataFrame, columns: int, as_texts: bool) -> list[str]:
+    """What is said of rows with one cell more than the header, as R writes them: pandas makes the first an index.
+
+    Raises ValueError where the first cells do not name rows: texts, all different, or numbers that count.
+    """
+    index = frame.index
+    texts = index.nlevels == 1 and index.inferred_type == "string" and not index.has_duplicates
+    if not texts and list(index) not in ([*range(len(index))], [*range(1, len(index) + 1)]):
+        cells = f"{columns} cells in its first line and {columns + index.nlevels} in a row"
+        remedy = "name every column" + ("" if as_texts else ", or give the separator (--sep)")
+        raise ValueError(f"{path} has {cells}: {remedy}")
+    return ["rows have one cell more than the header: the first is left out as the name of the row"]
+
+
+def _merged_rows(path: Path, frame: pd.DataFrame, sep: str) -> list[str]:
+    """What is said of a cell that holds whole rows: a quote that is closed in another row than its own."""
+    with _open(path) as file:
+        parts = iter(lambda: file.read(1 << 20), b"")
+        if not any(b'"' in part for part in parts):
+            return []
+    for column in frame.select_dtypes([object, "string"]):
+        cells = frame[column].astype(str)
+        breaks = cells.str.count("\n")
+        merged = (breaks > 0) & (cells.str.count(re.escape(sep)) == breaks * (frame.shape[1] - 1))
+        if merged.any() and (breaks > 0).sum() <= max(1, RARE * len(frame)):
+            row = int(merged.to_numpy().argmax())
+            held = f"holds {breaks.iloc[row]} line breaks, and as many separators as {breaks.iloc[row]} rows"
+            return [f"the cell of column '{column}' in row {row + 1} {held}: its quote may be left open"]
+    return []
 
 
 @contextmanager
@@ -133,18 +167,35 @@ def _separator(lines: list[str], usual: str) -> str:
 
 def _codes(path: Path, head: bytes, options: dict) -> dict[object, type]:
     """Columns that hold codes, by the first bytes of the file; looked for in the bytes first, as that is quick."""
-    mark = re.escape(options["sep"].encode())
-    if not re.search(rb"(?:%s|[\n\"]) *0\d+ *(?:%s|[\r\n\"])" % (mark, mark), head.replace(b"\0", b"")):
+    text, mark = head.replace(b"\0", b""), re.escape(options["sep"].encode())
+    codes = rb"(?:%s|[\n\"]) *0\d+ *(?:%s|[\r\n\"])" % (mark, mark)
+    if not _leading_zeros(text) or not re.search(codes, text):
         return {}
     first = pd.read_csv(path, nrows=head.count(b"\n"), dtype=str, **options)
     return {c: str for c in first.columns if first[c].str.fullmatch(r"\s*0\d+\s*", na=False).any()}
 
 
+def _leading_zeros(text: bytes) -> bool:
+    """Whether digits follow a zero that follows neither a digit nor a point: so quick that most files cost nothing."""
+    letters = np.frombuffer(text, dtype=np.uint8)
+    digit = (letters >= ord("0")) & (letters <= ord("9"))
+    before = digit[:-2] | (letters[:-2] == ord("."))
+    return bool(((letters[1:-1] == ord("0")) & digit[2:] & ~before).any())
+
+
 def _read_cells(path: Path, kinds: type | dict[object, type], options: dict) -> pd.DataFrame:
-    """In pieces, which is quick; at once where pieces of a column are of several types."""
+    """In pieces, which is quick; at once where pieces of a column are of several types.
+
+    Raises ValueError for a quote that is not closed.
+    """
     with interruptible(), warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.DtypeWarning)
         try:
             return pd.read_csv(path, dtype=kinds, **options)
         except pd.errors.DtypeWarning:
             return pd.read_csv(path, dtype=kinds, low_memory=False, **options)
+        except pd.errors.ParserError as error:
+            if "EOF inside string" not in str(error):
+                raise
+            row = re.sub(r"\D+", "", str(error).rpartition("row")[2])
+            raise ValueError(f"{path} has a quote that is not closed, after row {row}: close it") from None

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -12,9 +13,9 @@ import numpy as np
 import pandas as pd
 from pyarrow import ArrowException
 from pyarrow.parquet import ParquetFile
-from scipy.io import arff
 
-from transmeter.tables.delimited import check_names, read_delimited
+from transmeter.tables.arff import read_arff
+from transmeter.tables.delimited import NOTES, check_names, read_delimited
 from transmeter.tables.specs import FORMATS, USUAL, Dialect
 from transmeter.util.suggestions import absent
 
@@ -51,7 +52,8 @@ def read(
     Returns
     -------
     pd.DataFrame
-        Classes by their names; `attrs["classes"]` has the names of each column of classes in order.
+        Classes by their names; `attrs["classes"]` has the names of each column of classes in order, `attrs[NOTES]` what
+        was decided of .csv, .tsv and .arff, of which is warned too.
 
     Raises
     ------
@@ -75,15 +77,17 @@ def read(
         elif name.endswith(".npz"):
             frame = _read_arrays(path)
         elif name.endswith(".arff"):
-            frame = _read_arff(path)
+            frame = read_arff(path, dialect.encoding or "utf-8-sig")
         else:
             raise ValueError(f"{path} is of no known format: give {formats}")
     except UnicodeDecodeError as error:
         remedy = "convert it to UTF-8" if as_texts else "give its encoding (--encoding), or convert it to UTF-8"
         raise ValueError(f"{path} is not {error.encoding.upper()} text (byte {error.start}): {remedy}") from None
-    except (*_UNREADABLE, arff.ArffError, NotImplementedError) as error:
+    except _UNREADABLE as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} cannot be read: {reason}") from None
+    for note in frame.attrs.get(NOTES, ()):
+        warnings.warn(f"{path}: {note}", stacklevel=3)
     frame.columns = [str(c).lstrip("\ufeff").strip() for c in frame.columns]
     mark = next((m for m in ";\t|" if len(frame.columns) == 1 and m in frame.columns[0]), None)
     if mark:
@@ -123,9 +127,24 @@ def _read_folder(path: Path) -> pd.DataFrame:
 
 
 def from_dataset(dataset: "Dataset", where: str | Path = "the data set") -> pd.DataFrame:
-    """A Hugging Face data set as a data frame, classes by their names, and the columns that `set_format` hides too.
+    """A Hugging Face data set as a data frame, with the columns that `set_format` hides too.
 
-    Raises ValueError, which begins with `where`, for a class that has no name.
+    Parameters
+    ----------
+    dataset
+        Rows of one split.
+    where
+        What errors begin with.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Classes by their names; `attrs["classes"]` has the names of each column of classes in order.
+
+    Raises
+    ------
+    ValueError
+        For a class that has no name.
     """
     from datasets import ClassLabel
 
@@ -167,17 +186,6 @@ def _name_classes(where: str | Path, frame: pd.DataFrame, names: Mapping[str, Se
         frame[column] = [classes[number] if number >= 0 else None for number in numbers]
     frame.attrs["classes"] = dict(names)
     return frame
-
-
-def _read_arff(path: Path) -> pd.DataFrame:
-    with open(path, encoding="utf-8") as file:
-        try:
-            rows, _ = arff.loadarff(file)
-        except StopIteration:
-            raise ValueError(f"{path} cannot be read: it has no @data") from None
-    frame = pd.DataFrame(rows)
-    text = {c: frame[c].str.decode("utf-8").replace("?", None) for c in frame.columns if frame[c].dtype == object}
-    return frame.assign(**text)
 
 
 def _read_lines(path: Path, encoding: str) -> pd.DataFrame:

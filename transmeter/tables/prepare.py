@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from transmeter.tables.classes import align_classes
+from transmeter.tables.columns import listed
 from transmeter.tables.data import Table
 from transmeter.tables.matching import Match, align
 from transmeter.tables.text import check_encoder, embed, featurise
@@ -58,14 +59,29 @@ def prepare(
     describe = partial(embed, encoder=encoder, cache=cache) if encoder else None
     aligned = [align(t, target, describe, meaning=match == "meaning") for t in tables]
     for table, (_, matches) in zip(tables, aligned):
-        meant = ", ".join(f"{m.source} = {m.target} ({m.confidence})" for m in matches if m.how == "meaning")
-        named = sum(m.how == "name" for m in matches)
-        LOG.info(
-            "%s: %d of %d columns matched by name; by meaning: %s",
-            table.name,
-            named,
-            len(table.columns),
-            meant or "none",
-        )
+        for line in match_lines(table, matches):
+            LOG.info("%s: %s", table.name, line)
     tables = [align_classes(t, target, (classes or {}).get(t.name)) for t, _ in aligned]
     return target, tables, [m for _, m in aligned]
+
+
+def match_lines(source: Table, matches: Sequence[Match]) -> list[str]:
+    """Which columns match, in words.
+
+    Parameters
+    ----------
+    source
+        Whose columns they are.
+    matches
+        Of its columns with those of the target.
+
+    Returns
+    -------
+    list of str
+        One line for those of equal names, and one per match by meaning, with its confidence.
+    """
+    named = [m.target for m in matches if m.how == "name"]
+    names = f": {listed(named)}" if named else ""
+    lines = [f"{len(named)} of {len(source.columns)} columns matched by name{names}"]
+    meant = [m for m in matches if m.how == "meaning"]
+    return lines + [f"column '{m.source}' stands for '{m.target}' by meaning, confidence {m.confidence}" for m in meant]
