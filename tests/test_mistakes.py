@@ -25,6 +25,11 @@ def folder(tmp_path_factory):
         shutil.copy(ROOT / f"data/tabular/heart_{site}.csv", folder / f"{name}.csv")
     frame = pd.read_csv(folder / "mine.csv")
     (folder / "quote.csv").write_text('age,label\n63,0\n"41,1\n')
+    (folder / "latin.csv").write_text("größe,label\n1,0\n2,1\n", encoding="latin-1")
+    (folder / "colons.csv").write_text("age:label\n63:0\n41:1\n")
+    (folder / "wide.csv").write_text("age,label\n5,63,0\n5,41,1\n")
+    flowers = "@relation r\n@attribute x real\n@attribute label {red,blue}\n@data\n1,red\n2,rosy\n"
+    (folder / "flowers.arff").write_text(flowers)
     frame.rename(columns={"label": "outcome"}).to_csv(folder / "outcome.csv", index=False)
     frame.assign(label="sick").to_csv(folder / "sick.csv", index=False)
     frame.assign(note=[f"patient {i} felt well" for i in range(len(frame))]).to_csv(folder / "notes.csv", index=False)
@@ -83,6 +88,19 @@ MISTAKES = {
     "an unclosed quote": (
         ("rank", "quote.csv", "other.csv"),
         "quote.csv has a quote that is not closed, after row 2: close it",
+    ),
+    "another encoding": (
+        ("rank", "latin.csv", "other.csv"),
+        "latin.csv is not UTF-8 text (byte 2): give its encoding (--encoding)",
+    ),
+    "another separator": (("rank", "colons.csv", "other.csv"), "colons.csv has no label column 'label'"),
+    "a cell too many": (
+        ("rank", "wide.csv", "other.csv"),
+        "wide.csv has 2 names of columns and 3 cells in a row: name every column",
+    ),
+    "a value that ARFF does not declare": (
+        ("rank", "flowers.arff", "other.csv"),
+        "flowers.arff cannot be read: line 6: 'rosy' is not one of red, blue",
     ),
     "a spreadsheet": (("rank", "table.xlsx", "other.csv"), "table.xlsx is of no known format: give .csv"),
     "one class": (("rank", "sick.csv", "other.csv"), "sick has only the class 'sick': two classes are needed"),

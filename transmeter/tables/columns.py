@@ -8,7 +8,7 @@ import logging
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,7 +163,8 @@ def conform(
             if part in numeric:
                 cleaned[part] = _numbers_like(name, part, values, (readings or {}).get(part, PLAIN))
             elif part in categorical:
-                cleaned[part] = _categories(values)
+                places, texts, _ = _distinct(values)
+                cleaned[part] = _spread(_categories(texts), places, values.index)
     for column in (*numeric, *categorical):
         if column not in cleaned:
             guess = did_you_mean(column, features.columns)
@@ -247,30 +248,34 @@ def _column(table_name: str, name: str, values: pd.Series, decimal: str | None) 
         return _bounded(table_name, name, values.astype("float64")), PLAIN
     if values.dtype == object and values.dropna().map(lambda v: isinstance(v, (dict, set))).any():
         raise ValueError(f"column '{name}' of {table_name} holds nested values: give one number or text a cell")
-    texts = _present(values)
+    places, texts, counts = _distinct(values)
     numbers = _plain(texts)
     grouped = decimal == "," and texts.str.contains(".", regex=False).any()  # 1.234 is a whole number then
     if numbers.notna().all() and not grouped and not _codes(texts):
-        return _bounded(table_name, name, numbers.reindex(values.index)), PLAIN
-    reading = _reading(name, texts, decimal)
+        return _bounded(table_name, name, _spread(numbers, places, values.index)), PLAIN
+    reading = _reading(name, texts, counts, decimal)
     if reading.kind == "text":
-        return _categories(values), reading
-    return _bounded(table_name, name, _read(texts, reading).reindex(values.index)), reading
+        return _spread(_categories(texts), places, values.index), reading
+    return _bounded(table_name, name, _spread(_read(texts, reading), places, values.index)), reading
 
 
 def _bounded(table_name: str, name: str, numbers: pd.Series) -> pd.Series:
-    if (numbers.abs() > LARGEST).any():
-        what = "infinite values" if np.isinf(numbers).any() else f"values beyond {LARGEST:g}"
+    sizes = np.abs(numbers.to_numpy())
+    if (sizes > LARGEST).any():
+        what = "infinite values" if np.isinf(sizes).any() else f"values beyond {LARGEST:g}"
         raise ValueError(f"column '{name}' of {table_name} holds {what}: replace them or leave them empty")
     return numbers
 
 
-def _reading(name: str, texts: pd.Series, decimal: str | None) -> Reading:
+def _reading(name: str, texts: pd.Series, counts: pd.Series, decimal: str | None) -> Reading:
     """How a column of texts, not all of which are plain numbers, is read."""
-    counts = Counter({t: n for t, n in texts.value_counts().items() if t.lower() not in _MISSING})
-    unit, notations = _notations(counts, decimal)
+    present: Counter[str] = Counter()
+    for text, count in zip(texts, counts):
+        if text.lower() not in _MISSING:
+            present[text] += count
+    unit, notations = _notations(present, decimal)
     if len(notations) > 1:
-        example = next(t for t in counts if "," in t)
+        example = next(t for t in present if "," in t)
         remedy = "give the decimal mark (--decimal), or write numbers without commas"
         return Reading("text", line=f"column '{name}' stays text: '{example}' may be read in two ways: {remedy}")
     if notations and (codes := _codes(texts)):
@@ -278,24 +283,25 @@ def _reading(name: str, texts: pd.Series, decimal: str | None) -> Reading:
     if notations:
         reading = Reading("numbers", notations[0], unit)
         form = ("" if reading.notation == "plain" else f" with {reading.notation}") + (f" in {unit}" if unit else "")
-        return _with_line(reading, name, texts, f"numbers{form}")
-    order = dates.order(counts, SHARE)
+        return _with_line(reading, name, texts, counts, f"numbers{form}")
+    order = dates.order(present, SHARE)
     if order == dates.EITHER:
         line = f"column '{name}' stays text: days and months cannot be told apart: write dates as 2024-01-31"
         return Reading("text", line=line)
     if order is None:
         return TEXT
     first = dates.first(texts, order)
-    return _with_line(Reading("days", order, first=first), name, texts, f"days since {first[:10]}")
+    return _with_line(Reading("days", order, first=first), name, texts, counts, f"days since {first[:10]}")
 
 
-def _with_line(reading: Reading, name: str, texts: pd.Series, what: str) -> Reading:
+def _with_line(reading: Reading, name: str, texts: pd.Series, counts: pd.Series, what: str) -> Reading:
     """The reading with what is said of it: the cells that are missing by it too."""
     lost = texts[_read(texts, reading).isna()]
+    cells = counts[lost.index].sum()
     if reading == PLAIN and lost.empty:
         return PLAIN
     examples = ", ".join(f"'{t}'" for t in lost.unique()[:EXAMPLES])
-    gaps = f", {len(lost)} cell{'s' * (len(lost) > 1)} ({examples}) as missing" if len(lost) else ""
+    gaps = f", {cells} cell{'s' * bool(cells > 1)} ({examples}) as missing" if cells else ""
     return Reading(
         reading.kind, reading.notation, reading.unit, reading.first, f"column '{name}' is read as {what}{gaps}"
     )
@@ -338,8 +344,7 @@ def _read(texts: pd.Series, reading: Reading) -> pd.Series:
     """Floats of what is not missing, NaN for what cannot be read so."""
     if reading.kind == "days":
         return dates.days_since(texts, reading.notation, reading.first)
-    values = {text: _number(text, reading) for text in texts.unique()}
-    return texts.map(values).astype("float64")
+    return texts.map(lambda text: _number(text, reading)).astype("float64")
 
 
 def _number(text: str, reading: Reading) -> float:
@@ -357,44 +362,45 @@ def _numbers_like(table_name: str, name: str, values: pd.Series, reading: Readin
         return dates.days(values, reading.first)[0]
     if pd.api.types.is_bool_dtype(values) or pd.api.types.is_numeric_dtype(values):
         return _bounded(table_name, name, values.astype("float64"))
-    texts = _present(values)
-    texts = texts[~texts.str.lower().isin(_MISSING)] if len(texts) else texts
+    places, texts, _ = _distinct(values)
+    texts = texts[~texts.map(str.lower).isin(_MISSING)]
     numbers = _plain(texts) if reading == PLAIN else _read(texts, reading)
     if numbers.isna().any():
         example = texts[numbers.isna()].iloc[0]
         raise ValueError(f"column '{name}' of {table_name} holds '{example}', but was learned as {reading.kind}")
-    return _bounded(table_name, name, numbers.reindex(values.index))
+    return _bounded(table_name, name, _spread(numbers, places, values.index))
 
 
 def _plain(texts: pd.Series) -> pd.Series:
     """Floats of plain numbers, and of a column of True and False."""
-    lower = texts.str.lower() if len(texts) else texts
+    lower = texts.map(str.lower)
     if lower.isin(["true", "false"]).all():
         return (lower == "true").astype("float64")
-    return _by_distinct(texts, lambda distinct: pd.to_numeric(distinct, errors="coerce")).astype("float64")
+    return pd.to_numeric(texts, errors="coerce").astype("float64")
 
 
 def _codes(texts: pd.Series) -> list[str]:
     """Those that begin with a zero which a number would lose, such as 01234."""
-    return [t for t in texts.unique() if _CODE.fullmatch(t)]
+    return [t for t in texts if _CODE.fullmatch(t)]
 
 
-def _present(values: pd.Series) -> pd.Series:
-    """What is not missing, as text."""
-    cells = values.dropna()
-    if cells.dtype == object:  # 1 and True are equal there, so that distinct ones are not enough
-        texts = cells.map(lambda v: v.strip() if isinstance(v, str) else text_of(v) or "")
-    else:
-        texts = _by_distinct(cells, lambda distinct: [str(v).strip() for v in distinct])
-    return texts[~texts.isin(_EMPTY)]
+def _distinct(values: pd.Series) -> tuple[np.ndarray, pd.Series, pd.Series]:
+    """(n,) the place of every cell, -1 for a missing one; and by place the text, unless empty, and how many cells have
+    it. Most columns of texts repeat a few."""
+    if values.dtype == object:  # 1 and True are equal there, so that their texts are told apart first
+        values = values.map(lambda v: v.strip() if isinstance(v, str) else text_of(v))
+    places, cells = pd.factorize(values)
+    texts = pd.Series([str(cell).strip() for cell in cells], dtype=object)
+    texts = texts[~texts.isin(_EMPTY)]
+    return places, texts, pd.Series(np.bincount(places + 1, minlength=len(cells) + 1)[1:])[texts.index]
 
 
-def _by_distinct(cells: pd.Series, function: Callable[[Sequence], Sequence]) -> pd.Series:
-    """What `function` makes of the distinct cells, for every cell: most columns of texts repeat a few."""
-    places, distinct = pd.factorize(cells)
-    return pd.Series(function(distinct)).iloc[places].set_axis(cells.index).astype(object)
+def _spread(values: pd.Series, places: np.ndarray, index: pd.Index) -> pd.Series:
+    """What the texts are, for every cell; NaN or None for the others."""
+    lookup = np.full(places.max(initial=-1) + 2, None if values.dtype == object else np.nan, dtype=values.dtype)
+    lookup[values.index] = values
+    return pd.Series(lookup[places], index=index, dtype=lookup.dtype)
 
 
-def _categories(values: pd.Series) -> pd.Series:
-    texts = _by_distinct(_present(values), lambda distinct: [text_of(t) for t in distinct])
-    return texts.reindex(values.index).astype(object).where(lambda s: s.notna(), None)
+def _categories(texts: pd.Series) -> pd.Series:
+    return pd.Series([text_of(text) for text in texts], index=texts.index, dtype=object)

@@ -191,7 +191,7 @@ def from_frame(
         "%s: %d rows, %d labelled by '%s' as %s; %d numeric columns, %d others",
         name,
         len(read),
-        (read.codes >= 0).sum(),
+        pd.notna(read.labels).sum(),
         column,
         listed(read.classes),
         numbers := len(numeric_columns(read.features)),
@@ -359,5 +359,7 @@ def _drawn(labelled: np.ndarray, rows: int, seed: int) -> np.ndarray:
     """Sorted numbers of `rows` rows; labelled ones (n,) fill half of the places first, lest few of them get lost."""
     order = np.random.default_rng(seed).permutation(len(labelled))
     first = order[labelled[order]][: rows // 2]
-    rest = order[~np.isin(order, first, assume_unique=True)]
+    left = np.ones(len(order), dtype=bool)
+    left[first] = False
+    rest = order[left[order]]
     return np.sort(np.concatenate([first, rest])[:rows])

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from transmeter.tables.specs import USUAL, Dialect
@@ -89,9 +90,9 @@ def _row_names(path: Path, frame: pd.DataFrame, columns: int) -> list[str]:
 def _merged_rows(path: Path, frame: pd.DataFrame, sep: str) -> list[str]:
     """What is said of a cell that holds whole rows: a quote that is closed in another row than its own."""
     with _open(path) as file:
-        lines = sum(part.count(b"\n") for part in iter(lambda: file.read(1 << 20), b""))
-    if lines <= len(frame) + 1:
-        return []
+        parts = iter(lambda: file.read(1 << 20), b"")
+        if not any(b'"' in part for part in parts):
+            return []
     for column in frame.select_dtypes([object, "string"]):
         cells = frame[column].astype(str)
         breaks = cells.str.count("\n")
@@ -165,11 +166,20 @@ def _separator(lines: list[str], usual: str) -> str:
 
 def _codes(path: Path, head: bytes, options: dict) -> dict[object, type]:
     """Columns that hold codes, by the first bytes of the file; looked for in the bytes first, as that is quick."""
-    mark = re.escape(options["sep"].encode())
-    if not re.search(rb"(?:%s|[\n\"]) *0\d+ *(?:%s|[\r\n\"])" % (mark, mark), head.replace(b"\0", b"")):
+    text, mark = head.replace(b"\0", b""), re.escape(options["sep"].encode())
+    codes = rb"(?:%s|[\n\"]) *0\d+ *(?:%s|[\r\n\"])" % (mark, mark)
+    if not _leading_zeros(text) or not re.search(codes, text):
         return {}
     first = pd.read_csv(path, nrows=head.count(b"\n"), dtype=str, **options)
     return {c: str for c in first.columns if first[c].str.fullmatch(r"\s*0\d+\s*", na=False).any()}
+
+
+def _leading_zeros(text: bytes) -> bool:
+    """Whether digits follow a zero that follows neither a digit nor a point: so quick that most files cost nothing."""
+    letters = np.frombuffer(text, dtype=np.uint8)
+    digit = (letters >= ord("0")) & (letters <= ord("9"))
+    before = digit[:-2] | (letters[:-2] == ord("."))
+    return bool(((letters[1:-1] == ord("0")) & digit[2:] & ~before).any())
 
 
 def _read_cells(path: Path, kinds: type | dict[object, type], options: dict) -> pd.DataFrame:

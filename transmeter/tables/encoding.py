@@ -17,7 +17,15 @@ EMPTY = "(missing)"  # the category of an empty cell
 
 @dataclass(frozen=True)
 class Categories:
-    """The encoded feature of each category of a column; other: that of rare and unknown ones, None for none."""
+    """The encoded features of one column of categories.
+
+    Attributes
+    ----------
+    places
+        Number of the encoded feature of each category.
+    other
+        That of rare and unknown categories; None: they have none.
+    """
 
     places: dict[str, int]
     other: int | None
@@ -26,7 +34,17 @@ class Categories:
 class Encoder:
     """What scikit-learn's imputer, scaler and one-hot encoder have learned from the given rows, and only those.
 
-    numeric, categorical: columns; names: of the d encoded features.
+    Parameters
+    ----------
+    features
+        (n, columns) floats and texts, as in a table.
+
+    Attributes
+    ----------
+    numeric, categorical
+        Names of columns.
+    names
+        Of the d encoded features.
     """
 
     def __init__(self, features: pd.DataFrame):

@@ -127,9 +127,24 @@ def _read_folder(path: Path) -> pd.DataFrame:
 
 
 def from_dataset(dataset: "Dataset", where: str | Path = "the data set") -> pd.DataFrame:
-    """A Hugging Face data set as a data frame, classes by their names, and the columns that `set_format` hides too.
+    """A Hugging Face data set as a data frame, with the columns that `set_format` hides too.
 
-    Raises ValueError, which begins with `where`, for a class that has no name.
+    Parameters
+    ----------
+    dataset
+        Rows of one split.
+    where
+        What errors begin with.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Classes by their names; `attrs["classes"]` has the names of each column of classes in order.
+
+    Raises
+    ------
+    ValueError
+        For a class that has no name.
     """
     from datasets import ClassLabel
 

@@ -97,10 +97,12 @@ def class_texts(name: str, values: pd.Series | np.ndarray) -> tuple[np.ndarray, 
     if len(classes) < 2:
         has = f"only the class '{classes.pop()}'" if classes else "no labelled row"
         raise ValueError(f"{name} has {has}: two classes are needed")
-    labelled = np.array([t is not None for t in texts])
-    numbers = pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce").to_numpy(dtype=np.float64)
     if unknown.any():
         warnings.warn(f"{name}: {lines[0]}", stacklevel=4)
+    if len(classes) <= FEW:
+        return texts, lines
+    labelled = np.array([t is not None for t in texts])
+    numbers = pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce").to_numpy(dtype=np.float64)
     if not _is_quantity(classes, numbers[labelled]):
         return texts, lines
     if not np.isfinite(numbers[labelled]).all():
@@ -113,9 +115,7 @@ def class_texts(name: str, values: pd.Series | np.ndarray) -> tuple[np.ndarray, 
 
 
 def _is_quantity(classes: set[str], numbers: np.ndarray) -> bool:
-    """Whether labels are amounts, or names: many, and fractions, whole numbers with gaps, or hardly one twice."""
-    if len(classes) <= FEW:
-        return False
+    """Whether many labels are amounts, not names: fractions, whole numbers with gaps, or hardly one twice."""
     fractional = sum(bool(re.fullmatch(r"-?\d+\.\d+", c)) for c in classes) > len(classes) / 2
     if fractional or len(classes) > len(numbers) / 2:
         return True

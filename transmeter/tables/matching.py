@@ -23,30 +23,48 @@ SEEN = 2000  # about so many values of a column are compared
 CODES = 10  # most different whole numbers of a column that holds codes, not amounts
 
 
-def normalise(name: str) -> str:
+def _normalise(name: str) -> str:
     """A column name without case, spaces and punctuation; the category behind `=` stays as it is."""
     column, equals, category = name.partition("=")
     return (re.sub(r"[\W_]+", "", column.casefold()) or column) + equals + category
 
 
 def shared_features(source: Sequence[str], target: Sequence[str]) -> list[tuple[int, int]]:
-    """(source index, target index) of the features whose normalised names are equal; a name that is not unique on a
-    side matches its first."""
+    """Features of one name, but for case, spaces and punctuation.
+
+    Parameters
+    ----------
+    source, target
+        Names; one that is not unique on a side matches its first.
+
+    Returns
+    -------
+    list
+        (source index, target index) pairs.
+    """
     index: dict[str, int] = {}
     for i, name in enumerate(source):
-        index.setdefault(normalise(name), i)
+        index.setdefault(_normalise(name), i)
     pairs: dict[int, int] = {}
     for j, name in enumerate(target):
-        i = index.get(normalise(name))
+        i = index.get(_normalise(name))
         if i is not None:
             pairs.setdefault(i, j)
     return list(pairs.items())
 
 
 def common_features(source: Table, target: Table) -> tuple[np.ndarray, np.ndarray] | None:
-    """(n_s, d) and (n_t, d) float32: the columns of one name and kind, in units of the target's standard deviation.
+    """The columns of one name and kind, in units of the target's standard deviation.
 
-    None where there is no such column.
+    Parameters
+    ----------
+    source, target
+        Tables of n_s and n_t rows.
+
+    Returns
+    -------
+    tuple or None
+        (n_s, d) and (n_t, d) float32; None where there is no such column.
     """
     (names_s, kinds_s), (names_t, kinds_t) = ((t.columns, list(t.features.dtypes)) for t in (source, target))
     pairs = [(names_s[i], names_t[j]) for i, j in shared_features(names_s, names_t) if kinds_s[i] == kinds_t[j]]
@@ -61,10 +79,22 @@ def common_features(source: Table, target: Table) -> tuple[np.ndarray, np.ndarra
 def match_classes(
     source: Sequence[str], target: Sequence[str], means_s: np.ndarray | None, means_t: np.ndarray | None
 ) -> np.ndarray:
-    """For every target class the index of its source class, or -1; (target classes,).
+    """Which class of a source each class of a target is.
 
-    Same names map to each other. Without any, the classes are assigned so that the summed distance of their means
-    (classes, h) is least; where that cannot be done (fewer source classes, or no means), none maps.
+    Same names map to each other. Without any, the classes are assigned so that the summed distance of their means is
+    least; where that cannot be done (fewer source classes, or no means), none maps.
+
+    Parameters
+    ----------
+    source, target
+        Names of classes.
+    means_s, means_t
+        (source classes, h) and (target classes, h) class means; None: they are not known.
+
+    Returns
+    -------
+    numpy.ndarray
+        (target classes,) index of the source class, or -1.
     """
     named = np.array([source.index(c) if c in source else -1 for c in target])
     if (named >= 0).any() or means_s is None or means_t is None or len(source) < len(target):
@@ -77,7 +107,17 @@ def match_classes(
 
 @dataclass(frozen=True)
 class Match:
-    """A source column and the target column that it stands for; confidence 0..1, how: 'name' or 'meaning'."""
+    """A source column and the target column that it stands for.
+
+    Attributes
+    ----------
+    source, target
+        Names of the columns.
+    confidence
+        0..1.
+    how
+        "name" or "meaning".
+    """
 
     source: str
     target: str
@@ -88,15 +128,25 @@ class Match:
 def align(
     source: Table, target: Table, encoder: Callable[[list[str]], np.ndarray] | None = None, meaning: bool = True
 ) -> tuple[Table, list[Match]]:
-    """The source with its matched columns and their categories called as in the target, and the matches.
+    """The source with its matched columns and their categories called as in the target.
 
     A column that is not matched but would be taken for a column of the target by its name is renamed apart.
+
+    Parameters
+    ----------
+    source, target, encoder, meaning
+        As for `match_columns`.
+
+    Returns
+    -------
+    tuple
+        The source, and its matches.
     """
     matches = match_columns(source, target, encoder, meaning)
     names = {m.source: m.target for m in matches}
-    taken = {normalise(c) for c in target.columns}
+    taken = {_normalise(c) for c in target.columns}
     for column in source.columns:
-        if column not in names and normalise(column) in taken:
+        if column not in names and _normalise(column) in taken:
             names[column] = _apart(f"{column} (of {source.name})", [*source.columns, *names.values()])
     features, numbers = source.features.rename(columns=names), set(numeric_columns(target.features))
     for match in matches:
@@ -124,12 +174,26 @@ def match_columns(
     encoder: Callable[[list[str]], np.ndarray] | None = None,
     meaning: bool = True,
 ) -> list[Match]:
-    """One-to-one matches: columns of equal names (without case and punctuation), then, with `meaning`, of like ones.
+    """One-to-one matches: columns of equal names (without case and punctuation), then of like ones.
 
-    Confidence by meaning is the likeness of the names (with `encoder`, texts -> (n, h), also that of descriptions
-    such as "age: 63, 41") weighed with that of the values. At least THRESHOLD and no close second are asked for: a
-    wrong match carries wrong weights over, a missed one carries none. Where most columns match, the others with more
-    than two values must be alike in values but hardly in name: thalach and maximum_heart_rate_achieved.
+    Confidence by meaning is the likeness of the names (with `encoder` also that of descriptions such as "age: 63, 41")
+    weighed with that of the values. At least THRESHOLD and no close second are asked for: a wrong match carries wrong
+    weights over, a missed one carries none. Where most columns match, the others with more than two values must be
+    alike in values but hardly in name: thalach and maximum_heart_rate_achieved.
+
+    Parameters
+    ----------
+    source, target
+        Tables.
+    encoder
+        Makes (n, h) states of n texts; None: names are compared by their letters alone.
+    meaning
+        Whether columns match by meaning too.
+
+    Returns
+    -------
+    list
+        Matches, those by name first.
     """
     matches = _by_name(source, target)
     if not meaning:
@@ -183,7 +247,7 @@ def _by_name(source: Table, target: Table) -> list[Match]:
     """Exactly equal names first, so that 'Age' and 'age' of one table stay apart; then normalised ones."""
     matches: list[Match] = []
     numbers_s, numbers_t = (set(numeric_columns(t.features)) for t in (source, target))
-    for spell in (str, normalise):
+    for spell in (str, _normalise):
         used = {m.source for m in matches}, {m.target for m in matches}
         index: dict[str, str] = {}
         for column in source.columns:

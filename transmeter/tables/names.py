@@ -30,7 +30,18 @@ _BLANK = set(  # words that say nothing of meaning
 
 @lru_cache(maxsize=20_000)
 def words(name: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """(words, numbers) of a name, in lower case, without small words."""
+    """What a name is made of.
+
+    Parameters
+    ----------
+    name
+        Of a column.
+
+    Returns
+    -------
+    tuple
+        Words in lower case without small ones, and numbers, sorted.
+    """
     parts = re.findall(r"[^\W\d_]+|\d+", _SPLIT.sub(" ", name))
     found = [p.casefold() for p in parts if not p.isdecimal()]
     kept = [w for w in found if w not in _SMALL] or found
@@ -38,20 +49,50 @@ def words(name: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
 
 
 def telling(name: str) -> bool:
-    """Whether the name says anything: not x1, f0, V3, attribute_7."""
+    """Whether a name says anything: not x1, f0, V3, attribute_7.
+
+    Parameters
+    ----------
+    name
+        Of a column.
+
+    Returns
+    -------
+    bool
+    """
     return any(len(w) > 1 and w not in _BLANK for w in words(name)[0])
 
 
 def same_numbers(a: str, b: str) -> bool:
-    """Whether the names hold the same numbers, as bill_amount_1 and BILL1 do; others tell columns of a series apart."""
+    """Whether names hold the same numbers, as bill_amount_1 and BILL1 do; others tell columns of a series apart.
+
+    Parameters
+    ----------
+    a, b
+        Names of columns.
+
+    Returns
+    -------
+    bool
+    """
     return words(a)[1] == words(b)[1]
 
 
 def likeness(a: str, b: str) -> float:
-    """0..1, how well the shorter name is explained by the longer one; 0 where either says nothing or numbers differ.
+    """How well the shorter of two names is explained by the longer one.
 
     Every word of the shorter name is looked for in the longer one, as a word or as an abbreviation of some of its
     words; one that is not there makes the names unlike, words of the longer name that nothing stands for a little so.
+
+    Parameters
+    ----------
+    a, b
+        Names of columns.
+
+    Returns
+    -------
+    float
+        0..1; 0 where either name says nothing or their numbers differ.
     """
     if not (telling(a) and telling(b) and same_numbers(a, b)):
         return 0.0

@@ -55,7 +55,18 @@ USUAL = Dialect()
 
 
 def parse(spec: str) -> tuple[str, Path, str | None]:
-    """(name, path, label column or None) of `NAME=PATH::column`; name and column may be left out."""
+    """The parts of `[NAME=]PATH[::LABEL_COLUMN]`.
+
+    Parameters
+    ----------
+    spec
+        As it is typed.
+
+    Returns
+    -------
+    tuple
+        Name, that of the file where none is given; path; label column or None.
+    """
     name, text = None, spec
     if "=" in spec and not Path(spec.partition("::")[0]).exists():
         name, _, text = spec.partition("=")
@@ -64,19 +75,57 @@ def parse(spec: str) -> tuple[str, Path, str | None]:
 
 
 def check_exists(spec: str | Path) -> None:
-    """Raise ValueError for a file that is not there."""
+    """Refuse a file that is not there.
+
+    Parameters
+    ----------
+    spec
+        A path, or `[NAME=]PATH[::LABEL_COLUMN]`.
+
+    Raises
+    ------
+    ValueError
+        With the name that may have been meant.
+    """
     path = parse(str(spec))[1]
     if not path.exists():
         raise ValueError(f"{absent(path)}: give {FORMATS}")
 
 
 def stem(path: str) -> str:
-    """What a file is called where no name is given."""
+    """What a file is called where no name is given.
+
+    Parameters
+    ----------
+    path
+        Its path.
+
+    Returns
+    -------
+    str
+        Its name without folder and ending.
+    """
     return _ENDINGS.sub("", Path(path).name)
 
 
 def paths(values: Sequence[str]) -> dict[str, Path]:
-    """Texts given as NAME=PATH or PATH by name. Raises ValueError for two of one name."""
+    """Files of texts by name.
+
+    Parameters
+    ----------
+    values
+        Each as NAME=PATH or PATH.
+
+    Returns
+    -------
+    dict
+        Path by name.
+
+    Raises
+    ------
+    ValueError
+        For two of one name.
+    """
     found = dict(parse(value)[:2] for value in values)
     if len(found) < len(values):
         raise ValueError("two texts have the same name: name them apart as NAME=TEXTS")

@@ -28,7 +28,17 @@ Reader: TypeAlias = Callable[[Sequence[str]], np.ndarray]
 
 
 def is_text(values: pd.Series) -> bool:
-    """Whether a column holds texts, not categories: half of the strings are distinct or more, and half have 3 words."""
+    """Whether a column holds texts, not categories: half of the strings are distinct or more, and half have 3 words.
+
+    Parameters
+    ----------
+    values
+        (n,) floats, or text / None.
+
+    Returns
+    -------
+    bool
+    """
     if pd.api.types.is_float_dtype(values):
         return False
     present = values.dropna()
@@ -40,11 +50,29 @@ def is_text(values: pd.Series) -> bool:
 def featurise(
     tables: Sequence[Table], encoder: str | Path | None = None, cache: Path | None = None, seed: int = 0
 ) -> list[Table]:
-    """The tables with their text columns, joined by a space, as numeric columns `text dimension 0`.. of one meaning.
+    """Tables with their text columns, joined by a space, as numeric columns `text dimension 0`.. of one meaning.
 
-    encoder: folder or hub name of a transformers model, whose mean states are taken; None: TF-IDF of words and pairs
-    of words and an SVD, fitted on the texts of all tables together. cache: folder for what an encoder gave. Raises
-    ValueError for an encoder that cannot be loaded.
+    Parameters
+    ----------
+    tables
+        All tables of a ranking.
+    encoder
+        Folder or hub name of a transformers model, whose mean states are taken; None: TF-IDF of words and pairs of
+        words and an SVD, fitted on the texts of all tables together.
+    cache
+        Folder for what an encoder gave; None: nothing is kept.
+    seed
+        Of the SVD.
+
+    Returns
+    -------
+    list
+        The tables; those without texts as they are.
+
+    Raises
+    ------
+    ValueError
+        For an encoder that cannot be loaded.
     """
     read = reader(tables, encoder, cache, seed)
     columns = [text_columns(t.features) for t in tables]
@@ -54,20 +82,53 @@ def featurise(
 def reader(
     tables: Sequence[Table], encoder: str | Path | None = None, cache: Path | None = None, seed: int = 0
 ) -> Reader | None:
-    """What makes states (n, h) of n texts, as for `featurise`; None where no table has texts."""
+    """What makes numbers of texts.
+
+    Parameters
+    ----------
+    tables, encoder, cache, seed
+        As for `featurise`.
+
+    Returns
+    -------
+    callable or None
+        Makes (n, h) states of n texts; None where no table has texts.
+    """
     columns = [text_columns(t.features) for t in tables]
     if not any(columns):
         return None
     if encoder:
         return partial(embed, encoder=encoder, cache=cache)
-    return Tfidf([text for t, c in zip(tables, columns) if c for text in joined(t.features, c)], seed)
+    return Tfidf([text for t, c in zip(tables, columns) if c for text in _joined(t.features, c)], seed)
 
 
 def read_texts(name: str, features: pd.DataFrame, columns: list[str], read: Reader | None) -> pd.DataFrame:
-    """The features with columns `text dimension 0`.. in the place of the text columns; `name` is what errors name."""
+    """Features with columns `text dimension 0`.. in the place of the text columns.
+
+    Parameters
+    ----------
+    name
+        What errors call the table.
+    features
+        (n, columns).
+    columns
+        Those that hold texts.
+    read
+        What `reader` returned.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `features` themselves where nothing is to be read.
+
+    Raises
+    ------
+    ValueError
+        Where a column has such a name already.
+    """
     if not columns or read is None:
         return features
-    states = read(joined(features, columns))
+    states = read(_joined(features, columns))
     names = [f"text dimension {i}" for i in range(states.shape[1])]
     if set(names) & set(features):
         raise ValueError(f"{name} has texts and a column called 'text dimension ..': rename that")
@@ -76,20 +137,47 @@ def read_texts(name: str, features: pd.DataFrame, columns: list[str], read: Read
 
 
 def text_columns(features: pd.DataFrame) -> list[str]:
-    """Names of the columns that hold texts."""
+    """Columns that hold texts.
+
+    Parameters
+    ----------
+    features
+        (n, columns) floats, or text / None.
+
+    Returns
+    -------
+    list
+        Names, in the order of the columns.
+    """
     return [c for c in features.columns.difference(numeric_columns(features), sort=False) if is_text(features[c])]
 
 
-def joined(features: pd.DataFrame, columns: list[str]) -> list[str]:
+def _joined(features: pd.DataFrame, columns: list[str]) -> list[str]:
     """One text a row: those of the columns, joined by a space."""
     return features[columns].fillna("").agg(" ".join, axis=1).str.strip().tolist()
 
 
 def embed(texts: Sequence[str], encoder: str | Path, cache: Path | None = None) -> np.ndarray:
-    """(n, h) float32 mean last hidden state of each text's first 128 tokens; zeros for an empty text.
+    """Mean last hidden states of texts.
 
-    cache: folder; what was computed before for the same texts and model files is read from there. Raises ValueError
-    as `check_encoder`.
+    Parameters
+    ----------
+    texts
+        n of them, of each of which the first 128 tokens are read.
+    encoder
+        Folder or hub name of a transformers model.
+    cache
+        Folder: what was computed before for the same texts and model files is read from there; None: nothing is kept.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, h) float32; zeros for an empty text.
+
+    Raises
+    ------
+    ValueError
+        As `check_encoder`.
     """
     check_encoder(encoder)
     path = cache / f"{_key(texts, Path(encoder))}.safetensors" if cache and Path(encoder).is_dir() else None
@@ -107,7 +195,18 @@ def embed(texts: Sequence[str], encoder: str | Path, cache: Path | None = None) 
 
 
 def check_encoder(encoder: str | Path) -> None:
-    """Raises ValueError for what is no complete folder of a transformers model and no hub name within reach."""
+    """Refuse what no encoder can be loaded from.
+
+    Parameters
+    ----------
+    encoder
+        Folder or hub name of a transformers model.
+
+    Raises
+    ------
+    ValueError
+        For what is no complete folder of such a model and no hub name within reach.
+    """
     checkpoint.check(encoder)
 
 
