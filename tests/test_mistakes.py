@@ -96,7 +96,7 @@ MISTAKES = {
     "another separator": (("rank", "colons.csv", "other.csv"), "colons.csv has no label column 'label'"),
     "a cell too many": (
         ("rank", "wide.csv", "other.csv"),
-        "wide.csv has 2 names of columns and 3 cells in a row: name every column",
+        "wide.csv has 2 cells in its first line and 3 in a row: name every column, or give the separator (--sep)",
     ),
     "a value that ARFF does not declare": (
         ("rank", "flowers.arff", "other.csv"),

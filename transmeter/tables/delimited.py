@@ -68,13 +68,13 @@ def read_delimited(path: Path, dialect: Dialect = USUAL, as_texts: bool = False)
     if wider and not any(any(row[len(names) :]) for row in rows):
         wider = options["index_col"] = False  # every row ends with a separator
     frame = _read_cells(path, str if as_texts else _codes(path, head, options), options)
-    notes += _row_names(path, frame, len(names)) if wider else []
+    notes += _row_names(path, frame, len(names), as_texts) if wider else []
     notes += _merged_rows(path, frame, sep)
     frame.attrs[NOTES] = notes
     return frame.reset_index(drop=True)
 
 
-def _row_names(path: Path, frame: pd.DataFrame, columns: int) -> list[str]:
+def _row_names(path: Path, frame: pd.DataFrame, columns: int, as_texts: bool) -> list[str]:
     """What is said of rows with one cell more than the header, as R writes them: pandas makes the first an index.
 
     Raises ValueError where the first cells do not name rows: texts, all different, or numbers that count.
@@ -82,8 +82,9 @@ def _row_names(path: Path, frame: pd.DataFrame, columns: int) -> list[str]:
     index = frame.index
     texts = index.nlevels == 1 and index.inferred_type == "string" and not index.has_duplicates
     if not texts and list(index) not in ([*range(len(index))], [*range(1, len(index) + 1)]):
-        cells = f"{columns + index.nlevels} cells in a row"
-        raise ValueError(f"{path} has {columns} names of columns and {cells}: name every column in the first line")
+        cells = f"{columns} cells in its first line and {columns + index.nlevels} in a row"
+        remedy = "name every column" + ("" if as_texts else ", or give the separator (--sep)")
+        raise ValueError(f"{path} has {cells}: {remedy}")
     return ["rows have one cell more than the header: the first is left out as the name of the row"]
 
 

@@ -209,8 +209,12 @@ def test_labels(tmp_path, kind):
 BAD = {
     "NUL bytes": ("a.csv", "x,label\n1,p\n\0,q\n", "holds NUL bytes"),
     "a quote left open": ("a.csv", 'x,label\n1,p\n"2,q\n3,p\n', "a quote that is not closed, after row"),
-    "a cell too many in all rows": ("a.csv", "x,label\n5,1,p\n5,2,q\n", "has 2 names of columns and 3 cells in a row"),
-    "two cells too many": ("a.csv", "x,label\na,b,1,p\nc,d,2,q\n", "has 2 names of columns and 4 cells in a row"),
+    "a cell too many in all rows": (
+        "a.csv",
+        "x,label\n5,1,p\n5,2,q\n",
+        "has 2 cells in its first line and 3 in a row: name every column",
+    ),
+    "two cells too many": ("a.csv", "x,label\na,b,1,p\nc,d,2,q\n", "has 2 cells in its first line and 4 in a row"),
     "a cell too many in one row": ("a.csv", "x,label\n1,p\n2,3,q\n", "Expected 2 fields in line 3, saw 3"),
     "two columns of one name": ("a.csv", "x,x,label\n1,2,p\n3,4,q\n", "two columns called 'x'"),
     "names alone": ("a.csv", "x,label\n", "has no rows"),

@@ -35,10 +35,12 @@ def latin(tmp_path):
     return str(tmp_path / "mine.csv"), str(tmp_path / "theirs.csv")
 
 
-def test_the_dialect_reaches_rank_and_transfer(latin):
+def test_the_dialect_reaches_rank_validate_and_transfer(latin):
     dialect = {"sep": ":", "decimal": ",", "encoding": "latin-1"}
     found = transmeter.rank(*latin, **QUICK, **dialect)
     assert [m["source"] for m in found.rows[0].matches] == ["größe"]
+    measured = transmeter.validate(*latin, repeats=2, steps=2, **dialect)
+    assert [arm.name for arm in measured.ground_truth.sources] == ["theirs"]
     made = transmeter.transfer(*latin, predict=latin[1], repeats=2, **dialect)
     assert made.classifier.feature_names_in_.tolist() == ["größe"] and len(made.predictions) == 30
 
@@ -49,7 +51,7 @@ def test_the_dialect_reaches_commands_and_errors_name_it(latin):
     found = run.invoke(cli.main, given)
     assert found.exit_code == 2 and "give its encoding (--encoding)" in found.stderr
     found = run.invoke(cli.main, [*given, "--encoding", "latin-1"])
-    assert found.exit_code == 2 and "has no label column" in found.stderr
+    assert found.exit_code == 2 and "or give the separator (--sep)" in found.stderr
     found = run.invoke(cli.main, [*given, "--encoding", "latin-1", "--sep", ":", "--decimal", ","])
     assert found.exit_code == 0, found.output
 
