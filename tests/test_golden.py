@@ -1,6 +1,6 @@
 """Results, a model folder and a store of batch as they were: nothing changes them unseen (tests/golden/README.md).
 
-    python tests/test_golden.py --write
+    python -m tests.test_golden --write
 writes the results anew, so that a change that is wanted is a diff that can be read.
 """
 
@@ -225,6 +225,6 @@ def write():
 
 if __name__ == "__main__":
     if sys.argv[1:] != ["--write"]:
-        sys.exit("usage: python tests/test_golden.py --write")
+        sys.exit("usage: python -m tests.test_golden --write")
     torch.set_num_threads(1)
     write()

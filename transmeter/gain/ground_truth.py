@@ -1,7 +1,8 @@
 """The ground truth that a ranking is checked against: repeated transfer of every source, paired with the target alone.
 
 The network is the ranking's own, so a ranking is asked to predict this network's gains, whatever scorer made it; more
-`steps` and another seed of the sources' classifiers tell how far that carries.
+`steps` and another seed of the sources' classifiers tell how far that carries. Beside it stand other ways to use the
+sources: linear learners, alone and all sources together.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,9 @@ import torch
 
 from transmeter.gain.metrics import METRICS, accuracies
 from transmeter.learners.baseline import SCRATCH, target_only
+from transmeter.learners.combination import combine, source_members, target_members
+from transmeter.learners.linear import probabilities
+from transmeter.learners.task import PENALTY, Member, Task, fit_member, shared, task_of
 from transmeter.network.source import Encoded, Source
 from transmeter.network.training import Schedule, Terms
 from transmeter.network.transfer import train
@@ -24,6 +28,7 @@ from transmeter.util.intervals import half_width
 from transmeter.util.progress import bar
 
 STACK = 160  # networks that train as one batch
+POOLED = 0.3  # weight of a source row beside a target row, of pooled logistic regression
 SPLITS = 8  # of one batch; every arm of a split starts from the same fresh layers
 
 
@@ -76,6 +81,10 @@ class GroundTruth:
         Split-half correlation of the gains, stepped up to all repeats (Spearman-Brown).
     sources, controls : list of Arm
         Gains of the sources, and of arms that must not help.
+    others : dict
+        Name of another way to use a source -> its gains from the sources, over the same baseline.
+    together : Arm
+        Gain of the combination of linear learners from all sources at once.
     """
 
     target: str
@@ -89,6 +98,8 @@ class GroundTruth:
     reliability: float | None
     sources: list[Arm]
     controls: list[Arm]
+    others: dict[str, list[Arm]]
+    together: Arm
 
     def save(self, path: str | Path) -> None:
         """Write a JSON file, complete or not at all. Raises OSError where it cannot be written."""
@@ -148,15 +159,17 @@ def measure(
         names.append("no source, another seed")
         values = [*values, transfer_accuracies([], encoded, splits, steps, seed + 7919, metric)[1]]
     alone = {SCRATCH: scratch}
-    for name, probabilities in target_only(encoded, splits, np.arange(len(target)), seed).items():
-        alone[name] = accuracies(probabilities[None], target.codes, splits, metric)[0]
+    for name, predicted in target_only(encoded, splits, np.arange(len(target)), seed).items():
+        alone[name] = accuracies(predicted[None], target.codes, splits, metric)[0]
     baseline = max(alone, key=lambda name: alone[name].mean())
     repeat = np.array([s.repeat for s in splits])
-    arms = []
-    for name, value in zip(names, values):
+
+    def arm(name: str, value: np.ndarray) -> Arm:
         difference = value - alone[baseline]
-        gains = np.array([difference[repeat == r].mean() for r in range(repeat.max() + 1)])
-        arms.append(Arm.from_repeats(name, gains))
+        return Arm.from_repeats(name, np.array([difference[repeat == r].mean() for r in range(repeat.max() + 1)]))
+
+    arms = [arm(name, value) for name, value in zip(names, values)]
+    others, together = linear_accuracies(sources, encoded, splits, metric)
     return GroundTruth(
         target=target.name,
         metric=metric,
@@ -169,6 +182,8 @@ def measure(
         reliability=reliability(np.array([a.by_repeat for a in arms[: len(sources)]])),
         sources=arms[: len(sources)],
         controls=arms[len(sources) :],
+        others={way: [arm(*pair) for pair in zip(names, by_source)] for way, by_source in others.items()},
+        together=arm("all sources together", together),
     )
 
 
@@ -210,6 +225,57 @@ def transfer_accuracies(
                 step(f"{sum(len(v) - 1 for v in values) + len(chunk)} of {len(sources)} sources")
             values.append(np.concatenate(parts, axis=1))
     return np.concatenate([v[:-1] for v in values]), values[-1][-1]
+
+
+def linear_accuracies(
+    sources: Sequence[Source], target: Encoded, splits: Sequence[Split], metric: str
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Accuracies of other ways to use a source: the combination of linear learners, and pooled logistic regression.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        With columns named as the target's.
+    target : Encoded
+        Target.
+    splits : sequence of Split
+        Of the target.
+    metric : str
+        Metric of the accuracies.
+
+    Returns
+    -------
+    dict
+        Name of the way -> ndarray of shape (sources, splits), in percent.
+    ndarray of shape (splits,)
+        Of the combination of all sources.
+    """
+    batches = [list(splits[i : i + SPLITS]) for i in range(0, len(splits), SPLITS)]
+    parts = []
+    with bar(f"linear learners for {target.table.name}", len(batches) * len(sources)) as step:
+        for part in batches:
+            task = task_of(target, [split.train for split in part])
+            x, alone = target.x.numpy() @ task.basis, target_members(task)
+            everything: list[Member] = []
+            combined, pooled = [], []
+            for source in sources:
+                members = source_members(source, target, task)
+                combined.append(combine(alone, members).probabilities(x))
+                pooled.append(_pooled(source, target, task, x))
+                everything += members
+                step(source.table.name)
+            arms = np.stack([*combined, *pooled, combine(alone, everything).probabilities(x)])
+            parts.append(accuracies(torch.from_numpy(arms), target.table.codes, part, metric))
+    values = np.concatenate(parts, axis=1)
+    return {"combination": values[: len(sources)], "pooled": values[len(sources) : -1]}, values[-1]
+
+
+def _pooled(source: Source, target: Encoded, task: Task, x: np.ndarray) -> np.ndarray:
+    """(splits, n, classes) by logistic regression on all rows, a source row counting as POOLED of a target row."""
+    part = next(iter(shared(source, target, task)), None)
+    rows = next(iter(part.scales.values())) if part else task.x[:0]
+    weight = POOLED * len(rows) / task.weights.sum(1).mean()
+    return probabilities(fit_member("pooled", task, PENALTY, part, rows, weight).coefficients, x)
 
 
 def reliability(gains: np.ndarray) -> float | None:

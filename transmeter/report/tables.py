@@ -112,9 +112,12 @@ def format_validation(validation: Validation) -> str:
     """
     measured, predicted = validation.ground_truth, validation.predicted
     heads = ["predicted", "its 95 % interval", "verdict"] if predicted else []
-    grid = Grid("source", "true gain_pp", "95 % interval", *heads, box=None, pad_edge=False)
-    for arm in sorted(measured.sources, key=lambda a: -a.gain_pp):
-        grid.add_row(*_arm_cells(arm.name, arm), *_predicted_cells(predicted.get(arm.name)))
+    grid = Grid("source", "true gain_pp", "95 % interval", *measured.others, *heads, box=None, pad_edge=False)
+    for place in sorted(range(len(measured.sources)), key=lambda i: -measured.sources[i].gain_pp):
+        arm = measured.sources[place]
+        others = [f"{arms[place].gain_pp:+.1f}" for arms in measured.others.values()]
+        grid.add_row(*_arm_cells(arm.name, arm), *others, *_predicted_cells(predicted.get(arm.name)))
+    grid.add_row(*_arm_cells("combination of all sources", measured.together))
     for arm in measured.controls:
         grid.add_row(*_arm_cells(f"control: {arm.name}", arm))
     alone = ", ".join(f"{name} {value:.1f}" for name, value in measured.baselines.items())

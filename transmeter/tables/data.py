@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from transmeter.tables.columns import Reading, clean, conform, listed, numeric_columns
-from transmeter.tables.delimited import NOTES, check_names
 from transmeter.tables.files import read
+from transmeter.tables.formats.delimited import NOTES, check_names
 from transmeter.tables.labels import class_texts, label_texts
 from transmeter.tables.specs import USUAL, Dialect, parse
 from transmeter.util.suggestions import did_you_mean

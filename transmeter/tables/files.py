@@ -14,8 +14,8 @@ import pandas as pd
 from pyarrow import ArrowException
 from pyarrow.parquet import ParquetFile
 
-from transmeter.tables.arff import read_arff
-from transmeter.tables.delimited import NOTES, check_names, read_delimited
+from transmeter.tables.formats.arff import read_arff
+from transmeter.tables.formats.delimited import NOTES, check_names, read_delimited
 from transmeter.tables.specs import FORMATS, USUAL, Dialect
 from transmeter.util.suggestions import absent
 

@@ -13,8 +13,8 @@ import scipy.sparse
 from numpy.typing import ArrayLike
 
 from transmeter.tables.data import Table, Unusable, from_frame, load, table
-from transmeter.tables.delimited import check_names
 from transmeter.tables.files import from_dataset
+from transmeter.tables.formats.delimited import check_names
 from transmeter.tables.specs import USUAL, Dialect, check_exists, parse
 from transmeter.util.arguments import column_name
 

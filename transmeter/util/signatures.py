@@ -102,6 +102,11 @@ def grouped(function: Callable, options: Mapping[str, object]) -> dict[str, obje
     options
         By name, one by one.
 
+    Returns
+    -------
+    dict
+        Parameter of the function -> value.
+
     Raises
     ------
     ValueError

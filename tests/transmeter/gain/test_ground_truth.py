@@ -6,10 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from transmeter.gain import ground_truth
-from transmeter.network.source import Source
+from transmeter.network.source import Encoded, Source
 from transmeter.tables import data
+from transmeter.tables.splits import Split
 
 
 def easy(name, rows, seed, flip=0.0, columns=10):
@@ -45,6 +47,32 @@ def test_every_source_and_control_has_a_gain_over_the_best_learner_of_the_target
         assert arm.ci_low <= arm.gain_pp <= arm.ci_high
         assert arm.error_pp == pytest.approx(np.std(arm.by_repeat, ddof=1) / 6**0.5, abs=1e-3)
     assert found.sources[2].gain_pp < min(a.gain_pp for a in found.sources[:2])
+
+
+def test_other_ways_and_all_sources_together_stand_beside_the_network(measured):
+    found, _ = measured
+    assert list(found.others) == ["combination", "pooled"]
+    for arms in found.others.values():
+        assert [a.name for a in arms] == [a.name for a in found.sources]
+        assert arms[2].gain_pp < min(a.gain_pp for a in arms[:2])  # the inverted one
+    assert found.together.name == "all sources together" and found.together.gain_pp > found.sources[2].gain_pp
+
+
+def test_pooling_is_scikit_learns_regression_of_both_tables(heart):
+    source, target = Source(heart["hungarian"]), Encoded(heart["va"])
+    rows = np.arange(0, 200, 4)
+    split = Split(rows, np.setdiff1d(np.arange(200), rows), 0)
+    others, _ = ground_truth.linear_accuracies([source], target, [split], "accuracy")
+    codes, theirs = target.table.codes, source.table.codes
+    x = np.concatenate([target.x.numpy()[rows], target.encoder(source.table.features[target.table.columns])])
+    weights = np.concatenate([_balanced(codes[rows]), 0.3 * _balanced(theirs)])
+    model = LogisticRegression(C=0.1, max_iter=5000).fit(x, np.r_[codes[rows], theirs], sample_weight=weights)
+    right = model.predict(target.x.numpy()[split.test]) == codes[split.test]
+    assert others["pooled"][0, 0] == pytest.approx(100 * right.mean(), abs=1.5)  # two rows of 150
+
+
+def _balanced(codes):
+    return len(codes) / (2 * np.bincount(codes)[codes])
 
 
 def test_controls_are_named_and_do_not_help(measured):
@@ -124,8 +152,10 @@ def test_json_holds_the_whole_truth(measured, tmp_path):
     measured[0].save(tmp_path / "t.json")
     content = json.loads((tmp_path / "t.json").read_text())
     assert content["sources"][0]["name"] == "heart_cleveland" and len(content["controls"]) == 4
-    rebuilt = ground_truth.GroundTruth(
-        **{k: [ground_truth.Arm(**a) for a in v] if k in ("sources", "controls") else v for k, v in content.items()}
-    )
+    for name in ("sources", "controls"):
+        content[name] = [ground_truth.Arm(**arm) for arm in content[name]]
+    content["others"] = {way: [ground_truth.Arm(**arm) for arm in arms] for way, arms in content["others"].items()}
+    content["together"] = ground_truth.Arm(**content["together"])
+    rebuilt = ground_truth.GroundTruth(**content)
     assert rebuilt == measured[0]
     assert [p.name for p in tmp_path.iterdir()] == ["t.json"]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from transmeter.tables import data
-from transmeter.tables.arff import read_arff
-from transmeter.tables.delimited import NOTES
 from transmeter.tables.files import read
+from transmeter.tables.formats.arff import read_arff
+from transmeter.tables.formats.delimited import NOTES
 
 HEAD = "@relation r\n@attribute age numeric\n@attribute 'home town' string\n@attribute y {no,'oh yes'}\n@data\n"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from transmeter.tables.delimited import NOTES
+from transmeter.tables.formats.delimited import NOTES
 
 _QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
 _ATTRIBUTE = re.compile(rf"@attribute\s+({_QUOTED}|[^\s{{]+)\s*(\{{.*\}}|\w+)(.*)", re.IGNORECASE)

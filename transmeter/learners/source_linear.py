@@ -1,0 +1,25 @@
+"""Logistic regression on the source's rows alone: the target's labels only tell how much it counts."""
+
+from transmeter.learners.task import PENALTY, Member, Shared, Task, fit_source
+
+NEEDS_SOURCE = True
+
+
+def members(task: Task, source: Shared) -> list[Member]:
+    """Fit the regressions of every split, which differ where the classes are matched otherwise.
+
+    Parameters
+    ----------
+    task
+        Rows of the target and splits.
+    source
+        What it gives.
+
+    Returns
+    -------
+    list of Member
+        One per unit of the features.
+    """
+    return [
+        fit_source(f"{source.name} alone, in {units}", task, PENALTY, source, x) for units, x in source.scales.items()
+    ]

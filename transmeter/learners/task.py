@@ -1,0 +1,297 @@
+"""What linear learners see: the rows that splits train on, and a source in the features of the target."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from transmeter.learners import linear
+from transmeter.network.source import Encoded, Source
+from transmeter.tables.encoding import Encoder
+from transmeter.tables.matching import match_classes
+
+WIDE, FEWEST = 100, 20  # features beyond which the target's leading principal components stand for them: WIDE for two
+# classes, fewer for more, so that a fit costs the same
+ROWS = 1000  # of a source that are fitted at most
+PENALTY = 10.0  # of a model of a source's rows
+UNSURE = 0.01  # least probability that a label counts with: no single row decides
+
+
+@dataclass(frozen=True)
+class Task:
+    """The target's rows that any split trains on.
+
+    Attributes
+    ----------
+    x
+        (n, d) features, or their principal components.
+    codes
+        (n,) classes.
+    weights
+        (splits, n) weight of every row: 0 where a split does not train on it, else such that classes count alike and
+        the weights sum to the number of rows.
+    rows
+        (splits, m) numbers of the rows that a split trains on; the first of them again where it has fewer than others.
+    row_weights
+        (splits, m) their weights; 0 for those that are there again.
+    classes
+        Number of classes.
+    basis
+        (features, d) that leads from the encoded features to `x`.
+    """
+
+    x: np.ndarray
+    codes: np.ndarray
+    weights: np.ndarray
+    rows: np.ndarray
+    row_weights: np.ndarray
+    classes: int
+    basis: np.ndarray
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Rows that a source gives in the features of the target.
+
+    Attributes
+    ----------
+    name
+        What kind of rows they are.
+    scales
+        Unit of the features -> (n, d).
+    memberships
+        (splits, n, classes) of the target; zero for a row whose class the target does not have.
+    weights
+        (splits, n), of every split with sum 1.
+    """
+
+    name: str
+    scales: dict[str, np.ndarray]
+    memberships: np.ndarray
+    weights: np.ndarray
+
+
+def task_of(target: Encoded, training: Sequence[np.ndarray]) -> Task:
+    """The task of a target.
+
+    Parameters
+    ----------
+    target
+        Table whose labelled rows are trained on.
+    training
+        Row numbers of every split.
+
+    Returns
+    -------
+    Task
+        Rows in the order of the table.
+    """
+    rows = np.unique(np.concatenate(training))
+    codes = target.table.codes[rows]
+    inside = np.stack([np.isin(rows, part) for part in training])
+    weights = np.stack([balanced(codes, part) * part.sum() for part in inside])
+    longest = max(map(len, training))
+    seen = np.stack([np.resize(np.flatnonzero(part), longest) for part in inside])
+    counted = np.arange(longest) < inside.sum(1, keepdims=True)
+    row_weights = np.take_along_axis(weights, seen, axis=1) * counted
+    basis = _basis(target.x.numpy().astype(np.float64), len(target.table.classes))
+    return Task(target.x.numpy()[rows] @ basis, codes, weights, seen, row_weights, len(target.table.classes), basis)
+
+
+def shared(source: Source, target: Encoded, task: Task) -> list[Shared]:
+    """The source as the learners of a task take it.
+
+    Parameters
+    ----------
+    source
+        Source whose columns are named as the target's (`tables.prepare`).
+    target, task
+        The target and its splits.
+
+    Returns
+    -------
+    list of Shared
+        Its labelled rows, where it has a column and a class of the target; and unlabelled target rows with the labels
+        that its own model gives to rows of the same key.
+    """
+    return [s for s in (_labelled(source, target, task), _taught(source, target, task)) if s is not None]
+
+
+def _labelled(source: Source, target: Encoded, task: Task) -> Shared | None:
+    """The labelled rows; features that the source lacks are at the target's mean."""
+    labelled = np.flatnonzero(source.table.codes >= 0)
+    labelled = np.sort(np.random.default_rng(source.seed).permutation(labelled)[:ROWS])
+    common, known = _in_features_of(target.encoder, source, labelled)
+    if not known.any():
+        return None
+    numbers = known & (np.arange(len(known)) < len(target.encoder.means))
+    spread = common.std(0)
+    own = np.where(numbers & (spread > 0), (common - common.mean(0)) / np.where(spread > 0, spread, 1), common)
+    codes = source.table.codes[labelled]
+    maps = _class_maps(source, target, task, common @ task.basis, codes)
+    memberships = np.stack([(codes[:, None] == m) & (m >= 0) for m in maps]).astype(np.float64)
+    if not memberships.any():
+        return None
+    weights = np.stack([balanced(m.argmax(1), m.any(1)) for m in memberships])
+    scales = {"the target's units": common @ task.basis, "its own units": own @ task.basis}
+    return Shared(source.table.name, scales, memberships, weights)
+
+
+def _taught(source: Source, target: Encoded, task: Task) -> Shared | None:
+    """The unlabelled target rows that the source has seen, labelled by a model of all its columns; None without any."""
+    classes = match_classes(source.table.classes, target.table.classes, None, None)
+    if source.table.keys is None or target.table.keys is None or (classes < 0).any():
+        return None
+    place = {key: i for i, key in enumerate(source.table.keys) if key is not None}
+    rows = np.array([i for i in np.flatnonzero(target.table.codes < 0) if target.table.keys[i] in place], dtype=int)
+    if not len(rows):
+        return None
+    codes = source.table.codes
+    seen = np.flatnonzero(codes >= 0)[:ROWS]
+    x = source.x.numpy()
+    weights = len(seen) * balanced(codes[seen], np.full(len(seen), True))
+    labels = np.eye(len(source.table.classes))[codes[seen]]
+    model = linear.fit(x[seen], labels[None], weights[None], PENALTY, seen[None, :0])
+    theirs = np.array([place[target.table.keys[i]] for i in rows])
+    given = linear.probabilities(model.coefficients, x[theirs])[0][:, classes]
+    splits = len(task.weights)
+    return Shared(
+        f"rows seen by {source.table.name}",
+        {"the target's units": target.x.numpy()[rows] @ task.basis},
+        np.tile(given / given.sum(1, keepdims=True), (splits, 1, 1)),
+        np.full((splits, len(rows)), 1 / len(rows)),
+    )
+
+
+def balanced(codes: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Weights of rows such that every class has the same sum.
+
+    Parameters
+    ----------
+    codes
+        (n,) classes.
+    inside
+        (n,) whether a row counts.
+
+    Returns
+    -------
+    np.ndarray
+        (n,) that sum to 1; all 0 where no row counts.
+    """
+    counts = np.bincount(codes[inside], minlength=1)
+    if not inside.any():
+        return np.zeros(len(codes))
+    return np.where(inside, 1 / ((counts > 0).sum() * np.maximum(counts, 1))[np.minimum(codes, len(counts) - 1)], 0.0)
+
+
+def _basis(x: np.ndarray, classes: int) -> np.ndarray:
+    """(features, d) of the leading principal directions of x, the identity where there are few features."""
+    most = max(FEWEST, int(WIDE / (classes - 1) ** 0.5))
+    if x.shape[1] <= most:
+        return np.eye(x.shape[1])
+    return np.linalg.svd(x - x.mean(0), full_matrices=False)[2][:most].T
+
+
+def _in_features_of(encoder: Encoder, source: Source, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n, features) of the source's rows by the target's encoder, and which of the features the source has."""
+    features = source.table.features.iloc[rows]
+    frame = features.reindex(columns=[*encoder.numeric, *encoder.categorical])
+    there = [c for c in frame.columns if c in set(features.columns)]
+    names = {n for c in there for n in (c, f"{c} is missing")}
+    known = np.array([n in names or n.partition("=")[0] in names for n in encoder.names])
+    return np.where(known, encoder(frame.astype({c: object for c in encoder.categorical})), 0.0), known
+
+
+def _class_maps(source: Source, target: Encoded, task: Task, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """(splits, classes) source class of every target class, -1 for none: by name, else by the classes' means."""
+    names = source.table.classes, target.table.classes
+    theirs = np.stack([x[codes == c].sum(0) / max((codes == c).sum(), 1) for c in range(len(names[0]))])
+    maps = []
+    for weights in task.weights:
+        mine = np.stack([np.average(task.x, axis=0, weights=weights * (task.codes == c)) for c in range(task.classes)])
+        maps.append(match_classes(*names, theirs, mine))
+    return np.stack(maps)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One learner, fitted on every split.
+
+    Attributes
+    ----------
+    name
+        What is shown.
+    coefficients
+        (splits, regressions, d + 1) in the task's features, see `linear.probabilities`.
+    evidence
+        (splits,) log-likelihood of the labels that a split trains on, each predicted without its row; classes count
+        alike.
+    """
+
+    name: str
+    coefficients: np.ndarray
+    evidence: np.ndarray
+
+
+def fit_member(name: str, task: Task, penalty: float, source: Shared | None, x: np.ndarray, weight: float) -> Member:
+    """Fit a logistic regression on the target's rows and, beside them, on those of a source.
+
+    Parameters
+    ----------
+    name
+        Of the member.
+    task
+        Target rows and splits.
+    penalty
+        See `linear.fit`.
+    source
+        Labels of the source; None for the target alone.
+    x
+        (n, d) rows of the source, in one of its units.
+    weight
+        Of all source rows together, the target's being 1.
+
+    Returns
+    -------
+    Member
+        Its evidence is that of the target's rows.
+    """
+    labels = np.broadcast_to(np.eye(task.classes)[task.codes], (*task.weights.shape, task.classes))
+    weights, rows = task.weights, task.x
+    if source is not None:
+        theirs = weight * task.weights.sum(1, keepdims=True) * source.weights
+        weights = np.concatenate([weights, theirs], axis=1)
+        labels = np.concatenate([labels, source.memberships], axis=1)
+        rows = np.concatenate([rows, x])
+    fitted = linear.fit(rows, labels, weights, penalty, task.rows)
+    return Member(name, fitted.coefficients, _evidence(task, fitted.left_out))
+
+
+def fit_source(name: str, task: Task, penalty: float, source: Shared, x: np.ndarray) -> Member:
+    """Fit a logistic regression on the rows of a source alone.
+
+    Parameters
+    ----------
+    name, task, penalty, source, x
+        See `fit_member`.
+
+    Returns
+    -------
+    Member
+        Its evidence is that of the target's rows, none of which it has seen.
+    """
+    same = (source.memberships == source.memberships[:1]).all()  # then one fit serves every split
+    fits = slice(1) if same else slice(None)
+    weights = task.weights.sum(1).mean() * source.weights[fits]
+    nothing = np.zeros((len(weights), 0), dtype=int)
+    coefficients = linear.fit(x, source.memberships[fits], weights, penalty, nothing).coefficients
+    coefficients = np.broadcast_to(coefficients, (len(task.weights), *coefficients.shape[1:]))
+    seen = np.stack([linear.probabilities(c, task.x[rows]) for c, rows in zip(coefficients, task.rows)])
+    return Member(name, coefficients, _evidence(task, seen))
+
+
+def _evidence(task: Task, probabilities: np.ndarray) -> np.ndarray:
+    """(splits,) log-likelihood of the labels by probabilities (splits, m, classes) of the rows that splits train on."""
+    codes = task.codes[task.rows]
+    right = np.take_along_axis(probabilities, codes[..., None], axis=2)[..., 0]
+    return (task.row_weights * np.log(np.maximum(right, UNSURE))).sum(1)

@@ -1,0 +1,1 @@
+"""Formats of table files that need more than a call of pandas."""
