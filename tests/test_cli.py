@@ -118,7 +118,6 @@ CALIBRATE = ("calibrate", str(MODEL), "--out", "OUT", "--target", MATH)
         (("rank", "none.csv", VA), "none.csv does not exist"),
         (("rank", VA, "none.csv"), "none.csv does not exist"),
         (("rank", VA, HUNGARIAN, "--label", "lable"), "no label column 'lable'"),
-        (("rank", VA + "::age", HUNGARIAN), "labelled rows: at least 2 are needed"),
         (("rank", VA, HUNGARIAN, "--key", "patient"), "no key column 'patient'"),
         (("rank", VA, HUNGARIAN, "--match", "sound"), "--match"),
         (("rank", VA, HUNGARIAN, "--encoder", "nobody/nothing"), "reached from here: give a folder"),

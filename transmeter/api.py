@@ -100,6 +100,7 @@ def validate(
     sep: str | None = None,
     decimal: str | None = None,
     encoding: str | None = None,
+    classes: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Validation:
     """Measure what every source brings to a target by full transfer, and check a ranking against that.
 
@@ -108,7 +109,7 @@ def validate(
 
     Parameters
     ----------
-    target, sources, label, key, cache, encoder, match, sep, decimal, encoding
+    target, sources, label, key, cache, encoder, match, sep, decimal, encoding, classes
         As in `rank`. A source that cannot be used is left out with a warning.
     ranking : Ranking, str, Path or None
         A ranking of these sources for this target, or the file that it was saved to; None: gains are only measured.
@@ -149,7 +150,7 @@ def validate(
     warn_of_same_file(target, sources)
     table = as_table(target, target_name(target), label, key, dialect=dialect)
     usable = _usable(as_tables(sources, label, key, dialect), ranking)
-    table, usable, _ = prepare(table, usable, encoder, match, cache and cache / "texts")
+    table, usable, _ = prepare(table, usable, encoder, match, cache and cache / "texts", classes)
     measured = ground_truth.measure(
         [Source(t, cache) for t in usable],
         table,
@@ -222,12 +223,13 @@ def transfer(
     sep: str | None = None,
     decimal: str | None = None,
     encoding: str | None = None,
+    classes: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Transfer:
     """Train a classifier for a target that starts from a source, and check it on held-out rows.
 
     Parameters
     ----------
-    target, label, key, cache, encoder, match, sep, decimal, encoding
+    target, label, key, cache, encoder, match, sep, decimal, encoding, classes
         As in `rank`.
     source : table
         As `target`: the source to start from, such as the first of a ranking.
@@ -262,10 +264,11 @@ def transfer(
     if predict is not None:
         frame = predict if isinstance(predict, pd.DataFrame) else read(path("predict", predict), dialect=dialect)
         rows = rows_like(table, "predict" if frame is predict else str(predict), frame)
-    classifier = TransferClassifier(other, match=match, encoder=encoder, random_state=seed, cache=cache)
+    settings = {"match": match, "encoder": encoder, "random_state": seed, "cache": cache}
+    classifier = TransferClassifier(other, classes=(classes or {}).get(other.name), **settings)
     classifier.fit(table.features, table.labels, keys=table.keys)
     classifier.readings_ = dict(table.readings)  # so that it reads rows as the target's file was read
-    prepared, (other,), _ = prepare(table, [other], encoder, match, cache and cache / "texts")
+    prepared, (other,), _ = prepare(table, [other], encoder, match, cache and cache / "texts", classes)
     check = heldout.check(Source(other, cache, seed), prepared, repeats=repeats, seed=seed, metric=metric)
     predictions = None if rows is None else classifier.predictions(rows)
     return Transfer(classifier=classifier, check=check, predictions=predictions)

@@ -2,6 +2,8 @@
 
 import functools
 import json
+import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 from torch.nn import functional as F
 
+from transmeter.checks import is_unmatched, no_match
 from transmeter.gain.metrics import accuracies
 from transmeter.learners.baseline import SCRATCH, logistic_regressions, split_probabilities
 from transmeter.network.source import Encoded, Source
@@ -63,6 +66,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         Seed of all random choices.
     cache : str, Path or None
         Folder in which the source's classifier is kept.
+    classes : mapping or None
+        Classes of the source with those of the target that they stand for, where names mislead.
 
     Attributes
     ----------
@@ -89,6 +94,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         steps: int = 80,
         random_state: int = 0,
         cache: str | Path | None = None,
+        classes: Mapping[str, str] | None = None,
     ):
         self.source = source
         self.label = label
@@ -98,6 +104,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         self.steps = steps
         self.random_state = random_state
         self.cache = cache
+        self.classes = classes
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -141,7 +148,11 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             replace(t, features=read_texts(t.name, t.features, text_columns(t.features), states))
             for t in (table, *sources)
         ]
-        target, sources, matches = prepare(table, sources, self.encoder, self.match, cache and cache / "texts")
+        classes = {sources[0].name: self.classes} if sources and self.classes else None
+        target, sources, matches = prepare(table, sources, self.encoder, self.match, cache and cache / "texts", classes)
+        for source, pairs in zip(sources, matches):
+            if is_unmatched(source, target, pairs):
+                warnings.warn(f"{source.name}: {no_match(target)}", stacklevel=2)
         encoded = Encoded(target)
         self.encoder_, self.matches_ = encoded.encoder, [asdict(m) for ms in matches for m in ms]
         if sources:

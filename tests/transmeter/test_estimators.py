@@ -218,3 +218,23 @@ def test_texts_are_read_as_the_ranking_reads_them(by, encoder, tokenizer, tmp_pa
         assert (model.predict(x[20:]) == y[20:]).mean() > 0.6
     model.save(tmp_path / "m")
     assert np.array_equal(TransferClassifier.load(tmp_path / "m").predict_proba(x), model.predict_proba(x))
+
+
+def test_a_source_without_a_column_in_common_is_said(sites):
+    x, y = sites["va"].drop(columns="label"), sites["va"]["label"]
+    strange = sites["hungarian"].rename(columns={c: f"zq{i}" for i, c in enumerate(x.columns)})
+    with pytest.warns(UserWarning, match="data: no column matches one of the target: give its columns the same names"):
+        TransferClassifier(strange, match="name", steps=2).fit(x, y)
+
+
+def test_classes_are_matched_by_hand(sites, cache):
+    coded = sites["hungarian"].assign(label=sites["hungarian"]["label"].map({0: "b", 1: "a"}))
+    x, given, rest = few(sites["va"], 5, 0)
+    y = sites["va"]["label"].to_numpy()[rest]
+    right, wrong = (
+        balanced_accuracy_score(
+            y, TransferClassifier(coded, classes=classes, cache=cache).fit(x, given).predict(x.iloc[rest])
+        )
+        for classes in ({"a": "1", "b": "0"}, {"a": "0", "b": "1"})
+    )
+    assert right > 0.6 > wrong

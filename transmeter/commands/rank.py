@@ -1,5 +1,6 @@
 """The commands that need transmeter alone: rank, validate, transfer, scorers."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,14 +46,21 @@ def _class_map(text: str) -> tuple[str, dict[str, str]]:
     return source, {theirs: ours for theirs, _, ours in split}
 
 
-@click.command()
-@compared
-@click.option(
+def _class_maps(texts: Sequence[str]) -> dict[str, dict[str, str]] | None:
+    return dict(map(_class_map, texts)) or None
+
+
+classes_option = click.option(
     "--classes",
     multiple=True,
     metavar="SOURCE:THEIRS=OURS,...",
     help="Classes of a source that stand for classes of TARGET, where names mislead. May repeat.",
 )
+
+
+@click.command()
+@compared
+@classes_option
 @click.option(
     "--min-class-rows",
     default=1,
@@ -86,7 +94,7 @@ def rank(target, sources, encoder, scorer, settings, out, shape, cache, classes,
     reserve(out, writing.check_file)
     signatures = scorer_signatures()
     values = convert(signatures[one_of("scorer", scorer, signatures)], settings, SHARED)
-    class_maps = dict(map(_class_map, classes)) or None
+    class_maps = _class_maps(classes)
     check_compared(target, sources, encoder)
 
     from transmeter import ranking
@@ -104,6 +112,7 @@ def rank(target, sources, encoder, scorer, settings, out, shape, cache, classes,
 
 @click.command()
 @compared
+@classes_option
 @click.option("--ranking", type=click.Path(path_type=Path), help="File of rank --out, to check it.")
 @click.option("--shots", type=click.IntRange(1), help="As in rank. Default: that of --ranking.")
 @click.option("--repeats", default=24, show_default=True, type=click.IntRange(2), help="Number of repeats per arm.")
@@ -118,7 +127,7 @@ def rank(target, sources, encoder, scorer, settings, out, shape, cache, classes,
 )
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write the gains to, as JSON.")
 @json_option
-def validate(target, sources, encoder, ranking, out, as_json, cache, **options) -> None:
+def validate(target, sources, encoder, ranking, out, as_json, cache, classes, **options) -> None:
     """Measure what every SOURCE truly brings to TARGET by full transfer, and check a ranking against it.
 
     Every arm has the same labelled rows, fresh layers and steps; controls must not help: permuted weights, shuffled
@@ -127,6 +136,7 @@ def validate(target, sources, encoder, ranking, out, as_json, cache, **options) 
     Example: transmeter validate mine.csv a.csv b.csv --ranking ranking.json
     """
     reserve(out, writing.check_file)
+    class_maps = _class_maps(classes)
     check_compared(target, sources, encoder)
     if ranking and not ranking.exists():
         raise ValueError(f"{absent(ranking)}: make it with transmeter rank --out")
@@ -135,7 +145,7 @@ def validate(target, sources, encoder, ranking, out, as_json, cache, **options) 
     from transmeter.report.tables import format_validation
 
     cache = cache or user_cache()
-    validation = api.validate(target, sources, ranking, encoder=encoder, cache=cache, **options)
+    validation = api.validate(target, sources, ranking, encoder=encoder, cache=cache, classes=class_maps, **options)
     with printing(to_json(validation.to_dict()) if as_json else format_validation(validation)):
         if out:
             validation.ground_truth.save(out)
@@ -143,6 +153,7 @@ def validate(target, sources, encoder, ranking, out, as_json, cache, **options) 
 
 @click.command()
 @compared
+@classes_option
 @click.option(
     "--predict", type=click.Path(path_type=Path), metavar="FILE", help="File of rows to predict, with TARGET's columns."
 )
@@ -155,7 +166,7 @@ def validate(target, sources, encoder, ranking, out, as_json, cache, **options) 
 @seed_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the model.")
 @shape_options("table", "json")
-def transfer(target, sources, encoder, predict, out, shape, cache, **options) -> None:
+def transfer(target, sources, encoder, predict, out, shape, cache, classes, **options) -> None:
     """Train a classifier for TARGET that starts from SOURCE, check it on held-out rows, and save it.
 
     Writes classifier.safetensors and classifier.json (for transmeter.TransferClassifier.load), transfer.json with the
@@ -166,6 +177,7 @@ def transfer(target, sources, encoder, predict, out, shape, cache, **options) ->
     reserve(out, writing.check_new_folder)
     if len(sources) > 1:
         raise ValueError(f"{len(sources)} sources are given: rank them, then transfer from the best one")
+    class_maps = _class_maps(classes)
     check_compared(target, [*sources, *([predict] if predict else [])], encoder)
 
     from transmeter import api
@@ -173,7 +185,9 @@ def transfer(target, sources, encoder, predict, out, shape, cache, **options) ->
 
     quiet()
     cache = cache or user_cache()
-    found = api.transfer(target, sources[0], predict=predict, encoder=encoder, cache=cache, **options)
+    found = api.transfer(
+        target, sources[0], predict=predict, encoder=encoder, cache=cache, classes=class_maps, **options
+    )
     with printing(to_json(found.check) if shape == "json" else format_check(found.check)):
         found.save(out)
     predictions = "" if found.predictions is None else f", {len(found.predictions)} predictions"
