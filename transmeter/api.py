@@ -109,7 +109,9 @@ def validate(
 
     Parameters
     ----------
-    target, sources, label, key, cache, encoder, match, sep, decimal, encoding, classes
+    target : table
+        As in `rank`.
+    sources : table, sequence or mapping
         As in `rank`. A source that cannot be used is left out with a warning.
     ranking : Ranking, str, Path or None
         A ranking of these sources for this target, or the file that it was saved to; None: gains are only measured.
@@ -123,6 +125,24 @@ def validate(
         Of all random choices; another one than the ranking's.
     metric : str or None
         "balanced_accuracy" or "accuracy"; None: that of the ranking, without one balanced accuracy.
+    label : str, int or None
+        Label column; None: "label".
+    key : str, int or None
+        Column that says what a row is about.
+    cache : str, Path or None
+        Folder in which source classifiers are kept; None: nothing is kept.
+    encoder : str, Path or None
+        Folder of a transformers model that reads texts and column names.
+    match : str
+        How columns are matched: by "meaning" or by "name" only.
+    sep : str or None
+        Separator of .csv files; None: guessed where sure.
+    decimal : str or None
+        Decimal mark of numbers, "." or ","; None: decided per column.
+    encoding : str or None
+        Of the characters of text files; None: UTF-8, or what the file's mark says.
+    classes : mapping or None
+        By name of the source: its classes with those of the target that they stand for, as in `rank`.
 
     Returns
     -------
@@ -229,7 +249,7 @@ def transfer(
 
     Parameters
     ----------
-    target, label, key, cache, encoder, match, sep, decimal, encoding, classes
+    target : table
         As in `rank`.
     source : table
         As `target`: the source to start from, such as the first of a ranking.
@@ -241,6 +261,24 @@ def transfer(
         "balanced_accuracy" or "accuracy", that the check is of.
     predict : data frame, str, Path or None
         Rows to predict, with the target's columns; others are left out.
+    label : str, int or None
+        Label column; None: "label".
+    key : str, int or None
+        Column that says what a row is about.
+    cache : str, Path or None
+        Folder in which source classifiers are kept; None: nothing is kept.
+    encoder : str, Path or None
+        Folder of a transformers model that reads texts and column names.
+    match : str
+        How columns are matched: by "meaning" or by "name" only.
+    sep : str or None
+        Separator of .csv files; None: guessed where sure.
+    decimal : str or None
+        Decimal mark of numbers, "." or ","; None: decided per column.
+    encoding : str or None
+        Of the characters of text files; None: UTF-8, or what the file's mark says.
+    classes : mapping or None
+        By name of the source: its classes with those of the target that they stand for, as in `rank`.
 
     Returns
     -------

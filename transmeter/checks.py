@@ -145,8 +145,24 @@ def check(
 
     Parameters
     ----------
-    target, sources, label, key, encoder, match, sep, decimal, encoding
-        As in `rank`; no source will do.
+    target : table
+        As in `rank`.
+    sources : table, sequence or mapping
+        As in `rank`; none is needed.
+    label : str, int or None
+        Label column; None: "label".
+    key : str, int or None
+        Column that says what a row is about.
+    encoder : str, Path or None
+        Folder of a transformers model that reads texts and column names.
+    match : str
+        How columns are matched: by "meaning" or by "name" only.
+    sep : str or None
+        Separator of .csv files; None: guessed where sure.
+    decimal : str or None
+        Decimal mark of numbers, "." or ","; None: decided per column.
+    encoding : str or None
+        Of the characters of text files; None: UTF-8, or what the file's mark says.
 
     Returns
     -------
