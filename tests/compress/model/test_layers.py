@@ -29,7 +29,7 @@ def test_bits_come_back(bits, count, seed):
 @pytest.mark.parametrize("clip", [True, False])
 def test_the_grid_against_its_definition(bits, symmetric, clip):
     """Levels scale * (code - zero), spaced as asked, and no level of the grid nearer than the one taken."""
-    weight = torch.randn(6, 24)
+    weight = torch.randn(6, 24, generator=torch.Generator().manual_seed(0))
     grid = Grid(bits, 8, symmetric)
     scale, zero = grid.fit(weight, torch.float16, torch.ones(24) if clip else None)
     assert torch.equal(scale.half().float(), scale)
@@ -37,8 +37,8 @@ def test_the_grid_against_its_definition(bits, symmetric, clip):
     middle = torch.full_like(scale, 2 ** (bits - 1)) if zero is None else zero.float()
     levels = scale[..., None] * (torch.arange(2**bits) - middle[..., None])  # (rows, groups, levels)
     away = (weight.view(6, 3, 8, 1) - levels[:, :, None]).abs()
-    expected = levels[:, :, None].expand_as(away).gather(-1, away.argmin(-1, keepdim=True)).squeeze(-1)
-    torch.testing.assert_close(packed.unpack(), expected.view(6, 24))
+    taken = (packed.unpack().view(6, 3, 8) - weight.view(6, 3, 8)).abs()
+    torch.testing.assert_close(taken, away.amin(-1), rtol=0, atol=1e-6)  # of two levels equally near either will do
     if not clip and not symmetric:
         assert away.amin(-1).max() <= scale.max() / 2 * 1.01
 
