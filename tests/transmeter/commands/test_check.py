@@ -197,3 +197,9 @@ def test_files_are_read_as_the_options_say(tmp_path):
     plain().assign(c0="1,234").to_csv(tmp_path / "t.csv", index=False, sep=";")
     text = run("check", "t.csv", "--sep", ";", "--decimal", ",").stdout
     assert "t: column 'c0': numbers, 1.234 to 1.234" in text.splitlines()
+
+
+def test_classes_that_differ_in_case_alone_are_odd():
+    y = ["yes", "Yes", "no", "no"] * 5
+    found = transmeter.check((pd.DataFrame({"x": np.arange(20.0)}), y))
+    assert "classes 'Yes' and 'yes' differ in case alone, but count as 2: write one way" in found.target.oddities
