@@ -202,4 +202,4 @@ def test_files_are_read_as_the_options_say(tmp_path):
 def test_classes_that_differ_in_case_alone_are_odd():
     y = ["yes", "Yes", "no", "no"] * 5
     found = transmeter.check((pd.DataFrame({"x": np.arange(20.0)}), y))
-    assert "classes 'Yes' and 'yes' differ in case alone, but count as 2: write one way" in found.target.oddities
+    assert "classes 'Yes' and 'yes' differ in case alone, and count as 2: spell them alike" in found.target.oddities
