@@ -14,11 +14,11 @@ from transmeter.gain.ground_truth import GroundTruth
 from transmeter.gain.heldout import HeldOutCheck
 from transmeter.gain.metrics import METRICS
 from transmeter.network.source import Source
-from transmeter.ranking import check_preparing, is_same_file, target_name, warn_of_same_file
+from transmeter.ranking import check_preparing, is_same_file, warn_of_same_file
 from transmeter.result import Ranking, Row, load
 from transmeter.tables.data import Table, Unusable, rows_like
 from transmeter.tables.files import read
-from transmeter.tables.inputs import Given, as_table, as_tables
+from transmeter.tables.inputs import Given, as_table, as_tables, target_name
 from transmeter.tables.prepare import prepare
 from transmeter.tables.specs import Dialect, parse
 from transmeter.util import writing

@@ -12,7 +12,7 @@ import pandas as pd
 
 from transmeter.tables.columns import listed
 from transmeter.tables.data import Table, Unusable
-from transmeter.tables.inputs import Given, as_table, as_tables
+from transmeter.tables.inputs import Given, as_table, as_tables, target_name
 from transmeter.tables.matching import Match
 from transmeter.tables.prepare import match_lines, prepare
 from transmeter.tables.specs import Dialect
@@ -174,11 +174,10 @@ def check(
     ValueError
         For an unusable target, a missing file, and arguments out of range.
     """
-    name = None if isinstance(target, str | Path | Table) else "target"
     dialect = Dialect(sep, decimal, encoding)
     with warnings.catch_warnings():  # what they say of tables is in the result
         warnings.simplefilter("ignore", UserWarning)
-        table = as_table(target, name, label, key, dialect=dialect)
+        table = as_table(target, target_name(target), label, key, dialect=dialect)
         read = as_tables(sources, label, key, dialect)
         usable = [s for s in read if isinstance(s, Table)]
         prepared, tables, matches = prepare(table, usable, encoder, match)

@@ -17,7 +17,7 @@ from transmeter.network.source import Source
 from transmeter.result import CAVEAT, Ranking, Row
 from transmeter.scorers import SHARED, needs, scorers
 from transmeter.tables.data import MAX_ROWS, Table, Unusable, drop_small_classes, sample
-from transmeter.tables.inputs import Given, as_table, as_tables
+from transmeter.tables.inputs import Given, as_table, as_tables, target_name
 from transmeter.tables.matching import Match
 from transmeter.tables.prepare import MATCH, prepare
 from transmeter.tables.specs import Dialect, parse
@@ -192,22 +192,6 @@ def check_preparing(cache: object, encoder: object, match: object) -> tuple[Path
     """
     encoder = None if encoder is None else path("encoder", encoder)
     return folder("cache", cache), encoder, one_of("match", match, MATCH)
-
-
-def target_name(target: Given) -> str | None:
-    """What a target without a name of its own is called.
-
-    Parameters
-    ----------
-    target : table
-        As in `rank`.
-
-    Returns
-    -------
-    str or None
-        None for one that has a name.
-    """
-    return None if isinstance(target, str | Path | Table) else "target"
 
 
 def is_same_file(target: object, source: object) -> bool:

@@ -16,7 +16,7 @@ from transmeter.gain.metrics import METRICS, accuracies
 from transmeter.learners.baseline import SCRATCH, target_only
 from transmeter.learners.combination import combine, source_members, target_members
 from transmeter.learners.linear import probabilities
-from transmeter.learners.task import PENALTY, Member, Task, fit_member, shared, task_of
+from transmeter.learners.task import PENALTY, Member, Shared, Task, fit_member, shared, task_of
 from transmeter.network.source import Encoded, Source
 from transmeter.network.training import Schedule, Terms
 from transmeter.network.transfer import train
@@ -214,7 +214,7 @@ def transfer_accuracies(
     """
     arms = STACK // SPLITS - 1
     chunks = [list(sources[i : i + arms]) for i in range(0, max(len(sources), 1), arms)]
-    batches = [list(splits[i : i + SPLITS]) for i in range(0, len(splits), SPLITS)]
+    batches = _batches(splits)
     values = []
     with bar(f"full transfer to {target.table.name}", len(chunks) * len(batches)) as step:
         for chunk in chunks:
@@ -225,6 +225,10 @@ def transfer_accuracies(
                 step(f"{sum(len(v) - 1 for v in values) + len(chunk)} of {len(sources)} sources")
             values.append(np.concatenate(parts, axis=1))
     return np.concatenate([v[:-1] for v in values]), values[-1][-1]
+
+
+def _batches(splits: Sequence[Split]) -> list[list[Split]]:
+    return [list(splits[i : i + SPLITS]) for i in range(0, len(splits), SPLITS)]
 
 
 def linear_accuracies(
@@ -250,7 +254,7 @@ def linear_accuracies(
     ndarray of shape (splits,)
         Of the combination of all sources.
     """
-    batches = [list(splits[i : i + SPLITS]) for i in range(0, len(splits), SPLITS)]
+    batches = _batches(splits)
     parts = []
     with bar(f"linear learners for {target.table.name}", len(batches) * len(sources)) as step:
         for part in batches:
@@ -259,9 +263,10 @@ def linear_accuracies(
             everything: list[Member] = []
             combined, pooled = [], []
             for source in sources:
-                members = source_members(source, target, task)
+                given = shared(source, target, task)
+                members = source_members(task, given)
                 combined.append(combine(alone, members).probabilities(x))
-                pooled.append(_pooled(source, target, task, x))
+                pooled.append(_pooled(task, given, x))
                 everything += members
                 step(source.table.name)
             arms = np.stack([*combined, *pooled, combine(alone, everything).probabilities(x)])
@@ -270,9 +275,9 @@ def linear_accuracies(
     return {"combination": values[: len(sources)], "pooled": values[len(sources) : -1]}, values[-1]
 
 
-def _pooled(source: Source, target: Encoded, task: Task, x: np.ndarray) -> np.ndarray:
+def _pooled(task: Task, given: Sequence[Shared], x: np.ndarray) -> np.ndarray:
     """(splits, n, classes) by logistic regression on all rows, a source row counting as POOLED of a target row."""
-    part = next(iter(shared(source, target, task)), None)
+    part = next(iter(given), None)
     rows = next(iter(part.scales.values())) if part else task.x[:0]
     weight = POOLED * len(rows) / task.weights.sum(1).mean()
     return probabilities(fit_member("pooled", task, PENALTY, part, rows, weight).coefficients, x)

@@ -16,8 +16,7 @@ import numpy as np
 
 import transmeter.learners
 from transmeter.learners.linear import probabilities
-from transmeter.learners.task import Member, Task, shared
-from transmeter.network.source import Encoded, Source
+from transmeter.learners.task import Member, Shared, Task
 
 TEMPER = 0.5  # exponent of the likelihood
 ALONE = 2.0  # prior weight of a member that has not seen the source, beside 1 of one that has
@@ -85,22 +84,21 @@ def target_members(task: Task) -> list[Member]:
     return [member for module in learners() if not module.NEEDS_SOURCE for member in module.members(task, None)]
 
 
-def source_members(source: Source, target: Encoded, task: Task) -> list[Member]:
+def source_members(task: Task, parts: Sequence[Shared]) -> list[Member]:
     """Fit the learners that use a source.
 
     Parameters
     ----------
-    source
-        Source with columns named as the target's.
-    target, task
-        The target and its splits.
+    task
+        Rows of the target and splits.
+    parts
+        What the source gives (`task.shared`).
 
     Returns
     -------
     list of Member
         Of every such learner; none where nothing is common.
     """
-    parts = shared(source, target, task)
     return [m for module in learners() if module.NEEDS_SOURCE for part in parts for m in module.members(task, part)]
 
 

@@ -192,3 +192,19 @@ def _name(given: Given, place: int) -> str:
     if isinstance(given, str | Path):
         return parse(str(given))[0]
     return given.name if isinstance(given, Table | Unusable) else f"source {place}"
+
+
+def target_name(target: Given) -> str | None:
+    """What a target without a name of its own is called.
+
+    Parameters
+    ----------
+    target : table
+        As in `rank`.
+
+    Returns
+    -------
+    str or None
+        None for one that has a name.
+    """
+    return None if isinstance(target, str | Path | Table) else "target"

@@ -45,7 +45,8 @@ def test_members_count_by_the_root_of_their_likelihood_and_those_of_the_target_t
 
 def test_a_helpful_source_makes_the_right_class_likelier_and_probabilities_sum_to_one(target, task):
     alone, x = combination.target_members(task), target.x.numpy() @ task.basis
-    found = combination.combine(alone, combination.source_members(Source(table("good", 200, 1)), target, task))
+    given = shared(Source(table("good", 200, 1)), target, task)
+    found = combination.combine(alone, combination.source_members(task, given))
     by_alone = combination.combine(alone, []).probabilities(x)
     with_source = found.probabilities(x)
     np.testing.assert_allclose(with_source.sum(2), 1)
@@ -55,7 +56,7 @@ def test_a_helpful_source_makes_the_right_class_likelier_and_probabilities_sum_t
 
 
 def test_a_source_without_anything_in_common_gives_no_member(target, task):
-    assert combination.source_members(Source(table("strange", 50, 2, columns="wxyz")), target, task) == []
+    assert combination.source_members(task, shared(Source(table("strange", 50, 2, columns="wxyz")), target, task)) == []
 
 
 def test_labels_that_are_inverted_count_for_little(target, task):
@@ -63,7 +64,10 @@ def test_labels_that_are_inverted_count_for_little(target, task):
     turned = replace(good, labels=np.where(good.labels == "yes", "no", "yes").astype(object))
     alone = combination.target_members(task)
     share = [
-        combination.combine(alone, combination.source_members(Source(t), target, task)).weights[:, 3:].sum(1).mean()
+        combination.combine(alone, combination.source_members(task, shared(Source(t), target, task)))
+        .weights[:, 3:]
+        .sum(1)
+        .mean()
         for t in (good, turned)
     ]
     assert share[0] > 0.6 > share[1]
