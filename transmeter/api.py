@@ -302,9 +302,8 @@ def transfer(
     if predict is not None:
         frame = predict if isinstance(predict, pd.DataFrame) else read(path("predict", predict), dialect=dialect)
         rows = rows_like(table, "predict" if frame is predict else str(predict), frame)
-    class_map = (classes or {}).get(other.name)
     classifier = TransferClassifier(
-        other, match=match, encoder=encoder, random_state=seed, cache=cache, classes=class_map
+        other, match=match, encoder=encoder, random_state=seed, cache=cache, classes=classes
     )
     classifier.fit(table.features, table.labels, keys=table.keys)
     classifier.readings_ = dict(table.readings)  # so that it reads rows as the target's file was read

@@ -1,73 +1,67 @@
-"""A scikit-learn classifier that uses a source for its target, by the transfer that a ranking measures."""
+"""A scikit-learn classifier that uses sources for its target, by the combination that a ranking measures."""
 
 import functools
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import ArrayLike
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import load_file, save_file
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor
-from torch.nn import functional as F
 
 from transmeter.checks import is_unmatched, no_match
-from transmeter.gain.metrics import accuracies
-from transmeter.learners.baseline import SCRATCH, logistic_regressions, split_probabilities
+from transmeter.learners.fitted import Fitted, fit_combination
 from transmeter.network.source import Encoded, Source
-from transmeter.network.training import Schedule, Terms
-from transmeter.network.transfer import train
 from transmeter.tables.columns import Reading, clean, conform
-from transmeter.tables.data import Table
+from transmeter.tables.data import Table, Unusable
 from transmeter.tables.encoding import Encoder
-from transmeter.tables.inputs import Given, as_table, columns
+from transmeter.tables.inputs import Given, as_tables, columns
 from transmeter.tables.labels import label_texts
 from transmeter.tables.prepare import MATCH, prepare
-from transmeter.tables.splits import Split, make_splits
 from transmeter.tables.text import check_encoder, embed, read_texts, reader, text_columns
 from transmeter.tables.tfidf import Tfidf
 from transmeter.util import arguments, writing
 
 FILES = ("classifier.safetensors", "classifier.json")
-FORMAT = 1  # of the files
+FORMAT = 2  # of the files
 
 
 class TransferClassifier(ClassifierMixin, BaseEstimator):
-    """A network that starts from a source's pre-trained classifier and is trained on the target, as `rank` measures it.
+    """The combination of learners whose gain `rank` measures, fitted on the target and the picked sources.
 
-    Its input layer starts from the columns that source and target share by name or meaning (so give data frames), its
-    head from the classes of one name or place. Without a source: the best of logistic regression and the network by
-    itself, by cross-fitting; gradient boosting, which `rank` compares with as well, cannot be saved as plain numbers.
+    Logistic regressions on the target alone, on the rows of target and source together and on the source alone, and a
+    random forest on the target, averaged by how well each predicts labelled target rows that it has not seen. Columns
+    are matched by name or meaning (so give data frames), classes by name or by their means. Without a source it is the
+    average of what the target alone gives. It predicts without the sources and is saved as plain arrays.
 
     Parameters
     ----------
-    source : table or None
-        The picked one, as `rank` takes it: a `Table`, data frame, (X, y), data set or path.
+    sources : table, sequence, mapping or None
+        The picked ones, as `rank` takes them: a `Table`, data frame, (X, y), data set or path, a list of these, or
+        {name: table}.
     label : str, int or None
-        Its label column; None: "label".
+        Their label column; None: "label".
     key : str, int or None
-        Its column of what a row is about, for `fit(..., keys=...)`.
+        Their column of what a row is about, for `fit(..., keys=...)`.
     match : str
         How columns are matched: by "meaning" or by "name" only.
     encoder : str, Path or None
         Folder of a transformers model that reads texts and column names; None: TF-IDF and n-grams.
-    steps : int
-        Of training.
     random_state : int
         Seed of all random choices.
     cache : str, Path or None
-        Folder in which the source's classifier is kept.
+        Folder in which what the encoder reads is kept.
     classes : mapping or None
-        Classes of the source with those of the target that they stand for, where names mislead.
+        By name of the source: its classes with those of the target that they stand for, where names mislead; of one
+        source alone the classes without its name.
 
     Attributes
     ----------
@@ -77,31 +71,29 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         Number of columns.
     feature_names_in_ : ndarray
         Their names, of a data frame.
-    learner_ : str
-        What was trained.
-    matches_ : list of dict
-        The source's columns that stand for columns of the target.
+    members_ : dict
+        Share of every member in the average, largest first.
+    matches_ : dict
+        By name of the source: its columns that stand for columns of the target.
     """
 
     def __init__(
         self,
-        source: Given | None = None,
+        sources: Mapping[str, Given] | Sequence[Given] | Given | None = None,
         *,
         label: str | int | None = None,
         key: str | int | None = None,
         match: str = "meaning",
         encoder: str | Path | None = None,
-        steps: int = 80,
         random_state: int = 0,
         cache: str | Path | None = None,
-        classes: Mapping[str, str] | None = None,
+        classes: Mapping[str, Mapping[str, str]] | Mapping[str, str] | None = None,
     ):
-        self.source = source
+        self.sources = sources
         self.label = label
         self.key = key
         self.match = match
         self.encoder = encoder
-        self.steps = steps
         self.random_state = random_state
         self.cache = cache
         self.classes = classes
@@ -138,7 +130,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         cache = self._check_settings()
         frame = self._checked(X, reset=True)
         table = self._table(frame, column_or_1d(y, warn=True), keys)
-        sources = [] if self.source is None else [as_table(self.source, None, self.label, self.key)]
+        sources = [] if self.sources is None else _usable(as_tables(self.sources, self.label, self.key, strict=True))
         if self.encoder:
             check_encoder(self.encoder)
         self.text_columns_ = text_columns(table.features)
@@ -148,18 +140,16 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             replace(t, features=read_texts(t.name, t.features, text_columns(t.features), states))
             for t in (table, *sources)
         ]
-        classes = {sources[0].name: self.classes} if sources and self.classes else None
+        classes = _by_source(self.classes, sources)
         target, sources, matches = prepare(table, sources, self.encoder, self.match, cache and cache / "texts", classes)
         for source, pairs in zip(sources, matches):
             if is_unmatched(source, target, pairs):
                 warnings.warn(f"{source.name}: {no_match(target)}", stacklevel=2)
         encoded = Encoded(target)
-        self.encoder_, self.matches_ = encoded.encoder, [asdict(m) for ms in matches for m in ms]
-        if sources:
-            self.learner_ = f"network from {sources[0].name}"
-            self.weights_ = self._network([Source(sources[0], cache, self.random_state)], encoded)
-        else:
-            self.learner_, self.weights_ = self._alone(encoded)
+        self.encoder_ = encoded.encoder
+        self.matches_ = {source.name: [asdict(m) for m in pairs] for source, pairs in zip(sources, matches)}
+        prepared = [Source(source, None, self.random_state) for source in sources]
+        self.fitted_, self.members_ = fit_combination(encoded, prepared, self.random_state)
         return self
 
     def predict_proba(self, X: ArrayLike) -> np.ndarray:  # noqa: N803
@@ -170,8 +160,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         numeric = [c for c in self.encoder_.numeric if not (texts and c.startswith("text dimension "))]
         features = conform("X", frame, numeric, [*self.encoder_.categorical, *texts], self.readings_)
         features = read_texts("X", features, texts, self.reader_)
-        x = torch.from_numpy(self.encoder_(features)).double()  # so that a row does not depend on its neighbours
-        return logits(self.weights_, x).softmax(1).numpy()
+        return self.fitted_.probabilities(self.encoder_(features))
 
     def predict(self, X: ArrayLike) -> np.ndarray:  # noqa: N803
         """(n,) the likeliest class of each row."""
@@ -179,30 +168,31 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[probabilities.argmax(1)]
 
     def save(self, path: str | Path) -> None:
-        """Write a new folder: weights as safetensors, the rest as JSON, nothing pickled.
+        """Write a new folder: numbers as safetensors, the rest as JSON, nothing pickled.
 
-        The source is not in it, at most its path. Raises ValueError where something is there already or no folder can
-        be made, and OSError where the disk is full; then nothing is left.
+        The sources are not in it, at most their paths. Raises ValueError where something is there already or no folder
+        can be made, and OSError where the disk is full; then nothing is left.
         """
         check_is_fitted(self)
         path = writing.check_new_folder(arguments.path("path", path))
-        source = self.source if isinstance(self.source, str | Path | None) else self.learner_
+        sources = self.sources if isinstance(self.sources, str | Path | None) else list(self.matches_)
         words, tensors = self.reader_.state() if isinstance(self.reader_, Tfidf) else (None, {})
         about = {
             "format": FORMAT,
-            "params": self.get_params() | {"source": source},
+            "params": self.get_params() | {"sources": sources},
             "classes": self.classes_.tolist(),
             "type": self.classes_.dtype.str,
             "columns": getattr(self, "feature_names_in_", np.zeros(0)).tolist() or self.n_features_in_,
             "readings": {column: asdict(reading) for column, reading in self.readings_.items()},
             "texts": self.text_columns_,
             "words": words,
-            "learner": self.learner_,
+            "members": self.members_,
             "matches": self.matches_,
             "encoder": self.encoder_.state(),
         }
         with writing.new_folder(path) as partial:
-            save_file(self.weights_ | {k: torch.from_numpy(v) for k, v in tensors.items()}, partial / FILES[0])
+            arrays = {name: np.ascontiguousarray(array) for name, array in (self.fitted_.arrays() | tensors).items()}
+            save_file(arrays, partial / FILES[0])
             (partial / FILES[1]).write_text(json.dumps(about, indent=1, default=str) + "\n", encoding="utf-8")
 
     def predictions(self, X: ArrayLike) -> pd.DataFrame:  # noqa: N803
@@ -221,23 +211,23 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
                 raise ValueError(f"format {about['format']}, {FORMAT} is known")
             classifier = cls(**about["params"])
             tensors = load_file(Path(path) / FILES[0])
-            classifier.weights_ = {k: v for k, v in tensors.items() if not k.startswith("tfidf.")}
+            classifier.fitted_ = Fitted.restore(tensors)
             classifier.reader_ = (
                 functools.partial(embed, encoder=about["params"]["encoder"]) if about["texts"] else None
             )
             if about["words"]:
-                classifier.reader_ = Tfidf.restore(about["words"], {k: v.numpy() for k, v in tensors.items()})
+                classifier.reader_ = Tfidf.restore(about["words"], tensors)
             classifier.classes_ = np.array(about["classes"], dtype=np.dtype(about["type"]))
-            classifier.text_columns_, classifier.learner_ = about["texts"], about["learner"]
+            classifier.text_columns_, classifier.members_ = about["texts"], about["members"]
             classifier.matches_ = about["matches"]
             classifier.encoder_ = Encoder.restore(about["encoder"])
             classifier.readings_ = {c: Reading(**reading) for c, reading in about.get("readings", {}).items()}
             if isinstance(about["columns"], list):
                 classifier.feature_names_in_ = np.array(about["columns"], dtype=object)
             classifier.n_features_in_ = about["columns"] if isinstance(about["columns"], int) else len(about["columns"])
-            probe = torch.zeros(1, len(classifier.encoder_.names)).double()
-            if logits(classifier.weights_, probe).shape[1] != len(classifier.classes_):
-                raise ValueError("weights of another number of classes")
+            shape = len(classifier.encoder_.names), len(classifier.classes_)
+            if (len(classifier.fitted_.basis), classifier.fitted_.trees.value.shape[1]) != shape:
+                raise ValueError("numbers of other columns or classes")
         except FileNotFoundError:
             raise ValueError(f"{path} is not a saved classifier: it lacks {FILES[0]} or {FILES[1]}") from None
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
@@ -246,7 +236,6 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
 
     def _check_settings(self) -> Path | None:
         """The folder `cache`. Raises ValueError for a setting of another type or out of range."""
-        arguments.whole_number("steps", self.steps, 1)
         arguments.seed_number("random_state", self.random_state)
         arguments.one_of("match", self.match, MATCH)
         arguments.column_name("label", self.label)
@@ -284,54 +273,23 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         features, self.readings_ = clean("X", frame)
         return Table("the target", features, texts, names, None if keys is None else label_texts(np.array(keys)))
 
-    def _network(self, sources: list[Source], target: Encoded) -> dict[str, Tensor]:
-        """Of one network, trained on all labelled rows."""
-        rows = np.flatnonzero(target.table.codes >= 0)
-        trained = train(sources, target, [Split(rows, rows, 0)], Terms(), Schedule(steps=self.steps), self.random_state)
-        return trained.weights(0, 0)
 
-    def _alone(self, target: Encoded) -> tuple[str, dict[str, Tensor]]:
-        """(name, weights) of the learner of the target alone that is best on held-out rows; logistic regression where
-        a class has one row, so that none can be held out."""
-        codes, every = target.table.codes, np.arange(len(target.table))
-        rows = np.flatnonzero(codes >= 0)
-        best, learners = next(iter(logistic_regressions())), logistic_regressions()
-        if np.bincount(codes[rows]).min() > 1:
-            splits = make_splits(target.table, None, 2, self.random_state)
-            held = split_probabilities(learners, target, splits, every)
-            trained = train([], target, splits, Terms(), Schedule(steps=self.steps), self.random_state)
-            held[SCRATCH] = trained.probabilities(target.x)[0]
-            reached = {
-                name: accuracies(held[name][None], codes, splits, "balanced_accuracy").mean()
-                for name in (*learners, SCRATCH)
-            }
-            best = max(reached, key=lambda name: reached[name])
-        if best == SCRATCH:
-            return best, self._network([], target)
-        model = learners[best].fit(target.x.numpy()[rows], codes[rows])
-        coefficients, intercepts = (torch.from_numpy(np.asarray(a)) for a in (model.coef_.T, model.intercept_))
-        if len(intercepts) == 1:  # of two classes scikit-learn keeps one
-            coefficients = torch.cat([torch.zeros_like(coefficients), coefficients], 1)
-            intercepts = torch.cat([torch.zeros_like(intercepts), intercepts])
-        return best, {"head.weight": coefficients.contiguous(), "head.bias": intercepts}
+def _usable(tables: Sequence[Table | Unusable]) -> list[Table]:
+    """The tables. Raises ValueError for one that cannot be used."""
+    for table in tables:
+        if isinstance(table, Unusable):
+            raise ValueError(table.reason)
+    return [t for t in tables if isinstance(t, Table)]
 
 
-def logits(weights: dict[str, Tensor], x: Tensor) -> Tensor:
-    """What a network of three layers gives, or its head alone, a linear model.
-
-    Parameters
-    ----------
-    weights : dict
-        Tensors by name: of the head, perhaps also of transform and encode.
-    x : Tensor (n, d)
-        Encoded rows, float64.
-
-    Returns
-    -------
-    Tensor (n, classes)
-        Logits.
-    """
-    for layer in ("transform", "encode"):
-        if f"{layer}.weight" in weights:
-            x = F.relu(x @ weights[f"{layer}.weight"].double() + weights[f"{layer}.bias"].double())
-    return x @ weights["head.weight"].double() + weights["head.bias"].double()
+def _by_source(
+    classes: Mapping[str, Mapping[str, str]] | Mapping[str, str] | None, sources: Sequence[Table]
+) -> dict[str, dict[str, str]] | None:
+    """Classes by name of the source, that of the only one where they are given without."""
+    if not classes:
+        return None
+    named = {name: dict(mine) for name, mine in classes.items() if isinstance(mine, Mapping)}
+    single = {theirs: ours for theirs, ours in classes.items() if isinstance(ours, str)}
+    if single and (named or len(sources) != 1):
+        raise ValueError(f"classes are of {len(sources)} sources: give them by name of the source")
+    return {sources[0].name: single} if single else named

@@ -310,6 +310,7 @@ def _row(rank: int, group: int, source: str, score: Score, seconds: float, class
             row,
             repeats=len(outcome.difference),
             baseline=outcome.baseline,
+            over_itself=outcome.over_itself,
             evidence=asdict(outcome.features),
             terms=explain_gain(outcome),
             classes={classes[c]: change for c, change in class_gains(outcome).items()},

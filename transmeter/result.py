@@ -15,7 +15,14 @@ from transmeter.util import charts, writing
 if TYPE_CHECKING:
     from altair import LayerChart
 
-NESTED = ("evidence", "matches", "terms", "classes", "class_map")  # fields of a row that hold several values
+NESTED = (
+    "over_itself",
+    "evidence",
+    "matches",
+    "terms",
+    "classes",
+    "class_map",
+)  # fields of a row that hold several values
 CAVEAT = "caveat: "  # how notes begin that lower the trust in a ranking
 FORMATS = {"gain_pp": "{:+.1f}", "ci_low": "{:+.1f}", "ci_high": "{:+.1f}", "p_negative": "{:.2f}", "score": "{:.4g}"}
 
@@ -45,6 +52,8 @@ class Row:
         Of the transfer that measured the gain; 0 where it was predicted without one.
     baseline : str or None
         The best learner of the target alone, which the gain is over.
+    over_itself : dict or None
+        Per learner its gain over the same learner without the source, in percentage points.
     evidence : dict or None
         Features of the pair of source and target.
     seconds : float
@@ -72,6 +81,7 @@ class Row:
     verdict: str | None = None
     repeats: int | None = None
     baseline: str | None = None
+    over_itself: dict[str, float] | None = None
     evidence: dict[str, float] | None = None
     seconds: float = 0.0
     error: str | None = None

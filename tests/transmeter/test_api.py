@@ -16,7 +16,7 @@ from transmeter.result import Row
 from transmeter.tables import data
 from transmeter.tables.inputs import as_table, as_tables
 
-QUICK = {"shots": 3, "repeats": 4, "options": {"steps": 5}}
+QUICK = {"shots": 3, "repeats": 4}
 
 
 @pytest.fixture(scope="module")

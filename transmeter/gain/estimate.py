@@ -1,7 +1,7 @@
 """From held-out predictions to a gain with its interval: paired differences and their variance."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from transmeter.util.intervals import half_width
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a source's networks differed from the best learner of the target alone.
+    """How what uses a source differed from the best learner of the target alone.
 
     Attributes
     ----------
@@ -30,11 +30,13 @@ class Outcome:
     baseline : str
         Name of the learner that the source was compared with.
     probability_gain : float
-        Gain of the probability of the right class over the network without a source, in percentage points.
+        Gain of the probability of the right class over the same learners without a source, in percentage points.
     features : PairFeatures
         Of source and target.
     shots : int
         Labelled rows per class.
+    over_itself : dict
+        Learner -> gain over the same learner without the source, in percentage points.
     """
 
     difference: np.ndarray
@@ -45,6 +47,7 @@ class Outcome:
     probability_gain: float
     features: PairFeatures
     shots: int
+    over_itself: dict[str, float] = field(default_factory=dict)
 
 
 class HeldOutRows:

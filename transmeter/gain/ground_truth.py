@@ -1,8 +1,8 @@
-"""The ground truth that a ranking is checked against: repeated transfer of every source, paired with the target alone.
+"""The ground truth that a ranking is checked against: repeated use of every source, paired with the target alone.
 
-The network is the ranking's own, so a ranking is asked to predict this network's gains, whatever scorer made it; more
-`steps` and another seed of the sources' classifiers tell how far that carries. Beside it stand other ways to use the
-sources: linear learners, alone and all sources together.
+A ranking is asked to predict what the combination of learners gains, which is what a transfer delivers, whatever scorer
+made it. Beside it stand other ways to use the sources: pooled logistic regression, Transmeter's network, and the
+combination with all sources together.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from transmeter.gain.metrics import METRICS, accuracies
-from transmeter.learners.baseline import SCRATCH, target_only
-from transmeter.learners.combination import combine, source_members, target_members
-from transmeter.learners.linear import probabilities
-from transmeter.learners.task import PENALTY, Member, Shared, Task, fit_member, shared, task_of
+from transmeter.gain.transfers import NETWORK, SCRATCH, Network, by_combination, by_network
+from transmeter.learners.baseline import target_only
+from transmeter.learners.combination import COMBINATION, average
+from transmeter.learners.member import fit_member
+from transmeter.learners.task import PENALTY, shared, task_of
 from transmeter.network.source import Encoded, Source
 from transmeter.network.training import Schedule, Terms
-from transmeter.network.transfer import train
 from transmeter.tables.data import Table
 from transmeter.tables.splits import Split, make_splits
 from transmeter.util import writing
@@ -27,8 +27,8 @@ from transmeter.util.arguments import one_of
 from transmeter.util.intervals import half_width
 from transmeter.util.progress import bar
 
-STACK = 160  # networks that train as one batch
-POOLED = 0.3  # weight of a source row beside a target row, of pooled logistic regression
+POOLED = "pooled"  # logistic regression on the rows of target and source
+SOURCE_ROW = 0.3  # weight of a source row beside a target row, of pooled logistic regression
 SPLITS = 8  # of one batch; every arm of a split starts from the same fresh layers
 
 
@@ -80,11 +80,11 @@ class GroundTruth:
     reliability : float or None
         Split-half correlation of the gains, stepped up to all repeats (Spearman-Brown).
     sources, controls : list of Arm
-        Gains of the sources, and of arms that must not help.
+        Gains of the combination from the sources, and from controls, which must not help.
     others : dict
         Name of another way to use a source -> its gains from the sources, over the same baseline.
     together : Arm
-        Gain of the combination of linear learners from all sources at once.
+        Gain of the combination from all sources at once.
     """
 
     target: str
@@ -116,8 +116,9 @@ def measure(
     metric: str = "balanced_accuracy",
     steps: int = 80,
     controls: bool = True,
+    network: bool = True,
 ) -> GroundTruth:
-    """Full transfer from every source in paired repeats: same rows, same fresh layers, same steps in every arm.
+    """Use every source in paired repeats: same labelled rows in every arm.
 
     Parameters
     ----------
@@ -136,8 +137,10 @@ def measure(
     steps : int
         Training steps of every network.
     controls : bool
-        Whether arms that must not help run too: the first source with permuted weights, with shuffled labels, a
-        Gaussian mixture in its place, and no source with another seed.
+        Whether arms that must not help run too: the first source with shuffled labels, and a Gaussian mixture in its
+        place.
+    network : bool
+        Whether networks are trained too, which takes the longest.
 
     Returns
     -------
@@ -152,24 +155,20 @@ def measure(
     one_of("metric", metric, METRICS)
     splits = make_splits(target, shots, repeats, seed)
     encoded = Encoded(target)
-    compared = [*sources, *(_controls(sources[0], seed) if controls else ())]
-    values, scratch = transfer_accuracies(compared, encoded, splits, steps, seed, metric)
-    names = [s.table.name for s in compared]
-    if controls:
-        names.append("no source, another seed")
-        values = [*values, transfer_accuracies([], encoded, splits, steps, seed + 7919, metric)[1]]
-    alone = {SCRATCH: scratch}
-    for name, predicted in target_only(encoded, splits, np.arange(len(target)), seed).items():
-        alone[name] = accuracies(predicted[None], target.codes, splits, metric)[0]
-    baseline = max(alone, key=lambda name: alone[name].mean())
+    controlled = _controls(sources[0], seed) if controls else []
+    trained = Network(Terms(), Schedule(steps=steps), seed) if network else None
+    measured = _measured(sources, encoded, splits, metric, seed, trained)
+    by_control = _measured(controlled, encoded, splits, metric, seed).ways[COMBINATION]
+    alone = {name: float(value.mean()) for name, value in measured.alone.items()}
+    baseline = max((name for name in alone if name != SCRATCH), key=lambda name: alone[name])
     repeat = np.array([s.repeat for s in splits])
 
     def arm(name: str, value: np.ndarray) -> Arm:
-        difference = value - alone[baseline]
+        difference = value - measured.alone[baseline][0]
         return Arm.from_repeats(name, np.array([difference[repeat == r].mean() for r in range(repeat.max() + 1)]))
 
-    arms = [arm(name, value) for name, value in zip(names, values)]
-    others, together = linear_accuracies(sources, encoded, splits, metric)
+    names = [s.table.name for s in sources]
+    arms = {way: [arm(*pair) for pair in zip(names, by_source)] for way, by_source in measured.ways.items()}
     return GroundTruth(
         target=target.name,
         metric=metric,
@@ -178,63 +177,85 @@ def measure(
         steps=steps,
         seed=seed,
         baseline=baseline,
-        baselines={name: float(value.mean()) for name, value in alone.items()},
-        reliability=reliability(np.array([a.by_repeat for a in arms[: len(sources)]])),
-        sources=arms[: len(sources)],
-        controls=arms[len(sources) :],
-        others={way: [arm(*pair) for pair in zip(names, by_source)] for way, by_source in others.items()},
-        together=arm("all sources together", together),
+        baselines=alone,
+        reliability=reliability(np.array([a.by_repeat for a in arms[COMBINATION]])),
+        sources=arms.pop(COMBINATION),
+        controls=[arm(s.table.name, value) for s, value in zip(controlled, by_control)],
+        others=arms,
+        together=arm("all sources together", measured.together[0]),
     )
 
 
-def transfer_accuracies(
-    sources: Sequence[Source], target: Encoded, splits: Sequence[Split], steps: int, seed: int, metric: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracies after full transfer.
+@dataclass(frozen=True)
+class _Reached:
+    """Accuracies in percent, or probabilities of which they are.
 
-    Parameters
-    ----------
-    sources : sequence of Source
-        None is needed.
-    target : Encoded
-        Target.
-    splits : sequence of Split
-        Of the target.
-    steps, seed : int
-        Training steps and seed of every network.
-    metric : str
-        Metric of the accuracies.
-
-    Returns
-    -------
-    ndarray of shape (sources, splits)
-        In percent.
-    ndarray of shape (splits,)
-        Of the network without a source.
+    alone: name of a learner of the target alone -> (1, splits); ways: name of a way to use a source -> (sources,
+    splits); together: (1, splits), of the combination with all sources.
     """
-    arms = STACK // SPLITS - 1
-    chunks = [list(sources[i : i + arms]) for i in range(0, max(len(sources), 1), arms)]
-    batches = _batches(splits)
-    values = []
-    with bar(f"full transfer to {target.table.name}", len(chunks) * len(batches)) as step:
-        for chunk in chunks:
-            parts = []
-            for number, part in enumerate(batches):
-                trained = train(chunk, target, part, Terms(), Schedule(steps=steps), seed * 100_003 + number)
-                parts.append(accuracies(trained.probabilities(target.x), target.table.codes, part, metric))
-                step(f"{sum(len(v) - 1 for v in values) + len(chunk)} of {len(sources)} sources")
-            values.append(np.concatenate(parts, axis=1))
-    return np.concatenate([v[:-1] for v in values]), values[-1][-1]
+
+    alone: dict[str, np.ndarray]
+    ways: dict[str, np.ndarray]
+    together: np.ndarray
 
 
-def _batches(splits: Sequence[Split]) -> list[list[Split]]:
-    return [list(splits[i : i + SPLITS]) for i in range(0, len(splits), SPLITS)]
+def _measured(
+    sources: Sequence[Source],
+    target: Encoded,
+    splits: Sequence[Split],
+    metric: str,
+    seed: int,
+    network: Network | None = None,
+) -> _Reached:
+    """Accuracies of all ways, in batches of splits."""
+    batches = [list(splits[i : i + SPLITS]) for i in range(0, len(splits), SPLITS)]
+    parts = []
+    with bar(f"transfer to {target.table.name}", len(batches)) as step:
+        for number, part in enumerate(batches):
+            trained = network and replace(network, seed=network.seed * 100_003 + number)
+            parts.append(_batch(sources, target, part, metric, seed, trained))
+            step(f"{number * SPLITS + len(part)} of {len(splits)} splits")
+    return _Reached(
+        {name: np.concatenate([p.alone[name] for p in parts], axis=1) for name in parts[0].alone},
+        {way: np.concatenate([p.ways[way] for p in parts], axis=1) for way in parts[0].ways},
+        np.concatenate([p.together for p in parts], axis=1),
+    )
 
 
-def linear_accuracies(
-    sources: Sequence[Source], target: Encoded, splits: Sequence[Split], metric: str
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Accuracies of other ways to use a source: the combination of linear learners, and pooled logistic regression.
+def _batch(
+    sources: Sequence[Source],
+    target: Encoded,
+    splits: Sequence[Split],
+    metric: str,
+    seed: int,
+    network: Network | None,
+) -> _Reached:
+    """Accuracies of all ways on a few splits."""
+    rows = np.arange(len(target.table))
+    found = by_combination(sources, target, splits, rows, seed)
+    alone = {COMBINATION: [found.alone.probabilities]}
+    alone |= {name: [p.numpy()] for name, p in target_only(target, splits, rows, seed).items()}
+    ways = {COMBINATION: [way[COMBINATION][0] for way in found.with_and_without]}
+    ways[POOLED] = pooled(sources, target, splits)
+    if network:
+        trained = by_network(sources, target, splits, rows, network)
+        alone[SCRATCH] = [trained.alone.probabilities]
+        ways[NETWORK] = [way[NETWORK][0] for way in trained.with_and_without]
+
+    def reached(arms: Sequence[np.ndarray]) -> np.ndarray:
+        if not arms:
+            return np.zeros((0, len(splits)))
+        return accuracies(torch.from_numpy(np.stack(arms)), target.table.codes, splits, metric)
+
+    return _Reached(
+        {name: reached(arms) for name, arms in alone.items()},
+        {way: reached(arms) for way, arms in ways.items()},
+        reached([average([found.alone, *found.given]).probabilities]),
+    )
+
+
+def pooled(sources: Sequence[Source], target: Encoded, splits: Sequence[Split]) -> list[np.ndarray]:
+    """Probabilities by logistic regression on all rows of target and source, the plainest way to use a source.
 
     Parameters
     ----------
@@ -243,44 +264,22 @@ def linear_accuracies(
     target : Encoded
         Target.
     splits : sequence of Split
-        Of the target.
-    metric : str
-        Metric of the accuracies.
+        Whose `train` rows are trained on.
 
     Returns
     -------
-    dict
-        Name of the way -> ndarray of shape (sources, splits), in percent.
-    ndarray of shape (splits,)
-        Of the combination of all sources.
+    list of ndarray of shape (splits, n, classes)
+        One per source, a row of which counts as SOURCE_ROW of a target row.
     """
-    batches = _batches(splits)
-    parts = []
-    with bar(f"linear learners for {target.table.name}", len(batches) * len(sources)) as step:
-        for part in batches:
-            task = task_of(target, [split.train for split in part])
-            x, alone = target.x.numpy() @ task.basis, target_members(task)
-            everything: list[Member] = []
-            combined, pooled = [], []
-            for source in sources:
-                given = shared(source, target, task)
-                members = source_members(task, given)
-                combined.append(combine(alone, members).probabilities(x))
-                pooled.append(_pooled(task, given, x))
-                everything += members
-                step(source.table.name)
-            arms = np.stack([*combined, *pooled, combine(alone, everything).probabilities(x)])
-            parts.append(accuracies(torch.from_numpy(arms), target.table.codes, part, metric))
-    values = np.concatenate(parts, axis=1)
-    return {"combination": values[: len(sources)], "pooled": values[len(sources) : -1]}, values[-1]
-
-
-def _pooled(task: Task, given: Sequence[Shared], x: np.ndarray) -> np.ndarray:
-    """(splits, n, classes) by logistic regression on all rows, a source row counting as POOLED of a target row."""
-    part = next(iter(given), None)
-    rows = next(iter(part.scales.values())) if part else task.x[:0]
-    weight = POOLED * len(rows) / task.weights.sum(1).mean()
-    return probabilities(fit_member("pooled", task, PENALTY, part, rows, weight).coefficients, x)
+    task = task_of(target, [split.train for split in splits], 0)
+    x = target.x.numpy() @ task.basis
+    found = []
+    for source in sources:
+        part = next(iter(shared(source, target, task)), None)
+        rows = next(iter(part.scales.values())) if part else task.x[:0]
+        weight = SOURCE_ROW * len(rows) / task.weights.sum(1).mean()
+        found.append(fit_member(POOLED, task, PENALTY, part, rows, weight).probabilities(x))
+    return found
 
 
 def reliability(gains: np.ndarray) -> float | None:
@@ -332,25 +331,10 @@ def half_means(gains: np.ndarray, ways: int = 20) -> list[tuple[np.ndarray, np.n
 
 
 def _controls(source: Source, seed: int) -> list[Source]:
-    """The source with permuted weights, with shuffled labels, and a Gaussian mixture with its columns and classes."""
-    table, generator = source.table, torch.Generator().manual_seed(seed)
-    rng = np.random.default_rng(seed)
-
-    def shuffled(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-        return {
-            k: v.flatten()[torch.randperm(v.numel(), generator=generator)].view_as(v)
-            for k, v in module.state_dict().items()
-        }
-
-    permuted = Source(replace(table, name=f"{table.name}, weights permuted"), None, source.seed)
-    classifier = Source(table, source.cache, source.seed).classifier
-    classifier.branch.load_state_dict(shuffled(classifier.branch))
-    classifier.trunk.load_state_dict(shuffled(classifier.trunk))
-    permuted.classifier = classifier
-    labels = Source(
-        replace(table, name=f"{table.name}, labels shuffled", labels=rng.permutation(table.labels)), None, source.seed
-    )
-    return [permuted, labels, Source(_mixture(table, rng), None, source.seed)]
+    """The source with shuffled labels, and a Gaussian mixture with its columns and classes."""
+    table, rng = source.table, np.random.default_rng(seed)
+    shuffled = replace(table, name=f"{table.name}, labels shuffled", labels=rng.permutation(table.labels))
+    return [Source(shuffled, None, source.seed), Source(_mixture(table, rng), None, source.seed)]
 
 
 def _mixture(table: Table, rng: np.random.Generator) -> Table:

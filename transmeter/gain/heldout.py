@@ -6,7 +6,6 @@ from transmeter.gain.estimate import Outcome, correctness, estimate_gain, measur
 from transmeter.gain.prior import Gain
 from transmeter.gain.race import Race
 from transmeter.network.source import Source
-from transmeter.network.training import Schedule, Terms
 from transmeter.tables.data import Table
 from transmeter.tables.splits import default_repeats
 from transmeter.util.intervals import half_width
@@ -71,7 +70,6 @@ def check(
     repeats: int | None = None,
     seed: int = 0,
     metric: str = "balanced_accuracy",
-    steps: int = 80,
 ) -> HeldOutCheck:
     """Transfer from a source in paired repeats; what is measured is what `ranking.rank` measures, by all repeats.
 
@@ -87,8 +85,6 @@ def check(
         Seed of splits and networks.
     metric : str
         Metric of the figures.
-    steps : int
-        Training steps.
 
     Returns
     -------
@@ -103,7 +99,7 @@ def check(
     race = Race([source], target, metric, seed, shots, repeats)
     with bar(f"{source.table.name} for {target.name}, held out:", race.rounds) as step:
         for number in range(race.rounds):
-            race.run([0], number, Terms(), Schedule(steps=steps))
+            race.run([0], number)
             step(race.news([0]))
     outcome = race.outcome(0)
     gain = estimate_gain(outcome)
@@ -114,7 +110,7 @@ def check(
         shots=shots,
         repeats=default_repeats(shots) if repeats is None else repeats,
         seed=seed,
-        reached=_interval(replace(outcome, difference=correctness(race.probabilities[0], race.held_out))),
+        reached=_interval(replace(outcome, difference=correctness(race.together([0]), race.held_out))),
         alone=_interval(replace(outcome, difference=correctness(race.alone[outcome.baseline], race.held_out))),
         baseline=outcome.baseline,
         gain=gain,

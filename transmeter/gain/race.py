@@ -1,6 +1,7 @@
 """The race of sources: transfer in rounds on held-out rows, beside learners of the target alone, until all settle."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,17 +11,15 @@ from transmeter.gain.estimate import HeldOutRows, Outcome, correctness, estimate
 from transmeter.gain.metrics import METRICS, accuracies
 from transmeter.gain.pair_features import pair_features
 from transmeter.gain.prior import Gain, predict_gain
-from transmeter.learners.baseline import SCRATCH, target_only
-from transmeter.network.source import WIDTH, Encoded, Source
-from transmeter.network.training import Schedule, Terms
-from transmeter.network.transfer import train
+from transmeter.gain.transfers import SCRATCH, Network, by_combination, by_network
+from transmeter.learners.baseline import target_only
+from transmeter.learners.combination import COMBINATION, Part, average, chain
+from transmeter.network.source import Encoded, Source
 from transmeter.tables.data import Table
 from transmeter.tables.splits import default_repeats, make_splits
 from transmeter.util.arguments import one_of
 
-SPLITS = 10  # of one stack: a round
-STACK = 160  # networks that train as one batch, so that memory is flat in sources and repeats
-WEIGHTS = 30_000_000  # of the first and last layers of one batch, so that wide tables do not fill the memory
+SPLITS = 10  # of a round
 LEAST = 4  # repeats before a source may drop out: the error of fewer is too uncertain
 SETTLED = 1.0  # half-width of an interval, in percentage points, that needs no more repeats
 
@@ -44,6 +43,8 @@ class Race:
         Number of repeats at most; None means 40, or 10 of cross-fitting.
     independent : bool
         Whether every source is measured as if it were the only one.
+    network : Network or None
+        Transmeter's network in the place of the combination of learners.
 
     Attributes
     ----------
@@ -69,8 +70,10 @@ class Race:
         shots: int | None,
         repeats: int | None,
         independent: bool = False,
+        network: Network | None = None,
     ):
         one_of("metric", metric, METRICS)
+        self.network, self.reference = network, SCRATCH if network else COMBINATION
         self.sources, self.target, self.seed, self.independent = sources, Encoded(target), seed, independent
         self.splits = make_splits(target, shots, default_repeats(shots) if repeats is None else repeats, seed)
         self.rounds = -(-len(self.splits) // SPLITS)
@@ -79,25 +82,47 @@ class Race:
         self.shots = shots or int(np.bincount(target.codes[target.codes >= 0]).min())
         self.features = [pair_features(s, self.target, self.splits) for s in sources]
         self.predicted = [predict_gain(f, self.shots) for f in self.features]
-        self.probabilities: dict[int, Tensor] = {}  # of a source (splits so far, rows, classes)
-        self.alone: dict[str, Tensor] = {}  # of a learner of the target alone
+        self.own: Part | None = None  # of the target alone, on the splits so far
+        self.parts: dict[int, Part] = {}  # of a source
+        self.changes: dict[int, list[dict[str, np.ndarray]]] = {}  # of its rounds: by learner (splits,)
+        self.alone: dict[str, Tensor] = {}  # of a learner of the target alone (splits so far, rows, classes)
         self.best: dict[int, str] = {}  # of those learners by the number of splits
 
-    def run(self, active: Sequence[int], number: int, terms: Terms, schedule: Schedule) -> None:
+    def run(self, active: Sequence[int], number: int) -> None:
         """Round `number`: the active sources and the learners of the target alone on its splits."""
         part = self.splits[number * SPLITS : (number + 1) * SPLITS]
-        seed = self.seed * 100_003 + number
         alone = target_only(self.target, part, self.held_out.rows, self.seed)
-        new: dict[int, Tensor] = {}
-        widest = max(self.target.x.shape[1], *(self.sources[i].x.shape[1] for i in active), 1)
-        arms = max(1, min(STACK // SPLITS - 1, WEIGHTS // (SPLITS * widest * WIDTH * 2)))
-        for first in range(0, len(active), arms):
-            chunk = active[first : first + arms]
-            trained = train([self.sources[i] for i in chunk], self.target, part, terms, schedule, seed)
-            *probabilities, alone[SCRATCH] = trained.probabilities(self.target.x[self.held_out.rows])
-            new.update(zip(chunk, probabilities))
-        both = _extended(self.probabilities, new), _extended(self.alone, alone)
-        self.probabilities, self.alone = both  # all or nothing, should it be interrupted
+        sources, rows = [self.sources[i] for i in active], self.held_out.rows
+        if self.network:
+            network = replace(self.network, seed=self.network.seed * 100_003 + number)
+            found = by_network(sources, self.target, part, rows, network)
+        else:
+            found = by_combination(sources, self.target, part, rows, self.seed)
+        alone[self.reference] = torch.from_numpy(found.alone.probabilities).float()
+        done = slice(number * SPLITS, (number + 1) * SPLITS)
+        changes = [{name: self._change(*pair, done) for name, pair in ways.items()} for ways in found.with_and_without]
+        extended = (
+            found.alone if self.own is None else chain(self.own, found.alone),
+            {i: chain(self.parts[i], p) if i in self.parts else p for i, p in zip(active, found.given)},
+            {n: torch.cat([self.alone[n], p]) if n in self.alone else p for n, p in alone.items()},
+            {i: [*self.changes.get(i, []), c] for i, c in zip(active, changes)},
+        )
+        # all or nothing, should it be interrupted
+        self.own, self.alone = extended[0], extended[2]
+        self.parts |= extended[1]
+        self.changes |= extended[3]
+
+    def _change(self, with_source: np.ndarray, without: np.ndarray, done: slice) -> np.ndarray:
+        """(splits,) accuracy with a source less that without, in percentage points."""
+        both = torch.from_numpy(np.stack([with_source, without]))
+        reached = accuracies(both, self.held_out.codes, self.held_out.splits[done], self.held_out.metric)
+        return reached[0] - reached[1]
+
+    def together(self, chosen: Sequence[int]) -> Tensor:
+        """(splits, rows, classes) probabilities by some sources at once, of the splits that all of them have seen."""
+        done = min(len(self.parts[i].log_weight) for i in chosen)
+        both = average([part.first(done) for part in (self.own, *(self.parts[i] for i in chosen))])
+        return torch.from_numpy(both.probabilities).float()
 
     def baseline(self, done: int) -> str:
         """The learner of the target alone that is best on the first `done` splits."""
@@ -109,21 +134,24 @@ class Race:
 
     def outcome(self, i: int) -> Outcome | None:
         """Of source i so far, None before its first round."""
-        if i not in self.probabilities:
+        if i not in self.parts:
             return None
-        held_out, probabilities = self.held_out, self.probabilities[i]
+        held_out, probabilities = self.held_out, self.together([i])
         done = len(probabilities)
-        baseline = self.baseline(done if self.independent else len(self.alone[SCRATCH]))
-        alone, scratch = self.alone[baseline][:done], self.alone[SCRATCH][:done]
+        baseline = self.baseline(done if self.independent else len(self.own.log_weight))
+        alone, reference = self.alone[baseline][:done], self.alone[self.reference][:done]
         return Outcome(
             difference=correctness(probabilities, held_out) - correctness(alone, held_out),
             codes=held_out.codes,
             metric=held_out.metric,
             population=held_out.population,
             baseline=baseline,
-            probability_gain=right_probability(probabilities, held_out) - right_probability(scratch, held_out),
+            probability_gain=right_probability(probabilities, held_out) - right_probability(reference, held_out),
             features=self.features[i],
             shots=self.shots,
+            over_itself={
+                name: float(np.mean(np.concatenate([c[name] for c in self.changes[i]]))) for name in self.changes[i][0]
+            },
         )
 
     def gain(self, i: int) -> Gain:
@@ -154,8 +182,3 @@ class Race:
             return "settled"
         gain, name = self.gain(active[0]), self.sources[active[0]].table.name
         return f"{name} leads with {gain.mean:+.1f} ({gain.low:+.1f} to {gain.high:+.1f}), {len(active)} open"
-
-
-def _extended(old: dict, new: dict) -> dict:
-    """`old` with the tensors of `new` behind those of the same key."""
-    return old | {key: torch.cat([old[key], new[key]]) if key in old else new[key] for key in new}

@@ -12,7 +12,6 @@ from torch import Tensor
 from transmeter.network.source import Encoded
 from transmeter.tables.splits import Split
 
-SCRATCH = "scratch network"
 BOOSTED_CLASSES = 5  # more, and gradient boosting, which grows a tree per class, is too slow
 
 

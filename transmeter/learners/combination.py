@@ -3,6 +3,9 @@
 Bayesian model averaging with the leave-one-out likelihood in the place of the marginal one ("pseudo-BMA": Geisser &
 Eddy, JASA 1979; Yao et al., "Using stacking to average Bayesian predictive distributions", 2018, arXiv 1704.02030),
 tempered because few rows overstate what they know. It can fall back on the target alone.
+
+What the target alone gives and what every source gives are averages by themselves, with the weight of all their
+members; so the combination with one source, with several, or with none is an average of these, without another fit.
 """
 
 from collections.abc import Sequence
@@ -13,112 +16,201 @@ from pkgutil import iter_modules
 from types import ModuleType
 
 import numpy as np
+from scipy.special import logsumexp
 
 import transmeter.learners
-from transmeter.learners.linear import probabilities
-from transmeter.learners.task import Member, Shared, Task
+from transmeter.learners.member import Member
+from transmeter.learners.task import Shared, Task, shared, task_of
+from transmeter.network.source import Encoded, Source
 
+COMBINATION = "combination"  # its name among learners
 TEMPER = 0.5  # exponent of the likelihood
-ALONE = 2.0  # prior weight of a member that has not seen the source, beside 1 of one that has
+TARGET_PRIOR = 1.4  # prior weight of a member that has not seen a source, beside 1 of one that has
+
+NO_WEIGHT = -1e9  # logarithm of a weight that counts only where there is no other
 
 
 @dataclass(frozen=True)
-class Combination:
-    """Members and their weights.
+class Part:
+    """What some members predict together.
 
     Attributes
     ----------
-    members
-        Those that are averaged.
-    weights
-        (splits, members), rows sum to 1.
+    log_weight : ndarray of shape (splits,)
+        Logarithm of the weight of all of them; NO_WEIGHT of none.
+    probabilities : ndarray of shape (splits, n, classes)
+        Their weighted average.
     """
 
-    members: Sequence[Member]
-    weights: np.ndarray
+    log_weight: np.ndarray
+    probabilities: np.ndarray
 
-    def probabilities(self, x: np.ndarray) -> np.ndarray:
-        """Average the members' probabilities.
-
-        Parameters
-        ----------
-        x
-            (n, d) rows in the task's features.
-
-        Returns
-        -------
-        np.ndarray
-            (splits, n, classes).
-        """
-        parts = (w[:, None, None] * probabilities(m.coefficients, x) for m, w in zip(self.members, self.weights.T))
-        return sum(parts)
+    def first(self, splits: int) -> "Part":
+        """The same of the first splits."""
+        return Part(self.log_weight[:splits], self.probabilities[:splits])
 
 
 @cache
-def learners() -> tuple[ModuleType, ...]:
+def learners() -> dict[str, ModuleType]:
     """Find the learners: the modules of this folder that have a function `members`.
 
     Returns
     -------
-    tuple of modules
-        In alphabetical order.
+    dict
+        Module by name, in alphabetical order.
     """
-    path = transmeter.learners.__path__
-    modules = [import_module(f"transmeter.learners.{m.name}") for m in iter_modules(path)]
-    return tuple(m for m in modules if hasattr(m, "members"))
+    names = sorted(m.name for m in iter_modules(transmeter.learners.__path__))
+    modules = {name: import_module(f"transmeter.learners.{name}") for name in names}
+    return {name: module for name, module in modules.items() if hasattr(module, "members")}
 
 
-def target_members(task: Task) -> list[Member]:
+def target_members(task: Task) -> dict[str, list[Member]]:
     """Fit the learners of the target alone.
 
     Parameters
     ----------
-    task
+    task : Task
         Rows of the target and splits.
 
     Returns
     -------
-    list of Member
-        Of every such learner.
+    dict
+        Members by learner.
     """
-    return [member for module in learners() if not module.NEEDS_SOURCE for member in module.members(task, None)]
+    return {name: m.members(task, None) for name, m in learners().items() if not m.NEEDS_SOURCE}
 
 
-def source_members(task: Task, parts: Sequence[Shared]) -> list[Member]:
+def source_members(task: Task, given: Sequence[Shared]) -> dict[str, list[Member]]:
     """Fit the learners that use a source.
 
     Parameters
     ----------
-    task
+    task : Task
         Rows of the target and splits.
-    parts
+    given : sequence of Shared
         What the source gives (`task.shared`).
 
     Returns
     -------
-    list of Member
-        Of every such learner; none where nothing is common.
+    dict
+        Members by learner, empty lists where nothing is common.
     """
-    return [m for module in learners() if module.NEEDS_SOURCE for part in parts for m in module.members(task, part)]
+    return {
+        name: [member for part in given for member in module.members(task, part)]
+        for name, module in learners().items()
+        if module.NEEDS_SOURCE
+    }
 
 
-def combine(alone: Sequence[Member], transferred: Sequence[Member]) -> Combination:
-    """Weigh members.
+def log_weights(members: Sequence[Member], prior: float) -> np.ndarray:
+    """Logarithms of the members' weights, not normalised.
 
     Parameters
     ----------
-    alone
-        Members of the target alone.
-    transferred
-        Members that have seen a source, perhaps of several sources, or none.
+    members : sequence of Member
+        At least one.
+    prior : float
+        Weight of each without evidence.
 
     Returns
     -------
-    Combination
-        Of all of them.
+    ndarray of shape (members, splits)
     """
-    prior = np.log(np.repeat([ALONE, 1.0], [len(alone), len(transferred)]))
-    members = [*alone, *transferred]
-    weights = TEMPER * np.stack([m.evidence for m in members], axis=1) + prior
-    weights = np.exp(weights - weights.max(1, keepdims=True))
-    return Combination(members, weights / weights.sum(1, keepdims=True))
+    return TEMPER * np.stack([m.evidence for m in members]) + np.log(prior)
+
+
+def predict(members: Sequence[Member], prior: float, task: Task, x: np.ndarray) -> Part:
+    """Average members.
+
+    Parameters
+    ----------
+    members : sequence of Member
+        Perhaps none.
+    prior : float
+        Weight of each without evidence.
+    task : Task
+        That they are fitted on.
+    x : ndarray of shape (n, d)
+        Rows in the task's features.
+
+    Returns
+    -------
+    Part
+        Even odds without any weight where there are no members.
+    """
+    splits = len(task.weights)
+    if not members:
+        return Part(np.full(splits, NO_WEIGHT), np.full((splits, len(x), task.classes), 1 / task.classes))
+    weights = log_weights(members, prior)
+    total = logsumexp(weights, axis=0)
+    shares = np.exp(weights - total)
+    return Part(total, sum(s[:, None, None] * m.probabilities(x) for s, m in zip(shares, members)).astype(np.float32))
+
+
+def average(parts: Sequence[Part]) -> Part:
+    """Average parts by their weights.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+        Of the same splits and rows, at least one with members.
+
+    Returns
+    -------
+    Part
+    """
+    weights = np.stack([p.log_weight for p in parts])
+    total = logsumexp(weights, axis=0)
+    shares = np.exp(weights - total)
+    return Part(total, sum(s[:, None, None] * p.probabilities for s, p in zip(shares.astype(np.float32), parts)))
+
+
+def chain(first: Part, then: Part) -> Part:
+    """One part of the splits of two.
+
+    Parameters
+    ----------
+    first, then : Part
+        Of the same rows.
+
+    Returns
+    -------
+    Part
+    """
+    weights = np.concatenate([first.log_weight, then.log_weight])
+    return Part(weights, np.concatenate([first.probabilities, then.probabilities]))
+
+
+def learn(
+    target: Encoded, sources: Sequence[Source], training: Sequence[np.ndarray], rows: np.ndarray, seed: int
+) -> tuple[dict[str, Part], list[dict[str, Part]]]:
+    """Fit all learners on every split and predict rows of the target.
+
+    Parameters
+    ----------
+    target : Encoded
+        Whose labelled rows are trained on.
+    sources : sequence of Source
+        With columns named as the target's; none is needed.
+    training : sequence of ndarray of int
+        Row numbers of every split.
+    rows : ndarray of int
+        To predict.
+    seed : int
+        Of the forests.
+
+    Returns
+    -------
+    dict
+        What the target alone gives, by learner.
+    list of dict
+        What every source gives, by learner.
+    """
+    task = task_of(target, training, seed)
+    x = target.x.numpy()[rows] @ task.basis
+    alone = {name: predict(found, TARGET_PRIOR, task, x) for name, found in target_members(task).items()}
+    given = []
+    for source in sources:
+        members = source_members(task, shared(source, target, task))
+        given.append({name: predict(found, 1.0, task, x) for name, found in members.items()})
+    return alone, given

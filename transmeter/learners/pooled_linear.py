@@ -3,9 +3,11 @@
 Wu & Dietterich, "Improving SVM accuracy by training on auxiliary data sources", ICML 2004.
 """
 
-from transmeter.learners.task import PENALTY, Member, Shared, Task, fit_member
+from transmeter.learners.member import Member, fit_member
+from transmeter.learners.task import PENALTY, Shared, Task
 
 NEEDS_SOURCE = True
+COUNTERPART = "target_linear"  # the same learner of the target alone
 WEIGHTS = (0.3, 1.0, 3.0, 10.0)  # of all source rows together, the target's being 1
 
 
@@ -14,9 +16,9 @@ def members(task: Task, source: Shared) -> list[Member]:
 
     Parameters
     ----------
-    task
+    task : Task
         Rows of the target and splits.
-    source
+    source : Shared
         What it gives.
 
     Returns

@@ -1,8 +1,10 @@
 """Logistic regression on the source's rows alone: the target's labels only tell how much it counts."""
 
-from transmeter.learners.task import PENALTY, Member, Shared, Task, fit_source
+from transmeter.learners.member import Member, fit_source
+from transmeter.learners.task import PENALTY, Shared, Task
 
 NEEDS_SOURCE = True
+COUNTERPART = "target_linear"  # the same learner of the target alone
 
 
 def members(task: Task, source: Shared) -> list[Member]:
@@ -10,9 +12,9 @@ def members(task: Task, source: Shared) -> list[Member]:
 
     Parameters
     ----------
-    task
+    task : Task
         Rows of the target and splits.
-    source
+    source : Shared
         What it gives.
 
     Returns

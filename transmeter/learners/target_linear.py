@@ -1,9 +1,10 @@
 """Logistic regression on the target's rows alone, under several penalties."""
 
-from transmeter.learners.task import Member, Shared, Task, fit_member
+from transmeter.learners.member import Member, fit_member
+from transmeter.learners.task import Shared, Task
 
 NEEDS_SOURCE = False
-PENALTIES = (1 / 0.03, 1 / 0.1, 1 / 0.3)
+PENALTIES = (1 / 0.03, 1 / 0.1, 1 / 0.3, 1.0)
 
 
 def members(task: Task, source: Shared | None) -> list[Member]:
@@ -11,9 +12,9 @@ def members(task: Task, source: Shared | None) -> list[Member]:
 
     Parameters
     ----------
-    task
+    task : Task
         Rows of the target and splits.
-    source
+    source : None
         Not looked at.
 
     Returns

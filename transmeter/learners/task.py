@@ -38,6 +38,8 @@ class Task:
         Number of classes.
     basis
         (features, d) that leads from the encoded features to `x`.
+    seed
+        Of learners that choose at random.
     """
 
     x: np.ndarray
@@ -47,6 +49,7 @@ class Task:
     row_weights: np.ndarray
     classes: int
     basis: np.ndarray
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Shared:
     weights: np.ndarray
 
 
-def task_of(target: Encoded, training: Sequence[np.ndarray]) -> Task:
+def task_of(target: Encoded, training: Sequence[np.ndarray], seed: int) -> Task:
     """The task of a target.
 
     Parameters
@@ -80,6 +83,8 @@ def task_of(target: Encoded, training: Sequence[np.ndarray]) -> Task:
         Table whose labelled rows are trained on.
     training
         Row numbers of every split.
+    seed
+        Of learners that choose at random.
 
     Returns
     -------
@@ -94,8 +99,9 @@ def task_of(target: Encoded, training: Sequence[np.ndarray]) -> Task:
     seen = np.stack([np.resize(np.flatnonzero(part), longest) for part in inside])
     counted = np.arange(longest) < inside.sum(1, keepdims=True)
     row_weights = np.take_along_axis(weights, seen, axis=1) * counted
-    basis = _basis(target.x.numpy().astype(np.float64), len(target.table.classes))
-    return Task(target.x.numpy()[rows] @ basis, codes, weights, seen, row_weights, len(target.table.classes), basis)
+    basis = _basis(target)
+    x, classes = target.x.numpy()[rows] @ basis, len(target.table.classes)
+    return Task(x, codes, weights, seen, row_weights, classes, basis, seed)
 
 
 def shared(source: Source, target: Encoded, task: Task) -> list[Shared]:
@@ -184,12 +190,11 @@ def balanced(codes: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return np.where(inside, 1 / ((counts > 0).sum() * np.maximum(counts, 1))[np.minimum(codes, len(counts) - 1)], 0.0)
 
 
-def _basis(x: np.ndarray, classes: int) -> np.ndarray:
-    """(features, d) of the leading principal directions of x, the identity where there are few features."""
-    most = max(FEWEST, int(WIDE / (classes - 1) ** 0.5))
-    if x.shape[1] <= most:
-        return np.eye(x.shape[1])
-    return np.linalg.svd(x - x.mean(0), full_matrices=False)[2][:most].T
+def _basis(target: Encoded) -> np.ndarray:
+    """(features, d) of the leading principal directions, the identity where there are few features."""
+    most = max(FEWEST, int(WIDE / (len(target.table.classes) - 1) ** 0.5))
+    features = target.x.shape[1]
+    return np.eye(features) if features <= most else target.directions[:, :most]
 
 
 def _in_features_of(encoder: Encoder, source: Source, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -211,87 +216,3 @@ def _class_maps(source: Source, target: Encoded, task: Task, x: np.ndarray, code
         mine = np.stack([np.average(task.x, axis=0, weights=weights * (task.codes == c)) for c in range(task.classes)])
         maps.append(match_classes(*names, theirs, mine))
     return np.stack(maps)
-
-
-@dataclass(frozen=True)
-class Member:
-    """One learner, fitted on every split.
-
-    Attributes
-    ----------
-    name
-        What is shown.
-    coefficients
-        (splits, regressions, d + 1) in the task's features, see `linear.probabilities`.
-    evidence
-        (splits,) log-likelihood of the labels that a split trains on, each predicted without its row; classes count
-        alike.
-    """
-
-    name: str
-    coefficients: np.ndarray
-    evidence: np.ndarray
-
-
-def fit_member(name: str, task: Task, penalty: float, source: Shared | None, x: np.ndarray, weight: float) -> Member:
-    """Fit a logistic regression on the target's rows and, beside them, on those of a source.
-
-    Parameters
-    ----------
-    name
-        Of the member.
-    task
-        Target rows and splits.
-    penalty
-        See `linear.fit`.
-    source
-        Labels of the source; None for the target alone.
-    x
-        (n, d) rows of the source, in one of its units.
-    weight
-        Of all source rows together, the target's being 1.
-
-    Returns
-    -------
-    Member
-        Its evidence is that of the target's rows.
-    """
-    labels = np.broadcast_to(np.eye(task.classes)[task.codes], (*task.weights.shape, task.classes))
-    weights, rows = task.weights, task.x
-    if source is not None:
-        theirs = weight * task.weights.sum(1, keepdims=True) * source.weights
-        weights = np.concatenate([weights, theirs], axis=1)
-        labels = np.concatenate([labels, source.memberships], axis=1)
-        rows = np.concatenate([rows, x])
-    fitted = linear.fit(rows, labels, weights, penalty, task.rows)
-    return Member(name, fitted.coefficients, _evidence(task, fitted.left_out))
-
-
-def fit_source(name: str, task: Task, penalty: float, source: Shared, x: np.ndarray) -> Member:
-    """Fit a logistic regression on the rows of a source alone.
-
-    Parameters
-    ----------
-    name, task, penalty, source, x
-        See `fit_member`.
-
-    Returns
-    -------
-    Member
-        Its evidence is that of the target's rows, none of which it has seen.
-    """
-    same = (source.memberships == source.memberships[:1]).all()  # then one fit serves every split
-    fits = slice(1) if same else slice(None)
-    weights = task.weights.sum(1).mean() * source.weights[fits]
-    nothing = np.zeros((len(weights), 0), dtype=int)
-    coefficients = linear.fit(x, source.memberships[fits], weights, penalty, nothing).coefficients
-    coefficients = np.broadcast_to(coefficients, (len(task.weights), *coefficients.shape[1:]))
-    seen = np.stack([linear.probabilities(c, task.x[rows]) for c, rows in zip(coefficients, task.rows)])
-    return Member(name, coefficients, _evidence(task, seen))
-
-
-def _evidence(task: Task, probabilities: np.ndarray) -> np.ndarray:
-    """(splits,) log-likelihood of the labels by probabilities (splits, m, classes) of the rows that splits train on."""
-    codes = task.codes[task.rows]
-    right = np.take_along_axis(probabilities, codes[..., None], axis=2)[..., 0]
-    return (task.row_weights * np.log(np.maximum(right, UNSURE))).sum(1)

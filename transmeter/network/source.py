@@ -69,6 +69,12 @@ class Encoded:
         """(n, d) float32."""
         return torch.from_numpy(self.encoder(self.table.features))
 
+    @cached_property
+    def directions(self) -> np.ndarray:
+        """(d, min(n, d)) principal directions of x, the longest first."""
+        x = self.x.numpy().astype(np.float64)
+        return np.linalg.svd(x - x.mean(0), full_matrices=False)[2].T
+
 
 @dataclass
 class Source(Encoded):

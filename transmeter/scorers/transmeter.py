@@ -1,20 +1,21 @@
 """Transmeter: the gain in percentage points that a source brings over the best that the target alone can do.
 
-Reconstructed from the published abstracts of Park et al., "Transmeter", arXiv 1912.13366. All sources are screened in
-closed form; the promising ones are transferred briefly, from their pre-trained classifiers, as one stack, and measured
-on held-out target rows against learners of the target alone: same rows, same steps. Round by round those that are
-settled drop out. Range: percentage points, about -50 to 50.
+All sources are screened in closed form; with the promising ones the best combination of learners is fitted on some
+labelled target rows and measured on others, against the best learner of the target alone on the same rows. Round by
+round those that are settled drop out. In the place of the combination may stand Transmeter's network, reconstructed
+from the published abstracts of Park et al., "Transmeter", arXiv 1912.13366. Range: percentage points, about -50 to 50.
 """
 
 import logging
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
 from transmeter.gain.race import Race
 from transmeter.gain.score import Needs, Score
+from transmeter.gain.transfers import Network
 from transmeter.network.source import Source
 from transmeter.network.training import Schedule, Terms
 from transmeter.tables.data import Table
@@ -39,12 +40,13 @@ def score(
     repeats: int | None = None,
     metric: str = "balanced_accuracy",
     budget: float | None = None,
-    variant: Literal["plain", "fast", "paper"] = "plain",
+    learner: Literal["combination", "network"] = "combination",
+    variant: Literal["plain", "fast", "paper"] | None = None,
     source_loss: float | None = None,
     reconstruction: float | None = None,
     discriminator: float | None = None,
     mean_distance: float | None = None,
-    steps: int = 80,
+    steps: int | None = None,
     independent: bool = False,
 ) -> list[Score]:
     """Estimated gain of every source, its value in percentage points.
@@ -63,13 +65,15 @@ def score(
         Metric of gains: balanced_accuracy or accuracy.
     budget : float or None
         Seconds after which no new round begins.
-    variant : str
-        Terms of the loss: plain (cross-entropies), fast (with reconstruction and mean distance) or paper (with
-        label-wise discriminators as well).
+    learner : str
+        How a source is used: combination (of logistic regressions and a forest, `transmeter.learners`) or network.
+    variant : str or None
+        Terms of the network's loss: plain (cross-entropies), fast (with reconstruction and mean distance) or paper
+        (with label-wise discriminators as well); None: plain.
     source_loss, reconstruction, discriminator, mean_distance : float or None
-        Weight of a term other than the variant's; 0 switches it off.
-    steps : int
-        Training steps of every network.
+        Weight of a term of the network's loss other than the variant's; 0 switches it off.
+    steps : int or None
+        Training steps of every network; None: 80.
     independent : bool
         Whether every source is transferred and measured as if it were the only one, whatever the others are.
 
@@ -81,7 +85,7 @@ def score(
     Raises
     ------
     ValueError
-        As by `make_splits`.
+        As by `make_splits`, and for an option of the network without `learner="network"`.
 
     References
     ----------
@@ -94,8 +98,14 @@ def score(
         "discriminator": discriminator,
         "mean_distance": mean_distance,
     }
-    terms = replace(VARIANTS[variant], **{k: v for k, v in weights.items() if v is not None})
-    race = Race(sources, target, metric, seed, shots, repeats, independent)
+    weights = {k: v for k, v in weights.items() if v is not None}
+    if learner == "network":
+        terms = replace(VARIANTS[variant or "plain"], **weights)
+        network = Network(terms, Schedule() if steps is None else Schedule(steps), seed)
+    else:
+        _refuse({"variant": variant, "steps": steps} | weights)
+        network = None
+    race = Race(sources, target, metric, seed, shots, repeats, independent, network)
     active = sorted(range(len(sources)), key=lambda i: -race.predicted[i].high)
     active = active if independent else active[:CANDIDATES]
     screened = ", ".join(s.table.name for i, s in enumerate(sources) if i not in active)
@@ -105,7 +115,7 @@ def score(
             if not active or (number and budget and time.monotonic() - begin > budget):
                 break
             try:
-                race.run(active, number, terms, Schedule(steps))
+                race.run(active, number)
             except KeyboardInterrupt:
                 if not number:
                     raise
@@ -117,3 +127,9 @@ def score(
             LOG.info("round %d of %d: %s", number + 1, race.rounds, news)
     gains = [race.gain(i) for i in range(len(sources))]
     return [Score(gain.mean, gain, race.outcome(i)) for i, gain in enumerate(gains)]
+
+
+def _refuse(options: Mapping[str, object]) -> None:
+    """Raises ValueError where an option of the network is given."""
+    if names := [name for name, value in options.items() if value is not None]:
+        raise ValueError(f"{names[0]} is an option of the network: set learner=network too, or leave it out")

@@ -136,6 +136,7 @@ def as_tables(
     label: str | int | None = None,
     key: str | int | None = None,
     dialect: Dialect = USUAL,
+    strict: bool = False,
 ) -> list[Table | Unusable]:
     """Every source as a table; what it holds may make it `Unusable`, so that one bad source does not end the run.
 
@@ -148,6 +149,8 @@ def as_tables(
         no keys.
     dialect
         As for `as_table`.
+    strict
+        Whether every source must have the column `label`.
 
     Returns
     -------
@@ -175,7 +178,7 @@ def as_tables(
     for name, source in items:
         try:
             usable = not isinstance(source, Unusable)
-            found.append(as_table(source, name, label, key, False, dialect) if usable else source)
+            found.append(as_table(source, name, label, key, strict, dialect) if usable else source)
         except ValueError as error:
             found.append(Unusable(name, str(error)))
     return found

@@ -15,7 +15,7 @@ from transmeter.report.sections import sections
 VA, HUNGARIAN, STATLOG = (str(DATA / f"tabular/heart_{n}.csv") for n in ("va", "hungarian", "statlog"))
 PIMA = str(DATA / "tabular/pima_diabetes.csv")
 NO_MATCH = "no column matches one of mine: give its columns the same names and units, or pair rows by a key"
-QUICK = ("--repeats", 2, "--set", "steps=3")
+QUICK = ("--repeats", 2)
 
 
 def run(*args):
@@ -168,7 +168,7 @@ def test_rank_says_what_lowers_the_trust_in_it_and_which_source_matches_nothing(
 
 
 def test_a_good_table_ranks_without_caveats():
-    found = transmeter.rank(VA, [HUNGARIAN], shots=3, repeats=3, options={"steps": 3})
+    found = transmeter.rank(VA, [HUNGARIAN], shots=3, repeats=3)
     assert found.caveats == [] and found.notes == []
 
 

@@ -17,7 +17,7 @@ from transmeter.tables import data
 ROOT = Path(__file__).resolve().parents[3]
 TABLES = ROOT / "data/tabular"
 VA, HUNGARIAN, CLEVELAND = (str(TABLES / f"heart_{n}.csv") for n in ("va", "hungarian", "cleveland"))
-QUICK = ("--repeats", 2, "--set", "steps=5")
+QUICK = ("--repeats", 2)
 
 
 def run(*args):
@@ -148,7 +148,7 @@ def test_what_is_no_time_is_refused(text):
 
 
 def test_a_budget_ends_after_the_round_and_is_kept_in_the_ranking():
-    given = ("--shots", 2, "--repeats", 30, "--set", "steps=2", "--format", "json")
+    given = ("--shots", 2, "--repeats", 30, "--format", "json")
     content = json.loads(run("rank", VA, HUNGARIAN, *given, "--budget", "0.001s").stdout)
     assert content["budget"] == 0.001 and content["repeats"] == 30 and content["rows"][0]["repeats"] == 10
 

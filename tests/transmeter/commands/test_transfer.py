@@ -50,10 +50,10 @@ def test_it_saves_the_model_its_check_and_predictions(tmp_path):
 
 
 def test_the_check_is_of_the_figures_that_a_ranking_compares(heart):
-    found = heldout.check(Source(heart["hungarian"]), heart["va"], shots=5, repeats=10, metric="accuracy", steps=20)
+    found = heldout.check(Source(heart["hungarian"]), heart["va"], shots=5, repeats=10, metric="accuracy")
     from transmeter.scorers.transmeter import score
 
-    scored = score([Source(heart["hungarian"])], heart["va"], shots=5, repeats=10, metric="accuracy", steps=20)[0]
+    scored = score([Source(heart["hungarian"])], heart["va"], shots=5, repeats=10, metric="accuracy")[0]
     assert found.gain == scored.gain and found.baseline == scored.outcome.baseline
     difference = np.nanmean(scored.outcome.difference, axis=0).mean() * 100
     assert found.reached.mean - found.alone.mean == pytest.approx(difference, abs=0.2)

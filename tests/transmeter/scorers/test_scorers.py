@@ -21,7 +21,7 @@ from transmeter.tables import data
 ON_VIEWS = ("gbc", "hscore", "knn", "leep", "logme", "nce", "transrate")
 FAST = {
     **{name: {"steps": 20} for name in (*ON_VIEWS, "cls", "otdd")},
-    "transmeter": {"repeats": 2, "steps": 20},
+    "transmeter": {"repeats": 2},
     "short_finetune": {"repeats": 8, "steps": 5},
 }
 STATIC = {"shared_columns", "source_accuracy", "source_size"}  # look at no row of the target
@@ -33,7 +33,7 @@ APART = {"gbc": 0.6}  # of the classes, where those of the fixture would be too 
 # gains in percentage points: options with which they are 21 to 32, and by how much permutations may move them: twice
 # what five moved them at most (3.1 and 2.6)
 TRAINED = {
-    "transmeter": ({"repeats": 12, "steps": 20, "shots": 1}, 6.0),
+    "transmeter": ({"repeats": 12, "shots": 1}, 6.0),
     "short_finetune": ({"repeats": 60, "steps": 5, "shots": 1}, 5.0),
 }
 CACHE = Path(tempfile.mkdtemp())  # classifiers of sources are trained once for all scorers

@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 
 from transmeter import ranking
-from transmeter.gain import race
+from transmeter.gain import race, transfers
 from transmeter.network.source import Source
 from transmeter.report.tables import format_ranking
 from transmeter.result import load
 from transmeter.tables import data
 
 scorer = importlib.import_module("transmeter.scorers.transmeter")
-OPTIONS = {"steps": 25}
+NETWORK = {"learner": "network", "steps": 25}
 
 
 def easy(name, rows, seed, flip=0.0):
@@ -45,7 +45,7 @@ def sources():
 
 def score(sources, target, **settings):
     """Scores by name."""
-    settings = {"shots": 1, "repeats": 30} | OPTIONS | settings
+    settings = {"shots": 1, "repeats": 30} | settings
     return {s.table.name: x for s, x in zip(sources, scorer.score(sources, target, **settings))}
 
 
@@ -91,7 +91,7 @@ def test_sources_beyond_the_candidates_keep_the_gain_of_the_screen(full, sources
 
 def test_screened_sources_stand_in_the_ranking_without_repeats(sources, target, monkeypatch, tmp_path):
     monkeypatch.setattr(scorer, "CANDIDATES", 2)
-    found = ranking.rank(target, [s.table for s in sources], shots=1, repeats=10, options=OPTIONS)
+    found = ranking.rank(target, [s.table for s in sources], shots=1, repeats=10)
     rows = {r.source: r for r in found.rows}
     assert sorted(r.rank for r in found.rows) == [1, 2, 3, 4] and {rows[n].repeats for n in ("good", "fair")} == {10}
     for name in ("inverted", "apart"):
@@ -104,7 +104,7 @@ def test_screened_sources_stand_in_the_ranking_without_repeats(sources, target, 
 
 
 def test_a_ranking_reports_the_repeats_that_measured_each_source(full, sources, target):
-    found = ranking.rank(target, [s.table for s in sources], shots=1, repeats=30, options=OPTIONS)
+    found = ranking.rank(target, [s.table for s in sources], shots=1, repeats=30)
     counts = {r.source: r.repeats for r in found.rows}
     assert found.repeats == 30 and counts["apart"]  # there its classes 0 and 1 are matched to no and yes
     assert counts == repeats(full) | {"apart": counts["apart"]}
@@ -114,25 +114,24 @@ def test_a_ranking_reports_the_repeats_that_measured_each_source(full, sources, 
 def test_after_the_budget_no_new_round_begins(sources, target, monkeypatch, budget, rounds):
     seconds = itertools.count()  # every look at the clock takes one
     monkeypatch.setattr(scorer, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
-    found = score(sources[:1], target, budget=budget, steps=5)
+    found = score(sources[:1], target, budget=budget)
     assert repeats(found) == {"good": 10 * rounds}
     assert found["good"].gain.low < found["good"].value == found["good"].gain.mean < found["good"].gain.high
 
 
-@pytest.mark.parametrize("calls, rounds", [(3, 1), (4, 1), (5, 2)])
+@pytest.mark.parametrize("calls, rounds", [(2, 1), (3, 2)])
 def test_an_interrupt_keeps_the_rounds_that_are_whole(sources, target, monkeypatch, calls, rounds):
-    """Two stacks a round: interrupted in the first or in the second of them; nobody settles."""
+    """Interrupted in a later round; nobody settles."""
     monkeypatch.setattr(race.Race, "unsettled", lambda self, live: list(live))
-    count, train = itertools.count(1), race.train
+    count, fitted = itertools.count(1), race.by_combination
 
     def interrupted(*args):
         if next(count) == calls:
             raise KeyboardInterrupt
-        return train(*args)
+        return fitted(*args)
 
-    monkeypatch.setattr(race, "STACK", 2 * race.SPLITS)
     whole = score(sources[:2], target, repeats=10 * rounds)
-    monkeypatch.setattr(race, "train", interrupted)
+    monkeypatch.setattr(race, "by_combination", interrupted)
     with pytest.warns(UserWarning, match=f"interrupted: gains are of {rounds} of 3 rounds"):
         found = score(sources[:2], target)
     assert repeats(found) == {"good": 10 * rounds, "fair": 10 * rounds}
@@ -145,16 +144,34 @@ def test_an_interrupt_before_any_round_ends_the_run(sources, target, monkeypatch
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(race, "train", interrupted)
+    monkeypatch.setattr(race, "by_combination", interrupted)
     with pytest.raises(KeyboardInterrupt):
         score(sources[:1], target)
 
 
-def test_many_sources_train_in_parts_and_score_as_in_one(full, sources, target, monkeypatch):
-    monkeypatch.setattr(race, "STACK", 2 * race.SPLITS)  # one source beside the target alone
-    found = score(sources, target)
+def test_networks_train_in_parts_and_score_as_in_one(sources, target, monkeypatch):
+    whole = score(sources, target, repeats=10, **NETWORK)
+    monkeypatch.setattr(transfers, "STACK", 2 * race.SPLITS)  # one source beside the target alone
+    found = score(sources, target, repeats=10, **NETWORK)
     for name in found:
-        assert found[name].value == pytest.approx(full[name].value, abs=0.05)
+        assert found[name].value == pytest.approx(whole[name].value, abs=0.05)
+        assert list(found[name].outcome.over_itself) == ["network"]
+
+
+def test_options_of_the_network_are_refused_without_it(sources, target):
+    for option in ({"steps": 5}, {"variant": "paper"}, {"reconstruction": 0.0}):
+        with pytest.raises(ValueError, match=f"{next(iter(option))} is an option of the network: set learner=network"):
+            score(sources[:1], target, **option)
+
+
+def test_every_learner_stands_beside_itself_without_the_source(full):
+    for name in ("good", "inverted"):
+        over_itself = full[name].outcome.over_itself
+        assert list(over_itself) == ["combination", "pooled_linear", "source_forest", "source_linear"]
+    assert all(v > 3 for v in full["good"].outcome.over_itself.values())
+    assert (
+        full["inverted"].outcome.over_itself["source_linear"] < full["inverted"].outcome.over_itself["combination"] < 0
+    )
 
 
 def test_one_shot_and_more_classes_than_the_source_has_are_measured():

@@ -94,7 +94,7 @@ def test_the_same_rows_in_eight_notations_give_the_same_ranking(heart, tmp_path)
         data.table(f"s{i}", source.features, np.array([pair[c] for c in codes], dtype=object))
         for i, pair in enumerate(notations)
     ]
-    settings = {"shots": 5, "repeats": 2, "options": {"steps": 5}}
+    settings = {"shots": 5, "repeats": 2}
     found = ranking.rank(heart["va"], tables, **settings)
     assert len({round(row.score, 6) for row in found.rows}) == 1
     maps = {row.source: row.class_map for row in found.rows}

@@ -156,7 +156,7 @@ def test_a_classifier_reads_new_rows_as_it_learned_them(tmp_path):
     y = np.arange(40) % 2
     dates = pd.Timestamp("2024-01-01") + pd.to_timedelta(20 * y + rng.integers(0, 9, 40), unit="D")
     rows = pd.DataFrame({"day": dates.astype(str), "share": [f"{v} %" for v in 50 * y + rng.integers(0, 9, 40)]})
-    fitted = TransferClassifier(steps=5).fit(rows, y)
+    fitted = TransferClassifier().fit(rows, y)
     fitted.save(tmp_path / "c")
     restored = TransferClassifier.load(tmp_path / "c")
     assert (restored.predict(rows.iloc[30:]) == y[30:]).all() and (fitted.predict(rows.iloc[30:]) == y[30:]).all()

@@ -1,0 +1,111 @@
+"""A combination after its fit on all labelled rows, as plain arrays that predict without target and sources."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from transmeter.learners import linear
+from transmeter.learners.combination import TARGET_PRIOR, log_weights, source_members, target_members
+from transmeter.learners.member import ForestMember, LinearMember
+from transmeter.learners.task import shared, task_of
+from transmeter.learners.trees import Trees, weighted_sum
+from transmeter.network.source import Encoded, Source
+
+TREES = tuple(f.name for f in fields(Trees))
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A weighted average of logistic regressions and trees.
+
+    Attributes
+    ----------
+    basis : ndarray of shape (features, d)
+        That leads from encoded features to those of the members.
+    shares : ndarray of shape (members,)
+        Weights of the regressions.
+    coefficients : ndarray of shape (members, regressions, d + 1)
+        Of the regressions, see `linear.probabilities`.
+    trees : Trees
+        Whose leaves hold what is missing to probabilities of sum 1.
+    """
+
+    basis: np.ndarray
+    shares: np.ndarray
+    coefficients: np.ndarray
+    trees: Trees
+
+    def probabilities(self, x: np.ndarray) -> np.ndarray:
+        """Average what the members predict.
+
+        Parameters
+        ----------
+        x : ndarray of shape (n, features)
+            Encoded rows.
+
+        Returns
+        -------
+        ndarray of shape (n, classes)
+            Rows sum to 1.
+        """
+        x = x.astype(np.float64) @ self.basis
+        found = self.trees.probabilities(x)
+        for share, coefficients in zip(self.shares, self.coefficients):
+            found += share * linear.probabilities(coefficients, x)
+        return found
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything by name, as `restore` takes it."""
+        own = {"basis": self.basis, "shares": self.shares, "coefficients": self.coefficients}
+        return own | {f"trees.{name}": getattr(self.trees, name) for name in TREES}
+
+    @classmethod
+    def restore(cls, arrays: Mapping[str, np.ndarray]) -> "Fitted":
+        """Take what `arrays` gave. Raises KeyError for a lack, and ValueError for shapes that do not fit."""
+        found = cls(
+            basis=arrays["basis"],
+            shares=arrays["shares"],
+            coefficients=arrays["coefficients"],
+            trees=Trees(**{name: arrays[f"trees.{name}"] for name in TREES}),
+        )
+        found.probabilities(np.zeros((1, len(found.basis))))
+        return found
+
+
+def fit_combination(target: Encoded, sources: Sequence[Source], seed: int) -> tuple[Fitted, dict[str, float]]:
+    """Fit all learners on all labelled rows.
+
+    Parameters
+    ----------
+    target : Encoded
+        Whose labelled rows are trained on.
+    sources : sequence of Source
+        With columns named as the target's; none is needed.
+    seed : int
+        Of the forests.
+
+    Returns
+    -------
+    Fitted
+        The average.
+    dict
+        Share of every member by its name, largest first.
+    """
+    task = task_of(target, [np.flatnonzero(target.table.codes >= 0)], seed)
+    alone = [m for found in target_members(task).values() for m in found]
+    given = [m for s in sources for found in source_members(task, shared(s, target, task)).values() for m in found]
+    weights = np.concatenate([log_weights(alone, TARGET_PRIOR), *([log_weights(given, 1.0)] if given else [])])[:, 0]
+    shares = np.exp(weights - weights.max())
+    shares /= shares.sum()
+    members = list(zip(shares, [*alone, *given]))
+    regressions = [(share, m.coefficients[0]) for share, m in members if isinstance(m, LinearMember)]
+    forests = [(share, m.forests[0]) for share, m in members if isinstance(m, ForestMember)]
+    fitted = Fitted(
+        basis=task.basis,
+        shares=np.array([share for share, _ in regressions]),
+        coefficients=np.stack([coefficients for _, coefficients in regressions]),
+        trees=weighted_sum([forest for _, forest in forests], [share for share, _ in forests]),
+    )
+    by_name = {m.name: float(share) for share, m in members}
+    return fitted, dict(sorted(by_name.items(), key=lambda item: -item[1]))

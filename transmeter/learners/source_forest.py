@@ -1,0 +1,55 @@
+"""Random forest on the source's rows alone, fitted once: the target's labels only tell how much it counts.
+
+Breiman, "Random forests", Machine Learning 2001.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from sklearn.ensemble import RandomForestClassifier
+
+from transmeter.learners.member import ForestMember, Member, evidence
+from transmeter.learners.task import Shared, Task
+from transmeter.learners.trees import Trees, trees_of
+
+NEEDS_SOURCE = True
+COUNTERPART = "target_forest"  # the same learner of the target alone
+TREES, LEAF = 100, 3  # trees of a forest, and rows of a leaf at least
+
+
+def members(task: Task, source: Shared) -> list[Member]:
+    """Fit the forests, one for all splits but where these match the classes otherwise.
+
+    Parameters
+    ----------
+    task : Task
+        Rows of the target and splits.
+    source : Shared
+        What it gives.
+
+    Returns
+    -------
+    list of Member
+        One per unit of the features.
+    """
+    return [_member(f"{source.name} alone, forest, in {units}", task, source, x) for units, x in source.scales.items()]
+
+
+def _member(name: str, task: Task, source: Shared, x: np.ndarray) -> Member:
+    forests = []
+    for memberships, weights in zip(source.memberships, source.weights):
+        rows, codes = np.nonzero(memberships)  # a row of several classes is there with each
+        counted = weights[rows] * memberships[rows, codes]
+        forests.append(_forest(x[rows].tobytes(), codes.tobytes(), counted.tobytes(), task.classes, task.seed))
+    predicted = {id(forest): forest.probabilities(task.x) for forest in forests}
+    left_out = np.stack([predicted[id(forest)][rows] for forest, rows in zip(forests, task.rows)])
+    return ForestMember(name, evidence(task, left_out), forests)
+
+
+@lru_cache(maxsize=40)  # so that no round of splits fits them anew
+def _forest(x: bytes, codes: bytes, weights: bytes, classes: int, seed: int) -> Trees:
+    """The forest of rows x (n, d) float64, codes (n,) int64, weights (n,) float64."""
+    labels = np.frombuffer(codes, np.int64)
+    model = RandomForestClassifier(TREES, min_samples_leaf=LEAF, random_state=seed)
+    model.fit(np.frombuffer(x).reshape(len(labels), -1), labels, sample_weight=np.frombuffer(weights))
+    return trees_of(model, classes)

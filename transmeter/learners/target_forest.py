@@ -1,0 +1,48 @@
+"""Random forest on the target's rows alone: for targets whose classes no plane tells apart.
+
+Breiman, "Random forests", Machine Learning 2001; its out-of-bag predictions stand for leave-one-out ones.
+"""
+
+import numpy as np
+from sklearn.ensemble import RandomForestClassifier
+
+from transmeter.learners.member import ForestMember, Member, evidence
+from transmeter.learners.task import Shared, Task
+from transmeter.learners.trees import Trees, trees_of
+
+NEEDS_SOURCE = False
+TREES, LEAF = 50, 2  # trees of a forest, and rows of a leaf at least
+
+
+def members(task: Task, source: Shared | None) -> list[Member]:
+    """Fit the forest of every split.
+
+    Parameters
+    ----------
+    task : Task
+        Rows of the target and splits.
+    source : None
+        Not looked at.
+
+    Returns
+    -------
+    list of Member
+        One.
+    """
+    forests, out_of_bag = zip(*(_fit(task, i) for i in range(len(task.weights))))
+    return [ForestMember("target alone, forest", evidence(task, np.stack(out_of_bag)), list(forests))]
+
+
+def _fit(task: Task, split: int) -> tuple[Trees, np.ndarray]:
+    """The forest of a split, and (m, classes) out-of-bag probabilities of the rows that it trains on."""
+    real = task.row_weights[split] > 0  # the others are there twice
+    rows, weights = task.rows[split][real], task.row_weights[split][real]
+    model = RandomForestClassifier(TREES, min_samples_leaf=LEAF, random_state=task.seed)
+    model.fit(task.x[rows], task.codes[rows], sample_weight=weights)
+    forest = trees_of(model, task.classes)
+    outside = np.stack([~np.isin(np.arange(len(rows)), sample) for sample in model.estimators_samples_], axis=1)
+    trees = outside.sum(1)[:, None]  # that have not seen a row
+    mean = (forest.leaves(task.x[rows]) * outside[..., None]).sum(1) * TREES / np.maximum(trees, 1)
+    left_out = np.full((len(real), task.classes), 1 / task.classes)
+    left_out[real] = np.where(trees > 0, mean, 1 / task.classes)
+    return forest, left_out

@@ -1,0 +1,126 @@
+"""Forests of decision trees as plain arrays: they predict, average and are saved without scikit-learn's objects."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.ensemble import RandomForestClassifier
+
+
+@dataclass(frozen=True)
+class Trees:
+    """Nodes of all trees of a forest, in one list.
+
+    Attributes
+    ----------
+    roots : ndarray of shape (trees,)
+        Number of the first node of every tree.
+    left, right : ndarray of shape (nodes,)
+        Node that follows where the feature is at most the threshold, and where it is above; -1 at a leaf.
+    feature : ndarray of shape (nodes,)
+        Column that is looked at.
+    threshold : ndarray of shape (nodes,)
+        What it is compared with.
+    value : ndarray of shape (nodes, classes)
+        What a leaf adds to the probabilities.
+    """
+
+    roots: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    feature: np.ndarray
+    threshold: np.ndarray
+    value: np.ndarray
+
+    def probabilities(self, x: np.ndarray) -> np.ndarray:
+        """Sum of the leaves' values over the trees.
+
+        Parameters
+        ----------
+        x : ndarray of shape (n, d)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n, classes)
+        """
+        return self.leaves(x).sum(1, dtype=np.float64)
+
+    def leaves(self, x: np.ndarray) -> np.ndarray:
+        """Values of the leaves that rows end in.
+
+        Parameters
+        ----------
+        x : ndarray of shape (n, d)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n, trees, classes)
+        """
+        x = x.astype(np.float32)  # as scikit-learn compares
+        node = np.repeat(self.roots[None], len(x), axis=0)  # (n, trees)
+        rows = np.arange(len(x))[:, None]
+        while (inside := self.left[node] >= 0).any():
+            below = x[rows, self.feature[node]] <= self.threshold[node]
+            node = np.where(inside, np.where(below, self.left[node], self.right[node]), node)
+        return self.value[node]
+
+
+def trees_of(forest: RandomForestClassifier, codes: int) -> Trees:
+    """The arrays of a fitted forest.
+
+    Parameters
+    ----------
+    forest : RandomForestClassifier
+        Whose classes are numbers below `codes`.
+    codes : int
+        Number of classes, of which it may have seen fewer.
+
+    Returns
+    -------
+    Trees
+        Whose leaves hold probabilities over the number of trees.
+    """
+    trees = [t.tree_ for t in forest.estimators_]
+    first = np.cumsum([0, *(t.node_count for t in trees)])
+    seen = forest.classes_.astype(int)
+    value = np.zeros((first[-1], codes))
+    value[:, seen] = np.concatenate([t.value[:, 0] for t in trees])
+    return Trees(
+        roots=first[:-1].astype(np.int32),
+        left=np.concatenate([_shifted(t.children_left, start) for t, start in zip(trees, first)]),
+        right=np.concatenate([_shifted(t.children_right, start) for t, start in zip(trees, first)]),
+        feature=np.concatenate([np.maximum(t.feature, 0) for t in trees]).astype(np.int32),
+        threshold=np.concatenate([t.threshold for t in trees]),
+        value=(value / value.sum(1, keepdims=True) / len(trees)).astype(np.float32),
+    )
+
+
+def _shifted(children: np.ndarray, start: int) -> np.ndarray:
+    return np.where(children >= 0, children + start, -1).astype(np.int32)
+
+
+def weighted_sum(forests: Sequence[Trees], weights: Sequence[float]) -> Trees:
+    """One forest that predicts the weighted sum of several.
+
+    Parameters
+    ----------
+    forests : sequence of Trees
+        At least one.
+    weights : sequence of float
+        One per forest.
+
+    Returns
+    -------
+    Trees
+    """
+    first = np.cumsum([0, *(len(f.left) for f in forests)])
+    return Trees(
+        roots=np.concatenate([f.roots + start for f, start in zip(forests, first)]).astype(np.int32),
+        left=np.concatenate([_shifted(f.left, start) for f, start in zip(forests, first)]),
+        right=np.concatenate([_shifted(f.right, start) for f, start in zip(forests, first)]),
+        feature=np.concatenate([f.feature for f in forests]),
+        threshold=np.concatenate([f.threshold for f in forests]),
+        value=np.concatenate([f.value * np.float32(weight) for f, weight in zip(forests, weights)]),
+    )
