@@ -32,7 +32,8 @@ class Validation:
     Attributes
     ----------
     ground_truth : GroundTruth
-        Gains by full transfer, and those of controls, which must not help.
+        Gains of the combination of learners, which `transfer` delivers, and those of other ways to use the sources and
+        of controls, which must not help.
     predicted : dict
         Row of the ranking by name of the source; empty without a ranking.
     agreement : RankAgreement or None
@@ -54,7 +55,7 @@ class Validation:
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """A classifier that starts from a source.
+    """A classifier that uses a source.
 
     Attributes
     ----------
@@ -102,10 +103,11 @@ def validate(
     encoding: str | None = None,
     classes: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Validation:
-    """Measure what every source brings to a target by full transfer, and check a ranking against that.
+    """Measure what every source brings to a target, and check a ranking against that.
 
-    Every arm has the same labelled rows, fresh layers and steps. Controls of the first source must not help: permuted
-    weights, shuffled labels, a Gaussian mixture, no source with another seed.
+    Gains are those of the combination of learners, which `rank` predicts and `transfer` delivers; beside them stand
+    those of pooled logistic regression and of Transmeter's network. Every arm has the same labelled rows. Controls must
+    not help: the first source with shuffled labels, and a Gaussian mixture.
 
     Parameters
     ----------
@@ -120,7 +122,7 @@ def validate(
     repeats : int
         Of every arm.
     steps : int
-        Of training, in every arm.
+        Of training, of every network.
     seed : int
         Of all random choices; another one than the ranking's.
     metric : str or None
@@ -245,14 +247,16 @@ def transfer(
     encoding: str | None = None,
     classes: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Transfer:
-    """Train a classifier for a target that starts from a source, and check it on held-out rows.
+    """Train a classifier for a target with a source, and check it on held-out rows.
+
+    It is the combination of learners whose gain `rank` predicts.
 
     Parameters
     ----------
     target : table
         As in `rank`.
     source : table
-        As `target`: the source to start from, such as the first of a ranking.
+        As `target`: the source to use, such as the first of a ranking.
     repeats : int or None
         Of the check on held-out rows; None: 10 of 5 folds.
     seed : int

@@ -37,10 +37,11 @@ FORMAT = 2  # of the files
 class TransferClassifier(ClassifierMixin, BaseEstimator):
     """The combination of learners whose gain `rank` measures, fitted on the target and the picked sources.
 
-    Logistic regressions on the target alone, on the rows of target and source together and on the source alone, and a
-    random forest on the target, averaged by how well each predicts labelled target rows that it has not seen. Columns
-    are matched by name or meaning (so give data frames), classes by name or by their means. Without a source it is the
-    average of what the target alone gives. It predicts without the sources and is saved as plain arrays.
+    Logistic regressions on the target alone, on the rows of target and source together and on the source alone, and
+    random forests on the target and on the source, averaged by how well each predicts labelled target rows that it has
+    not seen. Columns are matched by name or meaning (so give data frames), classes by name or by their means. Without a
+    source it is the average of what the target alone gives. It predicts without the sources and is saved as plain
+    arrays.
 
     Parameters
     ----------

@@ -49,7 +49,7 @@ class Row:
     verdict : str or None
         "helps", "no evidence" or "hurts".
     repeats : int or None
-        Of the transfer that measured the gain; 0 where it was predicted without one.
+        In which the gain was measured; 0 where it was predicted without one.
     baseline : str or None
         The best learner of the target alone, which the gain is over.
     over_itself : dict or None

@@ -116,7 +116,7 @@ def rank(target, sources, encoder, scorer, settings, out, shape, cache, classes,
 @click.option("--ranking", type=click.Path(path_type=Path), help="File of rank --out, to check it.")
 @click.option("--shots", type=click.IntRange(1), help="As in rank. Default: that of --ranking.")
 @click.option("--repeats", default=24, show_default=True, type=click.IntRange(2), help="Number of repeats per arm.")
-@click.option("--steps", default=80, show_default=True, type=click.IntRange(1), help="Training steps per arm.")
+@click.option("--steps", default=80, show_default=True, type=click.IntRange(1), help="Training steps of every network.")
 @click.option("--metric", type=click.Choice(METRICS), help="As in rank. Default: that of --ranking.")
 @click.option(
     "--seed",
@@ -128,10 +128,11 @@ def rank(target, sources, encoder, scorer, settings, out, shape, cache, classes,
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write the gains to, as JSON.")
 @json_option
 def validate(target, sources, encoder, ranking, out, as_json, cache, classes, **options) -> None:
-    """Measure what every SOURCE truly brings to TARGET by full transfer, and check a ranking against it.
+    """Measure what every SOURCE truly brings to TARGET, and check a ranking against it.
 
-    Every arm has the same labelled rows, fresh layers and steps; controls must not help: permuted weights, shuffled
-    labels, a Gaussian mixture, no source with another seed.
+    Gains are those of the combination of learners, which rank predicts and transfer delivers. Beside them stand pooled
+    logistic regression and Transmeter's network. Every arm has the same labelled rows; controls must not help: the
+    first source with shuffled labels, and a Gaussian mixture.
 
     Example: transmeter validate mine.csv a.csv b.csv --ranking ranking.json
     """
@@ -167,7 +168,9 @@ def validate(target, sources, encoder, ranking, out, as_json, cache, classes, **
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the model.")
 @shape_options("table", "json")
 def transfer(target, sources, encoder, predict, out, shape, cache, classes, **options) -> None:
-    """Train a classifier for TARGET that starts from SOURCE, check it on held-out rows, and save it.
+    """Train a classifier for TARGET with SOURCE, check it on held-out rows, and save it.
+
+    It is the combination of learners whose gain rank predicts.
 
     Writes classifier.safetensors and classifier.json (for transmeter.TransferClassifier.load), transfer.json with the
     check and, with --predict, predictions.csv with the probability of every class.
@@ -191,7 +194,8 @@ def transfer(target, sources, encoder, predict, out, shape, cache, classes, **op
     with printing(to_json(found.check) if shape == "json" else format_check(found.check)):
         found.save(out)
     predictions = "" if found.predictions is None else f", {len(found.predictions)} predictions"
-    tell(f"{out}: {found.classifier.learner_}{predictions}")
+    name, share = next(iter(found.classifier.members_.items()))
+    tell(f"{out}: {len(found.classifier.members_)} learners, the heaviest: {name} ({share:.0%}){predictions}")
 
 
 @click.command()

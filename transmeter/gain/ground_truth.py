@@ -29,12 +29,12 @@ from transmeter.util.progress import bar
 
 POOLED = "pooled"  # logistic regression on the rows of target and source
 SOURCE_ROW = 0.3  # weight of a source row beside a target row, of pooled logistic regression
-SPLITS = 8  # of one batch; every arm of a split starts from the same fresh layers
+SPLITS = 8  # of one batch; networks of a split start from the same fresh layers
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Gain of one way to train over the tuned target-only baseline, over the repeats.
+    """Gain of one way to train over the best learner of the target alone, over the repeats.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class GroundTruth:
     shots : int or None
         Labelled rows per class that trained; None means cross-fitting.
     repeats, steps, seed : int
-        Settings of the transfer.
+        Settings; `steps` are those of every network.
     baseline : str
         The best of the target-only learners.
     baselines : dict
@@ -131,7 +131,7 @@ def measure(
     repeats : int
         Number of repeats.
     seed : int
-        Seed of splits and networks.
+        Seed of splits, forests, gradient boosting and networks.
     metric : str
         Metric of gains.
     steps : int

@@ -1,4 +1,4 @@
-"""What a transfer reaches on rows that it was not trained on, beside the best that the target alone does there."""
+"""What the combination reaches with a source on held-out rows, beside the best learner of the target alone."""
 
 from dataclasses import dataclass, replace
 
@@ -29,7 +29,7 @@ class MetricInterval:
 
 @dataclass(frozen=True)
 class HeldOutCheck:
-    """Held-out figures of a source's transfer and of the target alone.
+    """Held-out figures of the combination with a source and of the target alone.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ def check(
     seed: int = 0,
     metric: str = "balanced_accuracy",
 ) -> HeldOutCheck:
-    """Transfer from a source in paired repeats; what is measured is what `ranking.rank` measures, by all repeats.
+    """Fit the combination with a source in paired repeats: what `ranking.rank` measures, by all repeats.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def check(
     repeats : int or None
         Number of repeats; None means 40, or 10 of cross-fitting.
     seed : int
-        Seed of splits and networks.
+        Seed of splits, forests and gradient boosting.
     metric : str
         Metric of the figures.
 

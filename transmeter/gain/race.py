@@ -36,7 +36,7 @@ class Race:
     metric : str
         Metric of gains.
     seed : int
-        Seed of splits and networks.
+        Seed of splits, forests and gradient boosting.
     shots : int or None
         Labelled rows per class that train; None means cross-fitting.
     repeats : int or None

@@ -69,6 +69,7 @@ class Fitted:
             coefficients=arrays["coefficients"],
             trees=Trees(**{name: arrays[f"trees.{name}"] for name in TREES}),
         )
+        found.trees.check(found.basis.shape[1])
         found.probabilities(np.zeros((1, len(found.basis))))
         return found
 

@@ -1,4 +1,4 @@
-"""What linear learners see: the rows that splits train on, and a source in the features of the target."""
+"""What learners see: the rows that splits train on, and a source in the features of the target."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,6 @@ WIDE, FEWEST = 100, 20  # features beyond which the target's leading principal c
 # classes, fewer for more, so that a fit costs the same
 ROWS = 1000  # of a source that are fitted at most
 PENALTY = 10.0  # of a model of a source's rows
-UNSURE = 0.01  # least probability that a label counts with: no single row decides
 
 
 @dataclass(frozen=True)

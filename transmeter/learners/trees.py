@@ -32,6 +32,19 @@ class Trees:
     threshold: np.ndarray
     value: np.ndarray
 
+    def check(self, columns: int) -> None:
+        """Raises ValueError for nodes that rows of so many columns cannot pass: numbers out of range, circles."""
+        nodes = len(self.value)
+        if {len(self.left), len(self.right), len(self.feature), len(self.threshold)} != {nodes}:
+            raise ValueError("its trees have nodes without a value")
+        inside = np.flatnonzero(self.left >= 0)
+        for children in (self.left[inside], self.right[inside]):
+            if (children <= inside).any() or (children >= nodes).any():  # a node stands before those below it
+                raise ValueError("its trees have nodes below themselves or nowhere")
+        for numbers, end in ((self.roots, nodes), (self.feature, columns)):
+            if (numbers < 0).any() or (numbers >= end).any():
+                raise ValueError("its trees begin nowhere or look at columns that it lacks")
+
     def probabilities(self, x: np.ndarray) -> np.ndarray:
         """Sum of the leaves' values over the trees.
 

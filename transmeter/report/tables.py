@@ -117,7 +117,7 @@ def format_validation(validation: Validation) -> str:
         arm = measured.sources[place]
         others = [f"{arms[place].gain_pp:+.1f}" for arms in measured.others.values()]
         grid.add_row(*_arm_cells(arm.name, arm), *others, *_predicted_cells(predicted.get(arm.name)))
-    grid.add_row(*_arm_cells("combination of all sources", measured.together))
+    grid.add_row(*_arm_cells("all sources together", measured.together))
     for arm in measured.controls:
         grid.add_row(*_arm_cells(f"control: {arm.name}", arm))
     alone = ", ".join(f"{name} {value:.1f}" for name, value in measured.baselines.items())
@@ -125,8 +125,8 @@ def format_validation(validation: Validation) -> str:
     lines = [
         "",
         f"target alone, {measured.metric} in %: {alone}; gains are over {measured.baseline}",
-        f"{measured.repeats} repeats of {measured.steps} steps, shots {measured.shots or 'all, cross-fitted'};"
-        f" reliability of the true gains (split-half): {reliability}",
+        f"{measured.repeats} repeats, shots {measured.shots or 'all, cross-fitted'};"
+        f" true gains are those of the combination of learners; their reliability (split-half): {reliability}",
     ]
     for name, figures in (("agreement", validation.agreement), ("interval coverage", validation.interval_coverage)):
         if figures:

@@ -56,7 +56,7 @@ def score(
     sources, target : sequence of Source, Table
         What is compared.
     seed : int
-        Seed of splits and networks.
+        Seed of splits, forests, gradient boosting and networks.
     shots : int or None
         Labelled rows per class that train; None means cross-fitting.
     repeats : int or None

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from numbers import Integral, Real
 from pathlib import Path
 
+from transmeter.util.signatures import UNIONS
 from transmeter.util.suggestions import did_you_mean
 
 LARGEST_SEED = 2**31 - 1  # that all random generators take
@@ -253,7 +254,7 @@ def option_values(owner: str, given: object, parameters: Mapping[str, inspect.Pa
 
 def _of_kind(name: str, value: object, annotation: object) -> object:
     """`value` as the type that an annotation says. Raises ValueError for another."""
-    union = typing.get_origin(annotation) is types.UnionType
+    union = typing.get_origin(annotation) in UNIONS
     kinds = typing.get_args(annotation) if union else (annotation,)
     for kind in kinds:
         if kind is int and _is_whole(value):

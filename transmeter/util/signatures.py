@@ -34,6 +34,7 @@ class _Unknown(metaclass=_Any):
     """A type of a library; what is inside of it and made of it is the same."""
 
 
+UNIONS = (types.UnionType, typing.Union)  # int | None; Literal["a"] | None
 _KNOWN = {"Literal": Literal, **{t.__name__: t for t in (int, float, bool, str, list, tuple, dict)}}
 
 
@@ -131,14 +132,14 @@ def _options(parameter: inspect.Parameter) -> list[inspect.Parameter]:
 
 
 def _value(setting: str, text: str, kind: object) -> object:
+    if typing.get_origin(kind) in UNIONS:
+        if text.lower() == "none":
+            return None
+        kind = next(k for k in typing.get_args(kind) if k is not type(None))
     if typing.get_origin(kind) is typing.Literal:
         if text not in typing.get_args(kind):
             raise ValueError(f"--set {setting}: give one of {', '.join(typing.get_args(kind))}")
         return text
-    if typing.get_origin(kind) is types.UnionType:
-        if text.lower() == "none":
-            return None
-        kind = next(k for k in typing.get_args(kind) if k is not type(None))
     if kind is bool:
         if text.lower() not in ("true", "false"):
             raise ValueError(f"--set {setting}: give true or false")

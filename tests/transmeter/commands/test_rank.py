@@ -157,7 +157,7 @@ def test_an_interrupted_run_says_so_and_leaves_no_file(tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("transmeter.gain.ground_truth.train", interrupted)
+    monkeypatch.setattr("transmeter.gain.ground_truth.by_combination", interrupted)
     found = run("validate", VA, HUNGARIAN, "--repeats", 2, "--out", tmp_path / "t.json")
     assert found.exit_code == 130 and "Traceback" not in found.output
     assert told(found)[-1].startswith("stopped: source classifiers that were trained are kept, nothing else;")

@@ -1,6 +1,7 @@
 """`transmeter transfer`: a model folder, its check on held-out rows, and predictions."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +39,12 @@ def test_it_saves_the_model_its_check_and_predictions(tmp_path):
     assert {f.name for f in out.iterdir()} == names
     for text in ("with heart_hungarian", "target alone", "gain", "P(gain<0)", "held-out rows of heart_va, 2 repeats"):
         assert text in found.stdout
-    assert "20 predictions" in found.stderr
+    assert re.search(r"m: 17 learners, the heaviest: .*heart_hungarian.* \(\d+%\), 20 predictions", found.stderr)
     predictions = pd.read_csv(out / "predictions.csv")
     assert list(predictions) == ["prediction", "probability 0", "probability 1"] and len(predictions) == 20
     model = TransferClassifier.load(out)
     chances = model.predict_proba(new[model.feature_names_in_])
-    assert np.allclose(predictions.iloc[:, 1:], chances) and model.learner_ == "network from heart_hungarian"
+    assert np.allclose(predictions.iloc[:, 1:], chances) and list(model.matches_) == ["heart_hungarian"]
     check = json.loads((out / "transfer.json").read_text())
     assert check["reached"]["mean"] == pytest.approx(check["alone"]["mean"] + 0, abs=30)
     assert all(0 <= check[k]["low"] < check[k]["mean"] < check[k]["high"] <= 100 for k in ("reached", "alone"))
