@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TABLES, TEXTS, MODEL = ROOT / "data/tabular", ROOT / "data/text", ROOT / "data/mixlm"
 VA, HUNGARIAN = str(TABLES / "heart_va.csv"), str(TABLES / "heart_hungarian.csv")
 MATH = str(TEXTS / "math_sample.txt")
+NETWORK = ("rank", VA, HUNGARIAN, "--shots", 5, "--repeats", 2, "--set", "learner=network")
 
 
 def run(*args):
@@ -44,6 +45,15 @@ def test_rank_as_table_json_csv_and_file(tmp_path):
     assert saved["shots"] == 5 and saved["repeats"] == 2 and saved["metric"] == "balanced_accuracy"
     rows = list(csv.DictReader(io.StringIO(run(*base, "--format", "csv").stdout)))
     assert [float(r["gain_pp"]) for r in rows] == [r["gain_pp"] for r in found["rows"]]
+
+
+def test_the_network_takes_the_place_of_the_combination_where_it_is_asked_for():
+    found = run(*NETWORK, "--set", "variant=paper", "--set", "steps=3", "--format", "json")
+    assert found.exit_code == 0, found.output
+    (row,) = json.loads(found.stdout)["rows"]
+    assert list(row["over_itself"]) == ["network"] and row["baseline"] != "combination"
+    (row,) = json.loads(run(*NETWORK[:-2], "--format", "json").stdout)["rows"]
+    assert list(row["over_itself"]) == ["combination", "pooled_linear", "source_forest", "source_linear"]
 
 
 def test_rank_takes_scorers_and_their_options():
@@ -134,8 +144,11 @@ CALIBRATE = ("calibrate", str(MODEL), "--out", "OUT", "--target", MATH)
         ),
         (("rank", VA, HUNGARIAN, "--set", "steps=many"), "'many' is not a whole number"),
         (("rank", VA, HUNGARIAN, "--set", "reconstruction=nan"), "'nan' is not a number"),
-        (("rank", VA, HUNGARIAN, "--set", "reconstruction=-1"), "give a number of at least 0"),
-        (("rank", VA, HUNGARIAN, "--set", "steps=0"), "steps 0 is too few"),
+        ((*NETWORK, "--set", "reconstruction=-1"), "give a number of at least 0"),
+        ((*NETWORK, "--set", "steps=0"), "steps 0 is too few"),
+        ((*NETWORK, "--set", "variant=x"), "--set variant=x: give one of plain, fast, paper"),
+        (("rank", VA, HUNGARIAN, "--set", "variant=paper"), "variant is an option of the network: set learner=network"),
+        (("rank", VA, HUNGARIAN, "--set", "learner=none"), "--set learner=none: give one of combination, network"),
         (("rank", VA, HUNGARIAN, "--seed", "-1"), "--seed"),
         ((*COMPRESS, "wanda", "--method", "kprune", "--set", "ratio=2"), "0 <= ratio < 1"),
         ((*COMPRESS, "kprune", "--set", "temperature=0"), "temperature must be above 0"),

@@ -221,9 +221,10 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path):
 def test_the_folder_of_a_transfer_is_complete_or_absent(here):
     """The model fits on the disk, the predictions do not."""
     words = ("transfer", VA, HUNGARIAN, "--repeats", 2)
+    pd.concat([pd.read_csv(VA)] * 100).to_csv("many.csv", index=False)
     first = run(*words, "--out", "first")
     with disk(max(p.stat().st_size for p in Path("first").iterdir())):
-        found = run(*words, "--predict", VA, "--out", "second")
+        found = run(*words, "--predict", "many.csv", "--out", "second")
     assert found.exit_code == 1 and error(found) == f"Error: second cannot be written: {LARGE}"
     assert found.stdout == first.stdout != "" and not Path("second").exists()
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 
+CELLS = 8_000_000  # values of leaves that are held at once
+
 
 @dataclass(frozen=True)
 class Trees:
@@ -35,7 +37,8 @@ class Trees:
     def check(self, columns: int) -> None:
         """Raises ValueError for nodes that rows of so many columns cannot pass: numbers out of range, circles."""
         nodes = len(self.value)
-        if {len(self.left), len(self.right), len(self.feature), len(self.threshold)} != {nodes}:
+        lengths = {len(self.left), len(self.right), len(self.feature), len(self.threshold)}
+        if lengths != {nodes} or not self.value.size or not self.roots.size:
             raise ValueError("its trees have nodes without a value")
         inside = np.flatnonzero(self.left >= 0)
         for children in (self.left[inside], self.right[inside]):
@@ -57,7 +60,9 @@ class Trees:
         -------
         ndarray of shape (n, classes)
         """
-        return self.leaves(x).sum(1, dtype=np.float64)
+        rows = max(1, CELLS // (len(self.roots) * self.value.shape[1]))
+        parts = (self.leaves(x[i : i + rows]) for i in range(0, max(len(x), 1), rows))
+        return np.concatenate([part.sum(1, dtype=np.float64) for part in parts])
 
     def leaves(self, x: np.ndarray) -> np.ndarray:
         """Values of the leaves that rows end in.

@@ -51,6 +51,7 @@ def test_it_is_arrays_and_predicts_the_same_from_them(target):
     nodes = len(arrays["trees.left"])
     for broken in (
         *({name: arrays[name][..., :0]} for name in ("basis", "coefficients", "trees.left", "trees.value")),
+        {"trees.roots": arrays["trees.roots"][:0]},
         {"trees.left": np.where(arrays["trees.left"] >= 0, np.arange(nodes), -1)},  # circles
         {"trees.right": arrays["trees.right"] + nodes},
         {"trees.feature": arrays["trees.feature"] + 4},

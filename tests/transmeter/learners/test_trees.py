@@ -6,7 +6,7 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 
 from tests.transmeter.learners.problems import table
-from transmeter.learners import source_forest, target_forest
+from transmeter.learners import source_forest, target_forest, trees
 from transmeter.learners.combination import learn
 from transmeter.learners.member import evidence
 from transmeter.learners.task import shared, task_of
@@ -15,13 +15,13 @@ from transmeter.network.source import Encoded, Source
 from transmeter.tables import data
 
 
-def grown(classes=3, seed=0, missing=None, trees=20, **options):
+def grown(classes=3, seed=0, missing=None, number=20, **options):
     """A forest, rows, and codes; `missing`: a class that it has not seen."""
     rng = np.random.default_rng(seed)
     codes = rng.integers(0, classes, 150)
     codes[codes == missing] = 0
     x = rng.normal(size=(150, 6)) + codes[:, None] * rng.normal(size=6)
-    return RandomForestClassifier(trees, random_state=seed, **options).fit(x, codes), x, codes
+    return RandomForestClassifier(number, random_state=seed, **options).fit(x, codes), x, codes
 
 
 @pytest.mark.parametrize("options", [{}, {"min_samples_leaf": 3}, {"max_depth": 1}, {"class_weight": "balanced"}])
@@ -47,6 +47,15 @@ def test_values_on_a_threshold_go_the_way_of_scikit_learn():
     np.testing.assert_allclose(trees_of(forest, 3).probabilities(x), forest.predict_proba(x), atol=1e-6)
 
 
+def test_rows_do_not_depend_on_how_many_are_held_at_once(monkeypatch):
+    forest = trees_of(grown()[0], 3)
+    x = np.random.default_rng(2).normal(size=(50, 6))
+    whole = forest.probabilities(x)
+    monkeypatch.setattr(trees, "CELLS", 20 * 3 * 7)  # seven rows
+    np.testing.assert_array_equal(forest.probabilities(x), whole)
+    assert forest.probabilities(x[:0]).shape == (0, 3)
+
+
 def test_a_class_that_a_forest_has_not_seen_has_no_probability():
     forest, x, _ = grown(4, missing=2)
     found = trees_of(forest, 4).probabilities(x)
@@ -57,7 +66,7 @@ def test_a_class_that_a_forest_has_not_seen_has_no_probability():
 
 
 def test_a_weighted_sum_of_forests_is_one_forest():
-    forests = [trees_of(grown(3, seed, trees=5 + seed)[0], 3) for seed in range(3)]
+    forests = [trees_of(grown(3, seed, number=5 + seed)[0], 3) for seed in range(3)]
     x, weights = np.random.default_rng(5).normal(size=(40, 6)), (0.5, 0.2, 0.0)
     found = weighted_sum(forests, weights)
     assert len(found.roots) == 18
