@@ -14,11 +14,11 @@ from transmeter.gain.ground_truth import GroundTruth
 from transmeter.gain.heldout import HeldOutCheck
 from transmeter.gain.metrics import METRICS
 from transmeter.network.source import Source
-from transmeter.ranking import check_preparing, is_same_file, warn_of_same_file
+from transmeter.ranking import check_preparing, same_files, warn_of_same_file
 from transmeter.result import Ranking, Row, load
 from transmeter.tables.data import Table, Unusable, rows_like
 from transmeter.tables.files import read
-from transmeter.tables.inputs import Given, as_table, as_tables, target_name
+from transmeter.tables.inputs import Given, all_usable, as_table, as_tables, target_name
 from transmeter.tables.prepare import prepare
 from transmeter.tables.specs import Dialect, parse
 from transmeter.util import writing
@@ -231,7 +231,7 @@ def _compare(ranking: Ranking | None, measured: GroundTruth) -> Validation:
 
 def transfer(
     target: Given,
-    source: Given,
+    sources: Mapping[str, Given] | Sequence[Given] | Given,
     *,
     label: str | int | None = None,
     key: str | int | None = None,
@@ -298,20 +298,21 @@ def transfer(
     seed, metric = seed_number("seed", seed), one_of("metric", metric, METRICS)
     cache, encoder, match = check_preparing(cache, encoder, match)
     label, key, dialect = column_name("label", label), column_name("key", key), Dialect(sep, decimal, encoding)
-    if is_same_file(target, source):
+    for source in same_files(target, sources):
         raise ValueError(f"{parse(str(source))[1]} is the target's own file: give another one as the source")
     table = as_table(target, target_name(target), label, key, dialect=dialect)
-    other = as_table(source, None, label, key, False, dialect)
+    others = all_usable(as_tables(sources, label, key, dialect))
     rows = None
     if predict is not None:
         frame = predict if isinstance(predict, pd.DataFrame) else read(path("predict", predict), dialect=dialect)
         rows = rows_like(table, "predict" if frame is predict else str(predict), frame)
     classifier = TransferClassifier(
-        other, match=match, encoder=encoder, random_state=seed, cache=cache, classes=classes
+        others, match=match, encoder=encoder, random_state=seed, cache=cache, classes=classes
     )
     classifier.fit(table.features, table.labels, keys=table.keys)
     classifier.readings_ = dict(table.readings)  # so that it reads rows as the target's file was read
-    prepared, (other,), _ = prepare(table, [other], encoder, match, cache and cache / "texts", classes)
-    check = heldout.check(Source(other, cache, seed), prepared, repeats=repeats, seed=seed, metric=metric)
+    prepared, others, _ = prepare(table, others, encoder, match, cache and cache / "texts", classes)
+    used = [Source(other, cache, seed) for other in others]
+    check = heldout.check(used, prepared, repeats=repeats, seed=seed, metric=metric)
     predictions = None if rows is None else classifier.predictions(rows)
     return Transfer(classifier=classifier, check=check, predictions=predictions)

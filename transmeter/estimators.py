@@ -21,9 +21,9 @@ from transmeter.checks import is_unmatched, no_match
 from transmeter.learners.fitted import Fitted, fit_combination
 from transmeter.network.source import Encoded, Source
 from transmeter.tables.columns import Reading, clean, conform
-from transmeter.tables.data import Table, Unusable
+from transmeter.tables.data import Table
 from transmeter.tables.encoding import Encoder
-from transmeter.tables.inputs import Given, as_tables, columns
+from transmeter.tables.inputs import Given, all_usable, as_tables, columns
 from transmeter.tables.labels import label_texts
 from transmeter.tables.prepare import MATCH, prepare
 from transmeter.tables.text import check_encoder, embed, read_texts, reader, text_columns
@@ -131,7 +131,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         cache = self._check_settings()
         frame = self._checked(X, reset=True)
         table = self._table(frame, column_or_1d(y, warn=True), keys)
-        sources = [] if self.sources is None else _usable(as_tables(self.sources, self.label, self.key, strict=True))
+        sources = [] if self.sources is None else all_usable(as_tables(self.sources, self.label, self.key, strict=True))
         if self.encoder:
             check_encoder(self.encoder)
         self.text_columns_ = text_columns(table.features)
@@ -273,14 +273,6 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"y has {len(set(names))} class, {', '.join(map(repr, names))}: two classes are needed")
         features, self.readings_ = clean("X", frame)
         return Table("the target", features, texts, names, None if keys is None else label_texts(np.array(keys)))
-
-
-def _usable(tables: Sequence[Table | Unusable]) -> list[Table]:
-    """The tables. Raises ValueError for one that cannot be used."""
-    for table in tables:
-        if isinstance(table, Unusable):
-            raise ValueError(table.reason)
-    return [t for t in tables if isinstance(t, Table)]
 
 
 def _by_source(

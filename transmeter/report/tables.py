@@ -10,7 +10,10 @@ from rich.table import Table as Grid
 from transmeter.api import Validation
 from transmeter.gain.ground_truth import Arm
 from transmeter.gain.heldout import HeldOutCheck
+from transmeter.gain.prior import Gain
+from transmeter.gain.source_set import SourceSet
 from transmeter.result import NESTED, Ranking, Row
+from transmeter.util.intervals import Interval
 from transmeter.util.to_json import to_json
 
 
@@ -59,7 +62,23 @@ def _ranking_table(ranking: Ranking) -> str:
         if meant:
             pairs = (f"{m['source']} = {m['target']} ({m['confidence']:.2f})" for m in meant)
             text += f"{row.source}, columns matched by meaning: {', '.join(pairs)}\n"
+    text += _set_lines(ranking.together) if ranking.together else ""
     return text + "".join(f"{line}\n" for line in ranking.caveats)
+
+
+def _set_lines(together: SourceSet) -> str:
+    """The set of sources to use at once, in two lines."""
+    if not together.gain or not together.over_best or not together.over_all:
+        return f"together: none of {len(together.candidates)} sources makes the labels of the target likelier\n"
+    many, gain = len(together.candidates), _signed(together.gain)
+    return (
+        f"together: {' + '.join(together.sources)} gain {gain}, {together.verdict}\n"
+        f"  over the best single source {_signed(together.over_best)}, over all {many} {_signed(together.over_all)}\n"
+    )
+
+
+def _signed(interval: Gain | Interval) -> str:
+    return f"{interval.mean:+.1f} ({interval.low:+.1f} to {interval.high:+.1f})"
 
 
 def _cells(row: Row) -> list[str]:
@@ -86,7 +105,7 @@ def format_check(check: HeldOutCheck) -> str:
     setting = f"{check.shots} labelled rows per class" if check.shots else "all labelled rows, cross-fitted"
     grid = Grid("", f"{check.metric} in %", "95 % interval", "", box=None, pad_edge=False)
     for name, interval, note in (
-        (f"with {check.source}", check.reached, ""),
+        (f"with {' + '.join(check.sources)}", check.reached, ""),
         ("target alone", check.alone, check.baseline),
         ("gain", check.gain, f"P(gain<0) {check.gain.p_negative:.2f}, {check.verdict}"),
     ):

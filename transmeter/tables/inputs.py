@@ -184,6 +184,28 @@ def as_tables(
     return found
 
 
+def all_usable(tables: Sequence[Table | Unusable]) -> list[Table]:
+    """The tables, where each can be used.
+
+    Parameters
+    ----------
+    tables
+        Of `as_tables`.
+
+    Returns
+    -------
+    list of Table
+
+    Raises
+    ------
+    ValueError
+        For one that cannot be used.
+    """
+    for unusable in (t for t in tables if isinstance(t, Unusable)):
+        raise ValueError(unusable.reason)
+    return [t for t in tables if isinstance(t, Table)]
+
+
 def _is_one(given: object) -> bool:
     """Whether sources are one source alone. Of a tuple of two, the second of a pair (X, y) is no source by itself."""
     if isinstance(given, tuple) and len(given) == 2:
