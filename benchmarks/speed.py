@@ -100,7 +100,7 @@ def stacked() -> dict[str, dict[str, float]]:
 
 
 def hundred(datasets: Path) -> dict[str, float]:
-    """One target, a hundred sources: ranking against full transfer of each, with the regret of both picks."""
+    """One target, a hundred sources: ranking against the ground truth of each, with the regret of both picks."""
     whole = read_table(datasets, "spambase", 2000)
     order = seed_of("speed").permutation(len(whole))
     columns = [str(c) for c in seed_of("speed", "columns").permutation(whole.columns)]
@@ -122,7 +122,9 @@ def hundred(datasets: Path) -> dict[str, float]:
     ranking = time.perf_counter() - begin
     begin = time.perf_counter()
     full = [
-        ground_truth.measure([s], target, shots=SHOTS, repeats=24, seed=1, controls=False).sources[0].gain_pp
+        ground_truth.measure([s], target, shots=SHOTS, repeats=24, seed=1, controls=False, network=False)
+        .sources[0]
+        .gain_pp
         for s in sources
     ]
     transfer = time.perf_counter() - begin
@@ -130,7 +132,9 @@ def hundred(datasets: Path) -> dict[str, float]:
     true = np.array(
         [
             a.gain_pp
-            for a in ground_truth.measure(sources, target, shots=SHOTS, repeats=64, seed=2, controls=False).sources
+            for a in ground_truth.measure(
+                sources, target, shots=SHOTS, repeats=64, seed=2, controls=False, network=False
+            ).sources
         ]
     )
     picks = {

@@ -34,7 +34,7 @@ for _ in range(5):
     known, rest = mine.loc[few], mine.drop(few)
     row = {}
     for name, source in {"with the pick": pick, "alone": None}.items():
-        classifier = transmeter.TransferClassifier(source=source)
+        classifier = transmeter.TransferClassifier(sources=source)
         classifier.fit(known.drop(columns="label"), known["label"])
         row[name] = balanced_accuracy_score(rest["label"], classifier.predict(rest.drop(columns="label")))
     scores.append(row)

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TABLES, MODEL = ROOT / "data/tabular", str(ROOT / "data/mixlm")
 MATH, HELD = str(ROOT / "data/text/math_sample.txt"), str(ROOT / "data/text/math_heldout.txt")
 VA, HUNGARIAN = str(TABLES / "heart_va.csv"), str(TABLES / "heart_hungarian.csv")
-RANK = ("rank", VA, HUNGARIAN, "--shots", 5, "--repeats", 2, "--set", "steps=2")
+RANK = ("rank", VA, HUNGARIAN, "--shots", 5, "--repeats", 2)
 COMPRESS = ("compress", MODEL, "--calibration", MATH, "--tokens", 200, "--method")
 CALIBRATE = ("calibrate", MODEL, "--target", MATH, "--candidate", f"held={HELD}", "--tokens", 200)
 # of every command that writes: the words before --out, and what does its work

@@ -79,6 +79,10 @@ MISTAKES = {
     "typo in a scorer": ((*RANK, "--scorer", "logm"), "scorer 'logm' is unknown, did you mean 'logme'?"),
     "typo in a method": ((*COMPRESS, "k-prune"), "method 'k-prune' is unknown, did you mean 'kprune'?"),
     "typo in a setting": ((*COMPRESS, "kprune", "--set", "ratoi=0.5"), "not understood, did you mean 'ratio'?"),
+    "an option of another learner": (
+        (*RANK, "--set", "steps=5"),
+        "steps is an option of the network: set learner=network too, or leave it out",
+    ),
     "a percentage": ((*COMPRESS, "kprune", "--set", "ratio=50"), "give 0 <= ratio < 1, for example ratio=0.5"),
     "wrong metric": ((*RANK, "--metric", "f1"), "'f1' is not one of 'balanced_accuracy', 'accuracy'"),
     "metric of another task": (

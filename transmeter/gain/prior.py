@@ -129,7 +129,7 @@ class Prior:
     screen : Linear
         From the features of a pair alone.
     transfer : Linear
-        From these and the probability gain of a short transfer.
+        From these and the probability gain in repeats.
     inflation : float
         Factor of the measured gain's standard error, which few rows understate.
     """

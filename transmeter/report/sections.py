@@ -18,7 +18,7 @@ CELLS = 6000  # of all heat maps of stores together
 NAMED = 12  # columns of a source that are named
 TERMS = {
     "usual": "pairs on average",
-    "transfer": "short transfer",
+    "transfer": "probability gain",
     "zero_shot": "accuracy as it is",
     "closeness": "classes lie close",
     "ridge_gain": "helps a ridge",

@@ -258,7 +258,7 @@ def test_short_finetune_measures_what_plain_transfer_gains():
     terms = dict.fromkeys(("source_loss", "reconstruction", "discriminator", "mean_distance"), 0.0)
     gain = short_finetune.score([source], target, **options)[0]
     assert gain.outcome is None and gain.value > 0
-    other = transmeter.score([source], target, **options, **terms)[0]
+    other = transmeter.score([source], target, learner="network", **options, **terms)[0]
     assert gain.value == pytest.approx(100 * np.nanmean(np.nanmean(other.outcome.difference, 1)), abs=4)
 
 
