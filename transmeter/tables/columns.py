@@ -15,17 +15,15 @@ import numpy as np
 import pandas as pd
 
 from transmeter.tables import dates
-from transmeter.tables.labels import text_of
+from transmeter.tables.labels import EMPTY, text_of
 from transmeter.util.suggestions import did_you_mean
 
 LOG = logging.getLogger(__name__)
 LARGEST = 1e100  # squares of what is larger overflow
 SHARE = 0.95  # of the cells that are not missing must be numbers in one notation, or dates
 EXAMPLES = 3  # cells that a message names
-# an empty cell among categories; a label may well be called so
-_EMPTY = {"", "?", "NA", "N/A", "NaN", "nan", "null", "NULL"}
 # an empty cell among numbers, in lower case; among categories such a word may mean something
-_MISSING = {w.lower() for w in _EMPTY} | set("none unknown missing nil n.a. #n/a #na <na> - -- . ..".split())
+_MISSING = {w.lower() for w in EMPTY} | set("none unknown missing nil n.a. #n/a #na <na> - -- . ..".split())
 _UNIT = r"[$€£¥₩₹]|USD|EUR|GBP|%"
 _NUMBER = re.compile(rf"([+-]?)\s*({_UNIT})?\s*([+-]?[\d.,]*\d[.,]?(?:[eE][+-]?\d+)?)\s*({_UNIT})?")
 _NOTATIONS = {
@@ -36,6 +34,7 @@ _NOTATIONS = {
 _BY_DECIMAL = {",": "decimal comma", ".": "thousands commas"}
 _CODE = re.compile(r"[+-]?0\d+")
 _INDEX = re.compile(r"(Unnamed: 0(\.\d+)*)?")  # what pandas calls the index that it wrote
+_UNNAMED = re.compile(r"Unnamed: \d+")  # what it calls columns without a name
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,10 @@ def clean(name: str, features: pd.DataFrame, decimal: str | None = None) -> tupl
             cleaned[part], reading = _column(name, part, values, decimal)
             if reading.line:
                 readings[part] = reading
-    cleaned = {c: values for c, values in cleaned.items() if values.notna().any()}
+    for column in [c for c, values in cleaned.items() if not _has_values(values)]:
+        del cleaned[column]
+        if not _UNNAMED.fullmatch(column):  # what separators at the end of rows make
+            readings[column] = Reading("left out", line=f"column '{column}' is left out: it holds no value")
     if not any(values.nunique(dropna=False) > 1 for values in cleaned.values()):
         raise ValueError(f"{name} has no column that varies: nothing can be learned from it")
     say(name, [reading.line for reading in readings.values()])
@@ -259,6 +261,11 @@ def _column(table_name: str, name: str, values: pd.Series, decimal: str | None) 
     return _bounded(table_name, name, _spread(_read(texts, reading), places, values.index)), reading
 
 
+def _has_values(values: pd.Series) -> bool:
+    """Whether a cell is neither None nor NaN; most columns begin with one, so that this is quick."""
+    return any(v is not None and v == v for v in values.array)
+
+
 def _bounded(table_name: str, name: str, numbers: pd.Series) -> pd.Series:
     sizes = np.abs(numbers.to_numpy())
     if (sizes > LARGEST).any():
@@ -391,7 +398,7 @@ def _distinct(values: pd.Series) -> tuple[np.ndarray, pd.Series, pd.Series]:
         values = values.map(lambda v: v.strip() if isinstance(v, str) else text_of(v))
     places, cells = pd.factorize(values)
     texts = pd.Series([str(cell).strip() for cell in cells], dtype=object)
-    texts = texts[~texts.isin(_EMPTY)]
+    texts = texts[~texts.isin(EMPTY)]
     return places, texts, pd.Series(np.bincount(places + 1, minlength=len(cells) + 1)[1:])[texts.index]
 
 

@@ -358,6 +358,8 @@ def drop_small_classes(data: Table, rows: int) -> Table:
 def _drawn(labelled: np.ndarray, rows: int, seed: int) -> np.ndarray:
     """Sorted numbers of `rows` rows; labelled ones (n,) fill half of the places first, lest few of them get lost."""
     order = np.random.default_rng(seed).permutation(len(labelled))
+    if labelled.all():
+        return np.sort(order[:rows])
     first = order[labelled[order]][: rows // 2]
     left = np.ones(len(order), dtype=bool)
     left[first] = False

@@ -199,7 +199,11 @@ def test_files_are_read_as_the_options_say(tmp_path):
     assert "t: column 'c0': numbers, 1.234 to 1.234" in text.splitlines()
 
 
-def test_classes_that_differ_in_case_alone_are_odd():
+def test_classes_that_mean_the_same_in_one_table_are_said_by_check_and_rank():
     y = ["yes", "Yes", "no", "no"] * 5
-    found = transmeter.check((pd.DataFrame({"x": np.arange(20.0)}), y))
-    assert "classes 'Yes' and 'yes' differ in case alone, and count as 2: spell them alike" in found.target.oddities
+    line = "classes 'Yes' and 'yes' mean the same, but count apart: spell them alike"
+    given = (pd.DataFrame({"x": np.arange(20.0)}), y)
+    assert transmeter.check(given).target.notes == [line]
+    with pytest.warns(UserWarning, match=f"source 1: {line}"):
+        found = transmeter.rank(given, [given], "otdd")
+    assert [note for note in found.notes if line in note] == [f"target: {line}", f"source 1: {line}"]

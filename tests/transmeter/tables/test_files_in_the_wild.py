@@ -12,6 +12,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 from transmeter import ranking
 from transmeter.tables import inputs
+from transmeter.tables.formats import delimited
 from transmeter.tables.specs import Dialect
 
 ROWS = 40
@@ -193,6 +194,15 @@ LABELS = {  # (labels, classes, what is said)
     "booleans": (["True", "False"] * 20, ("False", "True"), None),
     "minus zero": (["-0.0", "1.0"] * 20, ("0", "1"), None),
     "unknown ones": (["p", "q", "?", ""] * 10, ("p", "q"), "10 labels '?' are read as missing"),
+    "missing ones among numbers": (["1", "2", "NA", "nan"] * 10, ("1", "2"), "10 labels 'NA' are read as missing"),
+    "a missing one among words": (["yes", "no", "N/A", ""] * 10, ("N/A", "no", "yes"), "'N/A' is a class"),
+    "two spellings": (["Yes", "yes", "no", "no"] * 10, ("Yes", "no", "yes"), "classes 'Yes' and 'yes' mean the same"),
+    "two notations": (["1.50", "1.5", "x", "x"] * 10, ("1.5", "1.50", "x"), "classes '1.5' and '1.50' mean the same"),
+    "missing ages": (
+        [*map(str, np.resize(np.arange(30, 70), 39)), "NA"],
+        ("high", "low", "middle"),
+        "a label 'NA' is read as missing",
+    ),
     "ages": (RNG.permutation(np.arange(30, 70)), ("high", "low", "middle"), "the label is a quantity"),
 }
 
@@ -202,8 +212,8 @@ def test_labels(tmp_path, kind):
     labels, classes, line = LABELS[kind]
     pd.DataFrame({"x": X, "label": labels}).to_csv(tmp_path / "a.csv", index=False)
     found, lines = read(tmp_path / "a.csv")
-    assert found.classes == classes and len(lines) == len(found.notes) == (line is not None)
-    assert line is None or line in lines[0]
+    assert found.classes == classes and lines == [f"a: {note}" for note in found.notes]
+    assert bool(lines) == (line is not None) and (line is None or line in lines[0])
 
 
 BAD = {
@@ -215,6 +225,11 @@ BAD = {
         "has 2 cells in its first line and 3 in a row: name every column",
     ),
     "two cells too many": ("a.csv", "x,label\na,b,1,p\nc,d,2,q\n", "has 2 cells in its first line and 4 in a row"),
+    "a cell too many behind separators at the ends": (
+        "a.csv",
+        "x,label\n" + "1,p,\n2,q,\n" * 30 + "1,p,2\n",
+        "has rows with more cells than the header has names",
+    ),
     "a cell too many in one row": ("a.csv", "x,label\n1,p\n2,3,q\n", "Expected 2 fields in line 3, saw 3"),
     "two columns of one name": ("a.csv", "x,x,label\n1,2,p\n3,4,q\n", "two columns called 'x'"),
     "names alone": ("a.csv", "x,label\n", "has no rows"),
@@ -234,6 +249,37 @@ def test_refusals(tmp_path, kind):
     with pytest.raises(ValueError) as error:
         read(tmp_path / name)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_rows_with_too_few_cells_are_said(tmp_path):
+    lines = csv(x=X, town=TOWN).splitlines()
+    lines[12], lines[20] = "1,Rom", "2"
+    found, warned = read(write_text(tmp_path / "a.csv", "\n".join(lines) + "\n"))
+    said = "2 rows have fewer cells than the header, the first in line 13: the rest of it is missing"
+    assert list(found.notes) == [said] and said in warned[0]
+    assert found.labels[11] is None and found.features["town"][19] is None and len(found) == ROWS
+    lines = csv(x=X, town=TOWN).splitlines()
+    lines[12] = "1,Rom,"  # an unlabelled row, which lacks nothing
+    lines[20] = '1,"Rom, Italien",'
+    found, warned = read(write_text(tmp_path / "b.csv", "\n".join(lines) + "\n"))
+    assert not warned and found.features["town"][19] == "Rom, Italien" and list(found.labels[[11, 19]]) == [None] * 2
+
+
+def test_columns_without_a_value_are_left_out_and_said(tmp_path):
+    found, warned = read(write_text(tmp_path / "a.csv", csv(x=X, empty=[""] * ROWS, words=["n/a", "?"] * 20)))
+    assert found.columns == ["x", "words"] and "column 'empty' is left out: it holds no value" in warned[0]
+    assert found.notes == ("column 'empty' is left out: it holds no value",)
+
+
+@pytest.mark.parametrize("quoting", [0, 1])
+def test_codes_behind_the_first_bytes_of_a_file_stay_text(tmp_path, monkeypatch, quoting):
+    monkeypatch.setattr(delimited, "HEAD", 200)
+    codes = [f"{i + 12:02}" for i in range(ROWS - 1)] + ["007"]
+    frame = pd.DataFrame({"x": X, "n": range(ROWS), "code": codes, "label": Y})
+    frame.to_csv(tmp_path / "a.csv", index=False, quoting=quoting)
+    found, warned = read(tmp_path / "a.csv")
+    assert found.features["code"].tolist() == codes and found.features["n"].tolist() == list(range(ROWS))
+    assert found.notes == ("column 'code' stays text: it holds codes such as '007'",) and len(warned) == 1
 
 
 def test_a_quote_that_is_closed_some_rows_later_is_said(tmp_path):

@@ -6,7 +6,9 @@ import io
 import re
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -15,11 +17,29 @@ import pandas as pd
 
 from transmeter.tables.specs import USUAL, Dialect
 
-HEAD = 1_000_000  # bytes that are looked at for codes such as 01234
+HEAD = 1_000_000  # bytes that are looked at for codes such as 01234 before the cells are read
+PART = 1 << 20  # bytes that are looked at at once
+DIGITS = 18  # of a code, so that its number is exact
 LINES = 20  # that are looked at for the separator
 SEPARATORS = ",;\t|"
 RARE = 0.05  # of the cells of a column hold line breaks, where those are an accident
 NOTES = "notes of reading"  # the key in a frame's `attrs` of what was decided, a line each
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What the bytes of a file hold.
+
+    Attributes
+    ----------
+    codes
+        Numbers that are written with leading zeros, sorted.
+    quotes
+        Whether there is a quote.
+    """
+
+    codes: np.ndarray
+    quotes: bool
 
 
 def read_delimited(path: Path, dialect: Dialect = USUAL, as_texts: bool = False) -> pd.DataFrame:
@@ -37,8 +57,8 @@ def read_delimited(path: Path, dialect: Dialect = USUAL, as_texts: bool = False)
     Returns
     -------
     pandas.DataFrame
-        `attrs[NOTES]` tells a separator that was guessed, names of rows that are left out, and a quote that may be
-        left open.
+        `attrs[NOTES]` tells a separator that was guessed, names of rows that are left out, rows with too few cells,
+        and a quote that may be left open.
 
     Raises
     ------
@@ -67,9 +87,15 @@ def read_delimited(path: Path, dialect: Dialect = USUAL, as_texts: bool = False)
     wider = len(rows[0]) > len(names)
     if wider and not any(any(row[len(names) :]) for row in rows):
         wider = options["index_col"] = False  # every row ends with a separator
-    frame = _read_cells(path, str if as_texts else _codes(path, head, options), options)
+    with ThreadPoolExecutor(1) as pool:
+        scanning = pool.submit(_scan, path, sep)
+        frame = _read_cells(path, str if as_texts else _codes(path, head, options), options)
+    scan = scanning.result()
+    if not as_texts:
+        frame = _with_codes(path, frame, scan.codes, options)
     notes += _row_names(path, frame, len(names), as_texts) if wider else []
-    notes += _merged_rows(path, frame, sep)
+    notes += _merged_rows(frame, sep) if scan.quotes else []
+    notes += _short_rows(path, frame, len(rows[0]) if wider else len(names), sep, encoding)
     frame.attrs[NOTES] = notes
     return frame.reset_index(drop=True)
 
@@ -88,12 +114,8 @@ def _row_names(path: Path, frame: pd.DataFrame, columns: int, as_texts: bool) ->
     return ["rows have one cell more than the header: the first is left out as the name of the row"]
 
 
-def _merged_rows(path: Path, frame: pd.DataFrame, sep: str) -> list[str]:
+def _merged_rows(frame: pd.DataFrame, sep: str) -> list[str]:
     """What is said of a cell that holds whole rows: a quote that is closed in another row than its own."""
-    with _open(path) as file:
-        parts = iter(lambda: file.read(1 << 20), b"")
-        if not any(b'"' in part for part in parts):
-            return []
     for column in frame.select_dtypes([object, "string"]):
         cells = frame[column].astype(str)
         breaks = cells.str.count("\n")
@@ -103,6 +125,27 @@ def _merged_rows(path: Path, frame: pd.DataFrame, sep: str) -> list[str]:
             held = f"holds {breaks.iloc[row]} line breaks, and as many separators as {breaks.iloc[row]} rows"
             return [f"the cell of column '{column}' in row {row + 1} {held}: its quote may be left open"]
     return []
+
+
+def _short_rows(path: Path, frame: pd.DataFrame, width: int, sep: str, encoding: str) -> list[str]:
+    """What is said of rows with too few cells, which pandas fills up: looked for only where a last cell is missing, and
+    the number of separators is not that of full rows."""
+    if not frame.iloc[:, -1].isna().any() or _separators(path, sep) == (len(frame) + 1) * (width - 1):
+        return []
+    with io.TextIOWrapper(_open(path), encoding=encoding, newline="") as text:
+        rows = csv.reader(text, delimiter=sep)
+        lines = [rows.line_num for row in rows if 0 < len(row) < width and "".join(row).strip()]
+    if not lines:
+        return []
+    some = f"{len(lines)} rows have" if len(lines) > 1 else "a row has"
+    return [f"{some} fewer cells than the header, the first in line {lines[0]}: the rest of it is missing"]
+
+
+def _separators(path: Path, sep: str) -> int:
+    mark = sep.encode()[-1]
+    with _open(path) as file:
+        parts = iter(lambda: file.read(PART), b"")
+        return sum(np.count_nonzero(np.frombuffer(part, dtype=np.uint8) == mark) for part in parts)
 
 
 @contextmanager
@@ -167,33 +210,74 @@ def _separator(lines: list[str], usual: str) -> str:
 
 def _codes(path: Path, head: bytes, options: dict) -> dict[object, type]:
     """Columns that hold codes, by the first bytes of the file; looked for in the bytes first, as that is quick."""
-    text, mark = head.replace(b"\0", b""), re.escape(options["sep"].encode())
-    codes = rb"(?:%s|[\n\"]) *0\d+ *(?:%s|[\r\n\"])" % (mark, mark)
-    if not _leading_zeros(text) or not re.search(codes, text):
+    if not len(_code_numbers(b"\n" + head.replace(b"\0", b"") + b"\n", options["sep"])):
         return {}
     first = pd.read_csv(path, nrows=head.count(b"\n"), dtype=str, **options)
-    return {c: str for c in first.columns if first[c].str.fullmatch(r"\s*0\d+\s*", na=False).any()}
+    return {c: str for c in first.columns if _holds_codes(first[c])}
 
 
-def _leading_zeros(text: bytes) -> bool:
-    """Whether digits follow a zero that follows neither a digit nor a point: so quick that most files cost nothing."""
-    letters = np.frombuffer(text, dtype=np.uint8)
-    digit = (letters >= ord("0")) & (letters <= ord("9"))
-    before = digit[:-2] | (letters[:-2] == ord("."))
-    return bool(((letters[1:-1] == ord("0")) & digit[2:] & ~before).any())
+def _with_codes(path: Path, frame: pd.DataFrame, codes: np.ndarray, options: dict) -> pd.DataFrame:
+    """The frame with the texts of columns whose codes stand behind the first bytes of the file: columns of numbers
+    that hold one which is written with leading zeros somewhere."""
+    suspects = [c for c in frame.select_dtypes("number") if np.isin(frame[c], codes).any()] if len(codes) else []
+    if not suspects:
+        return frame
+    texts = _read_cells(path, dict.fromkeys(suspects, str), options)
+    return frame.assign(**{str(c): texts[c] for c in suspects if _holds_codes(texts[c])})
+
+
+def _holds_codes(texts: pd.Series) -> bool:
+    return texts.str.fullmatch(r"\s*0\d+\s*", na=False).any()
+
+
+def _scan(path: Path, sep: str) -> Scan:
+    """The bytes of a file, in parts that end with a line."""
+    codes, quotes, rest = [], False, b"\n"
+    with _open(path) as file:
+        for part in iter(lambda: file.read(PART), b""):
+            quotes = quotes or b'"' in part
+            part = rest + (part.replace(b"\0", b"") if b"\0" in part else part)
+            end = part.rfind(b"\n")  # begins the next part
+            codes.append(_code_numbers(part[: end + 1], sep))
+            rest = part[end:]
+    codes.append(_code_numbers(rest + b"\n", sep))
+    return Scan(np.unique(np.concatenate(codes)), quotes)
+
+
+def _code_numbers(lines: bytes, sep: str) -> np.ndarray:
+    """Numbers that are written with leading zeros between two ends of cells; line breaks begin and end the lines."""
+    letters = np.frombuffer(lines, dtype=np.uint8)
+    digits = letters - np.uint8(ord("0")) < 10  # what is below "0" wraps around
+    zeros = letters[1:-1] == ord("0")
+    zeros &= digits[2:]
+    zeros &= ~digits[:-2]
+    edges = np.isin(np.arange(256), list(f'{sep}" \r\n'.encode()))
+    ends = np.flatnonzero(zeros) + 1
+    ends = ends[edges[letters[ends - 1]]]
+    numbers = np.zeros(len(ends), dtype=np.int64)
+    for _ in range(DIGITS):
+        inside = digits[ends]
+        if not inside.any():
+            break
+        numbers[inside] = 10 * numbers[inside] + letters[ends[inside]] - ord("0")
+        ends = ends + inside
+    return np.unique(numbers[edges[letters[ends]]])
 
 
 def _read_cells(path: Path, kinds: type | dict[object, type], options: dict) -> pd.DataFrame:
     """In pieces, which is quick; at once where pieces of a column are of several types.
 
-    Raises ValueError for a quote that is not closed.
+    Raises ValueError for a quote that is not closed, and for cells beyond the separator at the end of rows.
     """
     with interruptible(), warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.DtypeWarning)
+        warnings.filterwarnings("error", "Length of header or names", pd.errors.ParserWarning)
         try:
             return pd.read_csv(path, dtype=kinds, **options)
         except pd.errors.DtypeWarning:
             return pd.read_csv(path, dtype=kinds, low_memory=False, **options)
+        except pd.errors.ParserWarning:
+            raise ValueError(f"{path} has rows with more cells than the header has names: name every column") from None
         except pd.errors.ParserError as error:
             if "EOF inside string" not in str(error):
                 raise
