@@ -1,7 +1,7 @@
 """Columns as numbers or categories: in which notation a column of texts is read, and what is said of it.
 
-Every decision that a user may not expect is a `Reading`: it is logged, warned of, kept with the table, and used again
-for other rows of the same columns.
+Every decision that a user may not expect is a `Reading`: it is said, kept with the table, and used again for other rows
+of the same columns.
 """
 
 import logging
@@ -113,7 +113,7 @@ def clean(name: str, features: pd.DataFrame, decimal: str | None = None) -> tupl
 
 
 def say(name: str, lines: Sequence[str]) -> None:
-    """Log every line, and warn of the first of them in one line.
+    """Warn of the first lines in one, and log the others.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def say(name: str, lines: Sequence[str]) -> None:
     lines
         What was decided.
     """
-    for line in lines:
+    for line in lines[EXAMPLES:]:
         LOG.info("%s: %s", name, line)
     if lines:
         more = f"; and {len(lines) - EXAMPLES} more, see --verbose" if len(lines) > EXAMPLES else ""

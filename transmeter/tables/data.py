@@ -187,16 +187,7 @@ def from_frame(
     keys = frame[key] if key in frame.columns else None
     features = frame.drop(columns=[column] if keys is None else [column, key])
     read = table(name, features, frame[column], keys, decimal)
-    LOG.info(
-        "%s: %d rows, %d labelled by '%s' as %s; %d numeric columns, %d others",
-        name,
-        len(read),
-        pd.notna(read.labels).sum(),
-        column,
-        listed(read.classes),
-        numbers := len(numeric_columns(read.features)),
-        len(read.columns) - numbers,
-    )
+    LOG.info("%s: labels are in column '%s'", name, column)
     return replace(read, notes=notes + read.notes)
 
 

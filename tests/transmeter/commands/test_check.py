@@ -146,6 +146,16 @@ def test_rank_says_the_same_when_verbose():
     assert set(run("check", *files).stdout.splitlines()) <= set(said)
 
 
+def test_rank_says_every_line_once_when_verbose():
+    columns = {f"c{i}": [*(f"${v}" for v in range(39)), "-"] for i in range(5)}
+    pd.DataFrame(columns).assign(empty=None, label=[*["a", "b", "?"] * 13, "a"]).to_csv("t.csv", index=False)
+    plain().to_csv("s.csv", index=False)
+    said = run("-v", "rank", "t.csv", "s.csv", "--scorer", "source_size").stderr
+    notes = transmeter.check("t.csv").target.notes
+    lines = [c.line for c in transmeter.check("t.csv").target.columns] + notes
+    assert len(lines) == 7 and [said.count(line) for line in lines] == [1] * 7
+
+
 def test_rank_says_what_lowers_the_trust_in_it_and_which_source_matches_nothing(tmp_path):
     odd().drop(columns=["said", "day", "price"]).to_csv(tmp_path / "mine.csv", index=False)
     plain(columns=("f0", "f1")).to_csv(tmp_path / "arrays.csv", index=False)

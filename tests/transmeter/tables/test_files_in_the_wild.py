@@ -10,9 +10,11 @@ import pyarrow as pa
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from transmeter import ranking
+import transmeter
+from tests.conftest import DATA
 from transmeter.tables import inputs
 from transmeter.tables.formats import delimited
+from transmeter.tables.labels import text_of
 from transmeter.tables.specs import Dialect
 
 ROWS = 40
@@ -294,37 +296,47 @@ def test_a_quote_that_is_closed_some_rows_later_is_said(tmp_path):
     assert len(found) == ROWS and found.features["town"].tolist() == texts and not warned + list(found.notes)
 
 
+def write_arrays(frame, path):
+    """The frame as an npz archive."""
+    features, labels = frame.drop(columns="label"), np.array(frame["label"].tolist())
+    np.savez(path, features=features, labels=labels, columns=np.array(list(features)))
+
+
+def write_numbers(frame, path):
+    """The frame, numbers but for the label, as ARFF."""
+    head = "".join(f"@attribute {c} numeric\n" for c in frame.columns[:-1])
+    rows = frame.to_csv(header=False, index=False, na_rep="?")
+    path.write_text(f"@relation r\n{head}@attribute label string\n@data\n{rows}")
+
+
+WRITERS = {  # by ending; and how the file is read where that cannot be guessed
+    "csv": (lambda f, p: f.to_csv(p, index=False), {}),
+    "tsv": (lambda f, p: f.to_csv(p, index=False, sep="\t"), {}),
+    "csv.gz": (lambda f, p: f.to_csv(p, index=False), {}),
+    "german.csv": (lambda f, p: f.to_csv(p, index=False, sep=";", decimal=","), {"sep": ";", "decimal": ","}),
+    "parquet": (lambda f, p: f.to_parquet(p), {}),
+    "jsonl": (lambda f, p: f.to_json(p, orient="records", lines=True), {}),
+    "npz": (write_arrays, {}),
+    "arff": (write_numbers, {}),
+}
+WORDS = [(0, 1), (False, True), ("no", "yes"), ("No", "YES"), ("0.0", "1.0"), ("f", "t"), ("N", "Y"), (0.0, 1.0)]
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_the_same_data_in_eight_notations_gives_the_same_ranking(tmp_path):
-    rng = np.random.default_rng(1)
-    frames = {}
-    for name, noise in (("target", 1.0), ("near", 1.5), ("far", 30.0)):
-        y = np.arange(ROWS) % 2
-        frame = pd.DataFrame({"x": 3 * y, "n": 2000 * y + 5000, "z": -y}) + noise * rng.normal(size=(ROWS, 3))
-        frames[name] = frame.round({"x": 3, "n": 0, "z": 2}).assign(label=y)
-    dialect = Dialect(";", ",", "latin-1")
-    notations = {
-        "csv": lambda f, p: f.to_csv(p, index=False),
-        "tsv": lambda f, p: f.to_csv(p, index=False, sep="\t"),
-        "csv.gz": lambda f, p: f.to_csv(p, index=False),
-        "semi.csv": lambda f, p: f.to_csv(p, index=False, sep=dialect.sep, decimal=dialect.decimal),
-        "parquet": lambda f, p: f.to_parquet(p),
-        "jsonl": lambda f, p: f.to_json(p, orient="records", lines=True),
-        "npz": lambda f, p: np.savez(p, features=f[["x", "n", "z"]], labels=f["label"], columns=["x", "n", "z"]),
-        "arff": lambda f, p: p.write_text(
-            "@relation r\n"
-            + "".join(f"@attribute {c} numeric\n" for c in f)
-            + "@data\n"
-            + f.to_csv(header=False, index=False)
-        ),
-    }
-    rankings = []
-    for ending, write in notations.items():
-        paths = {name: tmp_path / f"{name}.{ending}" for name in frames}
-        for name, path in paths.items():
-            write(frames[name], path)
-        options = {"sep": ";", "decimal": ",", "encoding": "latin-1"} if ending == "semi.csv" else {}
-        sources = {name: str(paths[name]) for name in ("near", "far")}
-        found = ranking.rank(str(paths["target"]), sources, scorer="otdd", **options)
-        rankings.append([(row.source, round(row.score, 9)) for row in found.rows])
-    assert len(rankings[0]) == 2 and rankings == [rankings[0]] * 8
+    def written(site, place, words):
+        """The file of a heart site with `words` as labels."""
+        frame = pd.read_csv(DATA / f"tabular/heart_{site}.csv")
+        frame["label"] = [words[label] for label in frame["label"]]
+        path = tmp_path / f"{site}{place}.{endings[place]}"
+        WRITERS[endings[place]][0](frame, path)
+        return f"{site}={path}"
+
+    endings, rankings = list(WRITERS), []
+    for place, words in enumerate(WORDS):
+        target, source = written("va", place, words), written("hungarian", place, WORDS[-place])
+        options = WRITERS[endings[place]][1]
+        found = transmeter.rank(target, [source], shots=5, repeats=2, **options).rows[0]
+        assert set(found.class_map) == {text_of(word) for word in WORDS[-place]}
+        rankings.append((found.source, found.verdict, *np.round((found.gain_pp, found.ci_low, found.ci_high), 6)))
+    assert rankings == [rankings[0]] * 8
