@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from transmeter.checks import is_unmatched, no_match
 from transmeter.estimators import TransferClassifier
 from transmeter.gain import ground_truth, heldout
 from transmeter.gain.agreement import IntervalCoverage, RankAgreement, interval_coverage, rank_agreement
@@ -62,22 +63,33 @@ class Transfer:
         Trained on all labelled rows.
     check : HeldOutCheck
         What such a classifier reaches on held-out rows, and the target alone.
+    class_map : dict or None
+        The source's classes that stand for classes of the target; None: they are assigned by their means.
+    notes : list of str
+        What was decided of both tables, a line each that begins with the name of the table.
     predictions : DataFrame or None
         The class of every row to predict, and the probability of every class (`TransferClassifier.predictions`).
     """
 
     classifier: TransferClassifier
     check: HeldOutCheck
+    class_map: dict[str, str] | None
+    notes: list[str]
     predictions: pd.DataFrame | None
 
+    def to_dict(self) -> dict[str, object]:
+        """What `transmeter transfer --json` prints, and transfer.json holds."""
+        matches = self.classifier.matches_
+        return {**asdict(self.check), "matches": matches, "class_map": self.class_map, "notes": self.notes}
+
     def save(self, path: str | Path) -> None:
-        """Write a new folder: the classifier, transfer.json with the check, and predictions.csv if there are any.
+        """Write a new folder: the classifier, transfer.json (`to_dict`), and predictions.csv if there are any.
 
         Raises ValueError as `TransferClassifier.save`, and OSError where the disk is full; then nothing is left.
         """
         with writing.new_folder(writing.check_new_folder(Path(path))) as folder:
             self.classifier.save(folder)
-            writing.write_json(folder / "transfer.json", asdict(self.check))
+            writing.write_json(folder / "transfer.json", self.to_dict())
             if self.predictions is not None:
                 self.predictions.to_csv(folder / "predictions.csv", index=False)
 
@@ -306,9 +318,18 @@ def transfer(
     classifier = TransferClassifier(
         other, match=match, encoder=encoder, random_state=seed, cache=cache, classes=class_map
     )
-    classifier.fit(table.features, table.labels, keys=table.keys)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X: ")  # what is said of its columns was said of the target
+        classifier.fit(table.features, table.labels, keys=table.keys)
     classifier.readings_ = dict(table.readings)  # so that it reads rows as the target's file was read
-    prepared, (other,), _ = prepare(table, [other], encoder, match, cache and cache / "texts", classes)
+    prepared, (other,), (matches,) = prepare(table, [other], encoder, match, cache and cache / "texts", classes)
     check = heldout.check(Source(other, cache, seed), prepared, repeats=repeats, seed=seed, metric=metric)
     predictions = None if rows is None else classifier.predictions(rows)
-    return Transfer(classifier=classifier, check=check, predictions=predictions)
+    unmatched = [f"{other.name}: {no_match(prepared)}"] if is_unmatched(other, prepared, matches) else []
+    return Transfer(
+        classifier=classifier,
+        check=check,
+        class_map=dict(other.class_map) or None,
+        notes=[f"{t.name}: {note}" for t in (prepared, other) for note in t.notes] + unmatched,
+        predictions=predictions,
+    )

@@ -32,6 +32,7 @@ from transmeter.tables.encoding import Encoder
 from transmeter.tables.inputs import Given, as_table, columns
 from transmeter.tables.labels import label_texts
 from transmeter.tables.prepare import MATCH, prepare
+from transmeter.tables.specs import Dialect
 from transmeter.tables.splits import Split, make_splits
 from transmeter.tables.text import check_encoder, embed, read_texts, reader, text_columns
 from transmeter.tables.tfidf import Tfidf
@@ -68,6 +69,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         Folder in which the source's classifier is kept.
     classes : mapping or None
         Classes of the source with those of the target that they stand for, where names mislead.
+    sep, decimal, encoding : str or None
+        How a source that is a text file is written, as in `rank`; the decimal mark is that of texts in X too.
 
     Attributes
     ----------
@@ -95,6 +98,9 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         random_state: int = 0,
         cache: str | Path | None = None,
         classes: Mapping[str, str] | None = None,
+        sep: str | None = None,
+        decimal: str | None = None,
+        encoding: str | None = None,
     ):
         self.source = source
         self.label = label
@@ -105,6 +111,9 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
         self.cache = cache
         self.classes = classes
+        self.sep = sep
+        self.decimal = decimal
+        self.encoding = encoding
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -135,10 +144,10 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         """
         if y is None:
             raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None")
-        cache = self._check_settings()
+        cache, dialect = self._check_settings(), Dialect(self.sep, self.decimal, self.encoding)
         frame = self._checked(X, reset=True)
         table = self._table(frame, column_or_1d(y, warn=True), keys)
-        sources = [] if self.source is None else [as_table(self.source, None, self.label, self.key)]
+        sources = [] if self.source is None else [as_table(self.source, None, self.label, self.key, dialect=dialect)]
         if self.encoder:
             check_encoder(self.encoder)
         self.text_columns_ = text_columns(table.features)
@@ -281,7 +290,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         names = tuple(label_texts(self.classes_))
         if len(names) < 2 or len(set(names)) < len(names):
             raise ValueError(f"y has {len(set(names))} class, {', '.join(map(repr, names))}: two classes are needed")
-        features, self.readings_ = clean("X", frame)
+        features, self.readings_ = clean("X", frame, self.decimal)
         return Table("the target", features, texts, names, None if keys is None else label_texts(np.array(keys)))
 
     def _network(self, sources: list[Source], target: Encoded) -> dict[str, Tensor]:
