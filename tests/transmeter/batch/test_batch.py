@@ -540,7 +540,7 @@ def test_files_are_read_as_the_spec_says_of_each(tmp_path, cache):
     file = written(tmp_path, f"targets: t.csv\nsources: [plain.csv, {source}]\nscorers: logme\n")
     found = command("batch", file, "--store", tmp_path / "r.db", "--cache", cache, "--workers", 1)
     assert found.exit_code == 0, found.output
-    scores = [row["score"] for row in rows(tmp_path / "r.db").values()]
+    scores = [row.score for row in rows(tmp_path / "r.db").values()]
     assert len(scores) == 2 and scores[0] == scores[1]
     named = ("--targets", tmp_path / "t.csv", "--sources", tmp_path / "german.csv", "--scorer", "logme")
     wrong = command("batch", *named, "--store", tmp_path / "s.db", "--sep", ";;", "--cache", cache)
