@@ -19,7 +19,7 @@ from transmeter.ranking import check_preparing, is_same_file, warn_of_same_file
 from transmeter.result import Ranking, Row, load
 from transmeter.tables.data import Table, Unusable, rows_like
 from transmeter.tables.files import read
-from transmeter.tables.inputs import Given, as_table, as_tables, target_name
+from transmeter.tables.inputs import Given, as_pandas, as_table, as_tables, target_name
 from transmeter.tables.prepare import prepare
 from transmeter.tables.specs import Dialect, parse
 from transmeter.util import writing
@@ -312,8 +312,9 @@ def transfer(
     other = as_table(source, None, label, key, False, dialect)
     rows = None
     if predict is not None:
-        frame = predict if isinstance(predict, pd.DataFrame) else read(path("predict", predict), dialect=dialect)
-        rows = rows_like(table, "predict" if frame is predict else str(predict), frame)
+        given = as_pandas(predict)
+        frame = given if isinstance(given, pd.DataFrame) else read(path("predict", given), dialect=dialect)
+        rows = rows_like(table, "predict" if frame is given else str(predict), frame)
     class_map = (classes or {}).get(other.name)
     classifier = TransferClassifier(
         other, match=match, encoder=encoder, random_state=seed, cache=cache, classes=class_map

@@ -29,7 +29,7 @@ from transmeter.network.transfer import train
 from transmeter.tables.columns import Reading, clean, conform
 from transmeter.tables.data import Table
 from transmeter.tables.encoding import Encoder
-from transmeter.tables.inputs import Given, as_table, columns
+from transmeter.tables.inputs import Given, as_pandas, as_table, columns
 from transmeter.tables.labels import label_texts
 from transmeter.tables.prepare import MATCH, prepare
 from transmeter.tables.specs import Dialect
@@ -266,6 +266,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
 
     def _checked(self, X: ArrayLike, reset: bool) -> pd.DataFrame:  # noqa: N803
         """X with names of columns; numbers, where it is no data frame."""
+        X = as_pandas(X)  # noqa: N806
         if isinstance(X, pd.DataFrame):
             validate_data(self, X, skip_check_array=True, reset=reset)
             if reset and len(X) < 2:
