@@ -274,14 +274,16 @@ def test_columns_without_a_value_are_left_out_and_said(tmp_path):
 
 
 @pytest.mark.parametrize("quoting", [0, 1])
-def test_codes_behind_the_first_bytes_of_a_file_stay_text(tmp_path, monkeypatch, quoting):
+@pytest.mark.parametrize("last", ["007", "00340434161094042557", "0" * 30 + "1"])
+def test_codes_behind_the_first_bytes_of_a_file_stay_text(tmp_path, monkeypatch, quoting, last):
     monkeypatch.setattr(delimited, "HEAD", 200)
-    codes = [f"{i + 12:02}" for i in range(ROWS - 1)] + ["007"]
+    monkeypatch.setattr(delimited, "PART", 100)
+    codes = [f"{i + 12:02}" for i in range(ROWS - 1)] + [last]
     frame = pd.DataFrame({"x": X, "n": range(ROWS), "code": codes, "label": Y})
     frame.to_csv(tmp_path / "a.csv", index=False, quoting=quoting)
     found, warned = read(tmp_path / "a.csv")
     assert found.features["code"].tolist() == codes and found.features["n"].tolist() == list(range(ROWS))
-    assert found.notes == ("column 'code' stays text: it holds codes such as '007'",) and len(warned) == 1
+    assert found.notes == (f"column 'code' stays text: it holds codes such as '{last}'",) and len(warned) == 1
 
 
 def test_a_quote_that_is_closed_some_rows_later_is_said(tmp_path):

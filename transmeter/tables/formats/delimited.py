@@ -18,8 +18,9 @@ import pandas as pd
 from transmeter.tables.specs import USUAL, Dialect
 
 HEAD = 1_000_000  # bytes that are looked at for codes such as 01234 before the cells are read
-PART = 1 << 20  # bytes that are looked at at once
-DIGITS = 18  # of a code, so that its number is exact
+PART = 1 << 17  # bytes that are looked at at once, few enough for a processor's cache
+DIGITS = 40  # of a code
+EXACT = 2.0**53  # larger numbers are not told apart
 LINES = 20  # that are looked at for the separator
 SEPARATORS = ",;\t|"
 RARE = 0.05  # of the cells of a column hold line breaks, where those are an accident
@@ -38,7 +39,7 @@ class Scan:
         Whether there is a quote.
     """
 
-    codes: np.ndarray
+    codes: list[float]
     quotes: bool
 
 
@@ -210,16 +211,18 @@ def _separator(lines: list[str], usual: str) -> str:
 
 def _codes(path: Path, head: bytes, options: dict) -> dict[object, type]:
     """Columns that hold codes, by the first bytes of the file; looked for in the bytes first, as that is quick."""
-    if not len(_code_numbers(b"\n" + head.replace(b"\0", b"") + b"\n", options["sep"])):
+    if not _code_numbers(_framed(head), options["sep"]):
         return {}
     first = pd.read_csv(path, nrows=head.count(b"\n"), dtype=str, **options)
     return {c: str for c in first.columns if _holds_codes(first[c])}
 
 
-def _with_codes(path: Path, frame: pd.DataFrame, codes: np.ndarray, options: dict) -> pd.DataFrame:
+def _with_codes(path: Path, frame: pd.DataFrame, codes: list[float], options: dict) -> pd.DataFrame:
     """The frame with the texts of columns whose codes stand behind the first bytes of the file: columns of numbers
     that hold one which is written with leading zeros somewhere."""
-    suspects = [c for c in frame.select_dtypes("number") if np.isin(frame[c], codes).any()] if len(codes) else []
+    suspects = (
+        [c for c in frame.select_dtypes("number") if np.isin(np.minimum(frame[c], EXACT), codes).any()] if codes else []
+    )
     if not suspects:
         return frame
     texts = _read_cells(path, dict.fromkeys(suspects, str), options)
@@ -232,36 +235,41 @@ def _holds_codes(texts: pd.Series) -> bool:
 
 def _scan(path: Path, sep: str) -> Scan:
     """The bytes of a file, in parts that end with a line."""
-    codes, quotes, rest = [], False, b"\n"
+    codes: set[float] = set()
+    quotes = False
     with _open(path) as file:
-        for part in iter(lambda: file.read(PART), b""):
-            quotes = quotes or b'"' in part
-            part = rest + (part.replace(b"\0", b"") if b"\0" in part else part)
-            end = part.rfind(b"\n")  # begins the next part
-            codes.append(_code_numbers(part[: end + 1], sep))
-            rest = part[end:]
-    codes.append(_code_numbers(rest + b"\n", sep))
-    return Scan(np.unique(np.concatenate(codes)), quotes)
+        while part := file.read(PART):
+            lines = _framed(part, file.readline())
+            quotes = quotes or b'"' in lines
+            codes.update(_code_numbers(lines, sep))
+    return Scan(sorted(codes), quotes)
 
 
-def _code_numbers(lines: bytes, sep: str) -> np.ndarray:
+def _framed(*parts: bytes) -> bytes:
+    """Lines between line breaks; wide characters without their zeros."""
+    lines = b"".join((b"\n", *parts, b"\n"))
+    return lines.replace(b"\0", b"") if b"\0" in lines else lines
+
+
+def _code_numbers(lines: bytes, sep: str) -> list[float]:
     """Numbers that are written with leading zeros between two ends of cells; line breaks begin and end the lines."""
     letters = np.frombuffer(lines, dtype=np.uint8)
     digits = letters - np.uint8(ord("0")) < 10  # what is below "0" wraps around
     zeros = letters[1:-1] == ord("0")
     zeros &= digits[2:]
-    zeros &= ~digits[:-2]
-    edges = np.isin(np.arange(256), list(f'{sep}" \r\n'.encode()))
+    np.greater(zeros, digits[:-2], out=zeros)  # a zero behind a digit or a point begins nothing
+    np.greater(zeros, letters[:-2] == ord("."), out=zeros)
+    if not zeros.any():
+        return []
+    edges = np.frombuffer(f'{sep}" \r\n'.encode(), dtype=np.uint8)
     ends = np.flatnonzero(zeros) + 1
-    ends = ends[edges[letters[ends - 1]]]
-    numbers = np.zeros(len(ends), dtype=np.int64)
-    for _ in range(DIGITS):
+    ends = ends[np.isin(letters[ends - 1], edges)]
+    numbers = np.zeros(len(ends))
+    for _ in range(DIGITS if len(ends) else 0):
         inside = digits[ends]
-        if not inside.any():
-            break
         numbers[inside] = 10 * numbers[inside] + letters[ends[inside]] - ord("0")
         ends = ends + inside
-    return np.unique(numbers[edges[letters[ends]]])
+    return np.unique(np.minimum(numbers[np.isin(letters[ends], edges)], EXACT)).tolist()
 
 
 def _read_cells(path: Path, kinds: type | dict[object, type], options: dict) -> pd.DataFrame:
