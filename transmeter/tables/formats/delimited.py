@@ -24,6 +24,11 @@ EXACT = 2.0**53  # larger numbers are not told apart
 LINES = 20  # that are looked at for the separator
 SEPARATORS = ",;\t|"
 RARE = 0.05  # of the cells of a column hold line breaks, where those are an accident
+_SEP_LINE = re.compile(r'"?sep=([^\w\s"]|\t)"?,*\r?\n', re.IGNORECASE)  # what Excel writes and heeds
+_PACKED = {
+    b"\x1f\x8b": "is compressed by gzip: name it .csv.gz",
+    b"PK\3\4": "is a zip archive: unpack it, or save as csv",
+}
 NOTES = "notes of reading"  # the key in a frame's `attrs` of what was decided, a line each
 
 
@@ -69,11 +74,16 @@ def read_delimited(path: Path, dialect: Dialect = USUAL, as_texts: bool = False)
     """
     with _open(path) as file:
         head = file.read(HEAD)
+    if reason := next((reason for mark, reason in _PACKED.items() if head.startswith(mark)), None):
+        raise ValueError(f"{path} {reason}")
     sep = dialect.sep
     encoding = dialect.encoding or ("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    notes = []
+    notes: list[str] = []
     with io.TextIOWrapper(_open(path), encoding=encoding, newline="") as text:
-        lines = list(islice(_bounded(path, text), LINES))
+        lines = list(islice(_bounded(path, text), LINES + 1))
+    if named := _SEP_LINE.match(lines[0] if lines else ""):
+        lines, sep = lines[1:], sep or named[1]
+        notes = [f"columns are separated by {sep!r}, as its first line says"]
     usual = "\t" if ".tsv" in path.name.lower() else ","
     if sep is None and (sep := _separator(lines, usual)) != usual:
         notes = [f"columns are separated by {sep!r}"]
@@ -83,6 +93,8 @@ def read_delimited(path: Path, dialect: Dialect = USUAL, as_texts: bool = False)
     if not names or not rows:
         raise ValueError(f"{path} has no rows: give a table with rows below the names of its columns")
     options = {"sep": sep, "encoding": encoding, "keep_default_na": False, "na_values": None if as_texts else [""]}
+    if named:
+        options["skiprows"] = 1
     if dialect.decimal == ",":  # so that 1.234 stays a text, for pandas would read it as 1.234
         options["decimal"] = ","
     wider = len(rows[0]) > len(names)
@@ -97,8 +109,22 @@ def read_delimited(path: Path, dialect: Dialect = USUAL, as_texts: bool = False)
     notes += _row_names(path, frame, len(names), as_texts) if wider else []
     notes += _merged_rows(frame, sep) if scan.quotes else []
     notes += _short_rows(path, frame, len(rows[0]) if wider else len(names), sep, encoding)
+    repeated = _headers(frame)
+    if repeated.any():
+        frame = frame[~repeated]
+        notes.append(f"left out are rows that repeat the names of columns: {repeated.sum()}")
     frame.attrs[NOTES] = notes
     return frame.reset_index(drop=True)
+
+
+def _headers(frame: pd.DataFrame) -> np.ndarray:
+    """(n,) whether a row is the header once more, as in files that were put together."""
+    same = np.ones(len(frame), dtype=bool)
+    for name, cells in frame.items():
+        if pd.api.types.is_numeric_dtype(cells) or not same.any():
+            return np.zeros(len(frame), dtype=bool)
+        same &= (cells == name).to_numpy(dtype=bool, na_value=False)
+    return same
 
 
 def _row_names(path: Path, frame: pd.DataFrame, columns: int, as_texts: bool) -> list[str]:
