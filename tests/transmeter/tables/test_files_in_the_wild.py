@@ -289,6 +289,12 @@ def test_rows_with_too_few_cells_are_said(tmp_path):
     said = "2 rows have fewer cells than the header, the first in line 13: the rest of it is missing"
     assert list(found.notes) == [said] and said in warned[0]
     assert found.labels[11] is None and found.features["town"][19] is None and len(found) == ROWS
+    lines = ["sep=,", *csv(x=X, town=TOWN).splitlines()]
+    lines[13] = "1,Rom"
+    found, warned = read(write_text(tmp_path / "c.csv", "\n".join(lines) + "\n"))
+    assert list(found.notes) == [
+        "a row has fewer cells than the header, the first in line 14: the rest of it is missing"
+    ]
     lines = csv(x=X, town=TOWN).splitlines()
     lines[12] = "1,Rom,"  # an unlabelled row, which lacks nothing
     lines[20] = '1,"Rom, Italien",'

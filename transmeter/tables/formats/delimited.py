@@ -48,6 +48,29 @@ class Scan:
     quotes: bool
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How a file is written.
+
+    Attributes
+    ----------
+    sep
+        Separator of columns.
+    names, width
+        Cells of the header, and of a row where the first ones name it.
+    options
+        Of `pandas.read_csv`.
+    notes
+        What was decided, a line each.
+    """
+
+    sep: str
+    names: int
+    width: int
+    options: dict
+    notes: list[str]
+
+
 def read_delimited(path: Path, dialect: Dialect = USUAL, as_texts: bool = False) -> pd.DataFrame:
     """A file with a header, the cells as pandas reads them but for codes such as 01234, which stay text.
 
@@ -74,41 +97,16 @@ def read_delimited(path: Path, dialect: Dialect = USUAL, as_texts: bool = False)
     """
     with _open(path) as file:
         head = file.read(HEAD)
-    if reason := next((reason for mark, reason in _PACKED.items() if head.startswith(mark)), None):
-        raise ValueError(f"{path} {reason}")
-    sep = dialect.sep
-    encoding = dialect.encoding or ("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    notes: list[str] = []
-    with io.TextIOWrapper(_open(path), encoding=encoding, newline="") as text:
-        lines = list(islice(_bounded(path, text), LINES + 1))
-    if named := _SEP_LINE.match(lines[0] if lines else ""):
-        lines, sep = lines[1:], sep or named[1]
-        notes = [f"columns are separated by {sep!r}, as its first line says"]
-    usual = "\t" if ".tsv" in path.name.lower() else ","
-    if sep is None and (sep := _separator(lines, usual)) != usual:
-        notes = [f"columns are separated by {sep!r}"]
-    csv.field_size_limit(2**31 - 1)  # texts are longer than its default
-    names, *rows = [row for row in csv.reader(lines, delimiter=sep) if row] or [[]]
-    check_names(path, pd.Index([name.strip() for name in names if name.strip()]))
-    if not names or not rows:
-        raise ValueError(f"{path} has no rows: give a table with rows below the names of its columns")
-    options = {"sep": sep, "encoding": encoding, "keep_default_na": False, "na_values": None if as_texts else [""]}
-    if named:
-        options["skiprows"] = 1
-    if dialect.decimal == ",":  # so that 1.234 stays a text, for pandas would read it as 1.234
-        options["decimal"] = ","
-    wider = len(rows[0]) > len(names)
-    if wider and not any(any(row[len(names) :]) for row in rows):
-        wider = options["index_col"] = False  # every row ends with a separator
+    layout = _layout(path, head, dialect, as_texts)
     with ThreadPoolExecutor(1) as pool:
-        scanning = pool.submit(_scan, path, sep)
-        frame = _read_cells(path, str if as_texts else _codes(path, head, options), options)
-    scan = scanning.result()
+        scanning = pool.submit(_scan, path, layout.sep)
+        frame = _read_cells(path, str if as_texts else _codes(path, head, layout.options), layout.options)
+    scan, notes = scanning.result(), layout.notes
     if not as_texts:
-        frame = _with_codes(path, frame, scan.codes, options)
-    notes += _row_names(path, frame, len(names), as_texts) if wider else []
-    notes += _merged_rows(frame, sep) if scan.quotes else []
-    notes += _short_rows(path, frame, len(rows[0]) if wider else len(names), sep, encoding)
+        frame = _with_codes(path, frame, scan.codes, layout.options)
+    notes += _row_names(path, frame, layout.names, as_texts) if layout.width > layout.names else []
+    notes += _merged_rows(frame, layout.sep) if scan.quotes else []
+    notes += _short_rows(path, frame, layout)
     repeated = _headers(frame)
     if repeated.any():
         frame = frame[~repeated]
@@ -117,9 +115,45 @@ def read_delimited(path: Path, dialect: Dialect = USUAL, as_texts: bool = False)
     return frame.reset_index(drop=True)
 
 
+def _layout(path: Path, head: bytes, dialect: Dialect, as_texts: bool) -> Layout:
+    """How a file is written, by its first bytes and lines. Raises ValueError as `read_delimited`."""
+    if reason := next((reason for mark, reason in _PACKED.items() if head.startswith(mark)), None):
+        raise ValueError(f"{path} {reason}")
+    encoding = dialect.encoding or ("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    with io.TextIOWrapper(_open(path), encoding=encoding, newline="") as text:
+        lines = list(islice(_bounded(path, text), LINES + 1))
+    said = _SEP_LINE.match(lines[0]) if lines else None
+    lines = lines[1:] if said else lines
+    sep, notes = _chosen(path, lines, dialect.sep, said[1] if said else None)
+    csv.field_size_limit(2**31 - 1)  # texts are longer than its default
+    names, *rows = [row for row in csv.reader(lines, delimiter=sep) if row] or [[]]
+    check_names(path, pd.Index([name.strip() for name in names if name.strip()]))
+    if not names or not rows:
+        raise ValueError(f"{path} has no rows: give a table with rows below the names of its columns")
+    options = {"sep": sep, "encoding": encoding, "keep_default_na": False, "na_values": None if as_texts else [""]}
+    options["skiprows"] = 1 if said else 0
+    if dialect.decimal == ",":  # so that 1.234 stays a text, for pandas would read it as 1.234
+        options["decimal"] = ","
+    width = len(names)
+    if any(any(row[width:]) for row in rows):
+        width = max(width, len(rows[0]))
+    elif len(rows[0]) > width:
+        options["index_col"] = False  # every row ends with a separator
+    return Layout(sep, len(names), width, options, notes)
+
+
+def _chosen(path: Path, lines: list[str], given: str | None, said: str | None) -> tuple[str, list[str]]:
+    """The separator that is given, that the first line says, or that splits the lines; and what is said of it."""
+    usual = "\t" if ".tsv" in path.name.lower() else ","
+    sep = given or said or _separator(lines, usual)
+    if given or sep == usual:
+        return sep, []
+    return sep, [f"columns are separated by {sep!r}" + (", as its first line says" if said else "")]
+
+
 def _headers(frame: pd.DataFrame) -> np.ndarray:
     """(n,) whether a row is the header once more, as in files that were put together."""
-    same = np.ones(len(frame), dtype=bool)
+    same = np.full(len(frame), frame.shape[1] > 1)  # among texts alone a word is no header
     for name, cells in frame.items():
         if pd.api.types.is_numeric_dtype(cells) or not same.any():
             return np.zeros(len(frame), dtype=bool)
@@ -154,18 +188,22 @@ def _merged_rows(frame: pd.DataFrame, sep: str) -> list[str]:
     return []
 
 
-def _short_rows(path: Path, frame: pd.DataFrame, width: int, sep: str, encoding: str) -> list[str]:
+def _short_rows(path: Path, frame: pd.DataFrame, layout: Layout) -> list[str]:
     """What is said of rows with too few cells, which pandas fills up: looked for only where a last cell is missing, and
     the number of separators is not that of full rows."""
-    if not frame.iloc[:, -1].isna().any() or _separators(path, sep) == (len(frame) + 1) * (width - 1):
+    skipped = layout.options["skiprows"]  # a line that holds the separator once
+    full = skipped + layout.names - 1 + len(frame) * (layout.width - 1)
+    if not frame.iloc[:, -1].isna().any() or _separators(path, layout.sep) == full:
         return []
-    with io.TextIOWrapper(_open(path), encoding=encoding, newline="") as text:
-        rows = csv.reader(text, delimiter=sep)
-        lines = [rows.line_num for row in rows if 0 < len(row) < width and "".join(row).strip()]
+    with io.TextIOWrapper(_open(path), encoding=layout.options["encoding"], newline="") as text:
+        rows = csv.reader(islice(text, skipped, None), delimiter=layout.sep)
+        next(rows)  # the header is shorter where rows have names
+        lines = [rows.line_num for row in rows if 0 < len(row) < layout.width and "".join(row).strip()]
     if not lines:
         return []
     some = f"{len(lines)} rows have" if len(lines) > 1 else "a row has"
-    return [f"{some} fewer cells than the header, the first in line {lines[0]}: the rest of it is missing"]
+    line = lines[0] + skipped
+    return [f"{some} fewer cells than the header, the first in line {line}: the rest of it is missing"]
 
 
 def _separators(path: Path, sep: str) -> int:
