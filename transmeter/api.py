@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from transmeter.checks import is_unmatched, no_match
 from transmeter.estimators import TransferClassifier
 from transmeter.gain import ground_truth, heldout
 from transmeter.gain.agreement import IntervalCoverage, RankAgreement, interval_coverage, rank_agreement
@@ -18,7 +19,7 @@ from transmeter.ranking import check_preparing, same_files, warn_of_same_file
 from transmeter.result import Ranking, Row, load
 from transmeter.tables.data import Table, Unusable, rows_like
 from transmeter.tables.files import read
-from transmeter.tables.inputs import Given, all_usable, as_table, as_tables, target_name
+from transmeter.tables.inputs import Given, all_usable, as_pandas, as_table, as_tables, target_name
 from transmeter.tables.prepare import prepare
 from transmeter.tables.specs import Dialect, parse
 from transmeter.util import writing
@@ -55,7 +56,7 @@ class Validation:
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """A classifier that uses a source.
+    """A classifier that uses sources.
 
     Attributes
     ----------
@@ -63,22 +64,33 @@ class Transfer:
         Trained on all labelled rows.
     check : HeldOutCheck
         What such a classifier reaches on held-out rows, and the target alone.
+    class_maps : dict
+        By name of the source: its classes that stand for classes of the target; None: they are assigned by their means.
+    notes : list of str
+        What was decided of all tables, a line each that begins with the name of the table.
     predictions : DataFrame or None
         The class of every row to predict, and the probability of every class (`TransferClassifier.predictions`).
     """
 
     classifier: TransferClassifier
     check: HeldOutCheck
+    class_maps: dict[str, dict[str, str] | None]
+    notes: list[str]
     predictions: pd.DataFrame | None
 
+    def to_dict(self) -> dict[str, object]:
+        """What `transmeter transfer --json` prints, and transfer.json holds."""
+        matches = self.classifier.matches_
+        return {**asdict(self.check), "matches": matches, "class_maps": self.class_maps, "notes": self.notes}
+
     def save(self, path: str | Path) -> None:
-        """Write a new folder: the classifier, transfer.json with the check, and predictions.csv if there are any.
+        """Write a new folder: the classifier, transfer.json (`to_dict`), and predictions.csv if there are any.
 
         Raises ValueError as `TransferClassifier.save`, and OSError where the disk is full; then nothing is left.
         """
         with writing.new_folder(writing.check_new_folder(Path(path))) as folder:
             self.classifier.save(folder)
-            writing.write_json(folder / "transfer.json", asdict(self.check))
+            writing.write_json(folder / "transfer.json", self.to_dict())
             if self.predictions is not None:
                 self.predictions.to_csv(folder / "predictions.csv", index=False)
 
@@ -304,15 +316,25 @@ def transfer(
     others = all_usable(as_tables(sources, label, key, dialect))
     rows = None
     if predict is not None:
-        frame = predict if isinstance(predict, pd.DataFrame) else read(path("predict", predict), dialect=dialect)
-        rows = rows_like(table, "predict" if frame is predict else str(predict), frame)
+        given = as_pandas(predict)
+        frame = given if isinstance(given, pd.DataFrame) else read(path("predict", given), dialect=dialect)
+        rows = rows_like(table, "predict" if frame is given else str(predict), frame)
     classifier = TransferClassifier(
         others, match=match, encoder=encoder, random_state=seed, cache=cache, classes=classes
     )
-    classifier.fit(table.features, table.labels, keys=table.keys)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X: ")  # what is said of its columns was said of the target
+        classifier.fit(table.features, table.labels, keys=table.keys)
     classifier.readings_ = dict(table.readings)  # so that it reads rows as the target's file was read
-    prepared, others, _ = prepare(table, others, encoder, match, cache and cache / "texts", classes)
+    prepared, others, matched = prepare(table, others, encoder, match, cache and cache / "texts", classes)
     used = [Source(other, cache, seed) for other in others]
     check = heldout.check(used, prepared, repeats=repeats, seed=seed, metric=metric)
     predictions = None if rows is None else classifier.predictions(rows)
-    return Transfer(classifier=classifier, check=check, predictions=predictions)
+    unmatched = [f"{t.name}: {no_match(prepared)}" for t, m in zip(others, matched) if is_unmatched(t, prepared, m)]
+    return Transfer(
+        classifier=classifier,
+        check=check,
+        class_maps={t.name: dict(t.class_map) or None for t in others},
+        notes=[f"{t.name}: {note}" for t in (prepared, *others) for note in t.notes] + unmatched,
+        predictions=predictions,
+    )

@@ -409,7 +409,7 @@ def _warn_of_leakage(target: Table, source: Table) -> None:
 
 
 def _log(table: Table) -> None:
-    """Log how a table is read, but for what was logged while it was read."""
+    """Log how a table is read, but for what was said while it was read."""
     for line in describe(table).lines if LOG.isEnabledFor(logging.INFO) else ():
         if line.removeprefix(f"{table.name}: ") not in table.notes:
             LOG.info("%s", line)

@@ -174,7 +174,8 @@ def transfer(target, sources, encoder, predict, out, shape, cache, classes, **op
     It is the combination of learners whose gain rank predicts.
 
     Writes classifier.safetensors and classifier.json (for transmeter.TransferClassifier.load), transfer.json with the
-    check and, with --predict, predictions.csv with the probability of every class.
+    check, the columns and classes that match and what was decided of the tables and, with --predict, predictions.csv
+    with the probability of every class.
 
     Example: transmeter transfer mine.csv a.csv --predict new.csv --out model
     """
@@ -183,14 +184,14 @@ def transfer(target, sources, encoder, predict, out, shape, cache, classes, **op
     check_compared(target, [*sources, *([predict] if predict else [])], encoder)
 
     from transmeter import api
-    from transmeter.report.tables import format_check
+    from transmeter.report.tables import format_transfer
 
     quiet()
     cache = cache or user_cache()
     found = api.transfer(
         target, list(sources), predict=predict, encoder=encoder, cache=cache, classes=class_maps, **options
     )
-    with printing(to_json(found.check) if shape == "json" else format_check(found.check)):
+    with printing(to_json(found.to_dict()) if shape == "json" else format_transfer(found)):
         found.save(out)
     predictions = "" if found.predictions is None else f", {len(found.predictions)} predictions"
     name, share = next(iter(found.classifier.members_.items()))

@@ -7,9 +7,8 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table as Grid
 
-from transmeter.api import Validation
+from transmeter.api import Transfer, Validation
 from transmeter.gain.ground_truth import Arm
-from transmeter.gain.heldout import HeldOutCheck
 from transmeter.gain.prior import Gain
 from transmeter.gain.source_set import SourceSet
 from transmeter.result import NESTED, Ranking, Row
@@ -89,19 +88,20 @@ def _cells(row: Row) -> list[str]:
     return [f"{row.gain_pp:+.1f}", interval, f"{row.p_negative:.2f}", row.verdict or "", str(row.repeats)]
 
 
-def format_check(check: HeldOutCheck) -> str:
-    """Held-out accuracy with a source and without.
+def format_transfer(transfer: Transfer) -> str:
+    """Held-out accuracy with a source and without, and what was decided of both tables.
 
     Parameters
     ----------
-    check : HeldOutCheck
-        Of a transfer.
+    transfer : Transfer
+        With its check.
 
     Returns
     -------
     str
-        A table; ends with a line break.
+        A table, and lines below it; ends with a line break.
     """
+    check = transfer.check
     setting = f"{check.shots} labelled rows per class" if check.shots else "all labelled rows, cross-fitted"
     grid = Grid("", f"{check.metric} in %", "95 % interval", "", box=None, pad_edge=False)
     for name, interval, note in (
@@ -113,7 +113,12 @@ def format_check(check: HeldOutCheck) -> str:
         limits = f"{interval.low:{sign}.1f} to {interval.high:{sign}.1f}"
         grid.add_row(name, f"{interval.mean:{sign}.1f}", limits, note)
     lines = "".join(line.rstrip() + "\n" for line in _printed(grid).splitlines())
-    return f"{lines}held-out rows of {check.target}, {check.repeats} repeats; {setting}\n"
+    classes = []
+    for source, mapped in transfer.class_maps.items():
+        pairs = ", ".join(f"{theirs} = {ours}" for theirs, ours in (mapped or {}).items())
+        classes.append(f"classes of {source}: {pairs or 'assigned by their means'}")
+    rows = f"held-out rows of {check.target}, {check.repeats} repeats; {setting}"
+    return lines + "".join(f"{line}\n" for line in (rows, *classes, *transfer.notes))
 
 
 def format_validation(validation: Validation) -> str:
