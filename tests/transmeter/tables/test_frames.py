@@ -87,8 +87,8 @@ def test_frames_of_polars_are_those_of_pandas(root):
     assert found.score == expected.score and found.matches == expected.matches
     assert transmeter.check(target, [source]).target.columns == transmeter.check(frame).target.columns
     x, y = target.drop("label"), target["label"]
-    plain = transmeter.TransferClassifier(paths[1], steps=3).fit(frame.drop(columns="label"), frame["label"])
-    fitted = transmeter.TransferClassifier(source, steps=3).fit(x, y)
+    plain = transmeter.TransferClassifier(paths[1]).fit(frame.drop(columns="label"), frame["label"])
+    fitted = transmeter.TransferClassifier(source).fit(x, y)
     np.testing.assert_array_equal(fitted.predict_proba(x), plain.predict_proba(x))
     result = transmeter.transfer(target, source, repeats=2, predict=x[:5])
     assert len(result.predictions) == 5
