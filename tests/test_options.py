@@ -53,7 +53,7 @@ def test_every_command_has_an_example_of_its_own_options():
 def test_verbose_says_what_is_decided_and_quiet_nothing():
     loud, plain, silent = (run(*flags, *SIZES, "--shots", 3) for flags in (("--verbose",), (), ("-q",)))
     assert loud.stdout.split()[:-1] and loud.exit_code == plain.exit_code == silent.exit_code == 0
-    for text in ("heart_va: 200 rows", "labelled by 'label' as 0, 1", "columns matched by name", "scorer source_size"):
+    for text in ("heart_va: 200 rows", "labels are in column 'label'", "columns matched by name", "scorer source_size"):
         assert text in loud.stderr
     assert plain.stderr == "Warning: scorer source_size uses all labelled rows: shots are ignored\n"
     assert silent.stderr == "" and silent.stdout.splitlines()[0] == plain.stdout.splitlines()[0]

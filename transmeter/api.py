@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from transmeter.checks import is_unmatched, no_match
 from transmeter.estimators import TransferClassifier
 from transmeter.gain import ground_truth, heldout
 from transmeter.gain.agreement import IntervalCoverage, RankAgreement, interval_coverage, rank_agreement
@@ -14,11 +15,11 @@ from transmeter.gain.ground_truth import GroundTruth
 from transmeter.gain.heldout import HeldOutCheck
 from transmeter.gain.metrics import METRICS
 from transmeter.network.source import Source
-from transmeter.ranking import check_preparing, is_same_file, warn_of_same_file
+from transmeter.ranking import check_preparing, same_files, warn_of_same_file
 from transmeter.result import Ranking, Row, load
 from transmeter.tables.data import Table, Unusable, rows_like
 from transmeter.tables.files import read
-from transmeter.tables.inputs import Given, as_table, as_tables, target_name
+from transmeter.tables.inputs import Given, all_usable, as_pandas, as_table, as_tables, target_name
 from transmeter.tables.prepare import prepare
 from transmeter.tables.specs import Dialect, parse
 from transmeter.util import writing
@@ -55,7 +56,7 @@ class Validation:
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """A classifier that uses a source.
+    """A classifier that uses sources.
 
     Attributes
     ----------
@@ -63,22 +64,33 @@ class Transfer:
         Trained on all labelled rows.
     check : HeldOutCheck
         What such a classifier reaches on held-out rows, and the target alone.
+    class_maps : dict
+        By name of the source: its classes that stand for classes of the target; None: they are assigned by their means.
+    notes : list of str
+        What was decided of all tables, a line each that begins with the name of the table.
     predictions : DataFrame or None
         The class of every row to predict, and the probability of every class (`TransferClassifier.predictions`).
     """
 
     classifier: TransferClassifier
     check: HeldOutCheck
+    class_maps: dict[str, dict[str, str] | None]
+    notes: list[str]
     predictions: pd.DataFrame | None
 
+    def to_dict(self) -> dict[str, object]:
+        """What `transmeter transfer --json` prints, and transfer.json holds."""
+        matches = self.classifier.matches_
+        return {**asdict(self.check), "matches": matches, "class_maps": self.class_maps, "notes": self.notes}
+
     def save(self, path: str | Path) -> None:
-        """Write a new folder: the classifier, transfer.json with the check, and predictions.csv if there are any.
+        """Write a new folder: the classifier, transfer.json (`to_dict`), and predictions.csv if there are any.
 
         Raises ValueError as `TransferClassifier.save`, and OSError where the disk is full; then nothing is left.
         """
         with writing.new_folder(writing.check_new_folder(Path(path))) as folder:
             self.classifier.save(folder)
-            writing.write_json(folder / "transfer.json", asdict(self.check))
+            writing.write_json(folder / "transfer.json", self.to_dict())
             if self.predictions is not None:
                 self.predictions.to_csv(folder / "predictions.csv", index=False)
 
@@ -231,7 +243,7 @@ def _compare(ranking: Ranking | None, measured: GroundTruth) -> Validation:
 
 def transfer(
     target: Given,
-    source: Given,
+    sources: Mapping[str, Given] | Sequence[Given] | Given,
     *,
     label: str | int | None = None,
     key: str | int | None = None,
@@ -298,20 +310,31 @@ def transfer(
     seed, metric = seed_number("seed", seed), one_of("metric", metric, METRICS)
     cache, encoder, match = check_preparing(cache, encoder, match)
     label, key, dialect = column_name("label", label), column_name("key", key), Dialect(sep, decimal, encoding)
-    if is_same_file(target, source):
+    for source in same_files(target, sources):
         raise ValueError(f"{parse(str(source))[1]} is the target's own file: give another one as the source")
     table = as_table(target, target_name(target), label, key, dialect=dialect)
-    other = as_table(source, None, label, key, False, dialect)
+    others = all_usable(as_tables(sources, label, key, dialect))
     rows = None
     if predict is not None:
-        frame = predict if isinstance(predict, pd.DataFrame) else read(path("predict", predict), dialect=dialect)
-        rows = rows_like(table, "predict" if frame is predict else str(predict), frame)
+        given = as_pandas(predict)
+        frame = given if isinstance(given, pd.DataFrame) else read(path("predict", given), dialect=dialect)
+        rows = rows_like(table, "predict" if frame is given else str(predict), frame)
     classifier = TransferClassifier(
-        other, match=match, encoder=encoder, random_state=seed, cache=cache, classes=classes
+        others, match=match, encoder=encoder, random_state=seed, cache=cache, classes=classes
     )
-    classifier.fit(table.features, table.labels, keys=table.keys)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X: ")  # what is said of its columns was said of the target
+        classifier.fit(table.features, table.labels, keys=table.keys)
     classifier.readings_ = dict(table.readings)  # so that it reads rows as the target's file was read
-    prepared, (other,), _ = prepare(table, [other], encoder, match, cache and cache / "texts", classes)
-    check = heldout.check(Source(other, cache, seed), prepared, repeats=repeats, seed=seed, metric=metric)
+    prepared, others, matched = prepare(table, others, encoder, match, cache and cache / "texts", classes)
+    used = [Source(other, cache, seed) for other in others]
+    check = heldout.check(used, prepared, repeats=repeats, seed=seed, metric=metric)
     predictions = None if rows is None else classifier.predictions(rows)
-    return Transfer(classifier=classifier, check=check, predictions=predictions)
+    unmatched = [f"{t.name}: {no_match(prepared)}" for t, m in zip(others, matched) if is_unmatched(t, prepared, m)]
+    return Transfer(
+        classifier=classifier,
+        check=check,
+        class_maps={t.name: dict(t.class_map) or None for t in others},
+        notes=[f"{t.name}: {note}" for t in (prepared, *others) for note in t.notes] + unmatched,
+        predictions=predictions,
+    )

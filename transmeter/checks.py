@@ -272,14 +272,6 @@ def class_oddities(table: Table) -> list[str]:
     small = [f"'{c}' ({n})" for c, n in zip(table.classes, counts) if n < FEW_ROWS]
     if small:
         lines.append(f"classes with fewer than {FEW_ROWS} rows: {listed(small)}: what is said of them is unsure")
-    spellings: dict[str, list[str]] = {}
-    for name in table.classes:
-        spellings.setdefault(name.strip().casefold(), []).append(f"'{name}'")
-    for alike in spellings.values():
-        if len(alike) > 1:
-            lines.append(
-                f"classes {' and '.join(alike)} differ in case alone, and count as {len(alike)}: spell them alike"
-            )
     return lines
 
 

@@ -21,11 +21,12 @@ from transmeter.checks import is_unmatched, no_match
 from transmeter.learners.fitted import Fitted, fit_combination
 from transmeter.network.source import Encoded, Source
 from transmeter.tables.columns import Reading, clean, conform
-from transmeter.tables.data import Table, Unusable
+from transmeter.tables.data import Table
 from transmeter.tables.encoding import Encoder
-from transmeter.tables.inputs import Given, as_tables, columns
+from transmeter.tables.inputs import Given, all_usable, as_pandas, as_tables, columns
 from transmeter.tables.labels import label_texts
 from transmeter.tables.prepare import MATCH, prepare
+from transmeter.tables.specs import Dialect
 from transmeter.tables.text import check_encoder, embed, read_texts, reader, text_columns
 from transmeter.tables.tfidf import Tfidf
 from transmeter.util import arguments, writing
@@ -63,6 +64,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
     classes : mapping or None
         By name of the source: its classes with those of the target that they stand for, where names mislead; of one
         source alone the classes without its name.
+    sep, decimal, encoding : str or None
+        How a source that is a text file is written, as in `rank`; the decimal mark is that of texts in X too.
 
     Attributes
     ----------
@@ -89,6 +92,9 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         random_state: int = 0,
         cache: str | Path | None = None,
         classes: Mapping[str, Mapping[str, str]] | Mapping[str, str] | None = None,
+        sep: str | None = None,
+        decimal: str | None = None,
+        encoding: str | None = None,
     ):
         self.sources = sources
         self.label = label
@@ -98,6 +104,9 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
         self.cache = cache
         self.classes = classes
+        self.sep = sep
+        self.decimal = decimal
+        self.encoding = encoding
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -128,10 +137,11 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         """
         if y is None:
             raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None")
-        cache = self._check_settings()
+        cache, dialect = self._check_settings(), Dialect(self.sep, self.decimal, self.encoding)
         frame = self._checked(X, reset=True)
         table = self._table(frame, column_or_1d(y, warn=True), keys)
-        sources = [] if self.sources is None else _usable(as_tables(self.sources, self.label, self.key, strict=True))
+        given = as_tables(self.sources, self.label, self.key, dialect, True) if self.sources is not None else []
+        sources = all_usable(given)
         if self.encoder:
             check_encoder(self.encoder)
         self.text_columns_ = text_columns(table.features)
@@ -247,6 +257,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
 
     def _checked(self, X: ArrayLike, reset: bool) -> pd.DataFrame:  # noqa: N803
         """X with names of columns; numbers, where it is no data frame."""
+        X = as_pandas(X)  # noqa: N806
         if isinstance(X, pd.DataFrame):
             validate_data(self, X, skip_check_array=True, reset=reset)
             if reset and len(X) < 2:
@@ -271,16 +282,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         names = tuple(label_texts(self.classes_))
         if len(names) < 2 or len(set(names)) < len(names):
             raise ValueError(f"y has {len(set(names))} class, {', '.join(map(repr, names))}: two classes are needed")
-        features, self.readings_ = clean("X", frame)
+        features, self.readings_ = clean("X", frame, self.decimal)
         return Table("the target", features, texts, names, None if keys is None else label_texts(np.array(keys)))
-
-
-def _usable(tables: Sequence[Table | Unusable]) -> list[Table]:
-    """The tables. Raises ValueError for one that cannot be used."""
-    for table in tables:
-        if isinstance(table, Unusable):
-            raise ValueError(table.reason)
-    return [t for t in tables if isinstance(t, Table)]
 
 
 def _by_source(

@@ -13,6 +13,8 @@ from transmeter.checks import caveats, copied_rows, describe, is_unmatched, no_m
 from transmeter.gain.estimate import class_gains, explain_gain, is_better
 from transmeter.gain.metrics import METRICS
 from transmeter.gain.score import Score
+from transmeter.gain.sets import choose
+from transmeter.gain.source_set import SourceSet
 from transmeter.network.source import Source
 from transmeter.result import CAVEAT, Ranking, Row
 from transmeter.scorers import SHARED, needs, scorers
@@ -34,6 +36,7 @@ from transmeter.util.arguments import (
 )
 
 LOG = logging.getLogger(__name__)
+CANDIDATES = 20  # sources that a set is chosen from at most
 
 
 def rank(
@@ -57,6 +60,7 @@ def rank(
     sep: str | None = None,
     decimal: str | None = None,
     encoding: str | None = None,
+    together: bool = False,
 ) -> Ranking:
     """Rank sources by the gain that they bring to a target over the best that it can do alone.
 
@@ -101,6 +105,8 @@ def rank(
         Decimal mark of numbers that are written as texts, "," or "."; None: decided per column where sure.
     encoding : str or None
         Of text files; None: UTF-8, or UTF-16 where a file begins with its mark.
+    together : bool
+        Whether the set of sources to use at once is chosen too.
 
     Returns
     -------
@@ -142,7 +148,10 @@ def rank(
     for table, columns in zip(tables, matches):
         _log_pair(table, target, columns)
     unmatched = [note for t, m in zip(tables, matches) for note in _unmatched(target, t, m)]
-    scored = _score(function, [Source(t, cache, seed) for t in tables], target, arguments)
+    prepared = [Source(t, cache, seed) for t in tables]
+    scored = _score(function, prepared, target, arguments)
+    candidates = _candidates(prepared, scored) if together else []
+    chosen = choose(candidates, target, shots=shots, repeats=repeats, seed=seed, metric=metric) if candidates else None
     for table, (score, _) in zip(tables, scored):
         if isinstance(score, Score) and score.outcome:
             _warn_of_leakage(target, table)
@@ -168,7 +177,9 @@ def rank(
             *(f"{CAVEAT}{line}" for line in caveats(target, repeats if "repeats" in settings else None)),
             *(f"{t.name}: {note}" for t in (target, *tables) for note in t.notes),
             *unmatched,
+            *(_shared_rows(candidates, chosen) if chosen else ()),
         ],
+        together=chosen,
     )
 
 
@@ -211,6 +222,24 @@ def is_same_file(target: object, source: object) -> bool:
     return parse(str(source))[1].resolve() == parse(str(target))[1].resolve()
 
 
+def same_files(target: object, sources: object) -> list[str | Path]:
+    """The sources that are the target's own file.
+
+    Parameters
+    ----------
+    target, sources
+        As in `rank`.
+
+    Returns
+    -------
+    list
+        Of those that are paths.
+    """
+    several = list(sources.values()) if isinstance(sources, Mapping) else sources
+    several = several if isinstance(several, list | tuple) else [several]
+    return [s for s in several if isinstance(s, str | Path) and is_same_file(target, s)]
+
+
 def warn_of_same_file(target: object, sources: object) -> None:
     """Warn of sources that are the target's own file.
 
@@ -219,11 +248,9 @@ def warn_of_same_file(target: object, sources: object) -> None:
     target, sources
         As in `rank`.
     """
-    several = list(sources.values()) if isinstance(sources, Mapping) else sources
-    for source in several if isinstance(several, list | tuple) else [several]:
-        if is_same_file(target, source):
-            message = f"{parse(str(source))[0]} is the target's own file: its gain is leakage, not transfer"
-            warnings.warn(message, stacklevel=3)
+    for source in same_files(target, sources):
+        message = f"{parse(str(source))[0]} is the target's own file: its gain is leakage, not transfer"
+        warnings.warn(message, stacklevel=3)
 
 
 def check_scorer(scorer: str, options: Mapping[str, object] | None) -> dict[str, object]:
@@ -282,6 +309,25 @@ def _score_each(
     if all(isinstance(result, str) for result, _ in results):
         raise ValueError(results[0][0])
     return results
+
+
+def _candidates(sources: Sequence[Source], scored: Sequence[tuple[Score | str, float]]) -> list[Source]:
+    """The sources that a set is chosen from, best first: those that do not hurt, CANDIDATES of them at most."""
+    usable = [(score, s) for s, (score, _) in zip(sources, scored) if isinstance(score, Score)]
+    usable.sort(key=lambda item: -item[0].value)
+    return [s for score, s in usable if not (score.gain and score.gain.verdict == "hurts")][:CANDIDATES]
+
+
+def _shared_rows(candidates: Sequence[Source], chosen: SourceSet) -> list[str]:
+    """A note, of which is warned, for rows that stand in two sources of the set."""
+    tables = [s.table for s in candidates if s.table.name in chosen.sources]
+    notes = []
+    for i, first in enumerate(tables):
+        for then in tables[i + 1 :]:
+            if copied := copied_rows(first, then):
+                notes.append(f"{copied} of {len(then)} rows of {then.name} stand in {first.name} too: they count twice")
+                warnings.warn(notes[-1], stacklevel=3)
+    return notes
 
 
 def _rows(tables: Sequence[Table], scored: Sequence[tuple[Score | str, float]], classes: Sequence[str]) -> list[Row]:
@@ -363,7 +409,7 @@ def _warn_of_leakage(target: Table, source: Table) -> None:
 
 
 def _log(table: Table) -> None:
-    """Log how a table is read, but for what was logged while it was read."""
+    """Log how a table is read, but for what was said while it was read."""
     for line in describe(table).lines if LOG.isEnabledFor(logging.INFO) else ():
         if line.removeprefix(f"{table.name}: ") not in table.notes:
             LOG.info("%s", line)

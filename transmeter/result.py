@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from transmeter.gain.prior import Gain
+from transmeter.gain.source_set import SourceSet
 from transmeter.util import charts, writing
+from transmeter.util.intervals import Interval
 
 if TYPE_CHECKING:
     from altair import LayerChart
@@ -131,6 +133,8 @@ class Ranking:
     notes : list of str
         What lowers the trust in it (`caveats`), and what was decided of the tables: how columns and labels are read,
         rows sampled, classes matched, a source without a column in common.
+    together : SourceSet or None
+        The set of sources to use at once, where it was asked for.
     """
 
     target: str
@@ -146,6 +150,7 @@ class Ranking:
     rows: list[Row]
     command: str | None = None
     notes: list[str] = field(default_factory=list)
+    together: SourceSet | None = None
 
     @property
     def caveats(self) -> list[str]:
@@ -248,8 +253,15 @@ def load(path: str | Path) -> Ranking:
 
 
 def _parsed(content: Mapping[str, Any]) -> Ranking:
-    ranking = Ranking(**{**content, "rows": [Row(**row) for row in content["rows"]]})
+    together = content.get("together")
+    parts = {"rows": [Row(**row) for row in content["rows"]], "together": together and _parsed_set(together)}
+    ranking = Ranking(**{**content, **parts})
     numbers = [v for r in ranking.rows for v in (r.score, r.gain_pp, r.ci_low, r.ci_high, r.p_negative)]
     if any(v is not None and not isinstance(v, int | float) for v in (*numbers, ranking.shots)):
         raise ValueError("a score, an interval or shots is not a number")
     return ranking
+
+
+def _parsed_set(content: Mapping[str, Any]) -> SourceSet:
+    leads = {name: content[name] and Interval(**content[name]) for name in ("over_best", "over_all")}
+    return SourceSet(**{**content, **leads, "gain": content["gain"] and Gain(**content["gain"])})

@@ -266,3 +266,18 @@ def test_classes_of_several_sources_are_named_by_source(sites):
     with pytest.raises(ValueError, match="classes are of 2 sources: give them by name of the source"):
         TransferClassifier(two, classes={"1": "1"}).fit(x, y)
     TransferClassifier(two, classes={"one": {"1": "1", "0": "0"}}).fit(x, y)
+
+
+def test_a_source_is_read_as_its_file_is_written(sites, tmp_path):
+    sites["hungarian"].to_csv(tmp_path / "h.csv", index=False, sep=":", decimal=",", encoding="utf-16-le")
+    x, y = sites["va"].drop(columns="label"), sites["va"]["label"]
+    plain = TransferClassifier(sites["hungarian"]).fit(x, y)
+    written = {"sep": ":", "decimal": ",", "encoding": "utf-16-le"}
+    found = TransferClassifier(tmp_path / "h.csv", **written).fit(x, y)
+    np.testing.assert_allclose(found.predict_proba(x), plain.predict_proba(x), atol=1e-6)
+    found.save(tmp_path / "c")
+    assert TransferClassifier.load(tmp_path / "c").get_params()["decimal"] == ","
+    amounts = pd.DataFrame({"a": ["1,234", "5,678"] * 4})
+    assert TransferClassifier(decimal=",").fit(amounts, [0, 1] * 4).encoder_.numeric == ["a"]
+    with pytest.raises(ValueError, match="decimal 'x' is unknown"):
+        TransferClassifier(decimal="x").fit(x, y)

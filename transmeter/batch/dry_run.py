@@ -54,7 +54,7 @@ def unusable(path: Path, plan: Plan) -> dict[str, str]:
             entry = store.find_input(db, keys.input_name(plan, spec), stamp(keys.input_path(spec))) if db else None
             try:
                 if entry is None:
-                    load(spec, plan.spec.label, strict=False, key=plan.spec.key)
+                    load(spec, plan.spec.label, strict=False, key=plan.spec.key, dialect=plan.dialects[spec])
                 elif entry.error:
                     reasons[spec] = entry.error
             except ValueError as error:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import astuple
 from functools import cache
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def input_path(spec: str) -> Path:
 
 
 def input_name(plan: Plan, spec: str) -> str:
-    """An input with the columns that it is read by, as the store calls it.
+    """An input with how it is read, as the store calls it.
 
     Parameters
     ----------
@@ -115,11 +116,11 @@ def input_name(plan: Plan, spec: str) -> str:
     -------
     str
     """
-    return json.dumps([spec, plan.spec.label, plan.spec.key])
+    return json.dumps([spec, *_read_as(plan, spec)])
 
 
 def input_digest(plan: Plan, spec: str) -> bytes:
-    """SHA-256 of what an input holds and of the columns that it is read by.
+    """SHA-256 of what an input holds and of how it is read.
 
     Parameters
     ----------
@@ -132,7 +133,11 @@ def input_digest(plan: Plan, spec: str) -> bytes:
     -------
     bytes
     """
-    return digest(input_path(spec), spec.partition("::")[2], plan.spec.label, plan.spec.key)
+    return digest(input_path(spec), spec.partition("::")[2], *_read_as(plan, spec))
+
+
+def _read_as(plan: Plan, spec: str) -> tuple[str | None, ...]:
+    return plan.spec.label, plan.spec.key, *astuple(plan.dialects[spec])
 
 
 def is_pair(plan: Plan, digests: dict[str, bytes], target: str, source: str) -> bool:

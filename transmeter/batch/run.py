@@ -5,7 +5,7 @@ import socket
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from transmeter.batch import engines, keys, store
@@ -186,6 +186,7 @@ def _inputs(
 
     def task(spec: str) -> dict:
         item = {"name": names[spec], "spec": spec, "digest": digests[spec].hex(), "train": spec in trained}
+        item["dialect"] = asdict(plan.dialects[spec])
         return {**_common(plan, machine), "do": "read", "items": [item]}
 
     def save(spec: str, result: dict) -> None:

@@ -11,6 +11,7 @@ from transmeter.ranking import rank
 from transmeter.result import Row
 from transmeter.scorers import needs
 from transmeter.tables.data import Table, load
+from transmeter.tables.specs import Dialect
 from transmeter.tables.text import text_columns
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -68,7 +69,8 @@ def _table(task: dict, item: dict) -> list[dict]:
     """Read a file, keep it as arrays, and train its classifier if it is a source."""
     folder = tables.folder_of(Path(task["cache"]), item["digest"])
     if not folder.exists():
-        tables.keep(load(item["spec"], task["label"], strict=False, key=task["key"]), folder)
+        found = load(item["spec"], task["label"], strict=False, key=task["key"], dialect=Dialect(**item["dialect"]))
+        tables.keep(found, folder)
     table = tables.mapped(folder, item["name"])
     texts = bool(text_columns(table.features))
     if item["train"] and not texts:

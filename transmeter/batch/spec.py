@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from transmeter import scorers
-from transmeter.tables.specs import stem
+from transmeter.tables.specs import Dialect, stem
 from transmeter.util.signatures import convert
 
 MAX_BYTES = 10_000_000  # of a batch spec
@@ -25,6 +25,31 @@ def _listed(value: object) -> object:
 
 def _named(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
+
+
+def _at_path(value: object) -> object:
+    return {"path": value} if isinstance(value, str) else value
+
+
+class Files(BaseModel):
+    """Files that are written alike.
+
+    Attributes
+    ----------
+    path : str
+        A file or a pattern as [NAME=]PATH[::LABEL].
+    sep, decimal, encoding : str or None
+        As in `transmeter.rank`; None: those of the batch.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    path: str
+    sep: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
+
+
+Listed = Annotated[list[Annotated[Files, BeforeValidator(_at_path)]], BeforeValidator(_listed), Field(min_length=1)]
 
 
 class Scorer(BaseModel):
@@ -48,24 +73,27 @@ class BatchSpec(BaseModel):
 
     Attributes
     ----------
-    targets, sources : list of str
-        Files or patterns as [NAME=]PATH[::LABEL].
+    targets, sources : list of Files
+        A path alone stands for files that are written as the batch says.
     scorers : list of Scorer
         A name alone stands for a scorer without options.
     label, key : str or None
         Label column of every file that has it; column that says what a row is about.
-    shots, repeats, metric, seed, match, encoder
+    sep, decimal, encoding, shots, repeats, metric, seed, match, encoder
         As in `transmeter.rank`.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-    targets: Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
-    sources: Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
+    targets: Listed
+    sources: Listed
     scorers: Annotated[list[Annotated[Scorer, BeforeValidator(_named)]], BeforeValidator(_listed)] = [
         Scorer(name="transmeter")
     ]
     label: str | None = None
     key: str | None = None
+    sep: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
     shots: Annotated[int, Field(ge=1)] | None = None
     repeats: Annotated[int, Field(ge=2)] | None = None
     metric: Literal["balanced_accuracy", "accuracy"] = "balanced_accuracy"
@@ -116,6 +144,8 @@ class Plan:
         As it was written.
     targets, sources : dict
         PATH[::LABEL], absolute, by name.
+    dialects : dict
+        How text files are written, by PATH[::LABEL].
     scorers : list
         (name, options) of each.
     cache : Path
@@ -125,6 +155,7 @@ class Plan:
     spec: BatchSpec
     targets: dict[str, str]
     sources: dict[str, str]
+    dialects: dict[str, Dialect]
     scorers: list[tuple[str, dict[str, object]]]
     cache: Path
 
@@ -164,13 +195,13 @@ def plan(path: Path | None, options: Mapping[str, object], inside: bool, cache: 
             raise ValueError("give SPEC, a YAML file, or --targets and --sources")
         lines, root, inside = Lines(), Path.cwd(), False
         spec = check(chosen, lines)
-    targets, sources = (inputs(getattr(spec, k), k, root, inside, lines) for k in ("targets", "sources"))
+    targets, sources, dialects = inputs(spec, root, inside, lines)
     if spec.encoder and (root / spec.encoder).exists():
         encoder = (root / spec.encoder).resolve()
         if inside and not encoder.is_relative_to(root.resolve()):
             raise lines.error(("encoder",), f"{spec.encoder} is outside of {root}: give --allow-outside")
         spec = spec.model_copy(update={"encoder": str(encoder)})
-    return Plan(spec, targets, sources, scorer_options(spec, lines), cache.absolute())
+    return Plan(spec, targets, sources, dialects, scorer_options(spec, lines), cache.absolute())
 
 
 def read(path: Path) -> tuple[BatchSpec, Lines]:
@@ -244,7 +275,7 @@ def check(content: Mapping[str, Any], lines: Lines) -> BatchSpec:
         first = error.errors(include_url=False)[0]
         place = first["loc"]
         if first["type"] == "extra_forbidden":
-            model = Scorer if "scorers" in place else BatchSpec
+            model = BatchSpec if len(place) == 1 else Scorer if "scorers" in place else Files
             message = f"key '{place[-1]}' is unknown: give {', '.join(model.model_fields)}"
         else:
             message = f"{'.'.join(map(str, place))} is {str(first['input'])[:60]!r}: {first['msg'].lower()}"
@@ -298,15 +329,15 @@ def _spelled(value: object) -> str:
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def inputs(specs: Sequence[str], where: str, root: Path, inside: bool, lines: Lines) -> dict[str, str]:
-    """The files that patterns name or match.
+def inputs(
+    spec: BatchSpec, root: Path, inside: bool, lines: Lines
+) -> tuple[dict[str, str], dict[str, str], dict[str, Dialect]]:
+    """The files that the patterns of a batch spec name or match.
 
     Parameters
     ----------
-    specs : sequence of str
-        [NAME=]PATH[::LABEL]; PATH may be a pattern.
-    where : str
-        "targets" or "sources".
+    spec : BatchSpec
+        Whose targets and sources may be patterns.
     root : Path
         Folder that relative paths start from.
     inside : bool
@@ -316,31 +347,56 @@ def inputs(specs: Sequence[str], where: str, root: Path, inside: bool, lines: Li
 
     Returns
     -------
-    dict
-        PATH[::LABEL], absolute, by name; files of one name are called by their path.
+    tuple
+        PATH[::LABEL], absolute, of the targets and of the sources by name; files of one name are called by their path.
+        And how text files are written, by PATH[::LABEL].
 
     Raises
     ------
     ValueError
-        For what matches nothing, lies outside or has the name of another.
+        For what matches nothing, lies outside, has the name of another or is to be read in two ways.
     """
-    files: list[tuple[str | None, str, int]] = []
-    for i, spec in enumerate(specs):
-        name, equals, text = spec.partition("=")
-        if not equals or (root / spec.partition("::")[0]).exists():
-            name, text = "", spec
-        pattern, _, label = text.partition("::")
-        paths = [pattern] if (root / pattern).exists() else sorted(glob.glob(pattern, root_dir=root, recursive=True))
-        if not pattern or not paths:
-            raise lines.error((where, i), f"'{pattern}' matches no file in {root}: give a path or a pattern")
-        if name and len(paths) > 1:
-            raise lines.error((where, i), f"'{pattern}' matches {len(paths)} files that cannot all be called '{name}'")
-        for path in paths:
-            full = (root / path).resolve()
-            if inside and not full.is_relative_to(root.resolve()):
-                raise lines.error((where, i), f"{path} is outside of {root}: move it there or give --allow-outside")
-            files.append((name or None, f"{full}::{label}" if label else str(full), i))
-    return _distinct(files, where, lines)
+    named: list[dict[str, str]] = []
+    dialects: dict[str, Dialect] = {}
+    for where in ("targets", "sources"):
+        files: list[tuple[str | None, str, int]] = []
+        for i, entry in enumerate(getattr(spec, where)):
+            dialect = _dialect(spec, entry, (where, i), lines)
+            for name, path in _matched(entry.path, (where, i), root, inside, lines):
+                files.append((name, path, i))
+                if dialects.setdefault(path, dialect) != dialect:
+                    raise lines.error((where, i), f"{path} is given twice, to be read in two ways: give it alike")
+        named.append(_distinct(files, where, lines))
+    return named[0], named[1], dialects
+
+
+def _dialect(spec: BatchSpec, entry: Files, place: tuple[str, int], lines: Lines) -> Dialect:
+    values = {k: getattr(entry, k) or getattr(spec, k) for k in ("sep", "decimal", "encoding")}
+    try:
+        return Dialect(**values)
+    except ValueError as error:
+        own = any(getattr(entry, k) for k in values)
+        raise lines.error(place if own else (str(error).split()[0],), str(error)) from None
+
+
+def _matched(spec: str, place: tuple[str, int], root: Path, inside: bool, lines: Lines) -> list[tuple[str | None, str]]:
+    """(name or None, PATH[::LABEL], absolute) of every file of [NAME=]PATH[::LABEL]; PATH may be a pattern."""
+    name, equals, text = spec.partition("=")
+    if not equals or (root / spec.partition("::")[0]).exists():
+        name, text = "", spec
+    pattern, _, label = text.partition("::")
+    paths = [pattern] if (root / pattern).exists() else sorted(glob.glob(pattern, root_dir=root, recursive=True))
+    if not pattern or not paths:
+        raise lines.error(place, f"'{pattern}' matches no file in {root}: give a path or a pattern")
+    if name and len(paths) > 1:
+        raise lines.error(place, f"'{pattern}' matches {len(paths)} files that cannot all be called '{name}'")
+    files = []
+    for path in paths:
+        full = (root / path).resolve()
+        if inside and not full.is_relative_to(root.resolve()):
+            raise lines.error(place, f"{path} is outside of {root}: move it there or give --allow-outside")
+        files.append((name or None, f"{full}::{label}" if label else str(full)))
+    return files
 
 
 def _distinct(files: list[tuple[str | None, str, int]], where: str, lines: Lines) -> dict[str, str]:

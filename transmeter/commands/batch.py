@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from transmeter.commands.options import BYTES, SECONDS, json_option, reserve, shape_options, user_cache
+from transmeter.tables.specs import DECIMALS
 from transmeter.util import writing
 from transmeter.util.arguments import LARGEST_SEED
 from transmeter.util.to_json import to_json
@@ -26,6 +27,9 @@ NAMED = 5  # unusable files that --dry-run names
 @click.option("--scorer", "scorers", multiple=True, help="Instead of SPEC: a scorer. May repeat. Default: transmeter.")
 @click.option("--label", help="Instead of SPEC: label column of every file that has it. Default: label.")
 @click.option("--key", metavar="COLUMN", help="Instead of SPEC: as in rank.")
+@click.option("--sep", metavar="CHARACTER", help="Instead of SPEC: as in rank.")
+@click.option("--decimal", type=click.Choice(DECIMALS), help="Instead of SPEC: as in rank.")
+@click.option("--encoding", help="Instead of SPEC: as in rank.")
 @click.option("--match", type=click.Choice(["meaning", "name"]), help="Instead of SPEC: as in rank.")
 @click.option("--encoder", metavar="PATH", help="Instead of SPEC: as in rank.")
 @click.option("--seed", type=click.IntRange(0, LARGEST_SEED), help="Instead of SPEC: as in rank.")
@@ -68,7 +72,8 @@ def batch(
     \b
     SPEC: targets: [a.csv, "tables/*.csv"]     sources: ["tables/*.csv"]
           scorers: [transmeter, {name: logme, set: {steps: 30}}]
-          and, as in rank, label, key, shots, repeats, metric, seed, match, encoder.
+          and, as in rank, label, key, sep, decimal, encoding, shots, repeats, metric, seed, match, encoder.
+          Of some files alone: sources: [{path: "german/*.csv", sep: ";", decimal: ",", encoding: latin-1}]
 
     A run that was stopped, by whatever, goes on with the same command. A pair that fails is a row with its reason.
 

@@ -74,6 +74,7 @@ classes_option = click.option(
     type=click.IntRange(2),
     help="Maximum number of repeats of the comparison. Default: 40 with --shots, else 10.",
 )
+@click.option("--together", is_flag=True, help="Choose the set of sources to use at once, too.")
 @click.option("--budget", type=SECONDS, help="Time after which no new round begins, such as 60s or 2m.")
 @click.option("--scorer", default="transmeter", show_default=True, help="Scorer. List them by: transmeter scorers.")
 @click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Option of the scorer. May repeat.")
@@ -168,30 +169,29 @@ def validate(target, sources, encoder, ranking, out, as_json, cache, classes, **
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the model.")
 @shape_options("table", "json")
 def transfer(target, sources, encoder, predict, out, shape, cache, classes, **options) -> None:
-    """Train a classifier for TARGET with SOURCE, check it on held-out rows, and save it.
+    """Train a classifier for TARGET with every SOURCE given, check it on held-out rows, and save it.
 
     It is the combination of learners whose gain rank predicts.
 
     Writes classifier.safetensors and classifier.json (for transmeter.TransferClassifier.load), transfer.json with the
-    check and, with --predict, predictions.csv with the probability of every class.
+    check, the columns and classes that match and what was decided of the tables and, with --predict, predictions.csv
+    with the probability of every class.
 
     Example: transmeter transfer mine.csv a.csv --predict new.csv --out model
     """
     reserve(out, writing.check_new_folder)
-    if len(sources) > 1:
-        raise ValueError(f"{len(sources)} sources are given: rank them, then transfer from the best one")
     class_maps = _class_maps(classes)
     check_compared(target, [*sources, *([predict] if predict else [])], encoder)
 
     from transmeter import api
-    from transmeter.report.tables import format_check
+    from transmeter.report.tables import format_transfer
 
     quiet()
     cache = cache or user_cache()
     found = api.transfer(
-        target, sources[0], predict=predict, encoder=encoder, cache=cache, classes=class_maps, **options
+        target, list(sources), predict=predict, encoder=encoder, cache=cache, classes=class_maps, **options
     )
-    with printing(to_json(found.check) if shape == "json" else format_check(found.check)):
+    with printing(to_json(found.to_dict()) if shape == "json" else format_transfer(found)):
         found.save(out)
     predictions = "" if found.predictions is None else f", {len(found.predictions)} predictions"
     name, share = next(iter(found.classifier.members_.items()))

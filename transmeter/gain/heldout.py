@@ -1,5 +1,6 @@
 """What the combination reaches with a source on held-out rows, beside the best learner of the target alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from transmeter.gain.estimate import Outcome, correctness, estimate_gain, measure_gain
@@ -8,23 +9,8 @@ from transmeter.gain.race import Race
 from transmeter.network.source import Source
 from transmeter.tables.data import Table
 from transmeter.tables.splits import default_repeats
-from transmeter.util.intervals import half_width
+from transmeter.util.intervals import Interval, around
 from transmeter.util.progress import bar
-
-
-@dataclass(frozen=True)
-class MetricInterval:
-    """A metric with its 95 % interval.
-
-    Attributes
-    ----------
-    mean, low, high : float
-        In percent.
-    """
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -33,14 +19,16 @@ class HeldOutCheck:
 
     Attributes
     ----------
-    target, source, metric : str
+    target, metric : str
         What was compared, and in which metric.
+    sources : list of str
+        That were used at once.
     shots : int or None
         Labelled rows per class that trained; None means cross-fitting.
     repeats, seed : int
         Settings of the comparison.
-    reached, alone : MetricInterval
-        With the source, and by the best learner of the target alone.
+    reached, alone : Interval
+        With the sources, and by the best learner of the target alone.
     baseline : str
         Name of that learner.
     gain : Gain
@@ -50,20 +38,20 @@ class HeldOutCheck:
     """
 
     target: str
-    source: str
+    sources: list[str]
     metric: str
     shots: int | None
     repeats: int
     seed: int
-    reached: MetricInterval
-    alone: MetricInterval
+    reached: Interval
+    alone: Interval
     baseline: str
     gain: Gain
     verdict: str
 
 
 def check(
-    source: Source,
+    sources: Sequence[Source],
     target: Table,
     *,
     shots: int | None = None,
@@ -96,21 +84,24 @@ def check(
     ValueError
         As by `make_splits`.
     """
-    race = Race([source], target, metric, seed, shots, repeats)
-    with bar(f"{source.table.name} for {target.name}, held out:", race.rounds) as step:
+    race, everyone = Race(sources, target, metric, seed, shots, repeats), list(range(len(sources)))
+    names = [s.table.name for s in sources]
+    with bar(f"{' + '.join(names)} for {target.name}, held out:", race.rounds) as step:
         for number in range(race.rounds):
-            race.run([0], number)
-            step(race.news([0]))
-    outcome = race.outcome(0)
+            race.run(everyone, number)
+            step(race.news(everyone))
+    probabilities = race.together(everyone)
+    leader = max(everyone, key=lambda i: race.gain(i).mean)
+    outcome = race.outcome_of(probabilities, leader)
     gain = estimate_gain(outcome)
     return HeldOutCheck(
         target=target.name,
-        source=source.table.name,
+        sources=names,
         metric=metric,
         shots=shots,
         repeats=default_repeats(shots) if repeats is None else repeats,
         seed=seed,
-        reached=_interval(replace(outcome, difference=correctness(race.together([0]), race.held_out))),
+        reached=_interval(replace(outcome, difference=correctness(probabilities, race.held_out))),
         alone=_interval(replace(outcome, difference=correctness(race.alone[outcome.baseline], race.held_out))),
         baseline=outcome.baseline,
         gain=gain,
@@ -118,7 +109,6 @@ def check(
     )
 
 
-def _interval(outcome: Outcome) -> MetricInterval:
-    mean, error, freedom = measure_gain(outcome)
-    reach = half_width(error, freedom)
-    return MetricInterval(mean, max(mean - reach, 0.0), min(mean + reach, 100.0))
+def _interval(outcome: Outcome) -> Interval:
+    found = around(*measure_gain(outcome))
+    return Interval(found.mean, max(found.low, 0.0), min(found.high, 100.0))

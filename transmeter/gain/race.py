@@ -119,8 +119,8 @@ class Race:
         return reached[0] - reached[1]
 
     def together(self, chosen: Sequence[int]) -> Tensor:
-        """(splits, rows, classes) probabilities by some sources at once, of the splits that all of them have seen."""
-        done = min(len(self.parts[i].log_weight) for i in chosen)
+        """(splits, rows, classes) probabilities by some sources at once, or none, of the splits that all have seen."""
+        done = min(len(part.log_weight) for part in (self.own, *(self.parts[i] for i in chosen)))
         both = average([part.first(done) for part in (self.own, *(self.parts[i] for i in chosen))])
         return torch.from_numpy(both.probabilities).float()
 
@@ -136,8 +136,13 @@ class Race:
         """Of source i so far, None before its first round."""
         if i not in self.parts:
             return None
-        held_out, probabilities = self.held_out, self.together([i])
-        done = len(probabilities)
+        rounds = self.changes[i]
+        over_itself = {name: float(np.concatenate([c[name] for c in rounds]).mean()) for name in rounds[0]}
+        return replace(self.outcome_of(self.together([i]), i), over_itself=over_itself)
+
+    def outcome_of(self, probabilities: Tensor, i: int) -> Outcome:
+        """Of probabilities (splits so far, rows, classes), with the features of source i."""
+        held_out, done = self.held_out, len(probabilities)
         baseline = self.baseline(done if self.independent else len(self.own.log_weight))
         alone, reference = self.alone[baseline][:done], self.alone[self.reference][:done]
         return Outcome(
@@ -149,9 +154,6 @@ class Race:
             probability_gain=right_probability(probabilities, held_out) - right_probability(reference, held_out),
             features=self.features[i],
             shots=self.shots,
-            over_itself={
-                name: float(np.mean(np.concatenate([c[name] for c in self.changes[i]]))) for name in self.changes[i][0]
-            },
         )
 
     def gain(self, i: int) -> Gain:

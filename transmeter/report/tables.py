@@ -7,10 +7,12 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table as Grid
 
-from transmeter.api import Validation
+from transmeter.api import Transfer, Validation
 from transmeter.gain.ground_truth import Arm
-from transmeter.gain.heldout import HeldOutCheck
+from transmeter.gain.prior import Gain
+from transmeter.gain.source_set import SourceSet
 from transmeter.result import NESTED, Ranking, Row
+from transmeter.util.intervals import Interval
 from transmeter.util.to_json import to_json
 
 
@@ -59,7 +61,23 @@ def _ranking_table(ranking: Ranking) -> str:
         if meant:
             pairs = (f"{m['source']} = {m['target']} ({m['confidence']:.2f})" for m in meant)
             text += f"{row.source}, columns matched by meaning: {', '.join(pairs)}\n"
+    text += _set_lines(ranking.together) if ranking.together else ""
     return text + "".join(f"{line}\n" for line in ranking.caveats)
+
+
+def _set_lines(together: SourceSet) -> str:
+    """The set of sources to use at once, in two lines."""
+    if not together.gain or not together.over_best or not together.over_all:
+        return f"together: none of {len(together.candidates)} sources makes the labels of the target likelier\n"
+    many, gain = len(together.candidates), _signed(together.gain)
+    return (
+        f"together: {' + '.join(together.sources)} gain {gain}, {together.verdict}\n"
+        f"  over the best single source {_signed(together.over_best)}, over all {many} {_signed(together.over_all)}\n"
+    )
+
+
+def _signed(interval: Gain | Interval) -> str:
+    return f"{interval.mean:+.1f} ({interval.low:+.1f} to {interval.high:+.1f})"
 
 
 def _cells(row: Row) -> list[str]:
@@ -70,23 +88,24 @@ def _cells(row: Row) -> list[str]:
     return [f"{row.gain_pp:+.1f}", interval, f"{row.p_negative:.2f}", row.verdict or "", str(row.repeats)]
 
 
-def format_check(check: HeldOutCheck) -> str:
-    """Held-out accuracy with a source and without.
+def format_transfer(transfer: Transfer) -> str:
+    """Held-out accuracy with a source and without, and what was decided of both tables.
 
     Parameters
     ----------
-    check : HeldOutCheck
-        Of a transfer.
+    transfer : Transfer
+        With its check.
 
     Returns
     -------
     str
-        A table; ends with a line break.
+        A table, and lines below it; ends with a line break.
     """
+    check = transfer.check
     setting = f"{check.shots} labelled rows per class" if check.shots else "all labelled rows, cross-fitted"
     grid = Grid("", f"{check.metric} in %", "95 % interval", "", box=None, pad_edge=False)
     for name, interval, note in (
-        (f"with {check.source}", check.reached, ""),
+        (f"with {' + '.join(check.sources)}", check.reached, ""),
         ("target alone", check.alone, check.baseline),
         ("gain", check.gain, f"P(gain<0) {check.gain.p_negative:.2f}, {check.verdict}"),
     ):
@@ -94,7 +113,12 @@ def format_check(check: HeldOutCheck) -> str:
         limits = f"{interval.low:{sign}.1f} to {interval.high:{sign}.1f}"
         grid.add_row(name, f"{interval.mean:{sign}.1f}", limits, note)
     lines = "".join(line.rstrip() + "\n" for line in _printed(grid).splitlines())
-    return f"{lines}held-out rows of {check.target}, {check.repeats} repeats; {setting}\n"
+    classes = []
+    for source, mapped in transfer.class_maps.items():
+        pairs = ", ".join(f"{theirs} = {ours}" for theirs, ours in (mapped or {}).items())
+        classes.append(f"classes of {source}: {pairs or 'assigned by their means'}")
+    rows = f"held-out rows of {check.target}, {check.repeats} repeats; {setting}"
+    return lines + "".join(f"{line}\n" for line in (rows, *classes, *transfer.notes))
 
 
 def format_validation(validation: Validation) -> str:

@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.linear_model import RidgeClassifier
 
 from transmeter.tables.data import Table
-from transmeter.tables.labels import text_of
+from transmeter.tables.labels import meaning, text_of
 from transmeter.tables.matching import common_features
 from transmeter.util.ridge import loo_skill
 from transmeter.util.suggestions import did_you_mean
@@ -78,14 +78,7 @@ def meanings(classes: Sequence[str]) -> list[str]:
     for no, yes in _BOOLEAN:
         if set(folded) == {no, yes}:
             return ["1" if c == yes else "0" for c in folded]
-    return [_number(c) for c in folded]
-
-
-def _number(name: str) -> str:
-    try:
-        return f"{float(name):.12g}"
-    except ValueError:
-        return name
+    return [meaning(c) for c in classes]
 
 
 def _checked(source: Table, target: Table, by_hand: Mapping[str, str]) -> dict[str, str]:
@@ -128,8 +121,8 @@ def _named(source: Sequence[str], target: Sequence[str]) -> dict[str, str]:
     """Classes of equal names, then those of equal meanings."""
     named = {c: c for c in source if c in target}
     left = dict(zip(reversed(meanings(source)), reversed(source)))
-    for ours, meaning in zip(target, meanings(target)):
-        theirs = left.get(meaning)
+    for ours, meant in zip(target, meanings(target)):
+        theirs = left.get(meant)
         if theirs and theirs not in named and ours not in named.values():
             named[theirs] = ours
     return named

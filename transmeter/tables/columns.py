@@ -1,41 +1,46 @@
 """Columns as numbers or categories: in which notation a column of texts is read, and what is said of it.
 
-Every decision that a user may not expect is a `Reading`: it is logged, warned of, kept with the table, and used again
-for other rows of the same columns.
+Every decision that a user may not expect is a `Reading`: it is said, kept with the table, and used again for other rows
+of the same columns.
 """
 
 import logging
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from transmeter.tables import dates
-from transmeter.tables.labels import text_of
+from transmeter.tables.labels import EMPTY, text_of
 from transmeter.util.suggestions import did_you_mean
 
 LOG = logging.getLogger(__name__)
 LARGEST = 1e100  # squares of what is larger overflow
 SHARE = 0.95  # of the cells that are not missing must be numbers in one notation, or dates
+HALF = 0.5  # where so many are numbers, it is said that the others keep the column a text
+LONGEST = 60  # characters of a number with its unit
 EXAMPLES = 3  # cells that a message names
-# an empty cell among categories; a label may well be called so
-_EMPTY = {"", "?", "NA", "N/A", "NaN", "nan", "null", "NULL"}
 # an empty cell among numbers, in lower case; among categories such a word may mean something
-_MISSING = {w.lower() for w in _EMPTY} | set("none unknown missing nil n.a. #n/a #na <na> - -- . ..".split())
-_UNIT = r"[$€£¥₩₹]|USD|EUR|GBP|%"
-_NUMBER = re.compile(rf"([+-]?)\s*({_UNIT})?\s*([+-]?[\d.,]*\d[.,]?(?:[eE][+-]?\d+)?)\s*({_UNIT})?")
+_MISSING = {w.lower() for w in EMPTY} | set("none unknown missing nil n.a. #n/a #na <na> - -- . ..".split())
+_CURRENCY = r"[$€£¥₩₹]|USD|EUR|GBP"
+_UNIT = rf"{_CURRENCY}|%|°?[^\W\d_]{{1,12}}[²³]?(?:/[^\W\d_]{{1,12}}[²³]?)?"  # kg, m², mg/l
+_NUMBER = re.compile(rf"([+-]?)\s*({_CURRENCY})?\s*([+-]?[\d.,]*\d[.,]?(?:[eE][+-]?\d+)?)\s*({_UNIT})?")
+_GROUPED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}([ '’\u00a0\u2009\u202f])\d{3}(?:\1\d{3})*(?!\d|\1\d)")  # 1 234 567
+_BRACKETS = re.compile(r"\(([^()+-]*\d[^()+-]*)\)")  # (1.50), which is below zero in accounts
 _NOTATIONS = {
     "plain": re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"),
     "thousands commas": re.compile(r"[+-]?(\d+|[1-9]\d{0,2}(,\d{3})+)(\.\d*)?"),
     "decimal comma": re.compile(r"[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+)(,\d+)?([eE][+-]?\d+)?"),
 }
+BOOLEAN = "true and false"  # a notation too
 _BY_DECIMAL = {",": "decimal comma", ".": "thousands commas"}
 _CODE = re.compile(r"[+-]?0\d+")
 _INDEX = re.compile(r"(Unnamed: 0(\.\d+)*)?")  # what pandas calls the index that it wrote
+_UNNAMED = re.compile(r"Unnamed: \d+")  # what it calls columns without a name
 
 
 @dataclass(frozen=True)
@@ -47,9 +52,10 @@ class Reading:
     kind
         "numbers", "days" (since the first date), "text", or "left out".
     notation
-        Of numbers "plain", "thousands commas" or "decimal comma"; of days the order of the parts, as in `dates`.
+        Of numbers "plain", "thousands commas", "decimal comma" or "true and false"; of days the order of the parts, as
+        in `dates`.
     unit
-        The currency or percent sign of every number, "" for none.
+        The currency, percent sign or other unit of every number, "" for none.
     first
         The date that days count from, in ISO format.
     line
@@ -103,7 +109,10 @@ def clean(name: str, features: pd.DataFrame, decimal: str | None = None) -> tupl
             cleaned[part], reading = _column(name, part, values, decimal)
             if reading.line:
                 readings[part] = reading
-    cleaned = {c: values for c, values in cleaned.items() if values.notna().any()}
+    for column in [c for c, values in cleaned.items() if not _has_values(values)]:
+        del cleaned[column]
+        if not _UNNAMED.fullmatch(column):  # what separators at the end of rows make
+            readings[column] = Reading("left out", line=f"column '{column}' is left out: it holds no value")
     if not any(values.nunique(dropna=False) > 1 for values in cleaned.values()):
         raise ValueError(f"{name} has no column that varies: nothing can be learned from it")
     say(name, [reading.line for reading in readings.values()])
@@ -111,7 +120,7 @@ def clean(name: str, features: pd.DataFrame, decimal: str | None = None) -> tupl
 
 
 def say(name: str, lines: Sequence[str]) -> None:
-    """Log every line, and warn of the first of them in one line.
+    """Warn of the first lines in one, and log the others.
 
     Parameters
     ----------
@@ -120,7 +129,7 @@ def say(name: str, lines: Sequence[str]) -> None:
     lines
         What was decided.
     """
-    for line in lines:
+    for line in lines[EXAMPLES:]:
         LOG.info("%s: %s", name, line)
     if lines:
         more = f"; and {len(lines) - EXAMPLES} more, see --verbose" if len(lines) > EXAMPLES else ""
@@ -259,6 +268,11 @@ def _column(table_name: str, name: str, values: pd.Series, decimal: str | None) 
     return _bounded(table_name, name, _spread(_read(texts, reading), places, values.index)), reading
 
 
+def _has_values(values: pd.Series) -> bool:
+    """Whether a cell is neither None nor NaN; most columns begin with one, so that this is quick."""
+    return any(v is not None and v == v for v in values.array)
+
+
 def _bounded(table_name: str, name: str, numbers: pd.Series) -> pd.Series:
     sizes = np.abs(numbers.to_numpy())
     if (sizes > LARGEST).any():
@@ -273,6 +287,8 @@ def _reading(name: str, texts: pd.Series, counts: pd.Series, decimal: str | None
     for text, count in zip(texts, counts):
         if text.lower() not in _MISSING:
             present[text] += count
+    if {text.lower() for text in present} == {"true", "false"}:
+        return _with_line(Reading("numbers", BOOLEAN), name, texts, counts, "numbers, true as 1 and false as 0")
     unit, notations = _notations(present, decimal)
     if len(notations) > 1:
         example = next(t for t in present if "," in t)
@@ -282,23 +298,41 @@ def _reading(name: str, texts: pd.Series, counts: pd.Series, decimal: str | None
         return Reading("text", line=f"column '{name}' stays text: it holds codes such as '{codes[0]}'")
     if notations:
         reading = Reading("numbers", notations[0], unit)
-        form = ("" if reading.notation == "plain" else f" with {reading.notation}") + (f" in {unit}" if unit else "")
-        return _with_line(reading, name, texts, counts, f"numbers{form}")
+        return _with_line(reading, name, texts, counts, f"numbers{_form(reading, present)}")
     order = dates.order(present, SHARE)
     if order == dates.EITHER:
         line = f"column '{name}' stays text: days and months cannot be told apart: write dates as 2024-01-31"
         return Reading("text", line=line)
     if order is None:
-        return TEXT
+        return _nearly_numbers(name, present)
     first = dates.first(texts, order)
     return _with_line(Reading("days", order, first=first), name, texts, counts, f"days since {first[:10]}")
+
+
+def _nearly_numbers(name: str, counts: Mapping[str, int]) -> Reading:
+    """Text, of which is said where many of its cells are numbers."""
+    others = [text for text in counts if not _is_number(text)]
+    cells = sum(counts.values())
+    numbers = cells - sum(counts[text] for text in others)
+    if numbers < HALF * cells or not cells:
+        return TEXT
+    reason = ", ".join(f"'{text}'" for text in others[:EXAMPLES]) or "in several units or notations"
+    return Reading("text", line=f"column '{name}' stays text: {numbers} of {cells} cells are numbers, but {reason}")
+
+
+def _form(reading: Reading, texts: Iterable[str]) -> str:
+    """The notation and unit of numbers in words."""
+    form = "" if reading.notation == "plain" else f" with {reading.notation}"
+    form += f" in {reading.unit}" if reading.unit else ""
+    form += ", digits in groups" if any(_GROUPED.search(text) for text in texts) else ""
+    return form + (", in brackets below zero" if any(_BRACKETS.fullmatch(text) for text in texts) else "")
 
 
 def _with_line(reading: Reading, name: str, texts: pd.Series, counts: pd.Series, what: str) -> Reading:
     """The reading with what is said of it: the cells that are missing by it too."""
     lost = texts[_read(texts, reading).isna()]
     cells = counts[lost.index].sum()
-    if reading == PLAIN and lost.empty:
+    if what == "numbers" and lost.empty:
         return PLAIN
     examples = ", ".join(f"'{t}'" for t in lost.unique()[:EXAMPLES])
     gaps = f", {cells} cell{'s' * bool(cells > 1)} ({examples}) as missing" if cells else ""
@@ -332,8 +366,19 @@ def _notations(counts: Mapping[str, int], decimal: str | None) -> tuple[str, lis
     return unit, best
 
 
+def _is_number(text: str) -> bool:
+    """Whether a text is a number in some notation and unit."""
+    parts = _split(text)
+    return parts is not None and any(form.fullmatch(parts[1]) for form in _NOTATIONS.values())
+
+
 def _split(text: str) -> tuple[str, str] | None:
-    """(unit, number) of a text such as "$1.50" or "12 %"; None for what is no number in any notation."""
+    """(unit, number) of a text such as "$1.50", "12 %" or "1 234"; None for what is no number in any notation."""
+    if len(text) > LONGEST:
+        return None
+    if below_zero := _BRACKETS.fullmatch(text):
+        text = f"-{below_zero[1]}"
+    text = _GROUPED.sub(lambda group: group[0].replace(group[1], ""), text)
     match = _NUMBER.fullmatch(text.replace("\N{MINUS SIGN}", "-"))
     if not match or match[2] and match[4]:
         return None
@@ -348,6 +393,8 @@ def _read(texts: pd.Series, reading: Reading) -> pd.Series:
 
 
 def _number(text: str, reading: Reading) -> float:
+    if reading.notation == BOOLEAN:
+        return {"true": 1.0, "false": 0.0}.get(text.lower(), np.nan)
     unit, number = _split(text) or ("", "")
     if unit != reading.unit or not _NOTATIONS[reading.notation].fullmatch(number):
         return np.nan
@@ -391,7 +438,7 @@ def _distinct(values: pd.Series) -> tuple[np.ndarray, pd.Series, pd.Series]:
         values = values.map(lambda v: v.strip() if isinstance(v, str) else text_of(v))
     places, cells = pd.factorize(values)
     texts = pd.Series([str(cell).strip() for cell in cells], dtype=object)
-    texts = texts[~texts.isin(_EMPTY)]
+    texts = texts[~texts.isin(EMPTY)]
     return places, texts, pd.Series(np.bincount(places + 1, minlength=len(cells) + 1)[1:])[texts.index]
 
 

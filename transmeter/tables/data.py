@@ -187,16 +187,7 @@ def from_frame(
     keys = frame[key] if key in frame.columns else None
     features = frame.drop(columns=[column] if keys is None else [column, key])
     read = table(name, features, frame[column], keys, decimal)
-    LOG.info(
-        "%s: %d rows, %d labelled by '%s' as %s; %d numeric columns, %d others",
-        name,
-        len(read),
-        pd.notna(read.labels).sum(),
-        column,
-        listed(read.classes),
-        numbers := len(numeric_columns(read.features)),
-        len(read.columns) - numbers,
-    )
+    LOG.info("%s: labels are in column '%s'", name, column)
     return replace(read, notes=notes + read.notes)
 
 
@@ -358,6 +349,8 @@ def drop_small_classes(data: Table, rows: int) -> Table:
 def _drawn(labelled: np.ndarray, rows: int, seed: int) -> np.ndarray:
     """Sorted numbers of `rows` rows; labelled ones (n,) fill half of the places first, lest few of them get lost."""
     order = np.random.default_rng(seed).permutation(len(labelled))
+    if labelled.all():
+        return np.sort(order[:rows])
     first = order[labelled[order]][: rows // 2]
     left = np.ones(len(order), dtype=bool)
     left[first] = False

@@ -190,6 +190,9 @@ def _name_classes(where: str | Path, frame: pd.DataFrame, names: Mapping[str, Se
 
 def _read_lines(path: Path, encoding: str) -> pd.DataFrame:
     """JSON lines, texts that look like numbers or dates as they stand."""
+    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        if file.read(100).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"["):
+            raise ValueError(f"{path} holds one JSON array: give one JSON object a line")
     try:
         return pd.read_json(path, lines=True, encoding=encoding, dtype=False)
     except UnicodeDecodeError:

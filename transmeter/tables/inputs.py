@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, Union
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, Union
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # a table, a data frame with its labels in a column, (X, y), a data set, or [NAME=]PATH[::LABEL_COLUMN]
 Given: TypeAlias = Union[Table, pd.DataFrame, tuple[ArrayLike, ArrayLike], "Dataset", str, Path]
 
-
+T = TypeVar("T")
 MAX_DENSE = 20_000_000  # cells of a sparse matrix that is made dense
 
 
@@ -79,10 +79,26 @@ def as_table(
         return table(name, features.reset_index(drop=True), labels, None, dialect.decimal)
     if hasattr(given, "to_pandas") and hasattr(given, "features"):  # a data set, which takes a second to import
         return from_frame(name, from_dataset(given), None, label, strict, key, None, dialect.decimal)
-    if hasattr(given, "to_pandas"):  # of polars or pyarrow
-        return from_frame(name, given.to_pandas(), None, label, strict, key, None, dialect.decimal)
+    if isinstance(frame := as_pandas(given), pd.DataFrame):
+        return from_frame(name, frame, None, label, strict, key, None, dialect.decimal)
     wanted = "a data frame with a label column, (X, y), a datasets.Dataset, a path or a Table"
     raise ValueError(f"{name} is a {type(given).__name__}: give {wanted}")
+
+
+def as_pandas(given: T) -> T | pd.DataFrame:
+    """A data frame of another library, such as polars or pyarrow, as one of pandas.
+
+    Parameters
+    ----------
+    given
+        Anything.
+
+    Returns
+    -------
+    object
+        `given` itself where it is no such data frame.
+    """
+    return given.to_pandas() if hasattr(given, "to_pandas") else given
 
 
 def columns(name: str, features: ArrayLike) -> pd.DataFrame:
@@ -105,7 +121,7 @@ def columns(name: str, features: ArrayLike) -> pd.DataFrame:
     ValueError
         For another shape, two columns of one name, and a sparse matrix of more than MAX_DENSE cells.
     """
-    features = features.to_pandas() if hasattr(features, "to_pandas") else features  # of polars or pyarrow
+    features = as_pandas(features)
     if isinstance(features, pd.DataFrame):
         frame = features.set_axis([str(c) for c in features.columns], axis=1)
         check_names(name, frame.columns)
@@ -182,6 +198,28 @@ def as_tables(
         except ValueError as error:
             found.append(Unusable(name, str(error)))
     return found
+
+
+def all_usable(tables: Sequence[Table | Unusable]) -> list[Table]:
+    """The tables, where each can be used.
+
+    Parameters
+    ----------
+    tables
+        Of `as_tables`.
+
+    Returns
+    -------
+    list of Table
+
+    Raises
+    ------
+    ValueError
+        For one that cannot be used.
+    """
+    for unusable in (t for t in tables if isinstance(t, Unusable)):
+        raise ValueError(unusable.reason)
+    return [t for t in tables if isinstance(t, Table)]
 
 
 def _is_one(given: object) -> bool:

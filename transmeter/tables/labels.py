@@ -2,11 +2,14 @@
 
 import re
 import warnings
+from collections import Counter
 
 import numpy as np
 import pandas as pd
 
 UNKNOWN = "?"  # a label that is missing
+# an empty cell among categories; a label may well be called so
+EMPTY = {"", "?", "NA", "N/A", "NaN", "nan", "null", "NULL"}
 FEW = 20  # so many different labels are classes whatever they look like
 
 
@@ -77,7 +80,7 @@ def class_texts(name: str, values: pd.Series | np.ndarray) -> tuple[np.ndarray, 
     name
         What messages call the table.
     values
-        (n,) labels of any kind; an empty one or "?" is missing.
+        (n,) labels of any kind; an empty one or "?" is missing, among numbers also "NA" and the like.
 
     Returns
     -------
@@ -90,28 +93,74 @@ def class_texts(name: str, values: pd.Series | np.ndarray) -> tuple[np.ndarray, 
         For fewer than two classes, lists, and labels nearly all of which differ.
     """
     texts = label_texts(values)
-    unknown = texts == UNKNOWN
-    texts[unknown] = None
-    lines = [f"{unknown.sum()} labels '{UNKNOWN}' are read as missing"] if unknown.any() else []
-    classes = {t for t in texts if t is not None}
+    counts = Counter(texts.tolist())
+    del counts[None]
+    words = EMPTY & counts.keys()
+    missing = words if all(_is_number(c) for c in counts.keys() - words) else words & {UNKNOWN}
+    lines = [_missing_line(w, counts.pop(w)) for w in sorted(missing)]
+    if missing:
+        texts[np.isin(texts.astype(str), list(missing))] = None
+    classes = set(counts)
     if len(classes) < 2:
         has = f"only the class '{classes.pop()}'" if classes else "no labelled row"
         raise ValueError(f"{name} has {has}: two classes are needed")
-    if unknown.any():
-        warnings.warn(f"{name}: {lines[0]}", stacklevel=4)
-    if len(classes) <= FEW:
-        return texts, lines
+    cut = _cut(name, texts, classes) if len(classes) > FEW else None
+    lines += [cut[1]] if cut else _doubts(classes)
+    for line in lines:
+        warnings.warn(f"{name}: {line}", stacklevel=4)
+    return cut[0] if cut else texts, lines
+
+
+def _missing_line(word: str, rows: int) -> str:
+    return f"{rows} labels '{word}' are read as missing" if rows > 1 else f"a label '{word}' is read as missing"
+
+
+def _cut(name: str, texts: np.ndarray, classes: set[str]) -> tuple[np.ndarray, str] | None:
+    """(classes of a quantity, what is said of them), None for classes. Raises ValueError for names."""
     labelled = np.array([t is not None for t in texts])
     numbers = pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce").to_numpy(dtype=np.float64)
     if not _is_quantity(classes, numbers[labelled]):
-        return texts, lines
+        return None
     if not np.isfinite(numbers[labelled]).all():
         raise ValueError(
             f"{name} has {len(classes)} different labels in {labelled.sum()} rows: give classes, not names"
         )
-    cut, line = _terciles(numbers, labelled)
-    warnings.warn(f"{name}: {line}", stacklevel=4)
-    return cut, [*lines, line]
+    return _terciles(numbers, labelled)
+
+
+def meaning(name: str) -> str:
+    """What a name of a class means by itself.
+
+    Parameters
+    ----------
+    name
+        Of a class.
+
+    Returns
+    -------
+    str
+        Without case and repeated spaces, a number in one form.
+    """
+    folded = " ".join(name.casefold().split())
+    return f"{float(folded):.12g}" if _is_number(folded) else folded
+
+
+def _is_number(name: str) -> bool:
+    try:
+        return bool(np.isfinite(float(name)))
+    except ValueError:
+        return False
+
+
+def _doubts(classes: set[str]) -> list[str]:
+    """What is said of classes that may be one, or none."""
+    alike: dict[str, list[str]] = {}
+    for name in sorted(classes):
+        alike.setdefault(meaning(name), []).append(f"'{name}'")
+    pairs = [" and ".join(names) for names in alike.values() if len(names) > 1]
+    lines = [f"classes {', '.join(pairs[:3])} mean the same, but count apart: spell them alike"] if pairs else []
+    words = ", ".join(f"'{w}'" for w in sorted(EMPTY & classes))
+    return lines + ([f"{words} is a class: leave such labels empty where they are missing"] if words else [])
 
 
 def _is_quantity(classes: set[str], numbers: np.ndarray) -> bool:

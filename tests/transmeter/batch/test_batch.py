@@ -6,6 +6,7 @@ Workers score in this process here; `tests/faults` has real ones.
 import ast
 import json
 import re
+import shutil
 import sqlite3
 from contextlib import closing
 from importlib import metadata
@@ -295,6 +296,10 @@ def test_texts_are_scored_by_themselves_since_tfidf_is_of_both_tables(tmp_path, 
         ),
         ("targets: t.csv\nsources: t.csv\nscorers:\n- name: logme\n  sat: {}\n", 5, "key 'sat' is unknown"),
         ("targets: t.csv\nsources: t.csv\nscorers: [logme, logme]\n", 3, "given twice"),
+        ("targets: t.csv\nsources:\n- path: t.csv\n  dec: x\n", 4, "key 'dec' is unknown: give path, sep, decimal"),
+        ("targets: t.csv\nsources:\n- t.csv\n- path: u.csv\n  decimal: x\n", 4, "decimal 'x' is unknown"),
+        ("targets: t.csv\nsources: u.csv\nencoding: x\n", 3, "encoding is 'x': give one that Python knows"),
+        ("targets: t.csv\nsources: [t.csv, {path: t.csv, sep: ':'}]\n", 2, "is given twice, to be read in two ways"),
         ("targets: t.csv\nsources:\n- t.csv\n- gone_*.csv\n", 4, "'gone_*.csv' matches no file"),
         ("targets: t.csv\nsources: ../*.csv\n", 2, "outside of"),
         ("targets: t.csv\nsources: link.csv\n", 2, "outside of"),
@@ -513,15 +518,33 @@ def test_names_of_inputs(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
     lines = spec.Lines()
-    found = spec.inputs(["*/x.csv", "y=1.csv", "mine=a/x.csv::out"], "sources", tmp_path, True, lines)
-    assert found == {
+    content = {"targets": "y=1.csv", "sources": ["*/x.csv", "y=1.csv", "mine=a/x.csv::out"]}
+    targets, sources, dialects = spec.inputs(spec.check(content, lines), tmp_path, True, lines)
+    assert targets == {"y=1": str(tmp_path / "y=1.csv")} and set(dialects) == set(sources.values())
+    assert sources == {
         str(tmp_path / "a/x.csv"): str(tmp_path / "a/x.csv"),
         str(tmp_path / "b/x.csv"): str(tmp_path / "b/x.csv"),
         "y=1": str(tmp_path / "y=1.csv"),
         "mine": f"{tmp_path / 'a/x.csv'}::out",
     }
     with pytest.raises(ValueError, match="cannot all be called"):
-        spec.inputs(["n=*/x.csv"], "sources", tmp_path, True, lines)
+        spec.inputs(spec.check(content | {"sources": ["n=*/x.csv"]}, lines), tmp_path, True, lines)
+
+
+def test_files_are_read_as_the_spec_says_of_each(tmp_path, cache):
+    frame = pd.read_csv(TABLES / "heart_hungarian.csv")
+    frame.to_csv(tmp_path / "plain.csv", index=False)
+    frame.to_csv(tmp_path / "german.csv", index=False, sep=":", decimal=",", encoding="utf-16-le")
+    shutil.copy(TABLES / "heart_va.csv", tmp_path / "t.csv")
+    source = "{path: german.csv, sep: ':', decimal: ',', encoding: utf-16-le}"
+    file = written(tmp_path, f"targets: t.csv\nsources: [plain.csv, {source}]\nscorers: logme\n")
+    found = command("batch", file, "--store", tmp_path / "r.db", "--cache", cache, "--workers", 1)
+    assert found.exit_code == 0, found.output
+    scores = [row.score for row in rows(tmp_path / "r.db").values()]
+    assert len(scores) == 2 and scores[0] == scores[1]
+    named = ("--targets", tmp_path / "t.csv", "--sources", tmp_path / "german.csv", "--scorer", "logme")
+    wrong = command("batch", *named, "--store", tmp_path / "s.db", "--sep", ";;", "--cache", cache)
+    assert wrong.exit_code == 2 and "sep is ';;': give one character" in wrong.output
 
 
 def test_on_a_terminal_a_table_says_how_far_it_is_and_who_leads(monkeypatch, capsys):

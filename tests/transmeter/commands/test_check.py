@@ -146,6 +146,16 @@ def test_rank_says_the_same_when_verbose():
     assert set(run("check", *files).stdout.splitlines()) <= set(said)
 
 
+def test_rank_says_every_line_once_when_verbose():
+    columns = {f"c{i}": [*(f"${v}" for v in range(39)), "-"] for i in range(5)}
+    pd.DataFrame(columns).assign(empty=None, label=[*["a", "b", "?"] * 13, "a"]).to_csv("t.csv", index=False)
+    plain().to_csv("s.csv", index=False)
+    said = run("-v", "rank", "t.csv", "s.csv", "--scorer", "source_size").stderr
+    notes = transmeter.check("t.csv").target.notes
+    lines = [c.line for c in transmeter.check("t.csv").target.columns] + notes
+    assert len(lines) == 7 and [said.count(line) for line in lines] == [1] * 7
+
+
 def test_rank_says_what_lowers_the_trust_in_it_and_which_source_matches_nothing(tmp_path):
     odd().drop(columns=["said", "day", "price"]).to_csv(tmp_path / "mine.csv", index=False)
     plain(columns=("f0", "f1")).to_csv(tmp_path / "arrays.csv", index=False)
@@ -199,7 +209,11 @@ def test_files_are_read_as_the_options_say(tmp_path):
     assert "t: column 'c0': numbers, 1.234 to 1.234" in text.splitlines()
 
 
-def test_classes_that_differ_in_case_alone_are_odd():
+def test_classes_that_mean_the_same_in_one_table_are_said_by_check_and_rank():
     y = ["yes", "Yes", "no", "no"] * 5
-    found = transmeter.check((pd.DataFrame({"x": np.arange(20.0)}), y))
-    assert "classes 'Yes' and 'yes' differ in case alone, and count as 2: spell them alike" in found.target.oddities
+    line = "classes 'Yes' and 'yes' mean the same, but count apart: spell them alike"
+    given = (pd.DataFrame({"x": np.arange(20.0)}), y)
+    assert transmeter.check(given).target.notes == [line]
+    with pytest.warns(UserWarning, match=f"source 1: {line}"):
+        found = transmeter.rank(given, [given], "otdd")
+    assert [note for note in found.notes if line in note] == [f"target: {line}", f"source 1: {line}"]

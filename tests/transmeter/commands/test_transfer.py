@@ -50,8 +50,34 @@ def test_it_saves_the_model_its_check_and_predictions(tmp_path):
     assert all(0 <= check[k]["low"] < check[k]["mean"] < check[k]["high"] <= 100 for k in ("reached", "alone"))
 
 
+def test_what_was_decided_of_the_tables_is_printed_and_kept(tmp_path):
+    frame = pd.read_csv(VA)
+    frame.assign(chol=[f"{v:g} %" for v in frame["chol"].fillna(0)]).to_csv(tmp_path / "va.csv", index=False)
+    source = pd.read_csv(HUNGARIAN)
+    source.assign(label=source["label"] + 1, empty=None).to_csv(tmp_path / "h.csv", index=False)
+    found = run(tmp_path / "va.csv", tmp_path / "h.csv", "--repeats", 2, "--out", tmp_path / "m")
+    assert found.exit_code == 0, found.output
+    about = json.loads((tmp_path / "m/transfer.json").read_text())
+    name = about["sources"][0]
+    assert about["class_maps"] == {name: {"1": "0", "2": "1"}} and len(about["matches"][name]) == 13
+    notes = ["va: column 'chol' is read as numbers in %", "h: column 'empty' is left out: it holds no value"]
+    assert about["notes"][:2] == notes and "h: its classes are matched as the rows say" in about["notes"][2]
+    lines = found.stdout.splitlines()
+    assert "classes of h: 1 = 0, 2 = 1" in lines and lines[-3:] == about["notes"]
+    assert found.stderr.count("is read as numbers in %") == 1 and "X: " not in found.stderr
+
+
+def test_several_sources_are_used_at_once(tmp_path):
+    found = run(VA, HUNGARIAN, CLEVELAND, "--repeats", 2, "--out", tmp_path / "m")
+    assert found.exit_code == 0 and "with heart_hungarian + heart_cleveland" in found.stdout
+    about = json.loads((tmp_path / "m/transfer.json").read_text())
+    assert about["sources"] == list(about["class_maps"]) == ["heart_hungarian", "heart_cleveland"]
+    members = TransferClassifier.load(tmp_path / "m").members_
+    assert sum("heart_cleveland" in name for name in members) == sum("heart_hungarian" in name for name in members) > 5
+
+
 def test_the_check_is_of_the_figures_that_a_ranking_compares(heart):
-    found = heldout.check(Source(heart["hungarian"]), heart["va"], shots=5, repeats=10, metric="accuracy")
+    found = heldout.check([Source(heart["hungarian"])], heart["va"], shots=5, repeats=10, metric="accuracy")
     from transmeter.scorers.transmeter import score
 
     scored = score([Source(heart["hungarian"])], heart["va"], shots=5, repeats=10, metric="accuracy")[0]
@@ -63,7 +89,6 @@ def test_the_check_is_of_the_figures_that_a_ranking_compares(heart):
 @pytest.mark.parametrize(
     "args, message",
     [
-        ((VA, HUNGARIAN, CLEVELAND), "2 sources are given: rank them, then transfer from the best one"),
         ((VA, "none.csv"), "none.csv does not exist"),
         ((VA, HUNGARIAN, "--predict", "none.csv"), "none.csv does not exist"),
         ((VA, HUNGARIAN, "--predict", "short.csv"), "short.csv has no column 'chol', did you mean 'chols'?"),

@@ -81,8 +81,9 @@ def test_notations_of_numbers_and_dates(cells, values, form):
         (["3/1/24", "4/2/24"], "days and months cannot be told apart"),
         (["12-34-5678", "98-76-5432"], None),
         (["1.2.30", "2.3.30"], None),
-        (["$1", "2 €", "3"], None),
-        (["1", "2", "3+"], None),
+        (["$1", "2 €", "3"], "3 of 3 cells are numbers, but in several units or notations"),
+        (["1", "2", "3+"], "2 of 3 cells are numbers, but '3+'"),
+        (["1", "a", "b"], None),
         ([b"\xff\xfe", b"\xff\xfd"], None),
     ],
 )

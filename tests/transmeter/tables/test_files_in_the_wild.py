@@ -10,8 +10,11 @@ import pyarrow as pa
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from transmeter import ranking
+import transmeter
+from tests.conftest import DATA
 from transmeter.tables import inputs
+from transmeter.tables.formats import delimited
+from transmeter.tables.labels import text_of
 from transmeter.tables.specs import Dialect
 
 ROWS = 40
@@ -61,6 +64,24 @@ COLUMNS = {
     "dollars": ([f"${n:,.2f}" for n in N], N, "numbers with thousands commas in $"),
     "euros behind": ([f"{x:.2f} €" for x in X], X, "numbers in €"),
     "percent": ([f"{x} %" for x in X], X, "numbers in %"),
+    "spaces between thousands": ([f"{n:,.0f}".replace(",", "\u202f") for n in N], N, "numbers, digits in groups"),
+    "spaces and decimal comma": (
+        [f"{n + 0.5:,.1f}".translate(str.maketrans(",.", " ,")) for n in N],
+        N + 0.5,
+        "numbers with decimal comma, digits in groups",
+    ),
+    "apostrophes of the Swiss": ([f"{n:,.0f}".replace(",", "'") for n in N], N, "numbers, digits in groups"),
+    "kilograms": ([f"{x} kg" for x in X], X, "numbers in kg"),
+    "milligrams per decilitre": ([f"{x}mg/dl" for x in X], X, "numbers in mg/dl"),
+    "square metres": ([f"{x} m²" for x in X], X, "numbers in m²"),
+    "brackets of accountants": ([f"(${n:,.0f})" for n in N], -N, "thousands commas in $, in brackets below zero"),
+    "limits of detection": (
+        [f"<{x}" if i % 10 == 0 else str(x) for i, x in enumerate(X)],
+        [f"<{x}" if i % 10 == 0 else text_of(x) for i, x in enumerate(X)],
+        "stays text: 36 of 40 cells are numbers, but '<",
+    ),
+    "true and false with gaps": (["TRUE", "False", "n/a", "true"] * 10, [1, 0, np.nan, 1] * 10, "10 cells ('n/a')"),
+    "positions": (["1 2 3", "4 5 6"] * 20, ["1 2 3", "4 5 6"] * 20, None),
     "minus signs of typesetters": ([f"\N{MINUS SIGN}{x}" for x in X], -X, None),
     "exponents": ([f"{x:.6e}" for x in X], X, None),
     "spaces around": ([f"  {x} " for x in X], X, None),
@@ -154,6 +175,14 @@ SOURCES = {  # what a user has: (it, what is said)
         lambda p: write_text(p / "a.csv", FRAME.to_csv(index=False, sep=";", decimal=",")),
         "separated by ';'",
     ),
+    "separator in the first line": (
+        lambda p: write_text(p / "a.csv", "sep=;\r\n" + FRAME.to_csv(index=False, sep=";"), "utf-8-sig"),
+        "separated by ';', as its first line says",
+    ),
+    "files put together": (
+        lambda p: write_text(p / "a.csv", FRAME[:20].to_csv(index=False) + FRAME[20:].to_csv(index=False)),
+        "left out are rows that repeat the names of columns: 1",
+    ),
     "index of pandas": (lambda p: write_text(p / "a.csv", FRAME.to_csv()), "'Unnamed: 0' is left out"),
     "names of rows of R": (lambda p: write_text(p / "a.csv", row_names(FRAME)), "left out as the name of the row"),
     "separators at the end": (
@@ -193,6 +222,15 @@ LABELS = {  # (labels, classes, what is said)
     "booleans": (["True", "False"] * 20, ("False", "True"), None),
     "minus zero": (["-0.0", "1.0"] * 20, ("0", "1"), None),
     "unknown ones": (["p", "q", "?", ""] * 10, ("p", "q"), "10 labels '?' are read as missing"),
+    "missing ones among numbers": (["1", "2", "NA", "nan"] * 10, ("1", "2"), "10 labels 'NA' are read as missing"),
+    "a missing one among words": (["yes", "no", "N/A", ""] * 10, ("N/A", "no", "yes"), "'N/A' is a class"),
+    "two spellings": (["Yes", "yes", "no", "no"] * 10, ("Yes", "no", "yes"), "classes 'Yes' and 'yes' mean the same"),
+    "two notations": (["1.50", "1.5", "x", "x"] * 10, ("1.5", "1.50", "x"), "classes '1.5' and '1.50' mean the same"),
+    "missing ages": (
+        [*map(str, np.resize(np.arange(30, 70), 39)), "NA"],
+        ("high", "low", "middle"),
+        "a label 'NA' is read as missing",
+    ),
     "ages": (RNG.permutation(np.arange(30, 70)), ("high", "low", "middle"), "the label is a quantity"),
 }
 
@@ -202,8 +240,8 @@ def test_labels(tmp_path, kind):
     labels, classes, line = LABELS[kind]
     pd.DataFrame({"x": X, "label": labels}).to_csv(tmp_path / "a.csv", index=False)
     found, lines = read(tmp_path / "a.csv")
-    assert found.classes == classes and len(lines) == len(found.notes) == (line is not None)
-    assert line is None or line in lines[0]
+    assert found.classes == classes and lines == [f"a: {note}" for note in found.notes]
+    assert bool(lines) == (line is not None) and (line is None or line in lines[0])
 
 
 BAD = {
@@ -215,12 +253,20 @@ BAD = {
         "has 2 cells in its first line and 3 in a row: name every column",
     ),
     "two cells too many": ("a.csv", "x,label\na,b,1,p\nc,d,2,q\n", "has 2 cells in its first line and 4 in a row"),
+    "a cell too many behind separators at the ends": (
+        "a.csv",
+        "x,label\n" + "1,p,\n2,q,\n" * 30 + "1,p,2\n",
+        "has rows with more cells than the header has names",
+    ),
     "a cell too many in one row": ("a.csv", "x,label\n1,p\n2,3,q\n", "Expected 2 fields in line 3, saw 3"),
     "two columns of one name": ("a.csv", "x,x,label\n1,2,p\n3,4,q\n", "two columns called 'x'"),
     "names alone": ("a.csv", "x,label\n", "has no rows"),
     "very many names alone": ("a.csv", ",".join(f"c{i}" for i in range(200_000)) + "\n", "has no rows"),
     "no number is so large": ("a.csv", "x,label\n1,p\ninf,q\n", "infinite values"),
     "nested values": ("a.jsonl", '{"x": {"y": 1}, "label": 1}\n{"x": {"y": 2}, "label": 0}\n', "holds nested values"),
+    "one JSON array": ("a.jsonl", ' [{"x": 1, "label": 1}, {"x": 2, "label": 0}]', "holds one JSON array: give one"),
+    "gzip by another name": ("a.csv", gzip.compress(b"x,label\n1,p\n2,q\n"), "is compressed by gzip: name it .csv.gz"),
+    "a spreadsheet by another name": ("a.csv", b"PK\3\4....", "is a zip archive: unpack it, or save as csv"),
     "half a line of JSON": ("a.jsonl", '{"x": 1, "label": 1}\n{"x": ', "cannot be read"),
     "one class": ("a.csv", "x,label\n1,p\n2,p\n", "only the class 'p'"),
     "another encoding": ("a.csv", "größe,label\n1,p\n2,q\n".encode("latin-1"), "is not UTF-8 text (byte 2)"),
@@ -236,6 +282,45 @@ def test_refusals(tmp_path, kind):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+def test_rows_with_too_few_cells_are_said(tmp_path):
+    lines = csv(x=X, town=TOWN).splitlines()
+    lines[12], lines[20] = "1,Rom", "2"
+    found, warned = read(write_text(tmp_path / "a.csv", "\n".join(lines) + "\n"))
+    said = "2 rows have fewer cells than the header, the first in line 13: the rest of it is missing"
+    assert list(found.notes) == [said] and said in warned[0]
+    assert found.labels[11] is None and found.features["town"][19] is None and len(found) == ROWS
+    lines = ["sep=,", *csv(x=X, town=TOWN).splitlines()]
+    lines[13] = "1,Rom"
+    found, warned = read(write_text(tmp_path / "c.csv", "\n".join(lines) + "\n"))
+    assert list(found.notes) == [
+        "a row has fewer cells than the header, the first in line 14: the rest of it is missing"
+    ]
+    lines = csv(x=X, town=TOWN).splitlines()
+    lines[12] = "1,Rom,"  # an unlabelled row, which lacks nothing
+    lines[20] = '1,"Rom, Italien",'
+    found, warned = read(write_text(tmp_path / "b.csv", "\n".join(lines) + "\n"))
+    assert not warned and found.features["town"][19] == "Rom, Italien" and list(found.labels[[11, 19]]) == [None] * 2
+
+
+def test_columns_without_a_value_are_left_out_and_said(tmp_path):
+    found, warned = read(write_text(tmp_path / "a.csv", csv(x=X, empty=[""] * ROWS, words=["n/a", "?"] * 20)))
+    assert found.columns == ["x", "words"] and "column 'empty' is left out: it holds no value" in warned[0]
+    assert found.notes == ("column 'empty' is left out: it holds no value",)
+
+
+@pytest.mark.parametrize("quoting", [0, 1])
+@pytest.mark.parametrize("last", ["007", "00340434161094042557", "0" * 30 + "1"])
+def test_codes_behind_the_first_bytes_of_a_file_stay_text(tmp_path, monkeypatch, quoting, last):
+    monkeypatch.setattr(delimited, "HEAD", 200)
+    monkeypatch.setattr(delimited, "PART", 100)
+    codes = [f"{i + 12:02}" for i in range(ROWS - 1)] + [last]
+    frame = pd.DataFrame({"x": X, "n": range(ROWS), "code": codes, "label": Y})
+    frame.to_csv(tmp_path / "a.csv", index=False, quoting=quoting)
+    found, warned = read(tmp_path / "a.csv")
+    assert found.features["code"].tolist() == codes and found.features["n"].tolist() == list(range(ROWS))
+    assert found.notes == (f"column 'code' stays text: it holds codes such as '{last}'",) and len(warned) == 1
+
+
 def test_a_quote_that_is_closed_some_rows_later_is_said(tmp_path):
     lines = csv(x=X, town=TOWN).splitlines()
     lines[10] = lines[10].replace(",", ',"', 1)
@@ -248,37 +333,47 @@ def test_a_quote_that_is_closed_some_rows_later_is_said(tmp_path):
     assert len(found) == ROWS and found.features["town"].tolist() == texts and not warned + list(found.notes)
 
 
+def write_arrays(frame, path):
+    """The frame as an npz archive."""
+    features, labels = frame.drop(columns="label"), np.array(frame["label"].tolist())
+    np.savez(path, features=features, labels=labels, columns=np.array(list(features)))
+
+
+def write_numbers(frame, path):
+    """The frame, numbers but for the label, as ARFF."""
+    head = "".join(f"@attribute {c} numeric\n" for c in frame.columns[:-1])
+    rows = frame.to_csv(header=False, index=False, na_rep="?")
+    path.write_text(f"@relation r\n{head}@attribute label string\n@data\n{rows}")
+
+
+WRITERS = {  # by ending; and how the file is read where that cannot be guessed
+    "csv": (lambda f, p: f.to_csv(p, index=False), {}),
+    "tsv": (lambda f, p: f.to_csv(p, index=False, sep="\t"), {}),
+    "csv.gz": (lambda f, p: f.to_csv(p, index=False), {}),
+    "german.csv": (lambda f, p: f.to_csv(p, index=False, sep=";", decimal=","), {"sep": ";", "decimal": ","}),
+    "parquet": (lambda f, p: f.to_parquet(p), {}),
+    "jsonl": (lambda f, p: f.to_json(p, orient="records", lines=True), {}),
+    "npz": (write_arrays, {}),
+    "arff": (write_numbers, {}),
+}
+WORDS = [(0, 1), (False, True), ("no", "yes"), ("No", "YES"), ("0.0", "1.0"), ("f", "t"), ("N", "Y"), (0.0, 1.0)]
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_the_same_data_in_eight_notations_gives_the_same_ranking(tmp_path):
-    rng = np.random.default_rng(1)
-    frames = {}
-    for name, noise in (("target", 1.0), ("near", 1.5), ("far", 30.0)):
-        y = np.arange(ROWS) % 2
-        frame = pd.DataFrame({"x": 3 * y, "n": 2000 * y + 5000, "z": -y}) + noise * rng.normal(size=(ROWS, 3))
-        frames[name] = frame.round({"x": 3, "n": 0, "z": 2}).assign(label=y)
-    dialect = Dialect(";", ",", "latin-1")
-    notations = {
-        "csv": lambda f, p: f.to_csv(p, index=False),
-        "tsv": lambda f, p: f.to_csv(p, index=False, sep="\t"),
-        "csv.gz": lambda f, p: f.to_csv(p, index=False),
-        "semi.csv": lambda f, p: f.to_csv(p, index=False, sep=dialect.sep, decimal=dialect.decimal),
-        "parquet": lambda f, p: f.to_parquet(p),
-        "jsonl": lambda f, p: f.to_json(p, orient="records", lines=True),
-        "npz": lambda f, p: np.savez(p, features=f[["x", "n", "z"]], labels=f["label"], columns=["x", "n", "z"]),
-        "arff": lambda f, p: p.write_text(
-            "@relation r\n"
-            + "".join(f"@attribute {c} numeric\n" for c in f)
-            + "@data\n"
-            + f.to_csv(header=False, index=False)
-        ),
-    }
-    rankings = []
-    for ending, write in notations.items():
-        paths = {name: tmp_path / f"{name}.{ending}" for name in frames}
-        for name, path in paths.items():
-            write(frames[name], path)
-        options = {"sep": ";", "decimal": ",", "encoding": "latin-1"} if ending == "semi.csv" else {}
-        sources = {name: str(paths[name]) for name in ("near", "far")}
-        found = ranking.rank(str(paths["target"]), sources, scorer="otdd", **options)
-        rankings.append([(row.source, round(row.score, 9)) for row in found.rows])
-    assert len(rankings[0]) == 2 and rankings == [rankings[0]] * 8
+    def written(site, place, words):
+        """The file of a heart site with `words` as labels."""
+        frame = pd.read_csv(DATA / f"tabular/heart_{site}.csv")
+        frame["label"] = [words[label] for label in frame["label"]]
+        path = tmp_path / f"{site}{place}.{endings[place]}"
+        WRITERS[endings[place]][0](frame, path)
+        return f"{site}={path}"
+
+    endings, rankings = list(WRITERS), []
+    for place, words in enumerate(WORDS):
+        target, source = written("va", place, words), written("hungarian", place, WORDS[-place])
+        options = WRITERS[endings[place]][1]
+        found = transmeter.rank(target, [source], shots=5, repeats=2, **options).rows[0]
+        assert set(found.class_map) == {text_of(word) for word in WORDS[-place]}
+        rankings.append((found.source, found.verdict, *np.round((found.gain_pp, found.ci_low, found.ci_high), 6)))
+    assert rankings == [rankings[0]] * 8

@@ -1,5 +1,6 @@
 """Data frames of other kinds than pandas' own, and what their files say of classes and indices."""
 
+import datetime
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
+import transmeter
 from transmeter.tables import data, inputs
 
 
@@ -72,3 +74,37 @@ def test_labels_of_a_pair():
     assert inputs.as_table((x, ["p", None, "q", None])).classes == ("p", "q")
     keys = np.array([bytes([255, i]) for i in range(12)], dtype=object)
     assert len(set(data.label_texts(keys))) == 12
+
+
+def test_frames_of_polars_are_those_of_pandas(root):
+    polars = pytest.importorskip("polars")
+    paths = [root / f"data/tabular/heart_{n}.csv" for n in ("va", "hungarian")]
+    target, source = map(polars.read_csv, paths)
+    frame = pd.read_csv(paths[0])
+    settings = {"scorer": "knn", "seed": 1}
+    expected = transmeter.rank(frame, {"s": paths[1]}, **settings).rows[0]
+    found = transmeter.rank(target, {"s": source}, **settings).rows[0]
+    assert found.score == expected.score and found.matches == expected.matches
+    assert transmeter.check(target, [source]).target.columns == transmeter.check(frame).target.columns
+    x, y = target.drop("label"), target["label"]
+    plain = transmeter.TransferClassifier(paths[1]).fit(frame.drop(columns="label"), frame["label"])
+    fitted = transmeter.TransferClassifier(source).fit(x, y)
+    np.testing.assert_array_equal(fitted.predict_proba(x), plain.predict_proba(x))
+    result = transmeter.transfer(target, source, repeats=2, predict=x[:5])
+    assert len(result.predictions) == 5
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_columns_of_polars():
+    polars = pytest.importorskip("polars")
+    columns = {
+        "number": ([1, None, 3, 4], polars.Int32, [1, np.nan, 3, 4]),
+        "yes": ([True, False, None, True], polars.Boolean, [1, 0, np.nan, 1]),
+        "word": (["a", "b", None, "a"], polars.Categorical, ["a", "b", None, "a"]),
+        "day": ([datetime.date(2024, 1, d) for d in (1, 3, 5, 7)], polars.Date, [0, 2, 4, 6]),
+        "price": ([1.5, 2.5, 3.5, 4.5], polars.Decimal(10, 2), [1.5, 2.5, 3.5, 4.5]),
+    }
+    frame = polars.DataFrame([polars.Series(n, v, dtype=t, strict=False) for n, (v, t, _) in columns.items()])
+    found = inputs.as_table((frame, polars.Series(["p", "q"] * 2)), "t")
+    expected = {n: pd.Series(v, dtype=object if n == "word" else float) for n, (_, _, v) in columns.items()}
+    pd.testing.assert_frame_equal(found.features, pd.DataFrame(expected))

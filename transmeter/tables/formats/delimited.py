@@ -6,7 +6,9 @@ import io
 import re
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -15,11 +17,58 @@ import pandas as pd
 
 from transmeter.tables.specs import USUAL, Dialect
 
-HEAD = 1_000_000  # bytes that are looked at for codes such as 01234
+HEAD = 1_000_000  # bytes that are looked at for codes such as 01234 before the cells are read
+PART = 1 << 17  # bytes that are looked at at once, few enough for a processor's cache
+DIGITS = 40  # of a code
+EXACT = 2.0**53  # larger numbers are not told apart
 LINES = 20  # that are looked at for the separator
 SEPARATORS = ",;\t|"
 RARE = 0.05  # of the cells of a column hold line breaks, where those are an accident
+_SEP_LINE = re.compile(r'"?sep=([^\w\s"]|\t)"?,*\r?\n', re.IGNORECASE)  # what Excel writes and heeds
+_PACKED = {
+    b"\x1f\x8b": "is compressed by gzip: name it .csv.gz",
+    b"PK\3\4": "is a zip archive: unpack it, or save as csv",
+}
 NOTES = "notes of reading"  # the key in a frame's `attrs` of what was decided, a line each
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What the bytes of a file hold.
+
+    Attributes
+    ----------
+    codes
+        Numbers that are written with leading zeros, sorted.
+    quotes
+        Whether there is a quote.
+    """
+
+    codes: list[float]
+    quotes: bool
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a file is written.
+
+    Attributes
+    ----------
+    sep
+        Separator of columns.
+    names, width
+        Cells of the header, and of a row where the first ones name it.
+    options
+        Of `pandas.read_csv`.
+    notes
+        What was decided, a line each.
+    """
+
+    sep: str
+    names: int
+    width: int
+    options: dict
+    notes: list[str]
 
 
 def read_delimited(path: Path, dialect: Dialect = USUAL, as_texts: bool = False) -> pd.DataFrame:
@@ -37,8 +86,8 @@ def read_delimited(path: Path, dialect: Dialect = USUAL, as_texts: bool = False)
     Returns
     -------
     pandas.DataFrame
-        `attrs[NOTES]` tells a separator that was guessed, names of rows that are left out, and a quote that may be
-        left open.
+        `attrs[NOTES]` tells a separator that was guessed, names of rows that are left out, rows with too few cells,
+        and a quote that may be left open.
 
     Raises
     ------
@@ -48,30 +97,68 @@ def read_delimited(path: Path, dialect: Dialect = USUAL, as_texts: bool = False)
     """
     with _open(path) as file:
         head = file.read(HEAD)
-    sep = dialect.sep
+    layout = _layout(path, head, dialect, as_texts)
+    with ThreadPoolExecutor(1) as pool:
+        scanning = pool.submit(_scan, path, layout.sep)
+        frame = _read_cells(path, str if as_texts else _codes(path, head, layout.options), layout.options)
+    scan, notes = scanning.result(), layout.notes
+    if not as_texts:
+        frame = _with_codes(path, frame, scan.codes, layout.options)
+    notes += _row_names(path, frame, layout.names, as_texts) if layout.width > layout.names else []
+    notes += _merged_rows(frame, layout.sep) if scan.quotes else []
+    notes += _short_rows(path, frame, layout)
+    repeated = _headers(frame)
+    if repeated.any():
+        frame = frame[~repeated]
+        notes.append(f"left out are rows that repeat the names of columns: {repeated.sum()}")
+    frame.attrs[NOTES] = notes
+    return frame.reset_index(drop=True)
+
+
+def _layout(path: Path, head: bytes, dialect: Dialect, as_texts: bool) -> Layout:
+    """How a file is written, by its first bytes and lines. Raises ValueError as `read_delimited`."""
+    if reason := next((reason for mark, reason in _PACKED.items() if head.startswith(mark)), None):
+        raise ValueError(f"{path} {reason}")
     encoding = dialect.encoding or ("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    notes = []
     with io.TextIOWrapper(_open(path), encoding=encoding, newline="") as text:
-        lines = list(islice(_bounded(path, text), LINES))
-    usual = "\t" if ".tsv" in path.name.lower() else ","
-    if sep is None and (sep := _separator(lines, usual)) != usual:
-        notes = [f"columns are separated by {sep!r}"]
+        lines = list(islice(_bounded(path, text), LINES + 1))
+    said = _SEP_LINE.match(lines[0]) if lines else None
+    lines = lines[1:] if said else lines
+    sep, notes = _chosen(path, lines, dialect.sep, said[1] if said else None)
     csv.field_size_limit(2**31 - 1)  # texts are longer than its default
     names, *rows = [row for row in csv.reader(lines, delimiter=sep) if row] or [[]]
     check_names(path, pd.Index([name.strip() for name in names if name.strip()]))
     if not names or not rows:
         raise ValueError(f"{path} has no rows: give a table with rows below the names of its columns")
     options = {"sep": sep, "encoding": encoding, "keep_default_na": False, "na_values": None if as_texts else [""]}
+    options["skiprows"] = 1 if said else 0
     if dialect.decimal == ",":  # so that 1.234 stays a text, for pandas would read it as 1.234
         options["decimal"] = ","
-    wider = len(rows[0]) > len(names)
-    if wider and not any(any(row[len(names) :]) for row in rows):
-        wider = options["index_col"] = False  # every row ends with a separator
-    frame = _read_cells(path, str if as_texts else _codes(path, head, options), options)
-    notes += _row_names(path, frame, len(names), as_texts) if wider else []
-    notes += _merged_rows(path, frame, sep)
-    frame.attrs[NOTES] = notes
-    return frame.reset_index(drop=True)
+    width = len(names)
+    if any(any(row[width:]) for row in rows):
+        width = max(width, len(rows[0]))
+    elif len(rows[0]) > width:
+        options["index_col"] = False  # every row ends with a separator
+    return Layout(sep, len(names), width, options, notes)
+
+
+def _chosen(path: Path, lines: list[str], given: str | None, said: str | None) -> tuple[str, list[str]]:
+    """The separator that is given, that the first line says, or that splits the lines; and what is said of it."""
+    usual = "\t" if ".tsv" in path.name.lower() else ","
+    sep = given or said or _separator(lines, usual)
+    if given or sep == usual:
+        return sep, []
+    return sep, [f"columns are separated by {sep!r}" + (", as its first line says" if said else "")]
+
+
+def _headers(frame: pd.DataFrame) -> np.ndarray:
+    """(n,) whether a row is the header once more, as in files that were put together."""
+    same = np.full(len(frame), frame.shape[1] > 1)  # among texts alone a word is no header
+    for name, cells in frame.items():
+        if pd.api.types.is_numeric_dtype(cells) or not same.any():
+            return np.zeros(len(frame), dtype=bool)
+        same &= (cells == name).to_numpy(dtype=bool, na_value=False)
+    return same
 
 
 def _row_names(path: Path, frame: pd.DataFrame, columns: int, as_texts: bool) -> list[str]:
@@ -88,12 +175,8 @@ def _row_names(path: Path, frame: pd.DataFrame, columns: int, as_texts: bool) ->
     return ["rows have one cell more than the header: the first is left out as the name of the row"]
 
 
-def _merged_rows(path: Path, frame: pd.DataFrame, sep: str) -> list[str]:
+def _merged_rows(frame: pd.DataFrame, sep: str) -> list[str]:
     """What is said of a cell that holds whole rows: a quote that is closed in another row than its own."""
-    with _open(path) as file:
-        parts = iter(lambda: file.read(1 << 20), b"")
-        if not any(b'"' in part for part in parts):
-            return []
     for column in frame.select_dtypes([object, "string"]):
         cells = frame[column].astype(str)
         breaks = cells.str.count("\n")
@@ -103,6 +186,31 @@ def _merged_rows(path: Path, frame: pd.DataFrame, sep: str) -> list[str]:
             held = f"holds {breaks.iloc[row]} line breaks, and as many separators as {breaks.iloc[row]} rows"
             return [f"the cell of column '{column}' in row {row + 1} {held}: its quote may be left open"]
     return []
+
+
+def _short_rows(path: Path, frame: pd.DataFrame, layout: Layout) -> list[str]:
+    """What is said of rows with too few cells, which pandas fills up: looked for only where a last cell is missing, and
+    the number of separators is not that of full rows."""
+    skipped = layout.options["skiprows"]  # a line that holds the separator once
+    full = skipped + layout.names - 1 + len(frame) * (layout.width - 1)
+    if not frame.iloc[:, -1].isna().any() or _separators(path, layout.sep) == full:
+        return []
+    with io.TextIOWrapper(_open(path), encoding=layout.options["encoding"], newline="") as text:
+        rows = csv.reader(islice(text, skipped, None), delimiter=layout.sep)
+        next(rows)  # the header is shorter where rows have names
+        lines = [rows.line_num for row in rows if 0 < len(row) < layout.width and "".join(row).strip()]
+    if not lines:
+        return []
+    some = f"{len(lines)} rows have" if len(lines) > 1 else "a row has"
+    line = lines[0] + skipped
+    return [f"{some} fewer cells than the header, the first in line {line}: the rest of it is missing"]
+
+
+def _separators(path: Path, sep: str) -> int:
+    mark = sep.encode()[-1]
+    with _open(path) as file:
+        parts = iter(lambda: file.read(PART), b"")
+        return sum(np.count_nonzero(np.frombuffer(part, dtype=np.uint8) == mark) for part in parts)
 
 
 @contextmanager
@@ -167,33 +275,81 @@ def _separator(lines: list[str], usual: str) -> str:
 
 def _codes(path: Path, head: bytes, options: dict) -> dict[object, type]:
     """Columns that hold codes, by the first bytes of the file; looked for in the bytes first, as that is quick."""
-    text, mark = head.replace(b"\0", b""), re.escape(options["sep"].encode())
-    codes = rb"(?:%s|[\n\"]) *0\d+ *(?:%s|[\r\n\"])" % (mark, mark)
-    if not _leading_zeros(text) or not re.search(codes, text):
+    if not _code_numbers(_framed(head), options["sep"]):
         return {}
     first = pd.read_csv(path, nrows=head.count(b"\n"), dtype=str, **options)
-    return {c: str for c in first.columns if first[c].str.fullmatch(r"\s*0\d+\s*", na=False).any()}
+    return {c: str for c in first.columns if _holds_codes(first[c])}
 
 
-def _leading_zeros(text: bytes) -> bool:
-    """Whether digits follow a zero that follows neither a digit nor a point: so quick that most files cost nothing."""
-    letters = np.frombuffer(text, dtype=np.uint8)
-    digit = (letters >= ord("0")) & (letters <= ord("9"))
-    before = digit[:-2] | (letters[:-2] == ord("."))
-    return bool(((letters[1:-1] == ord("0")) & digit[2:] & ~before).any())
+def _with_codes(path: Path, frame: pd.DataFrame, codes: list[float], options: dict) -> pd.DataFrame:
+    """The frame with the texts of columns whose codes stand behind the first bytes of the file: columns of numbers
+    that hold one which is written with leading zeros somewhere."""
+    suspects = (
+        [c for c in frame.select_dtypes("number") if np.isin(np.minimum(frame[c], EXACT), codes).any()] if codes else []
+    )
+    if not suspects:
+        return frame
+    texts = _read_cells(path, dict.fromkeys(suspects, str), options)
+    return frame.assign(**{str(c): texts[c] for c in suspects if _holds_codes(texts[c])})
+
+
+def _holds_codes(texts: pd.Series) -> bool:
+    return texts.str.fullmatch(r"\s*0\d+\s*", na=False).any()
+
+
+def _scan(path: Path, sep: str) -> Scan:
+    """The bytes of a file, in parts that end with a line."""
+    codes: set[float] = set()
+    quotes = False
+    with _open(path) as file:
+        while part := file.read(PART):
+            lines = _framed(part, file.readline())
+            quotes = quotes or b'"' in lines
+            codes.update(_code_numbers(lines, sep))
+    return Scan(sorted(codes), quotes)
+
+
+def _framed(*parts: bytes) -> bytes:
+    """Lines between line breaks; wide characters without their zeros."""
+    lines = b"".join((b"\n", *parts, b"\n"))
+    return lines.replace(b"\0", b"") if b"\0" in lines else lines
+
+
+def _code_numbers(lines: bytes, sep: str) -> list[float]:
+    """Numbers that are written with leading zeros between two ends of cells; line breaks begin and end the lines."""
+    letters = np.frombuffer(lines, dtype=np.uint8)
+    digits = letters - np.uint8(ord("0")) < 10  # what is below "0" wraps around
+    zeros = letters[1:-1] == ord("0")
+    zeros &= digits[2:]
+    np.greater(zeros, digits[:-2], out=zeros)  # a zero behind a digit or a point begins nothing
+    np.greater(zeros, letters[:-2] == ord("."), out=zeros)
+    if not zeros.any():
+        return []
+    edges = np.frombuffer(f'{sep}" \r\n'.encode(), dtype=np.uint8)
+    ends = np.flatnonzero(zeros) + 1
+    ends = ends[np.isin(letters[ends - 1], edges)]
+    numbers = np.zeros(len(ends))
+    for _ in range(DIGITS if len(ends) else 0):
+        inside = digits[ends]
+        numbers[inside] = 10 * numbers[inside] + letters[ends[inside]] - ord("0")
+        ends = ends + inside
+    return np.unique(np.minimum(numbers[np.isin(letters[ends], edges)], EXACT)).tolist()
 
 
 def _read_cells(path: Path, kinds: type | dict[object, type], options: dict) -> pd.DataFrame:
     """In pieces, which is quick; at once where pieces of a column are of several types.
 
-    Raises ValueError for a quote that is not closed.
+    Raises ValueError for a quote that is not closed, and for cells beyond the separator at the end of rows.
     """
     with interruptible(), warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.DtypeWarning)
+        warnings.filterwarnings("error", "Length of header or names", pd.errors.ParserWarning)
         try:
             return pd.read_csv(path, dtype=kinds, **options)
         except pd.errors.DtypeWarning:
             return pd.read_csv(path, dtype=kinds, low_memory=False, **options)
+        except pd.errors.ParserWarning:
+            raise ValueError(f"{path} has rows with more cells than the header has names: name every column") from None
         except pd.errors.ParserError as error:
             if "EOF inside string" not in str(error):
                 raise
