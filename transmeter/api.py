@@ -259,7 +259,7 @@ def transfer(
     encoding: str | None = None,
     classes: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Transfer:
-    """Train a classifier for a target with a source, and check it on held-out rows.
+    """Train a classifier for a target with one source or several, and check it on held-out rows.
 
     It is the combination of learners whose gain `rank` predicts.
 
@@ -267,8 +267,8 @@ def transfer(
     ----------
     target : table
         As in `rank`.
-    source : table
-        As `target`: the source to use, such as the first of a ranking.
+    sources : table, sequence or mapping
+        As in `rank`: the ones to use, such as the first of a ranking or its set.
     repeats : int or None
         Of the check on held-out rows; None: 10 of 5 folds.
     seed : int

@@ -1,4 +1,4 @@
-"""What the combination reaches with a source on held-out rows, beside the best learner of the target alone."""
+"""What the combination reaches with sources on held-out rows, beside the best learner of the target alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from transmeter.util.progress import bar
 
 @dataclass(frozen=True)
 class HeldOutCheck:
-    """Held-out figures of the combination with a source and of the target alone.
+    """Held-out figures of the combination with sources and of the target alone.
 
     Attributes
     ----------
@@ -59,12 +59,12 @@ def check(
     seed: int = 0,
     metric: str = "balanced_accuracy",
 ) -> HeldOutCheck:
-    """Fit the combination with a source in paired repeats: what `ranking.rank` measures, by all repeats.
+    """Fit the combination with all sources in paired repeats: what `ranking.rank` measures, by all repeats.
 
     Parameters
     ----------
-    source, target : Source, Table
-        Both as `prepare` gives them.
+    sources, target : sequence of Source, Table
+        As `prepare` gives them.
     shots : int or None
         Labelled rows per class that train; None means cross-fitting.
     repeats : int or None
