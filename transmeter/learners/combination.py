@@ -24,7 +24,8 @@ from transmeter.learners.task import Shared, Task, shared, task_of
 from transmeter.network.source import Encoded, Source
 
 COMBINATION = "combination"  # its name among learners
-TEMPER = 0.5  # exponent of the likelihood
+TEMPER = 0.5  # exponent of the likelihood of FEW labelled rows; of more it falls by the root, so that the likelihood of
+FEW = 40  # many rows, which differ in the same way, does not leave one member alone
 TARGET_PRIOR = 1.4  # prior weight of a member that has not seen a source, beside 1 of one that has
 
 NO_WEIGHT = -1e9  # logarithm of a weight that counts only where there is no other
@@ -102,7 +103,7 @@ def source_members(task: Task, given: Sequence[Shared]) -> dict[str, list[Member
     }
 
 
-def log_weights(members: Sequence[Member], prior: float) -> np.ndarray:
+def log_weights(members: Sequence[Member], prior: float, task: Task) -> np.ndarray:
     """Logarithms of the members' weights, not normalised.
 
     Parameters
@@ -111,12 +112,15 @@ def log_weights(members: Sequence[Member], prior: float) -> np.ndarray:
         At least one.
     prior : float
         Weight of each without evidence.
+    task : Task
+        That they are fitted on.
 
     Returns
     -------
     ndarray of shape (members, splits)
     """
-    return TEMPER * np.stack([m.evidence for m in members]) + np.log(prior)
+    rows = task.weights.sum(1)
+    return TEMPER * np.sqrt(np.minimum(1, FEW / rows)) * np.stack([m.evidence for m in members]) + np.log(prior)
 
 
 def predict(members: Sequence[Member], prior: float, task: Task, x: np.ndarray) -> Part:
@@ -141,7 +145,7 @@ def predict(members: Sequence[Member], prior: float, task: Task, x: np.ndarray) 
     splits = len(task.weights)
     if not members:
         return Part(np.full(splits, NO_WEIGHT), np.full((splits, len(x), task.classes), 1 / task.classes))
-    weights = log_weights(members, prior)
+    weights = log_weights(members, prior, task)
     total = logsumexp(weights, axis=0)
     shares = np.exp(weights - total)
     return Part(total, sum(s[:, None, None] * m.probabilities(x) for s, m in zip(shares, members)).astype(np.float32))

@@ -96,7 +96,9 @@ def fit_combination(target: Encoded, sources: Sequence[Source], seed: int) -> tu
     task = task_of(target, [np.flatnonzero(target.table.codes >= 0)], seed)
     alone = [m for found in target_members(task).values() for m in found]
     given = [m for s in sources for found in source_members(task, shared(s, target, task)).values() for m in found]
-    weights = np.concatenate([log_weights(alone, TARGET_PRIOR), *([log_weights(given, 1.0)] if given else [])])[:, 0]
+    weights = np.concatenate(
+        [log_weights(alone, TARGET_PRIOR, task), *([log_weights(given, 1.0, task)] if given else [])]
+    )[:, 0]
     shares = np.exp(weights - weights.max())
     shares /= shares.sum()
     members = list(zip(shares, [*alone, *given]))
