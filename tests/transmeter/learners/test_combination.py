@@ -74,6 +74,15 @@ def test_members_count_by_the_root_of_their_likelihood_and_those_of_the_target_b
     assert TEMPER == 0.5 and TARGET_PRIOR > 1
 
 
+@pytest.mark.parametrize("rows, exponent", [(8, 0.5), (40, 0.5), (160, 0.25)])
+def test_the_likelihood_of_many_rows_is_tempered_by_their_root(rows, exponent):
+    many = Encoded(table("many", rows, 0))
+    task = task_of(many, [np.arange(rows)], 0)
+    members = [Certain("m", np.array([value]), 0.5) for value in (-3.0, -1.0)]
+    found = combination.log_weights(members, TARGET_PRIOR, task)[:, 0]
+    np.testing.assert_allclose(found, exponent * np.array([-3.0, -1.0]) + np.log(TARGET_PRIOR))
+
+
 def test_an_average_of_averages_is_that_of_all_members(task, target, good):
     given = shared(Source(good), target, task)
     members = [m for found in combination.source_members(task, given).values() for m in found]
