@@ -1,5 +1,6 @@
 """What follows a ranking: `validate` measures what it predicted, `transfer` uses the picked source."""
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -320,13 +321,15 @@ def transfer(
         other, match=match, encoder=encoder, random_state=seed, cache=cache, classes=class_map
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "X: ")  # what is said of its columns was said of the target
+        warnings.filterwarnings("ignore", f"(X|{re.escape(other.name)}): ")  # said of the target, or by `prepare` below
         classifier.fit(table.features, table.labels, keys=table.keys)
     classifier.readings_ = dict(table.readings)  # so that it reads rows as the target's file was read
     prepared, (other,), (matches,) = prepare(table, [other], encoder, match, cache and cache / "texts", classes)
     check = heldout.check(Source(other, cache, seed), prepared, repeats=repeats, seed=seed, metric=metric)
     predictions = None if rows is None else classifier.predictions(rows)
     unmatched = [f"{other.name}: {no_match(prepared)}"] if is_unmatched(other, prepared, matches) else []
+    for line in unmatched:
+        warnings.warn(line, stacklevel=2)
     return Transfer(
         classifier=classifier,
         check=check,

@@ -253,6 +253,8 @@ def _column(table_name: str, name: str, values: pd.Series, decimal: str | None) 
         numbers, first = dates.days(values)
         since = f" since {first[:10]}" if first else ""
         return numbers, Reading("days", "stamps", first=first, line=f"column '{name}' is read as days{since}")
+    if pd.api.types.is_complex_dtype(values):
+        raise ValueError(f"column '{name}' of {table_name} holds complex numbers: give real ones")
     if pd.api.types.is_bool_dtype(values) or pd.api.types.is_numeric_dtype(values):
         return _bounded(table_name, name, values.astype("float64")), PLAIN
     if values.dtype == object and values.dropna().map(lambda v: isinstance(v, (dict, set))).any():
