@@ -256,7 +256,7 @@ def _column(table_name: str, name: str, values: pd.Series, decimal: str | None) 
     if pd.api.types.is_complex_dtype(values):
         raise ValueError(f"column '{name}' of {table_name} holds complex numbers: give real ones")
     if pd.api.types.is_bool_dtype(values) or pd.api.types.is_numeric_dtype(values):
-        return _bounded(table_name, name, values.astype("float64")), PLAIN
+        return _bounded(table_name, name, values.astype(float)), PLAIN
     if values.dtype == object and values.dropna().map(lambda v: isinstance(v, (dict, set))).any():
         raise ValueError(f"column '{name}' of {table_name} holds nested values: give one number or text a cell")
     places, texts, counts = _distinct(values)
@@ -391,7 +391,7 @@ def _read(texts: pd.Series, reading: Reading) -> pd.Series:
     """Floats of what is not missing, NaN for what cannot be read so."""
     if reading.kind == "days":
         return dates.days_since(texts, reading.notation, reading.first)
-    return texts.map(lambda text: _number(text, reading)).astype("float64")
+    return texts.map(lambda text: _number(text, reading)).astype(float)
 
 
 def _number(text: str, reading: Reading) -> float:
@@ -410,7 +410,7 @@ def _numbers_like(table_name: str, name: str, values: pd.Series, reading: Readin
     if reading.kind == "days" and dates.is_time(values):
         return dates.days(values, reading.first)[0]
     if pd.api.types.is_bool_dtype(values) or pd.api.types.is_numeric_dtype(values):
-        return _bounded(table_name, name, values.astype("float64"))
+        return _bounded(table_name, name, values.astype(float))
     places, texts, _ = _distinct(values)
     texts = texts[~texts.map(str.lower).isin(_MISSING)]
     numbers = _plain(texts) if reading == PLAIN else _read(texts, reading)
@@ -424,8 +424,8 @@ def _plain(texts: pd.Series) -> pd.Series:
     """Floats of plain numbers, and of a column of True and False."""
     lower = texts.map(str.lower)
     if lower.isin(["true", "false"]).all():
-        return (lower == "true").astype("float64")
-    return pd.to_numeric(texts, errors="coerce").astype("float64")
+        return (lower == "true").astype(float)
+    return pd.to_numeric(texts, errors="coerce").astype(float)
 
 
 def _codes(texts: pd.Series) -> list[str]:
