@@ -224,4 +224,6 @@ def test_numbers_that_stand_for_missing_ones_are_odd():
     frame.loc[:4, "c0"] = -999
     frame.loc[3, "c1"] = -999  # may be one
     odd = [line for line in transmeter.check(frame).target.oddities if "far from" in line]
-    assert odd == ["column 'c0' holds -999 in 5 rows, far from its other values: leave these cells empty if they are missing"]
+    assert odd == [
+        "column 'c0' holds -999 in 5 rows, far from its other values: leave these cells empty if they are missing"
+    ]
