@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from transmeter.tables import dates
-from transmeter.tables.labels import EMPTY, text_of
+from transmeter.tables.labels import EMPTY, FEW, text_of
 from transmeter.util.suggestions import did_you_mean
 
 LOG = logging.getLogger(__name__)
@@ -117,6 +117,33 @@ def clean(name: str, features: pd.DataFrame, decimal: str | None = None) -> tupl
         raise ValueError(f"{name} has no column that varies: nothing can be learned from it")
     say(name, [reading.line for reading in readings.values()])
     return pd.DataFrame(cleaned).reset_index(drop=True), readings
+
+
+def amounts(labels: pd.Series | np.ndarray, decimal: str | None = None) -> tuple[pd.Series | np.ndarray, list[str]]:
+    """Labels that are many numbers in one notation, such as "$1,234", as numbers.
+
+    Parameters
+    ----------
+    labels
+        (n,) labels of any kind.
+    decimal
+        As for `clean`.
+
+    Returns
+    -------
+    tuple
+        (n,) floats, or `labels` themselves; and what is said of it, a line each.
+    """
+    cells = _unboxed(pd.Series(labels)).reset_index(drop=True)
+    if pd.api.types.is_numeric_dtype(cells) or dates.is_time(cells) or cells.map(pd.api.types.is_list_like).any():
+        return labels, []
+    places, texts, counts = _distinct(cells)
+    if len(texts) <= FEW or _plain(texts).notna().all():
+        return labels, []
+    reading = _reading(str(cells.name or "label"), texts, counts, decimal)
+    if reading.kind != "numbers":
+        return labels, []
+    return _spread(_read(texts, reading), places, cells.index), [reading.line] if reading.line else []
 
 
 def say(name: str, lines: Sequence[str]) -> None:
