@@ -1,5 +1,6 @@
 """What follows a ranking: `validate` measures what it predicted, `transfer` uses the picked source."""
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -323,7 +324,8 @@ def transfer(
         others, match=match, encoder=encoder, random_state=seed, cache=cache, classes=classes
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "X: ")  # what is said of its columns was said of the target
+        names = "|".join(re.escape(name) for name in ("X", *(other.name for other in others)))
+        warnings.filterwarnings("ignore", f"({names}): ")  # said of the target, or by `prepare` below
         classifier.fit(table.features, table.labels, keys=table.keys)
     classifier.readings_ = dict(table.readings)  # so that it reads rows as the target's file was read
     prepared, others, matched = prepare(table, others, encoder, match, cache and cache / "texts", classes)
@@ -331,6 +333,8 @@ def transfer(
     check = heldout.check(used, prepared, repeats=repeats, seed=seed, metric=metric)
     predictions = None if rows is None else classifier.predictions(rows)
     unmatched = [f"{t.name}: {no_match(prepared)}" for t, m in zip(others, matched) if is_unmatched(t, prepared, m)]
+    for line in unmatched:
+        warnings.warn(line, stacklevel=2)
     return Transfer(
         classifier=classifier,
         check=check,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from transmeter.tables.columns import listed
+from transmeter.tables.columns import listed, numeric_columns
 from transmeter.tables.data import Table, Unusable
 from transmeter.tables.inputs import Given, as_table, as_tables, target_name
 from transmeter.tables.matching import Match
@@ -22,6 +22,7 @@ FEW_ROWS = 5  # of a class with fewer rows nothing is sure
 FEW_REPEATS = 3  # fewer tell nothing of how results vary
 LARGEST_SHARE = 0.95  # of the labelled rows that one class may hold
 MISSING_SHARE = 0.5  # of the cells of a column that may be missing
+STAND_INS = (-9999, -999, -99, -9, -1, 99, 999, 9999, 99999)  # numbers that often stand for a missing one
 ID_ROWS = 20  # of fewer rows distinct values are chance
 PRINTED = 40  # columns; of wider tables those have a line of their own of which something was decided
 
@@ -316,7 +317,21 @@ def _column_oddities(table: Table) -> list[str]:
         "more than half of the cells are missing in columns": empty,
         "columns with another value in every row, perhaps ids, which are better left out": ids,
     }
-    return [f"{line}: {listed(names)}" for line, names in lines.items() if names]
+    return [f"{line}: {listed(names)}" for line, names in lines.items() if names] + _stand_ins(table)
+
+
+def _stand_ins(table: Table) -> list[str]:
+    """Numbers such as -999 that repeat far from all others of their column."""
+    lines = []
+    for name in numeric_columns(table.features):
+        values = table.features[name].dropna().to_numpy()
+        for number in np.intersect1d(values, STAND_INS):
+            rest = values[values != number]
+            far = len(rest) > 1 and np.abs(rest - number).min() > np.ptp(rest)
+            if far and len(values) - len(rest) > 1:
+                held = f"column '{name}' holds {number:g} in {len(values) - len(rest)} rows, far from its other values"
+                lines.append(f"{held}: leave these cells empty if they are missing")
+    return lines
 
 
 def _is_id(table: Table, name: str) -> bool:

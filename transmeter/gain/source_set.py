@@ -35,3 +35,31 @@ class SourceSet:
     over_best: Interval | None
     over_all: Interval | None
     repeats: int
+
+
+def describe(chosen: SourceSet) -> list[str]:
+    """A set in words.
+
+    Parameters
+    ----------
+    chosen : SourceSet
+        Of a ranking.
+
+    Returns
+    -------
+    list of str
+        One line, and one of what else could be done with the candidates.
+    """
+    many = len(chosen.candidates)
+    if not chosen.gain or not chosen.over_best or not chosen.over_all:
+        return [f"together: none of {many} sources makes the labels of the target likelier"]
+    alone = " alone, to which no other adds," if len(chosen.sources) == 1 else ""
+    lines = [f"together: {' + '.join(chosen.sources)}{alone} gain {_signed(chosen.gain)}, {chosen.verdict}"]
+    if many > 1:
+        lines.append(f"  over the best single source {_signed(chosen.over_best)}")
+        lines[-1] += f", over all {many} at once {_signed(chosen.over_all)}"
+    return lines
+
+
+def _signed(interval: Gain | Interval) -> str:
+    return f"{interval.mean:+.1f} ({interval.low:+.1f} to {interval.high:+.1f})"

@@ -10,12 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from transmeter.batch import store
+from transmeter.gain.source_set import describe
 from transmeter.result import Ranking, Row, chart, load
 from transmeter.util import charts
 
 CHARTED, LISTED, EXPLAINED = 100, 500, 20  # sources in a chart, in a table, and in what explains a ranking
 CELLS = 6000  # of all heat maps of stores together
 NAMED = 12  # columns of a source that are named
+WAYS = {
+    "combination": "combination",
+    "pooled_linear": "pooled, linear",
+    "source_linear": "source alone, linear",
+    "source_forest": "source alone, forest",
+    "network": "network",
+}
 TERMS = {
     "usual": "pairs on average",
     "transfer": "probability gain",
@@ -115,7 +123,11 @@ def _ranking(ranking: Ranking) -> Section:
     return {
         "title": f"Sources for {ranking.target}",
         "lead": lead,
-        "notes": [_note(ranking, gains), *(f"{line}." for line in ranking.caveats)],
+        "notes": [
+            _note(ranking, gains),
+            *(f"{line.strip()}." for line in (describe(ranking.together) if ranking.together else ())),
+            *(f"{line}." for line in ranking.caveats),
+        ],
         "figures": [_ranking_chart(ranking, lead, gains)] if scored else [],
         "tables": [_ranking_table(ranking, gains), *_decisions(ranking)],
         "parts": _why(scored[:EXPLAINED]),
@@ -212,6 +224,13 @@ def _why(rows: Sequence[Row]) -> list[Section]:
         caption = "Which classes moved: how many more of their held-out rows are right with the source."
         columns = [f"class {c}" for c in classes]
         figures.append(_map(cells, [row.source for row in moved], columns, "percentage points", caption))
+    compared = [(row.source, row.over_itself) for row in rows if row.over_itself]
+    if compared:
+        ways = list(dict.fromkeys(way for _, gains in compared for way in gains))
+        cells = [_cell(source, WAYS.get(w, w), gains[w]) for source, gains in compared for w in ways if w in gains]
+        caption = "What every way to use a source gains over the same learner without it."
+        columns = [WAYS.get(way, way) for way in ways]
+        figures.append(_map(cells, [source for source, _ in compared], columns, "percentage points", caption))
     matched = [[row.source, *_columns(row)] for row in rows if row.matches is not None]
     if matched:
         heads = ["source", "columns shared", "by name", "by meaning (confidence)"]

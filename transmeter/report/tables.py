@@ -9,10 +9,8 @@ from rich.table import Table as Grid
 
 from transmeter.api import Transfer, Validation
 from transmeter.gain.ground_truth import Arm
-from transmeter.gain.prior import Gain
-from transmeter.gain.source_set import SourceSet
+from transmeter.gain.source_set import describe
 from transmeter.result import NESTED, Ranking, Row
-from transmeter.util.intervals import Interval
 from transmeter.util.to_json import to_json
 
 
@@ -61,23 +59,8 @@ def _ranking_table(ranking: Ranking) -> str:
         if meant:
             pairs = (f"{m['source']} = {m['target']} ({m['confidence']:.2f})" for m in meant)
             text += f"{row.source}, columns matched by meaning: {', '.join(pairs)}\n"
-    text += _set_lines(ranking.together) if ranking.together else ""
+    text += "".join(f"{line}\n" for line in describe(ranking.together)) if ranking.together else ""
     return text + "".join(f"{line}\n" for line in ranking.caveats)
-
-
-def _set_lines(together: SourceSet) -> str:
-    """The set of sources to use at once, in two lines."""
-    if not together.gain or not together.over_best or not together.over_all:
-        return f"together: none of {len(together.candidates)} sources makes the labels of the target likelier\n"
-    many, gain = len(together.candidates), _signed(together.gain)
-    return (
-        f"together: {' + '.join(together.sources)} gain {gain}, {together.verdict}\n"
-        f"  over the best single source {_signed(together.over_best)}, over all {many} {_signed(together.over_all)}\n"
-    )
-
-
-def _signed(interval: Gain | Interval) -> str:
-    return f"{interval.mean:+.1f} ({interval.low:+.1f} to {interval.high:+.1f})"
 
 
 def _cells(row: Row) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from transmeter.tables import dates
-from transmeter.tables.labels import EMPTY, text_of
+from transmeter.tables.labels import EMPTY, FEW, text_of
 from transmeter.util.suggestions import did_you_mean
 
 LOG = logging.getLogger(__name__)
@@ -117,6 +117,33 @@ def clean(name: str, features: pd.DataFrame, decimal: str | None = None) -> tupl
         raise ValueError(f"{name} has no column that varies: nothing can be learned from it")
     say(name, [reading.line for reading in readings.values()])
     return pd.DataFrame(cleaned).reset_index(drop=True), readings
+
+
+def amounts(labels: pd.Series | np.ndarray, decimal: str | None = None) -> tuple[pd.Series | np.ndarray, list[str]]:
+    """Labels that are many numbers in one notation, such as "$1,234", as numbers.
+
+    Parameters
+    ----------
+    labels
+        (n,) labels of any kind.
+    decimal
+        As for `clean`.
+
+    Returns
+    -------
+    tuple
+        (n,) floats, or `labels` themselves; and what is said of it, a line each.
+    """
+    cells = _unboxed(pd.Series(labels)).reset_index(drop=True)
+    if pd.api.types.is_numeric_dtype(cells) or dates.is_time(cells) or cells.map(pd.api.types.is_list_like).any():
+        return labels, []
+    places, texts, counts = _distinct(cells)
+    if len(texts) <= FEW or _plain(texts).notna().all():
+        return labels, []
+    reading = _reading(str(cells.name or "label"), texts, counts, decimal)
+    if reading.kind != "numbers":
+        return labels, []
+    return _spread(_read(texts, reading), places, cells.index), [reading.line] if reading.line else []
 
 
 def say(name: str, lines: Sequence[str]) -> None:
@@ -253,8 +280,10 @@ def _column(table_name: str, name: str, values: pd.Series, decimal: str | None) 
         numbers, first = dates.days(values)
         since = f" since {first[:10]}" if first else ""
         return numbers, Reading("days", "stamps", first=first, line=f"column '{name}' is read as days{since}")
+    if pd.api.types.is_complex_dtype(values):
+        raise ValueError(f"column '{name}' of {table_name} holds complex numbers: give real ones")
     if pd.api.types.is_bool_dtype(values) or pd.api.types.is_numeric_dtype(values):
-        return _bounded(table_name, name, values.astype("float64")), PLAIN
+        return _bounded(table_name, name, values.astype(float)), PLAIN
     if values.dtype == object and values.dropna().map(lambda v: isinstance(v, (dict, set))).any():
         raise ValueError(f"column '{name}' of {table_name} holds nested values: give one number or text a cell")
     places, texts, counts = _distinct(values)
@@ -389,7 +418,7 @@ def _read(texts: pd.Series, reading: Reading) -> pd.Series:
     """Floats of what is not missing, NaN for what cannot be read so."""
     if reading.kind == "days":
         return dates.days_since(texts, reading.notation, reading.first)
-    return texts.map(lambda text: _number(text, reading)).astype("float64")
+    return texts.map(lambda text: _number(text, reading)).astype(float)
 
 
 def _number(text: str, reading: Reading) -> float:
@@ -408,7 +437,7 @@ def _numbers_like(table_name: str, name: str, values: pd.Series, reading: Readin
     if reading.kind == "days" and dates.is_time(values):
         return dates.days(values, reading.first)[0]
     if pd.api.types.is_bool_dtype(values) or pd.api.types.is_numeric_dtype(values):
-        return _bounded(table_name, name, values.astype("float64"))
+        return _bounded(table_name, name, values.astype(float))
     places, texts, _ = _distinct(values)
     texts = texts[~texts.map(str.lower).isin(_MISSING)]
     numbers = _plain(texts) if reading == PLAIN else _read(texts, reading)
@@ -422,8 +451,8 @@ def _plain(texts: pd.Series) -> pd.Series:
     """Floats of plain numbers, and of a column of True and False."""
     lower = texts.map(str.lower)
     if lower.isin(["true", "false"]).all():
-        return (lower == "true").astype("float64")
-    return pd.to_numeric(texts, errors="coerce").astype("float64")
+        return (lower == "true").astype(float)
+    return pd.to_numeric(texts, errors="coerce").astype(float)
 
 
 def _codes(texts: pd.Series) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from transmeter.tables.columns import Reading, clean, conform, listed, numeric_columns
+from transmeter.tables.columns import Reading, amounts, clean, conform, listed, numeric_columns, say
 from transmeter.tables.files import read
 from transmeter.tables.formats.delimited import NOTES, check_names
 from transmeter.tables.labels import class_texts, label_texts
@@ -225,9 +225,11 @@ def table(
         As `columns.clean` and `labels.class_texts`.
     """
     frame, readings = clean(name, features, decimal)
+    labels, said = amounts(labels, decimal)
+    say(name, said)
     texts, lines = class_texts(name, labels)
     classes = tuple(sorted({t for t in texts if t is not None}))
-    notes = (*(reading.line for reading in readings.values()), *lines)
+    notes = (*(reading.line for reading in readings.values()), *said, *lines)
     return Table(name, frame, texts, classes, None if keys is None else label_texts(keys), {}, readings, notes)
 
 

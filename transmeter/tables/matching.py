@@ -130,7 +130,8 @@ def align(
 ) -> tuple[Table, list[Match]]:
     """The source with its matched columns and their categories called as in the target.
 
-    A column that is not matched but would be taken for a column of the target by its name is renamed apart.
+    A column that is not matched but would be taken for a column of the target by its name is renamed apart. It is said
+    where that is so since one holds numbers, the other categories, and where matched columns are in two units.
 
     Parameters
     ----------
@@ -143,6 +144,9 @@ def align(
         The source, and its matches.
     """
     matches = match_columns(source, target, encoder, meaning)
+    lines = [*_other_kinds(source, target, matches), *_other_units(source, target, matches)]
+    for line in lines:
+        warnings.warn(f"{source.name}: {line}", stacklevel=3)
     names = {m.source: m.target for m in matches}
     taken = {_normalise(c) for c in target.columns}
     for column in source.columns:
@@ -155,7 +159,31 @@ def align(
             spelled = {_fold(c): c for c in known} | {c: c for c in known}
             mine = [_spelled(c, spelled) for c in features[match.target]]
             features[match.target] = pd.Series(mine, index=features.index, dtype=object)
-    return replace(source, features=features), matches
+    return replace(source, features=features, notes=(*source.notes, *lines)), matches
+
+
+def _other_kinds(source: Table, target: Table, matches: Sequence[Match]) -> list[str]:
+    """What is said of columns of one name that do not match, since one is of numbers."""
+    left = [c for c in source.columns if c not in {m.source for m in matches}]
+    right = {_normalise(c): c for c in target.columns if c not in {m.target for m in matches}}
+    mine, theirs = set(numeric_columns(source.features)), set(numeric_columns(target.features))
+    lines = []
+    for column in left:
+        same = right.get(_normalise(column))
+        if same is not None and (column in mine) != (same in theirs):
+            kinds = ("numbers", "categories") if column in mine else ("categories", "numbers")
+            lines.append(f"column '{column}' holds {kinds[0]}, that of {target.name} {kinds[1]}: they do not match")
+    return lines
+
+
+def _other_units(source: Table, target: Table, matches: Sequence[Match]) -> list[str]:
+    """What is said of matched columns that are in two units."""
+    lines = []
+    for match in matches:
+        units = [t.readings[c].unit for t, c in ((source, match.source), (target, match.target)) if c in t.readings]
+        if len(units) == 2 and all(units) and units[0] != units[1]:
+            lines.append(f"column '{match.source}' is in {units[0]}, that of {target.name} in {units[1]}: convert one")
+    return lines
 
 
 def _spelled(category: object, spelled: dict) -> object:

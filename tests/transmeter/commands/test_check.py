@@ -217,3 +217,13 @@ def test_classes_that_mean_the_same_in_one_table_are_said_by_check_and_rank():
     with pytest.warns(UserWarning, match=f"source 1: {line}"):
         found = transmeter.rank(given, [given], "otdd")
     assert [note for note in found.notes if line in note] == [f"target: {line}", f"source 1: {line}"]
+
+
+def test_numbers_that_stand_for_missing_ones_are_odd():
+    frame = plain().assign(flag=np.resize([0, 1], 40), age=np.resize([30.0, 60, 80, 99], 40))
+    frame.loc[:4, "c0"] = -999
+    frame.loc[3, "c1"] = -999  # may be one
+    odd = [line for line in transmeter.check(frame).target.oddities if "far from" in line]
+    assert odd == [
+        "column 'c0' holds -999 in 5 rows, far from its other values: leave these cells empty if they are missing"
+    ]

@@ -54,17 +54,21 @@ def test_what_was_decided_of_the_tables_is_printed_and_kept(tmp_path):
     frame = pd.read_csv(VA)
     frame.assign(chol=[f"{v:g} %" for v in frame["chol"].fillna(0)]).to_csv(tmp_path / "va.csv", index=False)
     source = pd.read_csv(HUNGARIAN)
+    source["sex"] = np.where(source["sex"] == 1, "male", "female")
     source.assign(label=source["label"] + 1, empty=None).to_csv(tmp_path / "h.csv", index=False)
     found = run(tmp_path / "va.csv", tmp_path / "h.csv", "--repeats", 2, "--out", tmp_path / "m")
     assert found.exit_code == 0, found.output
     about = json.loads((tmp_path / "m/transfer.json").read_text())
-    name = about["sources"][0]
-    assert about["class_maps"] == {name: {"1": "0", "2": "1"}} and len(about["matches"][name]) == 13
-    notes = ["va: column 'chol' is read as numbers in %", "h: column 'empty' is left out: it holds no value"]
-    assert about["notes"][:2] == notes and "h: its classes are matched as the rows say" in about["notes"][2]
+    assert about["class_maps"] == {"h": {"1": "0", "2": "1"}} and len(about["matches"]["h"]) == 12
+    notes = [
+        "va: column 'chol' is read as numbers in %",
+        "h: column 'empty' is left out: it holds no value",
+        "h: column 'sex' holds categories, that of va numbers: they do not match",
+    ]
+    assert about["notes"][:3] == notes and "h: its classes are matched as the rows say" in about["notes"][3]
     lines = found.stdout.splitlines()
-    assert "classes of h: 1 = 0, 2 = 1" in lines and lines[-3:] == about["notes"]
-    assert found.stderr.count("is read as numbers in %") == 1 and "X: " not in found.stderr
+    assert "classes of h: 1 = 0, 2 = 1" in lines and lines[-4:] == about["notes"]
+    assert [found.stderr.count(note) for note in about["notes"]] == [1] * 4 and "X: " not in found.stderr
 
 
 def test_several_sources_are_used_at_once(tmp_path):

@@ -235,6 +235,27 @@ LABELS = {  # (labels, classes, what is said)
 }
 
 
+AMOUNTS = {  # (labels, what is said)
+    "dollars": ([f"${n:,.2f}" for n in N], "column 'label' is read as numbers with thousands commas in $"),
+    "shares": ([f"{x} %" for x in X], "column 'label' is read as numbers in %"),
+    "decimal comma": (
+        [f"{x:.2f}".replace(".", ",") for x in X],
+        "column 'label' is read as numbers with decimal comma",
+    ),
+    "a missing one": (gap(X, "unknown"), "column 'label' is read as numbers, 1 cell ('unknown') as missing"),
+}
+
+
+@pytest.mark.parametrize("kind", AMOUNTS)
+def test_amounts_as_labels(tmp_path, kind):
+    labels, line = AMOUNTS[kind]
+    pd.DataFrame({"x": X, "label": labels}).to_csv(tmp_path / "a.csv", index=False)
+    found, lines = read(tmp_path / "a.csv")
+    assert found.classes == ("high", "low", "middle") and found.notes[0] == line and lines[0] == f"a: {line}"
+    numbers = N if kind == "dollars" else X
+    assert (found.labels == "high").tolist()[:GAP] == (numbers > np.sort(numbers)[26]).tolist()[:GAP]
+
+
 @pytest.mark.parametrize("kind", LABELS)
 def test_labels(tmp_path, kind):
     labels, classes, line = LABELS[kind]

@@ -202,3 +202,18 @@ def test_columns_of_texts_make_no_tables_kin():
     x = np.random.default_rng(0).normal(size=60)
     series = {f"text dimension {i}": x for i in range(9)}
     assert by_meaning(make(upvotes=x, **series), make(price=x, **series)) == {}
+
+
+def test_columns_of_one_name_that_differ_in_kind_or_unit_are_said():
+    x = np.random.default_rng(0).normal(50, 9, size=60).round(1)
+    words = np.where(x > 50, "male", "female")
+    target = make(age=x, sex=(x > 50).astype(int), weight=[f"{v} kg" for v in x], town=words)
+    source = make(age=x, Sex=words, weight=[f"{v} lb" for v in x], town=words)
+    lines = [
+        "column 'Sex' holds categories, that of t numbers: they do not match",
+        "column 'weight' is in lb, that of t in kg: convert one",
+    ]
+    with pytest.warns(UserWarning) as caught:
+        found, matches = align(source, target)
+    assert [m.source for m in matches] == ["age", "weight", "town"] and list(found.notes[-2:]) == lines
+    assert [str(w.message) for w in caught] == [f"{source.name}: {line}" for line in lines]

@@ -111,8 +111,10 @@ def read_delimited(path: Path, dialect: Dialect = USUAL, as_texts: bool = False)
     if repeated.any():
         frame = frame[~repeated]
         notes.append(f"left out are rows that repeat the names of columns: {repeated.sum()}")
-    frame.attrs[NOTES] = notes
-    return frame.reset_index(drop=True)
+    frame = frame.reset_index(drop=True)
+    if notes:  # pandas copies them with every frame and column that it makes
+        frame.attrs[NOTES] = notes
+    return frame
 
 
 def _layout(path: Path, head: bytes, dialect: Dialect, as_texts: bool) -> Layout:
