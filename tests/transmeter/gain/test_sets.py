@@ -9,10 +9,13 @@ import pytest
 import transmeter
 from transmeter.gain import sets
 from transmeter.gain.estimate import measure_gain
+from transmeter.gain.prior import Gain
 from transmeter.gain.race import Race
+from transmeter.gain.source_set import SourceSet, describe
 from transmeter.network.source import Source
 from transmeter.result import load
 from transmeter.tables import data
+from transmeter.util.intervals import Interval
 
 
 def table(name, rows, seed, columns="abcdefgh", flip=0.0):
@@ -102,3 +105,15 @@ def test_rank_gives_the_set_and_says_rows_that_count_twice(target, sources, tmp_
     found.save(tmp_path / "r.json")
     assert load(tmp_path / "r.json") == found
     assert transmeter.rank(target, tables[:1], shots=2, repeats=2).together is None
+
+
+def test_a_set_is_said_in_words():
+    gain, lead = Gain(3.0, 1.0, 5.0, 0.01), Interval(0.5, -0.5, 1.5)
+    two = SourceSet(["a", "b"], ["a", "b", "c"], gain, "helps", lead, lead, 40)
+    first, then = describe(two)
+    assert first == "together: a + b gain +3.0 (+1.0 to +5.0), helps"
+    assert then == "  over the best single source +0.5 (-0.5 to +1.5), over all 3 at once +0.5 (-0.5 to +1.5)"
+    assert describe(replace(two, sources=["a"]))[0].startswith("together: a alone, to which no other adds, gain +3.0")
+    assert len(describe(replace(two, sources=["a"], candidates=["a"]))) == 1
+    none = SourceSet([], ["a", "b"], None, None, None, None, 40)
+    assert describe(none) == ["together: none of 2 sources makes the labels of the target likelier"]
