@@ -13,6 +13,7 @@ from scipy import stats
 
 from transmeter.util.intervals import half_width
 
+SURPRISING = 3.0  # standard errors of a measured gain
 Measurement = tuple[float, float, float]  # mean, standard error (percentage points) and degrees of freedom of a gain
 
 
@@ -232,15 +233,19 @@ def combine(prior: Prior, pair: PairFeatures, shots: int, probability_gain: floa
     expected, _ = prior.transfer.predict(regressors(pair, shots, probability_gain), shots)
     mean, error, freedom = measurement
     error *= prior.inflation
-    weight = _trust(prior, shots, error)
+    weight = _trust(prior, shots, mean - expected, error)
     # the share of the measurement is as uncertain as its degrees of freedom say, that of the prior is not
     freedom = freedom / max(weight, 1e-6) ** 2
     return Gain.from_error(weight * mean + (1 - weight) * expected, weight**0.5 * error, freedom)
 
 
-def _trust(prior: Prior, shots: int, error: float) -> float:
-    """Share of the measured gain, whose (inflated) standard error is `error`, in the combined one."""
-    deviation = prior.transfer.deviation(shots)
+def _trust(prior: Prior, shots: int, difference: float, error: float) -> float:
+    """Share of the measured gain, whose (inflated) standard error is `error`, in the combined one.
+
+    difference: of the measured gain from the expected one. Where it is so large that the pair cannot be of the kind
+    that the prior knows, gains around the prior are taken to vary as much.
+    """
+    deviation = max(prior.transfer.deviation(shots), abs(difference) - SURPRISING * error)
     return deviation**2 / (deviation**2 + error**2)
 
 
@@ -261,7 +266,9 @@ def explain(
         rest. In percentage points: `usual` is what the average pair of the prior gains, the others what a short
         transfer and every feature add to that.
     """
-    terms = {"trust": _trust(prior, shots, measurement[1] * prior.inflation), "measured": measurement[0]}
+    expected, _ = prior.transfer.predict(regressors(pair, shots, probability_gain), shots)
+    mean, error, _ = measurement
+    terms = {"trust": _trust(prior, shots, mean - expected, error * prior.inflation), "measured": mean}
     terms["usual"] = prior.transfer.intercept
     parts = prior.transfer.standardise(regressors(pair, shots, probability_gain)) * prior.transfer.weights
     for term, part in zip(TERMS, parts, strict=True):
