@@ -55,10 +55,9 @@ def describe(chosen: SourceSet) -> list[str]:
         return [f"together: none of {many} sources makes the labels of the target likelier"]
     alone = " alone, to which no other adds," if len(chosen.sources) == 1 else ""
     lines = [f"together: {' + '.join(chosen.sources)}{alone} gain {_signed(chosen.gain)}, {chosen.verdict}"]
-    if many > 1:
-        lines.append(f"  over the best single source {_signed(chosen.over_best)}")
-        lines[-1] += f", over all {many} at once {_signed(chosen.over_all)}"
-    return lines
+    leads = [f"over the best single source {_signed(chosen.over_best)}"] if len(chosen.sources) > 1 else []
+    leads += [f"over all {many} at once {_signed(chosen.over_all)}"] if len(chosen.sources) < many else []
+    return [*lines, "  " + ", ".join(leads)] if leads else lines
 
 
 def _signed(interval: Gain | Interval) -> str:

@@ -113,7 +113,9 @@ def test_a_set_is_said_in_words():
     first, then = describe(two)
     assert first == "together: a + b gain +3.0 (+1.0 to +5.0), helps"
     assert then == "  over the best single source +0.5 (-0.5 to +1.5), over all 3 at once +0.5 (-0.5 to +1.5)"
-    assert describe(replace(two, sources=["a"]))[0].startswith("together: a alone, to which no other adds, gain +3.0")
+    one = describe(replace(two, sources=["a"]))
+    assert one[0].startswith("together: a alone, to which no other adds, gain +3.0")
+    assert one[1] == "  over all 3 at once +0.5 (-0.5 to +1.5)"
     assert len(describe(replace(two, sources=["a"], candidates=["a"]))) == 1
     none = SourceSet([], ["a", "b"], None, None, None, None, 40)
     assert describe(none) == ["together: none of 2 sources makes the labels of the target likelier"]
