@@ -45,7 +45,7 @@ def test_json_goes_out_and_comes_back(found, tmp_path):
     found[0].save(tmp_path / "r.json")
     assert result.load(tmp_path / "r.json") == found[0]
     content = json.loads((tmp_path / "r.json").read_text())
-    settings = "target metric shots repeats budget seed scorer options encoder match rows command notes"
+    settings = "target metric shots repeats budget seed scorer options encoder match rows command notes together"
     assert " ".join(content) == settings and content["budget"] is None and content["match"] == "meaning"
     assert set(content["rows"][0]["evidence"]) == set(PairFeatures.__dataclass_fields__)
     assert content["rows"][-1]["evidence"] is None
