@@ -40,7 +40,7 @@ class Part:
     log_weight : ndarray of shape (splits,)
         Logarithm of the weight of all of them; NO_WEIGHT of none.
     probabilities : ndarray of shape (splits, n, classes)
-        Their weighted average.
+        Their weighted average; of a quantity (splits, n, 1) that, less its mean and over its standard deviation.
     """
 
     log_weight: np.ndarray
@@ -52,16 +52,21 @@ class Part:
 
 
 @cache
-def learners() -> dict[str, ModuleType]:
-    """Find the learners: the modules of this folder that have a function `members`.
+def learners(folder: ModuleType = transmeter.learners) -> dict[str, ModuleType]:
+    """Find the learners: the modules of a folder that have a function `members`.
+
+    Parameters
+    ----------
+    folder : module
+        Package of the learners.
 
     Returns
     -------
     dict
         Module by name, in alphabetical order.
     """
-    names = sorted(m.name for m in iter_modules(transmeter.learners.__path__))
-    modules = {name: import_module(f"transmeter.learners.{name}") for name in names}
+    names = sorted(m.name for m in iter_modules(folder.__path__))
+    modules = {name: import_module(f"{folder.__name__}.{name}") for name in names}
     return {name: module for name, module in modules.items() if hasattr(module, "members")}
 
 

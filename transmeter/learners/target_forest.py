@@ -8,7 +8,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from transmeter.learners.member import ForestMember, Member, evidence
 from transmeter.learners.task import Shared, Task
-from transmeter.learners.trees import Trees, trees_of
+from transmeter.learners.trees import Trees, out_of_bag, trees_of
 
 NEEDS_SOURCE = False
 TREES, LEAF = 50, 2  # trees of a forest, and rows of a leaf at least
@@ -40,9 +40,6 @@ def _fit(task: Task, split: int) -> tuple[Trees, np.ndarray]:
     model = RandomForestClassifier(TREES, min_samples_leaf=LEAF, random_state=task.seed)
     model.fit(task.x[rows], task.codes[rows], sample_weight=weights)
     forest = trees_of(model, task.classes)
-    outside = np.stack([~np.isin(np.arange(len(rows)), sample) for sample in model.estimators_samples_], axis=1)
-    trees = outside.sum(1)[:, None]  # that have not seen a row
-    mean = (forest.leaves(task.x[rows]) * outside[..., None]).sum(1) * TREES / np.maximum(trees, 1)
     left_out = np.full((len(real), task.classes), 1 / task.classes)
-    left_out[real] = np.where(trees > 0, mean, 1 / task.classes)
+    left_out[real] = out_of_bag(model, forest, task.x[rows], 1 / task.classes)
     return forest, left_out

@@ -98,8 +98,9 @@ def task_of(target: Encoded, training: Sequence[np.ndarray], seed: int) -> Task:
     seen = np.stack([np.resize(np.flatnonzero(part), longest) for part in inside])
     counted = np.arange(longest) < inside.sum(1, keepdims=True)
     row_weights = np.take_along_axis(weights, seen, axis=1) * counted
-    basis = _basis(target)
-    x, classes = target.x.numpy()[rows] @ basis, len(target.table.classes)
+    classes = len(target.table.classes)
+    basis = basis_of(target, max(FEWEST, int(WIDE / (classes - 1) ** 0.5)))
+    x = target.x.numpy()[rows] @ basis
     return Task(x, codes, weights, seen, row_weights, classes, basis, seed)
 
 
@@ -124,22 +125,62 @@ def shared(source: Source, target: Encoded, task: Task) -> list[Shared]:
 
 def _labelled(source: Source, target: Encoded, task: Task) -> Shared | None:
     """The labelled rows; features that the source lacks are at the target's mean."""
-    labelled = np.flatnonzero(source.table.codes >= 0)
-    labelled = np.sort(np.random.default_rng(source.seed).permutation(labelled)[:ROWS])
-    common, known = _in_features_of(target.encoder, source, labelled)
-    if not known.any():
+    labelled = labelled_rows(source)
+    scales = in_units(source, target, labelled, task.basis)
+    if not scales:
         return None
-    numbers = known & (np.arange(len(known)) < len(target.encoder.means))
-    spread = common.std(0)
-    own = np.where(numbers & (spread > 0), (common - common.mean(0)) / np.where(spread > 0, spread, 1), common)
     codes = source.table.codes[labelled]
-    maps = _class_maps(source, target, task, common @ task.basis, codes)
+    maps = _class_maps(source, target, task, next(iter(scales.values())), codes)
     memberships = np.stack([(codes[:, None] == m) & (m >= 0) for m in maps]).astype(np.float64)
     if not memberships.any():
         return None
     weights = np.stack([balanced(m.argmax(1), m.any(1)) for m in memberships])
-    scales = {"the target's units": common @ task.basis, "its own units": own @ task.basis}
     return Shared(source.table.name, scales, memberships, weights)
+
+
+def labelled_rows(source: Source) -> np.ndarray:
+    """Labelled rows of a source, of many a random sample.
+
+    Parameters
+    ----------
+    source
+        Any.
+
+    Returns
+    -------
+    np.ndarray
+        (n,) row numbers, n at most ROWS.
+    """
+    labelled = np.flatnonzero(source.table.codes >= 0)
+    return np.sort(np.random.default_rng(source.seed).permutation(labelled)[:ROWS])
+
+
+def in_units(source: Source, target: Encoded, rows: np.ndarray, basis: np.ndarray) -> dict[str, np.ndarray]:
+    """Rows of a source in the features of the target; those that the source lacks are at the target's mean.
+
+    Parameters
+    ----------
+    source
+        Source whose columns are named as the target's.
+    target
+        Target.
+    rows
+        (n,) row numbers of the source.
+    basis
+        (features, d) that leads from the target's encoded features to those of learners.
+
+    Returns
+    -------
+    dict
+        Unit of the features -> (n, d); empty where no column is common.
+    """
+    common, known = _in_features_of(target.encoder, source, rows)
+    if not known.any():
+        return {}
+    numbers = known & (np.arange(len(known)) < len(target.encoder.means))
+    spread = common.std(0)
+    own = np.where(numbers & (spread > 0), (common - common.mean(0)) / np.where(spread > 0, spread, 1), common)
+    return {"the target's units": common @ basis, "its own units": own @ basis}
 
 
 def _taught(source: Source, target: Encoded, task: Task) -> Shared | None:
@@ -189,9 +230,21 @@ def balanced(codes: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return np.where(inside, 1 / ((counts > 0).sum() * np.maximum(counts, 1))[np.minimum(codes, len(counts) - 1)], 0.0)
 
 
-def _basis(target: Encoded) -> np.ndarray:
-    """(features, d) of the leading principal directions, the identity where there are few features."""
-    most = max(FEWEST, int(WIDE / (len(target.table.classes) - 1) ** 0.5))
+def basis_of(target: Encoded, most: int) -> np.ndarray:
+    """What leads from encoded features to those of learners.
+
+    Parameters
+    ----------
+    target
+        Target.
+    most
+        Number of features that learners take at most.
+
+    Returns
+    -------
+    np.ndarray
+        (features, d) of the leading principal directions, the identity where there are few features.
+    """
     features = target.x.shape[1]
     return np.eye(features) if features <= most else target.directions[:, :most]
 

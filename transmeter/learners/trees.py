@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
 CELLS = 8_000_000  # values of leaves that are held at once
 
@@ -24,7 +24,7 @@ class Trees:
     threshold : ndarray of shape (nodes,)
         What it is compared with.
     value : ndarray of shape (nodes, classes)
-        What a leaf adds to the probabilities.
+        What a leaf adds to the probabilities; of a quantity (nodes, 1) what it adds to that.
     """
 
     roots: np.ndarray
@@ -100,19 +100,67 @@ def trees_of(forest: RandomForestClassifier, codes: int) -> Trees:
     Trees
         Whose leaves hold probabilities over the number of trees.
     """
+    given = np.concatenate([t.tree_.value[:, 0] for t in forest.estimators_])
+    value = np.zeros((len(given), codes))
+    value[:, forest.classes_.astype(int)] = given
+    return _trees(forest, value / value.sum(1, keepdims=True))
+
+
+def regression_trees(forest: RandomForestRegressor) -> Trees:
+    """The arrays of a fitted forest that predicts a quantity.
+
+    Parameters
+    ----------
+    forest : RandomForestRegressor
+        After its fit.
+
+    Returns
+    -------
+    Trees
+        Whose leaves hold quantities over the number of trees.
+    """
+    return _trees(forest, np.concatenate([t.tree_.value[:, 0] for t in forest.estimators_]))
+
+
+def _trees(forest: RandomForestClassifier | RandomForestRegressor, value: np.ndarray) -> Trees:
+    """The nodes of a forest, each of a value (nodes, k)."""
     trees = [t.tree_ for t in forest.estimators_]
     first = np.cumsum([0, *(t.node_count for t in trees)])
-    seen = forest.classes_.astype(int)
-    value = np.zeros((first[-1], codes))
-    value[:, seen] = np.concatenate([t.value[:, 0] for t in trees])
     return Trees(
         roots=first[:-1].astype(np.int32),
         left=np.concatenate([_shifted(t.children_left, start) for t, start in zip(trees, first)]),
         right=np.concatenate([_shifted(t.children_right, start) for t, start in zip(trees, first)]),
         feature=np.concatenate([np.maximum(t.feature, 0) for t in trees]).astype(np.int32),
         threshold=np.concatenate([t.threshold for t in trees]),
-        value=(value / value.sum(1, keepdims=True) / len(trees)).astype(np.float32),
+        value=(value / len(trees)).astype(np.float32),
     )
+
+
+def out_of_bag(
+    forest: RandomForestClassifier | RandomForestRegressor, trees: Trees, x: np.ndarray, otherwise: float
+) -> np.ndarray:
+    """What a forest predicts for the rows that it was fitted on, each by the trees that have not seen it.
+
+    Parameters
+    ----------
+    forest : RandomForestClassifier or RandomForestRegressor
+        After its fit.
+    trees : Trees
+        The same as arrays.
+    x : ndarray of shape (n, d)
+        All rows that it was fitted on.
+    otherwise : float
+        Value of a row that every tree has seen.
+
+    Returns
+    -------
+    ndarray of shape (n, classes)
+        Of a quantity (n, 1).
+    """
+    outside = np.stack([~np.isin(np.arange(len(x)), sample) for sample in forest.estimators_samples_], axis=1)
+    unseen = outside.sum(1)[:, None]  # trees that have not seen a row
+    mean = (trees.leaves(x) * outside[..., None]).sum(1) * len(trees.roots) / np.maximum(unseen, 1)
+    return np.where(unseen > 0, mean, otherwise)
 
 
 def _shifted(children: np.ndarray, start: int) -> np.ndarray:

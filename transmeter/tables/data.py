@@ -11,7 +11,7 @@ import pandas as pd
 from transmeter.tables.columns import Reading, amounts, clean, conform, listed, numeric_columns, say
 from transmeter.tables.files import read
 from transmeter.tables.formats.delimited import NOTES, check_names
-from transmeter.tables.labels import class_texts, label_texts
+from transmeter.tables.labels import label_texts, read_labels
 from transmeter.tables.specs import USUAL, Dialect, parse
 from transmeter.util.suggestions import did_you_mean
 
@@ -41,6 +41,9 @@ class Table:
         How columns are read of which there is something to say.
     notes
         What was decided of its columns, rows and labels, a line each.
+    quantity
+        (n,) label as a number, NaN where unlabelled, of which `labels` are then the terciles; None: the label is a
+        class.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Table:
     class_map: Mapping[str, str] = field(default_factory=dict)
     readings: Mapping[str, Reading] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    quantity: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -70,7 +74,8 @@ class Table:
         """The rows of these numbers, classes unchanged."""
         keys = None if self.keys is None else self.keys[rows]
         features = self.features.iloc[rows].reset_index(drop=True)
-        return replace(self, features=features, labels=self.labels[rows], keys=keys)
+        quantity = None if self.quantity is None else self.quantity[rows]
+        return replace(self, features=features, labels=self.labels[rows], keys=keys, quantity=quantity)
 
 
 @dataclass(frozen=True)
@@ -207,8 +212,8 @@ def table(
     features
         (n, columns), which are read as by `columns.clean`.
     labels
-        (n,) of any kind, which are read as by `labels.class_texts`: 1, 1.0 and "1" are one class, an empty one marks an
-        unlabelled row, a quantity is cut into classes.
+        (n,) of any kind, which are read as by `labels.read_labels`: 1, 1.0 and "1" are one class, an empty one marks an
+        unlabelled row, a quantity is kept beside classes.
     keys
         (n,) what each row is about; None: nothing says so.
     decimal
@@ -222,15 +227,24 @@ def table(
     Raises
     ------
     ValueError
-        As `columns.clean` and `labels.class_texts`.
+        As `columns.clean` and `labels.read_labels`.
     """
     frame, readings = clean(name, features, decimal)
     labels, said = amounts(labels, decimal)
     say(name, said)
-    texts, lines = class_texts(name, labels)
+    texts, quantity, lines = read_labels(name, labels)
     classes = tuple(sorted({t for t in texts if t is not None}))
     notes = (*(reading.line for reading in readings.values()), *said, *lines)
-    return Table(name, frame, texts, classes, None if keys is None else label_texts(keys), {}, readings, notes)
+    return Table(
+        name=name,
+        features=frame,
+        labels=texts,
+        classes=classes,
+        keys=None if keys is None else label_texts(keys),
+        readings=readings,
+        notes=notes,
+        quantity=quantity,
+    )
 
 
 def rows_like(known: Table, name: str, frame: pd.DataFrame) -> pd.DataFrame:
@@ -328,7 +342,7 @@ def drop_small_classes(data: Table, rows: int) -> Table:
     Returns
     -------
     Table
-        `data` itself where all classes have so many; unlabelled rows stay.
+        `data` itself where all classes have so many, and of a quantity; unlabelled rows stay.
 
     Raises
     ------
@@ -336,7 +350,7 @@ def drop_small_classes(data: Table, rows: int) -> Table:
         Where fewer than two classes are left.
     """
     counts = np.bincount(data.codes[data.codes >= 0], minlength=len(data.classes))
-    if (counts >= rows).all():
+    if data.quantity is not None or (counts >= rows).all():
         return data
     classes = tuple(c for c, n in zip(data.classes, counts) if n >= rows)
     if len(classes) < 2:

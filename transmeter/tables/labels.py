@@ -1,4 +1,4 @@
-"""Labels: as text, as classes, and as memberships."""
+"""Labels: as text, as classes, as quantities, and as memberships."""
 
 import re
 import warnings
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 UNKNOWN = "?"  # a label that is missing
+R2 = "r2"  # the metric of a quantity
 # an empty cell among categories; a label may well be called so
 EMPTY = {"", "?", "NA", "N/A", "NaN", "nan", "null", "NULL"}
 FEW = 20  # so many different labels are classes whatever they look like
@@ -69,11 +70,12 @@ def label_texts(values: pd.Series | np.ndarray) -> np.ndarray:
     return np.array([text_of(v) for v in cells], dtype=object)
 
 
-def class_texts(name: str, values: pd.Series | np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Labels as the texts of classes; where they are a quantity, it is cut into low, middle and high.
+def read_labels(name: str, values: pd.Series | np.ndarray) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    """Labels as the texts of classes; where they are a quantity, it is kept, and cut into low, middle and high too.
 
     The cuts are the table's own terciles, so that such classes map across tables whatever their units; where values
-    repeat, the cuts lie between two values, as near to the terciles as can be, and two classes may be left.
+    repeat, the cuts lie between two values, as near to the terciles as can be, and two classes may be left. They serve
+    where classes are needed.
 
     Parameters
     ----------
@@ -85,7 +87,8 @@ def class_texts(name: str, values: pd.Series | np.ndarray) -> tuple[np.ndarray, 
     Returns
     -------
     tuple
-        (n,) texts, None where missing; and what is said of them, a line each.
+        (n,) texts, None where missing; (n,) numbers, NaN where missing, or None where they are no quantity; and what is
+        said of them, a line each.
 
     Raises
     ------
@@ -105,18 +108,18 @@ def class_texts(name: str, values: pd.Series | np.ndarray) -> tuple[np.ndarray, 
         has = f"only the class '{classes.pop()}'" if classes else "no labelled row"
         raise ValueError(f"{name} has {has}: two classes are needed")
     cut = _cut(name, texts, classes) if len(classes) > FEW else None
-    lines += [cut[1]] if cut else _doubts(classes)
+    lines += [cut[2]] if cut else _doubts(classes)
     for line in lines:
         warnings.warn(f"{name}: {line}", stacklevel=4)
-    return cut[0] if cut else texts, lines
+    return (*cut[:2], lines) if cut else (texts, None, lines)
 
 
 def _missing_line(word: str, rows: int) -> str:
     return f"{rows} labels '{word}' are read as missing" if rows > 1 else f"a label '{word}' is read as missing"
 
 
-def _cut(name: str, texts: np.ndarray, classes: set[str]) -> tuple[np.ndarray, str] | None:
-    """(classes of a quantity, what is said of them), None for classes. Raises ValueError for names."""
+def _cut(name: str, texts: np.ndarray, classes: set[str]) -> tuple[np.ndarray, np.ndarray, str] | None:
+    """(classes of a quantity, its numbers, what is said of them), None for classes. Raises ValueError for names."""
     labelled = np.array([t is not None for t in texts])
     numbers = pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce").to_numpy(dtype=np.float64)
     if not _is_quantity(classes, numbers[labelled]):
@@ -125,7 +128,8 @@ def _cut(name: str, texts: np.ndarray, classes: set[str]) -> tuple[np.ndarray, s
         raise ValueError(
             f"{name} has {len(classes)} different labels in {labelled.sum()} rows: give classes, not names"
         )
-    return _terciles(numbers, labelled)
+    cut, line = _terciles(numbers, labelled)
+    return cut, numbers, line
 
 
 def meaning(name: str) -> str:
@@ -181,7 +185,8 @@ def _terciles(numbers: np.ndarray, labelled: np.ndarray) -> tuple[np.ndarray, st
     parts = "low and high" if low == high else "low, middle and high"
     cut = np.where(numbers <= low, "low", np.where(numbers <= high, "middle", "high")).astype(object)
     cut[~labelled] = None
-    return cut, f"the label is a quantity; it is cut at the table's own terciles ({low:g}, {high:g}) into {parts}"
+    line = f"the label is a quantity of {len(values)} values from {values[0]:g} to {values[-1]:g}"
+    return cut, f"{line}; where classes are needed, its own terciles ({low:g}, {high:g}) cut it into {parts}"
 
 
 def one_hot(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -212,3 +217,38 @@ def one_hot(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
     labels = np.zeros((len(codes), there.sum()))
     labels[np.arange(len(codes)), (there.cumsum() - 1)[codes]] = 1
     return labels
+
+
+def in_unit(quantity: np.ndarray, unit: tuple[float, float]) -> np.ndarray:
+    """Quantities less the mean, over the standard deviation.
+
+    Parameters
+    ----------
+    quantity
+        (n,) of any unit.
+    unit
+        Mean and standard deviation, see `unit_of`.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n,) without a unit.
+    """
+    return (quantity - unit[0]) / unit[1]
+
+
+def unit_of(quantity: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of the labelled rows.
+
+    Parameters
+    ----------
+    quantity
+        (n,), NaN where unlabelled.
+
+    Returns
+    -------
+    tuple
+        Both in the quantity's unit; a deviation of 1 where it is constant.
+    """
+    mean, deviation = float(np.nanmean(quantity)), float(np.nanstd(quantity))
+    return mean, deviation if deviation > 1e-12 * max(abs(mean), 1e-300) else 1.0

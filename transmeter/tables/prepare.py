@@ -61,7 +61,11 @@ def prepare(
     for table, (_, matches) in zip(tables, aligned):
         for line in match_lines(table, matches):
             LOG.info("%s: %s", table.name, line)
-    tables = [align_classes(t, target, (classes or {}).get(t.name)) for t, _ in aligned]
+    tables = [t for t, _ in aligned]
+    if target.quantity is None:
+        tables = [align_classes(t, target, (classes or {}).get(t.name)) for t in tables]
+    elif classes:
+        raise ValueError(f"classes are given, and the label of {target.name} is a quantity: leave them out")
     return target, tables, [m for _, m in aligned]
 
 

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import KFold, StratifiedKFold
 
 from transmeter.tables.data import Table
 
 FOLDS = 5
 TEST_ROWS = 2000  # rows that measure where there are many more
 LEAST_TEST_ROWS = 50  # of a class among them, where it has so many
+LEAST_ROWS = 3  # of a quantity that train, and that measure
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ def make_splits(target: Table, shots: int | None, repeats: int, seed: int) -> li
     target : Table
         Table to split.
     shots : int or None
-        Rows per class that train, sampled at random, while the rest measures; None means cross-fitting, in which every
-        labelled row measures once per repeat.
+        Rows per class that train, of a quantity rows in all, sampled at random, while the rest measures; None means
+        cross-fitting, in which every labelled row measures once per repeat.
     repeats : int
         At least 2, for an interval.
     seed : int
@@ -72,6 +73,8 @@ def make_splits(target: Table, shots: int | None, repeats: int, seed: int) -> li
     """
     if repeats < 2:
         raise ValueError(f"repeats {repeats} is too few: at least 2 are needed for an interval")
+    if target.quantity is not None:
+        return _quantity_splits(target, shots, repeats, np.random.default_rng(seed))
     codes = target.codes
     rows = np.flatnonzero(codes >= 0)
     least = _check_counts(target, 2 if shots is None else shots + 1, shots)
@@ -85,6 +88,26 @@ def make_splits(target: Table, shots: int | None, repeats: int, seed: int) -> li
         else:
             classes = range(len(target.classes))
             train = np.concatenate([rng.permutation(np.flatnonzero(codes == c))[:shots] for c in classes])
+            splits.append(Split(train, np.setdiff1d(measuring, train), repeat))
+    return splits
+
+
+def _quantity_splits(target: Table, shots: int | None, repeats: int, rng: np.random.Generator) -> list[Split]:
+    """As `make_splits`, of rows without classes."""
+    rows = np.flatnonzero(np.isfinite(target.quantity))
+    if len(rows) < 2 * LEAST_ROWS or (shots is not None and not LEAST_ROWS <= shots <= len(rows) - LEAST_ROWS):
+        needed = f"{2 * LEAST_ROWS} are needed" if shots is None else f"--shots {shots} has to leave {LEAST_ROWS}"
+        raise ValueError(
+            f"{target.name} has {len(rows)} labelled rows: at least {needed}, and {LEAST_ROWS} have to train"
+        )
+    measuring = rows if len(rows) <= 2 * TEST_ROWS else np.sort(rng.permutation(rows)[:TEST_ROWS])
+    splits = []
+    for repeat in range(repeats):
+        if shots is None:
+            folds = KFold(min(FOLDS, len(rows)), shuffle=True, random_state=int(rng.integers(2**31)))
+            splits += [Split(rows[a], rows[b], repeat) for a, b in folds.split(rows)]
+        else:
+            train = rng.permutation(rows)[:shots]
             splits.append(Split(train, np.setdiff1d(measuring, train), repeat))
     return splits
 

@@ -262,15 +262,17 @@ def test_arrays_are_read_and_pickles_refused(tmp_path):
             data.load(str(path))
 
 
-def test_a_quantity_is_cut_at_its_own_terciles():
+def test_a_quantity_is_kept_and_cut_at_its_own_terciles():
     def cut(values):
-        with pytest.warns(UserWarning, match="the label is a quantity; it is cut"):
+        with pytest.warns(UserWarning, match=r"a: the label is a quantity of \d+ values from 0 to 1; where classes"):
             return data.table("a", pd.DataFrame({"x": range(len(values))}), np.array(values, dtype=object))
 
     found = cut([*np.linspace(0, 1, 60), None])
     assert found.classes == ("high", "low", "middle") and found.codes[-1] == -1
     assert [(found.labels == c).sum() for c in ("low", "middle", "high")] == [20, 20, 20]
     assert found.labels[0] == "low" and found.labels[59] == "high"
+    np.testing.assert_allclose(found.quantity, [*np.linspace(0, 1, 60), np.nan])
+    np.testing.assert_allclose(found.take(np.array([60, 1])).quantity, [np.nan, 1 / 59])
     repeated = cut([0.0] * 70 + list(np.linspace(0.1, 1, 30)))
     assert set(repeated.labels[:70]) == {"low"} and repeated.classes == ("high", "low")
     assert (cut([*np.linspace(0, 0.9, 30), *[1.0] * 70]).labels == "high").sum() == 70

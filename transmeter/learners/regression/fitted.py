@@ -1,0 +1,105 @@
+"""A combination of a quantity after its fit on all labelled rows, as plain arrays: one plane, and trees beside it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from transmeter.learners.fitted import TREES
+from transmeter.learners.linear import with_intercept
+from transmeter.learners.regression.combination import log_weights, source_members, target_members
+from transmeter.learners.regression.task import shared, task_of
+from transmeter.learners.trees import Trees, weighted_sum
+from transmeter.network.source import Encoded, Source
+
+
+@dataclass(frozen=True)
+class FittedQuantity:
+    """The weighted sum of regressions and trees: sums of linear models are one.
+
+    Attributes
+    ----------
+    basis : ndarray of shape (features, d)
+        That leads from encoded features to those of the members.
+    coefficients : ndarray of shape (d + 1,)
+        Of these, the intercept last.
+    trees : Trees
+        Whose leaves hold what is added to that.
+    """
+
+    basis: np.ndarray
+    coefficients: np.ndarray
+    trees: Trees
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Average what the members predict.
+
+        Parameters
+        ----------
+        x : ndarray of shape (n, features)
+            Encoded rows.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            In the unit of the label.
+        """
+        x = x.astype(np.float64) @ self.basis
+        return with_intercept(x) @ self.coefficients + self.trees.probabilities(x)[:, 0]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything by name, as `restore` takes it."""
+        own = {"basis": self.basis, "coefficients": self.coefficients}
+        return own | {f"trees.{name}": getattr(self.trees, name) for name in TREES}
+
+    @classmethod
+    def restore(cls, arrays: Mapping[str, np.ndarray]) -> "FittedQuantity":
+        """Take what `arrays` gave. Raises KeyError for a lack, and ValueError for shapes that do not fit."""
+        trees = Trees(**{name: arrays[f"trees.{name}"] for name in TREES})
+        found = cls(basis=arrays["basis"], coefficients=arrays["coefficients"], trees=trees)
+        found.trees.check(found.basis.shape[1])
+        found.predict(np.zeros((1, len(found.basis))))
+        return found
+
+
+def fit_quantity(target: Encoded, sources: Sequence[Source], seed: int) -> tuple[FittedQuantity, dict[str, float]]:
+    """Fit all learners on all labelled rows.
+
+    Parameters
+    ----------
+    target : Encoded
+        With a quantity, whose labelled rows are trained on.
+    sources : sequence of Source
+        With a quantity and columns named as the target's; none is needed.
+    seed : int
+        Of the forests.
+
+    Returns
+    -------
+    FittedQuantity
+        The average.
+    dict
+        Share of every member by its name, largest first.
+    """
+    task = task_of(target, [np.flatnonzero(np.isfinite(target.table.quantity))], seed)
+    alone = [m for found in target_members(task).values() for m in found]
+    given = [m for s in sources for found in source_members(task, shared(s, target, task)).values() for m in found]
+    weights = log_weights([*alone, *given])[:, 0]
+    shares = np.exp(weights - weights.max())
+    shares /= shares.sum()
+    members = list(zip(shares, [*alone, *given]))
+    mean, deviation = task.unit
+    coefficients = deviation * sum(share * m.coefficients[0] for share, m in members)
+    coefficients[-1] += mean
+    grown = {id(m.forests[0]): m.forests[0] for _, m in members if m.forests}  # a forest serves several members
+    slopes = dict.fromkeys(grown, 0.0)
+    for share, member in members:
+        for forest in member.forests:
+            slopes[id(forest)] += deviation * share * member.slopes[0]
+    fitted = FittedQuantity(
+        basis=task.basis,
+        coefficients=coefficients,
+        trees=weighted_sum(list(grown.values()), list(slopes.values())),
+    )
+    by_name = {m.name: float(share) for share, m in members}
+    return fitted, dict(sorted(by_name.items(), key=lambda item: -item[1]))
