@@ -1,7 +1,7 @@
 """From held-out predictions to a gain with its interval: paired differences and their variance."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -9,8 +9,9 @@ import torch
 from transmeter.gain.metrics import row_weights
 from transmeter.gain.prior import Gain, Measurement, PairFeatures, combine, explain, load_prior
 from transmeter.tables.data import Table
+from transmeter.tables.labels import R2
 from transmeter.tables.splits import Split
-from transmeter.util.intervals import half_width
+from transmeter.util.intervals import Interval, around, half_width
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Outcome:
     Attributes
     ----------
     difference : ndarray of shape (repeats, n)
-        Correct minus correct on each labelled row, NaN where a repeat did not measure it.
+        Correct minus correct on each labelled row, NaN where a repeat did not measure it; of a quantity squared error
+        less squared error of the baseline and the source, over the label's variance.
     codes : ndarray of shape (n,)
         Class of each of these rows.
     metric : str
@@ -31,12 +33,14 @@ class Outcome:
         Name of the learner that the source was compared with.
     probability_gain : float
         Gain of the probability of the right class over the same learners without a source, in percentage points.
-    features : PairFeatures
-        Of source and target.
+    features : PairFeatures or None
+        Of source and target; None of a quantity, for which no prior is fitted.
     shots : int
-        Labelled rows per class.
+        Labelled rows per class, of a quantity in all.
     over_itself : dict
         Learner -> gain over the same learner without the source, in percentage points.
+    absolute : ndarray of shape (repeats, n) or None
+        By how much the absolute error is smaller, in the unit of a quantity; None of classes.
     """
 
     difference: np.ndarray
@@ -45,9 +49,10 @@ class Outcome:
     population: int | None
     baseline: str
     probability_gain: float
-    features: PairFeatures
+    features: PairFeatures | None
     shots: int
     over_itself: dict[str, float] = field(default_factory=dict)
+    absolute: np.ndarray | None = None
 
 
 class HeldOutRows:
@@ -125,9 +130,27 @@ def correctness(probabilities: torch.Tensor, held_out: HeldOutRows) -> np.ndarra
     """
     codes, splits = torch.from_numpy(held_out.codes), held_out.splits[: len(probabilities)]
     right = (probabilities.argmax(2) == codes).float().numpy()
-    cells = np.full((splits[-1].repeat + 1, len(codes)), np.nan)
+    return in_repeats(right, splits)
+
+
+def in_repeats(values: np.ndarray, splits: Sequence[Split]) -> np.ndarray:
+    """Values of the rows that splits measure.
+
+    Parameters
+    ----------
+    values : ndarray of shape (splits, n)
+        By split.
+    splits : sequence of Split
+        With `test` as places among the n rows.
+
+    Returns
+    -------
+    ndarray of shape (repeats, n)
+        NaN where a repeat did not measure a row.
+    """
+    cells = np.full((splits[-1].repeat + 1, values.shape[1]), np.nan)
     for i, split in enumerate(splits):
-        cells[split.repeat, split.test] = right[i, split.test]
+        cells[split.repeat, split.test] = values[i, split.test]
     return cells
 
 
@@ -164,8 +187,9 @@ def measure_gain(outcome: Outcome, other: Outcome | None = None) -> Measurement:
     cells = 100 * difference[:, seen] * weights
     rows = np.nanmean(cells, axis=0)
     repeats, n = cells.shape
-    by_row = _stratified_variance(rows, codes, weights)
-    by_repeat = float(np.nanmean(cells, axis=1).var(ddof=1) / repeats)
+    by_row = float(rows.var(ddof=1)) / n if outcome.metric == R2 else _stratified_variance(rows, codes, weights)
+    # rows of a quantity differ far more than classes, so that which of them a repeat measures must not count
+    by_repeat = np.nanmean(cells - rows if outcome.metric == R2 else cells, axis=1).var(ddof=1) / repeats
     by_cell = float(np.nanvar(cells)) / np.count_nonzero(~np.isnan(cells))
     by_row = max(by_row - by_cell, 0.0) * (1 - n / outcome.population if outcome.population else 1.0)
     variance = by_row + by_repeat
@@ -188,8 +212,26 @@ def _stratified_variance(values: np.ndarray, codes: np.ndarray, weights: np.ndar
     return float(total)
 
 
+def measure_mae(outcome: Outcome) -> Interval | None:
+    """By how much the mean absolute error is smaller with the source.
+
+    Parameters
+    ----------
+    outcome : Outcome
+        Of one source.
+
+    Returns
+    -------
+    Interval or None
+        In the unit of the quantity; None of classes.
+    """
+    if outcome.absolute is None:
+        return None
+    return around(*measure_gain(replace(outcome, difference=outcome.absolute / 100)))
+
+
 def estimate_gain(outcome: Outcome) -> Gain:
-    """The measured gain, combined with what was expected.
+    """The measured gain, combined with what was expected; of a quantity the measured one as it is.
 
     Parameters
     ----------
@@ -201,6 +243,8 @@ def estimate_gain(outcome: Outcome) -> Gain:
     Gain
         The posterior.
     """
+    if outcome.features is None:
+        return Gain.from_error(*measure_gain(outcome))
     return combine(load_prior(), outcome.features, outcome.shots, outcome.probability_gain, measure_gain(outcome))
 
 
@@ -210,7 +254,7 @@ def explain_gain(outcome: Outcome) -> dict[str, float]:
     Parameters
     ----------
     outcome : Outcome
-        Of one source.
+        Of one source of classes.
 
     Returns
     -------

@@ -13,14 +13,17 @@ import numpy as np
 import torch
 
 from transmeter.gain.metrics import METRICS, accuracies
-from transmeter.gain.transfers import NETWORK, SCRATCH, Network, by_combination, by_network
+from transmeter.gain.quantity_race import BASELINES, BOOSTING, r2
+from transmeter.gain.transfers import NETWORK, SCRATCH, Network, by_combination, by_network, by_regression
 from transmeter.learners.baseline import target_only
 from transmeter.learners.combination import COMBINATION, average
 from transmeter.learners.member import fit_member
+from transmeter.learners.regression.baseline import boosting, pooled_quantity
 from transmeter.learners.task import PENALTY, shared, task_of
 from transmeter.network.source import Encoded, Source
 from transmeter.network.training import Schedule, Terms
 from transmeter.tables.data import Table
+from transmeter.tables.labels import R2, in_unit, unit_of
 from transmeter.tables.splits import Split, make_splits
 from transmeter.util import writing
 from transmeter.util.arguments import one_of
@@ -133,14 +136,14 @@ def measure(
     seed : int
         Seed of splits, forests, gradient boosting and networks.
     metric : str
-        Metric of gains.
+        Metric of gains; "r2" where target and sources have quantities.
     steps : int
         Training steps of every network.
     controls : bool
         Whether arms that must not help run too: the first source with shuffled labels, and a Gaussian mixture in its
         place.
     network : bool
-        Whether networks are trained too, which takes the longest.
+        Whether networks are trained too, which takes the longest; they tell classes apart, not quantities.
 
     Returns
     -------
@@ -152,11 +155,11 @@ def measure(
     ValueError
         As by `make_splits`.
     """
-    one_of("metric", metric, METRICS)
+    one_of("metric", metric, (*METRICS, R2))
     splits = make_splits(target, shots, repeats, seed)
     encoded = Encoded(target)
     controlled = _controls(sources[0], seed) if controls else []
-    trained = Network(Terms(), Schedule(steps=steps), seed) if network else None
+    trained = Network(Terms(), Schedule(steps=steps), seed) if network and metric != R2 else None
     measured = _measured(sources, encoded, splits, metric, seed, trained)
     by_control = _measured(controlled, encoded, splits, metric, seed).ways[COMBINATION]
     alone = {name: float(value.mean()) for name, value in measured.alone.items()}
@@ -188,7 +191,7 @@ def measure(
 
 @dataclass(frozen=True)
 class _Reached:
-    """Accuracies in percent, or probabilities of which they are.
+    """Accuracies, or R2 of a quantity, in percent.
 
     alone: name of a learner of the target alone -> (1, splits); ways: name of a way to use a source -> (sources,
     splits); together: (1, splits), of the combination with all sources.
@@ -213,7 +216,10 @@ def _measured(
     with bar(f"transfer to {target.table.name}", len(batches)) as step:
         for number, part in enumerate(batches):
             trained = network and replace(network, seed=network.seed * 100_003 + number)
-            parts.append(_batch(sources, target, part, metric, seed, trained))
+            if metric == R2:
+                parts.append(_quantity_batch(sources, target, part, seed))
+            else:
+                parts.append(_batch(sources, target, part, metric, seed, trained))
             step(f"{number * SPLITS + len(part)} of {len(splits)} splits")
     return _Reached(
         {name: np.concatenate([p.alone[name] for p in parts], axis=1) for name in parts[0].alone},
@@ -246,6 +252,26 @@ def _batch(
         if not arms:
             return np.zeros((0, len(splits)))
         return accuracies(torch.from_numpy(np.stack(arms)), target.table.codes, splits, metric)
+
+    return _Reached(
+        {name: reached(arms) for name, arms in alone.items()},
+        {way: reached(arms) for way, arms in ways.items()},
+        reached([average([found.alone, *found.given]).probabilities]),
+    )
+
+
+def _quantity_batch(sources: Sequence[Source], target: Encoded, splits: Sequence[Split], seed: int) -> _Reached:
+    """R2 of all ways on a few splits."""
+    rows = np.arange(len(target.table))
+    found = by_regression(sources, target, splits, rows, seed)
+    alone = {BASELINES[name]: [part.probabilities] for name, part in found.by_learner.items()}
+    alone |= {COMBINATION: [found.alone.probabilities], BOOSTING: [boosting(target, splits, rows, seed)]}
+    ways = {COMBINATION: [way[COMBINATION][0] for way in found.with_and_without]}
+    ways[POOLED] = [pooled_quantity(source, target, splits) for source in sources]
+    quantity = in_unit(target.table.quantity, unit_of(target.table.quantity))
+
+    def reached(arms: Sequence[np.ndarray]) -> np.ndarray:
+        return r2(np.stack(arms)[..., 0] - quantity, splits) if arms else np.zeros((0, len(splits)))
 
     return _Reached(
         {name: reached(arms) for name, arms in alone.items()},
@@ -333,7 +359,12 @@ def half_means(gains: np.ndarray, ways: int = 20) -> list[tuple[np.ndarray, np.n
 def _controls(source: Source, seed: int) -> list[Source]:
     """The source with shuffled labels, and a Gaussian mixture with its columns and classes."""
     table, rng = source.table, np.random.default_rng(seed)
-    shuffled = replace(table, name=f"{table.name}, labels shuffled", labels=rng.permutation(table.labels))
+    name = f"{table.name}, labels shuffled"
+    if table.quantity is None:
+        shuffled = replace(table, name=name, labels=rng.permutation(table.labels))
+    else:
+        order = rng.permutation(len(table))
+        shuffled = replace(table, name=name, labels=table.labels[order], quantity=table.quantity[order])
     return [Source(shuffled, None, source.seed), Source(_mixture(table, rng), None, source.seed)]
 
 
@@ -349,4 +380,10 @@ def _mixture(table: Table, rng: np.random.Generator) -> Table:
         else:
             features[column] = rng.choice(values.to_numpy(), len(table))
     labels = np.array(table.classes, dtype=object)[codes]
-    return replace(table, name="Gaussian mixture", features=features, labels=labels)
+    quantity = None if table.quantity is None else _of_classes(table, codes, rng)
+    return replace(table, name="Gaussian mixture", features=features, labels=labels, quantity=quantity)
+
+
+def _of_classes(table: Table, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(n,) quantities of rows of the table, each of the class in codes (n,)."""
+    return np.array([rng.choice(table.quantity[table.codes == code]) for code in codes])

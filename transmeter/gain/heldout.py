@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from transmeter.gain.estimate import Outcome, correctness, estimate_gain, measure_gain
+import numpy as np
+
+from transmeter.gain.estimate import Outcome, estimate_gain, measure_gain, measure_mae
 from transmeter.gain.prior import Gain
-from transmeter.gain.race import Race
+from transmeter.gain.quantity_race import start_race
 from transmeter.network.source import Source
 from transmeter.tables.data import Table
+from transmeter.tables.labels import R2
 from transmeter.tables.splits import default_repeats
 from transmeter.util.intervals import Interval, around
 from transmeter.util.progress import bar
@@ -35,6 +38,8 @@ class HeldOutCheck:
         As a ranking estimates it.
     verdict : str
         Of the gain.
+    mae : Interval or None
+        By how much the mean absolute error is smaller with the sources, in the unit of a quantity; None of classes.
     """
 
     target: str
@@ -48,6 +53,7 @@ class HeldOutCheck:
     baseline: str
     gain: Gain
     verdict: str
+    mae: Interval | None = None
 
 
 def check(
@@ -84,7 +90,7 @@ def check(
     ValueError
         As by `make_splits`.
     """
-    race, everyone = Race(sources, target, metric, seed, shots, repeats), list(range(len(sources)))
+    race, everyone = start_race(sources, target, metric, seed, shots, repeats), list(range(len(sources)))
     names = [s.table.name for s in sources]
     with bar(f"{' + '.join(names)} for {target.name}, held out:", race.rounds) as step:
         for number in range(race.rounds):
@@ -101,14 +107,16 @@ def check(
         shots=shots,
         repeats=default_repeats(shots) if repeats is None else repeats,
         seed=seed,
-        reached=_interval(replace(outcome, difference=correctness(probabilities, race.held_out))),
-        alone=_interval(replace(outcome, difference=correctness(race.alone[outcome.baseline], race.held_out))),
+        reached=_interval(replace(outcome, difference=race.cells(probabilities))),
+        alone=_interval(replace(outcome, difference=race.cells(race.alone[outcome.baseline]))),
         baseline=outcome.baseline,
         gain=gain,
         verdict=gain.verdict,
+        mae=measure_mae(outcome),
     )
 
 
 def _interval(outcome: Outcome) -> Interval:
     found = around(*measure_gain(outcome))
-    return Interval(found.mean, max(found.low, 0.0), min(found.high, 100.0))
+    least = -np.inf if outcome.metric == R2 else 0.0
+    return Interval(found.mean, max(found.low, least), min(found.high, 100.0))

@@ -7,7 +7,7 @@ import torch
 
 from transmeter.tables.splits import Split
 
-METRICS = ("balanced_accuracy", "accuracy")
+METRICS = ("balanced_accuracy", "accuracy")  # of classes
 
 
 def accuracies(probabilities: torch.Tensor, codes: np.ndarray, splits: Sequence[Split], metric: str) -> np.ndarray:

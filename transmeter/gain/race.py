@@ -11,16 +11,19 @@ from transmeter.gain.estimate import HeldOutRows, Outcome, correctness, estimate
 from transmeter.gain.metrics import METRICS, accuracies
 from transmeter.gain.pair_features import pair_features
 from transmeter.gain.prior import Gain, predict_gain
-from transmeter.gain.transfers import SCRATCH, Network, by_combination, by_network
+from transmeter.gain.transfers import SCRATCH, Network, Transfers, by_combination, by_network
 from transmeter.learners.baseline import target_only
 from transmeter.learners.combination import COMBINATION, Part, average, chain
 from transmeter.network.source import Encoded, Source
 from transmeter.tables.data import Table
-from transmeter.tables.splits import default_repeats, make_splits
+from transmeter.tables.splits import Split, default_repeats, make_splits
 from transmeter.util.arguments import one_of
 
 SPLITS = 10  # of a round
 LEAST = 4  # repeats before a source may drop out: the error of fewer is too uncertain
+CANDIDATES = 20  # sources that get beyond the screen
+EXPONENTS = (1.0, 1.5, 2.0, 3.0)  # that sharpen probabilities
+UNSURE = 0.01  # least probability that a label counts with: no single row decides
 SETTLED = 1.0  # half-width of an interval, in percentage points, that needs no more repeats
 
 
@@ -72,32 +75,35 @@ class Race:
         independent: bool = False,
         network: Network | None = None,
     ):
-        one_of("metric", metric, METRICS)
         self.network, self.reference = network, SCRATCH if network else COMBINATION
         self.sources, self.target, self.seed, self.independent = sources, Encoded(target), seed, independent
         self.splits = make_splits(target, shots, default_repeats(shots) if repeats is None else repeats, seed)
         self.rounds = -(-len(self.splits) // SPLITS)
-        self.held_out = HeldOutRows(target, self.splits, metric, shots)
-        # a fold of cross-fitting trains on a little less than what is asked about: all labelled rows
-        self.shots = shots or int(np.bincount(target.codes[target.codes >= 0]).min())
-        self.features = [pair_features(s, self.target, self.splits) for s in sources]
-        self.predicted = [predict_gain(f, self.shots) for f in self.features]
+        self._look(target, metric, shots)
         self.own: Part | None = None  # of the target alone, on the splits so far
         self.parts: dict[int, Part] = {}  # of a source
         self.changes: dict[int, list[dict[str, np.ndarray]]] = {}  # of its rounds: by learner (splits,)
         self.alone: dict[str, Tensor] = {}  # of a learner of the target alone (splits so far, rows, classes)
         self.best: dict[int, str] = {}  # of those learners by the number of splits
 
+    def _look(self, target: Table, metric: str, shots: int | None) -> None:
+        """Set what is known before any round."""
+        one_of("metric", metric, METRICS)
+        self.held_out = HeldOutRows(target, self.splits, metric, shots)
+        # a fold of cross-fitting trains on a little less than what is asked about: all labelled rows
+        self.shots = shots or int(np.bincount(target.codes[target.codes >= 0]).min())
+        self.features = [pair_features(s, self.target, self.splits) for s in self.sources]
+        self.predicted = [predict_gain(f, self.shots) for f in self.features]
+
+    def promising(self) -> list[int]:
+        """The sources that get beyond the screen, most promising first."""
+        ranked = sorted(range(len(self.sources)), key=lambda i: -self.predicted[i].high)
+        return ranked if self.independent else ranked[:CANDIDATES]
+
     def run(self, active: Sequence[int], number: int) -> None:
         """Round `number`: the active sources and the learners of the target alone on its splits."""
         part = self.splits[number * SPLITS : (number + 1) * SPLITS]
-        alone = target_only(self.target, part, self.held_out.rows, self.seed)
-        sources, rows = [self.sources[i] for i in active], self.held_out.rows
-        if self.network:
-            network = replace(self.network, seed=self.network.seed * 100_003 + number)
-            found = by_network(sources, self.target, part, rows, network)
-        else:
-            found = by_combination(sources, self.target, part, rows, self.seed)
+        found, alone = self._fit([self.sources[i] for i in active], part, number)
         alone[self.reference] = torch.from_numpy(found.alone.probabilities).float()
         done = slice(number * SPLITS, (number + 1) * SPLITS)
         changes = [{name: self._change(*pair, done) for name, pair in ways.items()} for ways in found.with_and_without]
@@ -112,10 +118,32 @@ class Race:
         self.parts |= extended[1]
         self.changes |= extended[3]
 
+    def _fit(
+        self, sources: Sequence[Source], part: Sequence[Split], number: int
+    ) -> tuple[Transfers, dict[str, Tensor]]:
+        """What uses the sources on some splits, and (splits, rows, classes) by the learners of the target alone."""
+        rows = self.held_out.rows
+        alone = target_only(self.target, part, rows, self.seed)
+        if not self.network:
+            return by_combination(sources, self.target, part, rows, self.seed), alone
+        network = replace(self.network, seed=self.network.seed * 100_003 + number)
+        return by_network(sources, self.target, part, rows, network), alone
+
+    def reached(self, predicted: Tensor, splits: Sequence[Split]) -> np.ndarray:
+        """(arms, splits) metric in percent of predictions (arms, splits, rows, classes)."""
+        return accuracies(predicted, self.held_out.codes, splits, self.held_out.metric)
+
+    def cells(self, predicted: Tensor) -> np.ndarray:
+        """(repeats, rows) values whose weighted mean is the metric, of predictions (splits so far, rows, classes)."""
+        return correctness(predicted, self.held_out)
+
+    def likelihoods(self, predicted: Tensor) -> np.ndarray:
+        """(exponents, splits, rows) log-probability of the right class, of predictions (splits, rows, classes)."""
+        return np.stack([log_right(predicted.numpy(), self.held_out.codes, exponent) for exponent in EXPONENTS])
+
     def _change(self, with_source: np.ndarray, without: np.ndarray, done: slice) -> np.ndarray:
-        """(splits,) accuracy with a source less that without, in percentage points."""
-        both = torch.from_numpy(np.stack([with_source, without]))
-        reached = accuracies(both, self.held_out.codes, self.held_out.splits[done], self.held_out.metric)
+        """(splits,) metric with a source less that without, in percentage points."""
+        reached = self.reached(torch.from_numpy(np.stack([with_source, without])), self.held_out.splits[done])
         return reached[0] - reached[1]
 
     def together(self, chosen: Sequence[int]) -> Tensor:
@@ -127,10 +155,14 @@ class Race:
     def baseline(self, done: int) -> str:
         """The learner of the target alone that is best on the first `done` splits."""
         if done not in self.best:
-            splits, codes, metric = self.held_out.splits[:done], self.held_out.codes, self.held_out.metric
-            accuracy = {n: accuracies(p[None, :done], codes, splits, metric).mean() for n, p in self.alone.items()}
-            self.best[done] = max(accuracy, key=accuracy.get)
+            splits = self.held_out.splits[:done]
+            reached = {n: self.reached(p[None, :done], splits).mean() for n, p in self.alone.items()}
+            self.best[done] = max(reached, key=reached.get)
         return self.best[done]
+
+    def _baseline_of(self, done: int) -> str:
+        """The baseline of a source that `done` splits have seen."""
+        return self.baseline(done if self.independent else len(self.own.log_weight))
 
     def outcome(self, i: int) -> Outcome | None:
         """Of source i so far, None before its first round."""
@@ -143,10 +175,10 @@ class Race:
     def outcome_of(self, probabilities: Tensor, i: int) -> Outcome:
         """Of probabilities (splits so far, rows, classes), with the features of source i."""
         held_out, done = self.held_out, len(probabilities)
-        baseline = self.baseline(done if self.independent else len(self.own.log_weight))
+        baseline = self._baseline_of(done)
         alone, reference = self.alone[baseline][:done], self.alone[self.reference][:done]
         return Outcome(
-            difference=correctness(probabilities, held_out) - correctness(alone, held_out),
+            difference=self.cells(probabilities) - self.cells(alone),
             codes=held_out.codes,
             metric=held_out.metric,
             population=held_out.population,
@@ -184,3 +216,24 @@ class Race:
             return "settled"
         gain, name = self.gain(active[0]), self.sources[active[0]].table.name
         return f"{name} leads with {gain.mean:+.1f} ({gain.low:+.1f} to {gain.high:+.1f}), {len(active)} open"
+
+
+def log_right(probabilities: np.ndarray, codes: np.ndarray, exponent: float) -> np.ndarray:
+    """Log-probabilities of the right class, after sharpening.
+
+    Parameters
+    ----------
+    probabilities : ndarray of shape (splits, n, classes)
+        Of every class.
+    codes : ndarray of shape (n,)
+        Class numbers of the rows.
+    exponent : float
+        That sharpens probabilities.
+
+    Returns
+    -------
+    ndarray of shape (splits, n)
+    """
+    powers = probabilities**exponent
+    right = powers[:, np.arange(len(codes)), codes] / powers.sum(2)
+    return np.log(np.maximum(right, UNSURE))

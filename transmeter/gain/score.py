@@ -43,6 +43,8 @@ class Needs:
         Whether its score of a source depends on the other sources unless its option `independent` is set.
     machine_options : tuple of str
         Options with which a score depends on the speed of the machine.
+    quantities : bool
+        Whether it takes a target whose label is a quantity as it is; otherwise that is cut at its terciles.
     """
 
     labelled_rows: int = 0
@@ -51,3 +53,4 @@ class Needs:
     settings: tuple[str, ...] = ()
     compares: bool = False
     machine_options: tuple[str, ...] = ()
+    quantities: bool = False

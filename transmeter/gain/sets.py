@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from transmeter.gain.estimate import Outcome, estimate_gain, measure_gain
+from transmeter.gain.quantity_race import start_race
 from transmeter.gain.race import Race
 from transmeter.gain.source_set import SourceSet
 from transmeter.network.source import Source
@@ -23,15 +24,12 @@ from transmeter.util.progress import bar
 
 LOG = logging.getLogger(__name__)
 FOLDS = 5  # of held-out rows, each measured by sets that the others chose
-UNSURE = 0.01  # least probability that a label counts with: no single row decides
-EXPONENTS = (1.0, 1.5, 2.0, 3.0)  # that sharpen probabilities
 
 
 class _Rows:
     """Log-likelihoods of held-out labels by sets of sources, on chosen rows.
 
-    Sets are asked for again and again, so what they predict is kept: (exponents, splits, rows) log-probability of the
-    right class.
+    Sets are asked for again and again, so what they predict is kept: `Race.likelihoods`.
     """
 
     def __init__(self, race: Race):
@@ -45,8 +43,7 @@ class _Rows:
         """Mean over classes of the log-probability of the right class, on the given rows where splits test them."""
         codes = self.race.held_out.codes
         if chosen not in self.known:
-            probabilities = self.race.together(sorted(chosen)).numpy()
-            self.known[chosen] = np.stack([_log_right(probabilities, codes, exponent) for exponent in EXPONENTS])
+            self.known[chosen] = self.race.likelihoods(self.race.together(sorted(chosen)))
         by_class = [self.known[chosen][:, self.tested & rows & (codes == c)].mean(1) for c in np.unique(codes[rows])]
         return float(np.mean(by_class, axis=0).max())
 
@@ -65,13 +62,6 @@ class _Rows:
     def single(self, candidates: Sequence[int], rows: np.ndarray) -> int:
         """The best single source on some rows."""
         return max(candidates, key=lambda i: self.likelihood(frozenset([i]), rows))
-
-
-def _log_right(probabilities: np.ndarray, codes: np.ndarray, exponent: float) -> np.ndarray:
-    """(splits, rows) log-probability of the right class, of probabilities (splits, rows, classes) sharpened."""
-    powers = probabilities**exponent
-    right = powers[:, np.arange(len(codes)), codes] / powers.sum(2)
-    return np.log(np.maximum(right, UNSURE))
 
 
 def choose(
@@ -110,7 +100,7 @@ def choose(
     ValueError
         As by `make_splits`.
     """
-    race = Race(sources, target, metric, seed, shots, repeats)
+    race = start_race(sources, target, metric, seed, shots, repeats)
     everyone = list(range(len(sources)))
     with bar(f"sets of {len(sources)} sources for {target.name}:", race.rounds) as step:
         for number in range(race.rounds):

@@ -1,11 +1,12 @@
 """What the ways to use a source predict, beside what each predicts without one."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from transmeter.learners.combination import COMBINATION, NO_WEIGHT, Part, average, learn, learners
+from transmeter.learners.regression import combination as regression
 from transmeter.network.source import WIDTH, Encoded, Source
 from transmeter.network.training import Schedule, Terms
 from transmeter.network.transfer import train
@@ -48,11 +49,14 @@ class Transfers:
         By all learners that use a source, one per source.
     with_and_without : list of dict
         Per source by learner: what it predicts with the source, and without one.
+    by_learner : dict
+        Learner of the target alone -> what it predicts; empty of the network.
     """
 
     alone: Part
     given: list[Part]
     with_and_without: list[dict[str, tuple[np.ndarray, np.ndarray]]]
+    by_learner: dict[str, Part] = field(default_factory=dict)
 
 
 def by_combination(
@@ -78,12 +82,35 @@ def by_combination(
     Transfers
     """
     mine, given = learn(target, sources, [s.train for s in splits], rows, seed)
+    return _combined(mine, given, {name: m.COUNTERPART for name, m in learners().items() if m.NEEDS_SOURCE})
+
+
+def by_regression(
+    sources: Sequence[Source], target: Encoded, splits: Sequence[Split], rows: np.ndarray, seed: int
+) -> Transfers:
+    """Fit the combination of learners of a quantity.
+
+    Parameters
+    ----------
+    sources, target, splits, rows, seed
+        As of `by_combination`, all with quantities.
+
+    Returns
+    -------
+    Transfers
+    """
+    mine, given = regression.learn(target, sources, [s.train for s in splits], rows, seed)
+    return _combined(mine, given, regression.counterparts())
+
+
+def _combined(mine: dict[str, Part], given: list[dict[str, Part]], counterparts: Mapping[str, str]) -> Transfers:
+    """What all learners predict together, and each beside its counterpart of the target alone."""
     alone, theirs = average(list(mine.values())), [average(list(parts.values())) for parts in given]
     pairs = []
     for parts, all_of_them in zip(given, theirs):
-        both = {name: (p.probabilities, mine[learners()[name].COUNTERPART].probabilities) for name, p in parts.items()}
+        both = {name: (p.probabilities, mine[counterparts[name]].probabilities) for name, p in parts.items()}
         pairs.append({COMBINATION: (average([alone, all_of_them]).probabilities, alone.probabilities), **both})
-    return Transfers(alone, theirs, pairs)
+    return Transfers(alone, theirs, pairs, mine)
 
 
 def by_network(

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from transmeter.gain.race import Race
+from transmeter.gain.quantity_race import start_race
 from transmeter.gain.score import Needs, Score
 from transmeter.gain.transfers import Network
 from transmeter.network.source import Source
@@ -22,8 +22,13 @@ from transmeter.tables.data import Table
 from transmeter.util.progress import bar
 
 LOG = logging.getLogger(__name__)
-NEEDS = Needs(labelled_rows=2, classifier=True, settings=("shots", "repeats", "metric", "budget"), compares=True)
-CANDIDATES = 20  # sources that get beyond the screen
+NEEDS = Needs(
+    labelled_rows=2,
+    classifier=True,
+    settings=("shots", "repeats", "metric", "budget"),
+    compares=True,
+    quantities=True,
+)
 VARIANTS = {
     "plain": Terms(),
     "fast": Terms(reconstruction=0.1, mean_distance=0.01),
@@ -62,7 +67,7 @@ def score(
     repeats : int or None
         Number of repeats at most; None means 40, or 10 of cross-fitting.
     metric : str
-        Metric of gains: balanced_accuracy or accuracy.
+        Metric of gains: balanced_accuracy, accuracy, or r2 of a target whose label is a quantity.
     budget : float or None
         Seconds after which no new round begins.
     learner : str
@@ -85,7 +90,8 @@ def score(
     Raises
     ------
     ValueError
-        As by `make_splits`, and for an option of the network without `learner="network"`.
+        As by `make_splits`, for an option of the network without `learner="network"`, and for the network of a
+        quantity.
 
     References
     ----------
@@ -105,9 +111,8 @@ def score(
     else:
         _refuse({"variant": variant, "steps": steps} | weights)
         network = None
-    race = Race(sources, target, metric, seed, shots, repeats, independent, network)
-    active = sorted(range(len(sources)), key=lambda i: -race.predicted[i].high)
-    active = active if independent else active[:CANDIDATES]
+    race = start_race(sources, target, metric, seed, shots, repeats, independent, network)
+    active = race.promising()
     screened = ", ".join(s.table.name for i, s in enumerate(sources) if i not in active)
     LOG.info("%d of %d sources are transferred; screened out: %s", len(active), len(sources), screened or "none")
     with bar(f"{len(sources)} sources for {target.name}:", race.rounds) as step:
