@@ -11,18 +11,20 @@ if TYPE_CHECKING:
     from transmeter.api import validate as validate
     from transmeter.checks import check as check
     from transmeter.estimators import TransferClassifier as TransferClassifier
+    from transmeter.estimators import TransferRegressor as TransferRegressor
     from transmeter.ranking import rank as rank
     from transmeter.result import Ranking as Ranking
 
 _WHERE = {
     "Ranking": "result",
     "TransferClassifier": "estimators",
+    "TransferRegressor": "estimators",
     "check": "checks",
     "rank": "ranking",
     "transfer": "api",
     "validate": "api",
 }
-__all__ = ["Ranking", "TransferClassifier", "check", "rank", "transfer", "validate"]
+__all__ = ["Ranking", "TransferClassifier", "TransferRegressor", "check", "rank", "transfer", "validate"]
 
 
 def __getattr__(name: str) -> object:

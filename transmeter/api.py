@@ -9,22 +9,23 @@ from pathlib import Path
 import pandas as pd
 
 from transmeter.checks import is_unmatched, no_match
-from transmeter.estimators import TransferClassifier
+from transmeter.estimators import TransferClassifier, TransferRegressor
 from transmeter.gain import ground_truth, heldout
 from transmeter.gain.agreement import IntervalCoverage, RankAgreement, interval_coverage, rank_agreement
 from transmeter.gain.ground_truth import GroundTruth
 from transmeter.gain.heldout import HeldOutCheck
-from transmeter.gain.metrics import METRICS
+from transmeter.gain.measured import known_metric, like, measured_by
 from transmeter.network.source import Source
 from transmeter.ranking import check_preparing, same_files, warn_of_same_file
 from transmeter.result import Ranking, Row, load
 from transmeter.tables.data import Table, Unusable, rows_like
 from transmeter.tables.files import read
 from transmeter.tables.inputs import Given, all_usable, as_pandas, as_table, as_tables, target_name
+from transmeter.tables.labels import R2
 from transmeter.tables.prepare import prepare
 from transmeter.tables.specs import Dialect, parse
 from transmeter.util import writing
-from transmeter.util.arguments import column_name, one_of, path, seed_number, whole_number
+from transmeter.util.arguments import column_name, path, seed_number, whole_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,40 +58,47 @@ class Validation:
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """A classifier that uses sources.
+    """A classifier or regressor that uses sources.
 
     Attributes
     ----------
-    classifier : TransferClassifier
+    model : TransferClassifier or TransferRegressor
         Trained on all labelled rows.
     check : HeldOutCheck
-        What such a classifier reaches on held-out rows, and the target alone.
+        What such a model reaches on held-out rows, and the target alone.
     class_maps : dict
         By name of the source: its classes that stand for classes of the target; None: they are assigned by their means.
+        Empty of a quantity.
     notes : list of str
         What was decided of all tables, a line each that begins with the name of the table.
     predictions : DataFrame or None
-        The class of every row to predict, and the probability of every class (`TransferClassifier.predictions`).
+        The class of every row to predict, and the probability of every class (`TransferClassifier.predictions`), or the
+        quantity.
     """
 
-    classifier: TransferClassifier
+    model: TransferClassifier | TransferRegressor
     check: HeldOutCheck
     class_maps: dict[str, dict[str, str] | None]
     notes: list[str]
     predictions: pd.DataFrame | None
 
+    @property
+    def classifier(self) -> TransferClassifier | TransferRegressor:
+        """The model by its former name."""
+        return self.model
+
     def to_dict(self) -> dict[str, object]:
         """What `transmeter transfer --json` prints, and transfer.json holds."""
-        matches = self.classifier.matches_
+        matches = self.model.matches_
         return {**asdict(self.check), "matches": matches, "class_maps": self.class_maps, "notes": self.notes}
 
     def save(self, path: str | Path) -> None:
-        """Write a new folder: the classifier, transfer.json (`to_dict`), and predictions.csv if there are any.
+        """Write a new folder: the model, transfer.json (`to_dict`), and predictions.csv if there are any.
 
         Raises ValueError as `TransferClassifier.save`, and OSError where the disk is full; then nothing is left.
         """
         with writing.new_folder(writing.check_new_folder(Path(path))) as folder:
-            self.classifier.save(folder)
+            self.model.save(folder)
             writing.write_json(folder / "transfer.json", self.to_dict())
             if self.predictions is not None:
                 self.predictions.to_csv(folder / "predictions.csv", index=False)
@@ -139,7 +147,7 @@ def validate(
     seed : int
         Of all random choices; another one than the ranking's.
     metric : str or None
-        "balanced_accuracy" or "accuracy"; None: that of the ranking, without one balanced accuracy.
+        "balanced_accuracy", "accuracy" or "r2"; None: that of the ranking, without one as in `rank`.
     label : str, int or None
         Label column; None: "label".
     key : str, int or None
@@ -171,7 +179,7 @@ def validate(
     """
     shots = None if shots is None else whole_number("shots", shots, 1)
     repeats, steps = whole_number("repeats", repeats, 2), whole_number("steps", steps, 1)
-    seed, metric = seed_number("seed", seed), None if metric is None else one_of("metric", metric, METRICS)
+    seed, metric = seed_number("seed", seed), known_metric(metric)
     cache, encoder, match = check_preparing(cache, encoder, match)
     label, key, dialect = column_name("label", label), column_name("key", key), Dialect(sep, decimal, encoding)
     if isinstance(ranking, str | Path):
@@ -183,8 +191,8 @@ def validate(
         if name != ranking.target:
             raise ValueError(f"the ranking is of sources for '{ranking.target}', not for '{name}': give its target")
     warn_of_same_file(target, sources)
-    table = as_table(target, target_name(target), label, key, dialect=dialect)
-    usable = _usable(as_tables(sources, label, key, dialect), ranking)
+    table, metric = measured_by(as_table(target, target_name(target), label, key, dialect=dialect), metric)
+    usable = _usable([like(table, source) for source in as_tables(sources, label, key, dialect)], ranking)
     table, usable, _ = prepare(table, usable, encoder, match, cache and cache / "texts", classes)
     measured = ground_truth.measure(
         [Source(t, cache) for t in usable],
@@ -192,7 +200,7 @@ def validate(
         shots=shots,
         repeats=repeats,
         seed=seed,
-        metric=metric or METRICS[0],
+        metric=metric,
         steps=steps,
     )
     return _compare(ranking, measured)
@@ -250,7 +258,7 @@ def transfer(
     key: str | int | None = None,
     repeats: int | None = None,
     seed: int = 0,
-    metric: str = "balanced_accuracy",
+    metric: str | None = None,
     cache: str | Path | None = None,
     encoder: str | Path | None = None,
     match: str = "meaning",
@@ -262,7 +270,7 @@ def transfer(
 ) -> Transfer:
     """Train a classifier for a target with one source or several, and check it on held-out rows.
 
-    It is the combination of learners whose gain `rank` predicts.
+    Of a label that is a quantity it is a regressor. It is the combination of learners whose gain `rank` predicts.
 
     Parameters
     ----------
@@ -274,8 +282,8 @@ def transfer(
         Of the check on held-out rows; None: 10 of 5 folds.
     seed : int
         Of all random choices.
-    metric : str
-        "balanced_accuracy" or "accuracy", that the check is of.
+    metric : str or None
+        "balanced_accuracy", "accuracy" or "r2", that the check is of; None: as in `rank`.
     predict : data frame, str, Path or None
         Rows to predict, with the target's columns; others are left out.
     label : str, int or None
@@ -308,37 +316,53 @@ def transfer(
         texts where the target has numbers.
     """
     repeats = None if repeats is None else whole_number("repeats", repeats, 2)
-    seed, metric = seed_number("seed", seed), one_of("metric", metric, METRICS)
+    seed, metric = seed_number("seed", seed), known_metric(metric)
     cache, encoder, match = check_preparing(cache, encoder, match)
     label, key, dialect = column_name("label", label), column_name("key", key), Dialect(sep, decimal, encoding)
     for source in same_files(target, sources):
         raise ValueError(f"{parse(str(source))[1]} is the target's own file: give another one as the source")
-    table = as_table(target, target_name(target), label, key, dialect=dialect)
-    others = all_usable(as_tables(sources, label, key, dialect))
+    table, metric = measured_by(as_table(target, target_name(target), label, key, dialect=dialect), metric)
+    others = all_usable([like(table, source) for source in as_tables(sources, label, key, dialect)])
     rows = None
     if predict is not None:
         given = as_pandas(predict)
         frame = given if isinstance(given, pd.DataFrame) else read(path("predict", given), dialect=dialect)
         rows = rows_like(table, "predict" if frame is given else str(predict), frame)
-    classifier = TransferClassifier(
-        others, match=match, encoder=encoder, random_state=seed, cache=cache, classes=classes
-    )
     with warnings.catch_warnings():
         names = "|".join(re.escape(name) for name in ("X", *(other.name for other in others)))
         warnings.filterwarnings("ignore", f"({names}): ")  # said of the target, or by `prepare` below
-        classifier.fit(table.features, table.labels, keys=table.keys)
-    classifier.readings_ = dict(table.readings)  # so that it reads rows as the target's file was read
+        model = _model(table, others, classes, match=match, encoder=encoder, random_state=seed, cache=cache)
+    model.readings_ = dict(table.readings)  # so that it reads rows as the target's file was read
     prepared, others, matched = prepare(table, others, encoder, match, cache and cache / "texts", classes)
     used = [Source(other, cache, seed) for other in others]
     check = heldout.check(used, prepared, repeats=repeats, seed=seed, metric=metric)
-    predictions = None if rows is None else classifier.predictions(rows)
+    predictions = None if rows is None else model.predictions(rows)
     unmatched = [f"{t.name}: {no_match(prepared)}" for t, m in zip(others, matched) if is_unmatched(t, prepared, m)]
     for line in unmatched:
         warnings.warn(line, stacklevel=2)
     return Transfer(
-        classifier=classifier,
+        model=model,
         check=check,
-        class_maps={t.name: dict(t.class_map) or None for t in others},
+        class_maps={} if metric == R2 else {t.name: dict(t.class_map) or None for t in others},
         notes=[f"{t.name}: {note}" for t in (prepared, *others) for note in t.notes] + unmatched,
         predictions=predictions,
     )
+
+
+def _model(
+    table: Table,
+    sources: Sequence[Table],
+    classes: Mapping[str, Mapping[str, str]] | None,
+    match: str,
+    encoder: Path | None,
+    random_state: int,
+    cache: Path | None,
+) -> TransferClassifier | TransferRegressor:
+    """What is fitted on all labelled rows, by the kind of the label."""
+    if table.quantity is not None:
+        regressor = TransferRegressor(sources, match=match, encoder=encoder, random_state=random_state, cache=cache)
+        return regressor.fit(table.features, table.quantity, keys=table.keys)
+    classifier = TransferClassifier(
+        sources, match=match, encoder=encoder, random_state=random_state, cache=cache, classes=classes
+    )
+    return classifier.fit(table.features, table.labels, keys=table.keys)

@@ -65,7 +65,7 @@ class TableCheck:
     columns
         Every column, also one that is left out.
     classes
-        Labelled rows of every class.
+        Labelled rows of every class; empty of a quantity.
     notes
         What was decided of its rows, labels and classes, a line each.
     matches
@@ -103,10 +103,10 @@ class TableCheck:
             columns = [column.line for column in self.columns if column.decided][:PRINTED]
             columns.append(f"{kinds.total()} columns: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}")
         classes = [f"{c} ({n} rows)" for c, n in self.classes.items()]
-        label = f"label: {len(classes)} classes: {listed(classes)}"
+        label = (f"label: {len(classes)} classes: {listed(classes)}",) if classes else ()
         odd = [f"odd: {line}" for line in self.oddities]
         rows = f"{self.rows} rows, {self.labelled} of them labelled"
-        return [f"{self.name}: {t}" for t in (rows, *columns, label, *self.notes, *self.match_lines, *odd)]
+        return [f"{self.name}: {t}" for t in (rows, *columns, *label, *self.notes, *self.match_lines, *odd)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +212,7 @@ def describe(table: Table) -> TableCheck:
         rows=len(table),
         labelled=int(counts.sum()),
         columns=columns,
-        classes=dict(zip(table.classes, counts.tolist())),
+        classes=dict(zip(table.classes, counts.tolist())) if table.quantity is None else {},
         notes=[note for note in table.notes if note not in said],
         oddities=[*class_oddities(table), *_row_oddities(table), *_column_oddities(table)],
     )
@@ -262,8 +262,10 @@ def class_oddities(table: Table) -> list[str]:
     Returns
     -------
     list of str
-        A line each.
+        A line each; none of a quantity.
     """
+    if table.quantity is not None:
+        return []
     counts = np.bincount(table.codes[table.codes >= 0], minlength=len(table.classes))
     lines = []
     if counts.max() >= LARGEST_SHARE * counts.sum():
@@ -392,7 +394,7 @@ def pair_oddities(source: Table, target: Table, matches: Sequence[Match]) -> lis
     lines = []
     if is_unmatched(source, target, matches):
         lines.append(no_match(target))
-    if not source.class_map:
+    if target.quantity is None and not source.class_map:
         lines.append(f"no class is called as one of {target.name}: classes are assigned by their means, or not at all")
     if copied := copied_rows(source, target):
         lines.append(f"{copied} of {len(target)} rows of {target.name} stand in it too: its gain will be overstated")

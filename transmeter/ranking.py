@@ -10,8 +10,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from transmeter.checks import caveats, copied_rows, describe, is_unmatched, no_match, pair_lines, pair_oddities
-from transmeter.gain.estimate import class_gains, explain_gain, is_better
-from transmeter.gain.metrics import METRICS
+from transmeter.gain.estimate import Outcome, class_gains, explain_gain, is_better, measure_mae
+from transmeter.gain.measured import known_metric, like, measured_by
 from transmeter.gain.score import Score
 from transmeter.gain.sets import choose
 from transmeter.gain.source_set import SourceSet
@@ -50,7 +50,7 @@ def rank(
     repeats: int | None = None,
     budget: float | None = None,
     seed: int = 0,
-    metric: str = "balanced_accuracy",
+    metric: str | None = None,
     options: Mapping[str, object] | None = None,
     cache: str | Path | None = None,
     encoder: str | Path | None = None,
@@ -78,15 +78,17 @@ def rank(
     key : str, int or None
         Column that says what a row is about; sources may have it too.
     shots : int or None
-        Labelled rows per class to train on, which gains are then about; None: all, by cross-fitting.
+        Labelled rows per class to train on, of a quantity in all, which gains are then about; None: all, by
+        cross-fitting.
     repeats : int or None
         Maximum number of repeats of the comparison with the target alone; None: 40, or 10 of cross-fitting.
     budget : float or None
         Seconds after which no new round of repeats begins.
     seed : int
         Of all random choices.
-    metric : str
-        "balanced_accuracy" or "accuracy", that gains are of.
+    metric : str or None
+        "balanced_accuracy", "accuracy" or, of a quantity, "r2", that gains are of; None: balanced accuracy, or r2 where
+        the label is a quantity. Classes are measured of a quantity by its terciles, r2 of labels that are numbers.
     options : mapping or None
         Options of the scorer by name.
     cache : str, Path or None
@@ -122,14 +124,18 @@ def rank(
     shots = None if shots is None else whole_number("shots", shots, 1)
     repeats = default_repeats(shots) if repeats is None else whole_number("repeats", repeats, 2)
     budget = None if budget is None else positive_number("budget", budget)
-    seed, metric = seed_number("seed", seed), one_of("metric", metric, METRICS)
+    seed, metric = seed_number("seed", seed), known_metric(metric)
     cache, encoder, match = check_preparing(cache, encoder, match)
     label, key = column_name("label", label), column_name("key", key)
     values, dialect = check_scorer(scorer, options), Dialect(sep, decimal, encoding)
     warn_of_same_file(target, sources)
     min_class_rows = whole_number("min_class_rows", min_class_rows, 1)
-    target = drop_small_classes(as_table(target, target_name(target), label, key, dialect=dialect), min_class_rows)
-    sources = as_tables(sources, label, key, dialect)
+    table = as_table(target, target_name(target), label, key, dialect=dialect)
+    target, metric = measured_by(table, metric, needs(scorer).quantities)
+    if table.quantity is not None and not needs(scorer).quantities:
+        warnings.warn(f"scorer {scorer} tells classes apart: the terciles of {table.name} are ranked for", stacklevel=2)
+    target = drop_small_classes(target, min_class_rows)
+    sources = [like(target, source) for source in as_tables(sources, label, key, dialect)]
     failed = [Row(source=s.name, error=s.reason) for s in sources if isinstance(s, Unusable)]
     if len(failed) == len(sources):
         raise ValueError(failed[0].error if failed else "no source is given: name at least one")
@@ -357,11 +363,22 @@ def _row(rank: int, group: int, source: str, score: Score, seconds: float, class
             repeats=len(outcome.difference),
             baseline=outcome.baseline,
             over_itself=outcome.over_itself,
-            evidence=asdict(outcome.features),
-            terms=explain_gain(outcome),
-            classes={classes[c]: change for c, change in class_gains(outcome).items()},
         )
+        row = _explained(row, outcome, classes)
     return row
+
+
+def _explained(row: Row, outcome: Outcome, classes: Sequence[str]) -> Row:
+    """The row with what its gain is made of."""
+    if outcome.features is None:
+        mae = measure_mae(outcome)
+        return replace(row, mae=asdict(mae) if mae else None)
+    return replace(
+        row,
+        evidence=asdict(outcome.features),
+        terms=explain_gain(outcome),
+        classes={classes[c]: change for c, change in class_gains(outcome).items()},
+    )
 
 
 def tie_groups(scores: Sequence[Score]) -> list[int]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from transmeter.gain.prior import Gain
 from transmeter.gain.source_set import SourceSet
+from transmeter.tables.labels import R2
 from transmeter.util import charts, writing
 from transmeter.util.intervals import Interval
 
@@ -24,6 +25,7 @@ NESTED = (
     "terms",
     "classes",
     "class_map",
+    "mae",
 )  # fields of a row that hold several values
 CAVEAT = "caveat: "  # how notes begin that lower the trust in a ranking
 FORMATS = {"gain_pp": "{:+.1f}", "ci_low": "{:+.1f}", "ci_high": "{:+.1f}", "p_negative": "{:.2f}", "score": "{:.4g}"}
@@ -70,6 +72,9 @@ class Row:
         Per class how many more rows were right, in percentage points.
     class_map : dict or None
         The source's classes that stand for classes of the target by name, by hand or by the rows; None: by class means.
+    mae : dict or None
+        By how much the mean absolute error is smaller with the source, in the unit of a quantity: mean, and low and
+        high of its 95 % interval; None of classes.
     """
 
     rank: int | None = None
@@ -91,6 +96,7 @@ class Row:
     terms: dict[str, float] | None = None
     classes: dict[str, float] | None = None
     class_map: dict[str, str] | None = None
+    mae: dict[str, float] | None = None
 
     @property
     def gain(self) -> Gain | None:
@@ -109,9 +115,9 @@ class Ranking:
     target : str
         Name of the target.
     metric : str
-        That gains are of: "balanced_accuracy" or "accuracy".
+        That gains are of: "balanced_accuracy" or "accuracy", of a quantity "r2".
     shots : int or None
-        Labelled target rows per class to train on; None: all, by cross-fitting.
+        Labelled target rows per class to train on, of a quantity in all; None: all, by cross-fitting.
     repeats : int
         Maximum number of repeats of the comparison with the target alone.
     budget : float or None
@@ -171,7 +177,7 @@ class Ranking:
     @property
     def setting(self) -> str:
         """The labelled rows that gains are about, in words."""
-        return f"{self.shots} labelled rows per class" if self.shots else "all labelled rows, cross-fitted"
+        return setting(self.shots, self.metric)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per source, in order, with the fields of `Row` that are one value."""
@@ -194,6 +200,26 @@ class Ranking:
     def save(self, path: str | Path) -> None:
         """Write a JSON file, complete or not at all. Raises OSError where it cannot be written."""
         writing.write_json(path, asdict(self))
+
+
+def setting(shots: int | None, metric: str) -> str:
+    """The labelled rows that gains are about.
+
+    Parameters
+    ----------
+    shots : int or None
+        Labelled rows that train, per class or of a quantity in all; None: all, by cross-fitting.
+    metric : str
+        That gains are of.
+
+    Returns
+    -------
+    str
+        In words.
+    """
+    if not shots:
+        return "all labelled rows, cross-fitted"
+    return f"{shots} labelled rows" + ("" if metric == R2 else " per class")
 
 
 def chart(ranking: Ranking, most: int | None = None) -> "LayerChart":

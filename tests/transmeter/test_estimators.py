@@ -13,14 +13,14 @@ from scipy import sparse
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from transmeter import TransferClassifier
+from transmeter import TransferClassifier, TransferRegressor
 from transmeter.gain.transfers import by_combination
 from transmeter.learners.combination import COMBINATION
 from transmeter.network.source import Encoded, Source
 from transmeter.tables.splits import Split
 
 
-@parametrize_with_checks([TransferClassifier()])
+@parametrize_with_checks([TransferClassifier(), TransferRegressor()])
 def test_it_is_a_scikit_learn_estimator(estimator, check):
     check(estimator)
 
@@ -266,6 +266,51 @@ def test_classes_of_several_sources_are_named_by_source(sites):
     with pytest.raises(ValueError, match="classes are of 2 sources: give them by name of the source"):
         TransferClassifier(two, classes={"1": "1"}).fit(x, y)
     TransferClassifier(two, classes={"one": {"1": "1", "0": "0"}}).fit(x, y)
+
+
+def numbers(rows, seed, unit=1.0):
+    """X, y of a quantity."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, 4))
+    return pd.DataFrame(x, columns=list("abcd")), unit * (x @ [1.0, 2.0, 0.0, -1.0] + 1.5 * rng.normal(size=rows) + 5)
+
+
+@pytest.mark.filterwarnings("ignore:.*the label is a quantity")
+def test_a_regressor_is_better_with_a_source_and_the_same_after_saving(tmp_path):
+    (x, y), (new, right) = numbers(12, 0), numbers(300, 1)
+    source = numbers(200, 2, unit=-7.0)
+    found, alone = TransferRegressor(source).fit(x, y), TransferRegressor().fit(x, y)
+    assert found.score(new, right) > alone.score(new, right) + 0.03
+    assert list(found.matches_) == ["source 1"] and sum(found.members_.values()) == pytest.approx(1)
+    found.save(tmp_path / "m")
+    again = TransferRegressor.load(tmp_path / "m")
+    np.testing.assert_array_equal(again.predict(new), found.predict(new))
+    assert list(again.predictions(new)) == ["prediction"]
+    with pytest.raises(ValueError, match="is not a saved classifier: it lacks classifier.safetensors or"):
+        TransferClassifier.load(tmp_path / "m")
+
+
+@pytest.mark.filterwarnings("ignore:.*the label is a quantity")
+def test_odd_numbers_to_predict():
+    x, y = numbers(30, 0)
+    given = np.array([*y[:20], *[None] * 10], dtype=object)
+    np.testing.assert_allclose(
+        TransferRegressor().fit(x, given).predict(x),
+        few := TransferRegressor().fit(x, np.where(np.arange(30) < 20, y, np.nan)).predict(x),
+    )
+    assert np.isfinite(few).all()
+    np.testing.assert_allclose(TransferRegressor().fit(x, np.full(30, 3.0)).predict(x), 3, atol=1e-6)
+    three = TransferRegressor().fit(x, np.arange(30) % 3).predict(x)
+    assert three.min() > -1 and three.max() < 3
+    for labels, message in (
+        (np.array(["p", "q"] * 15), "y holds labels that are not numbers: use TransferClassifier"),
+        (np.r_[y[:1], np.full(29, np.nan)], "y has 1 number: two labelled rows are needed"),
+        (y[:20], "X has 30 rows and y 20"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TransferRegressor().fit(x, labels)
+    with pytest.raises(ValueError, match="source 1 has 3 classes, not numbers"):
+        TransferRegressor((x, np.array(["p", "q", "r"] * 10))).fit(x, y)
 
 
 def test_a_source_is_read_as_its_file_is_written(sites, tmp_path):

@@ -27,13 +27,11 @@ from transmeter.util.signatures import convert
 from transmeter.util.suggestions import absent
 from transmeter.util.to_json import to_json
 
-METRICS = ("balanced_accuracy", "accuracy")
+METRICS = ("balanced_accuracy", "accuracy", "r2")
 metric_option = click.option(
     "--metric",
-    default=METRICS[0],
-    show_default=True,
     type=click.Choice(METRICS),
-    help="Metric that gains are measured in.",
+    help="Metric that gains are measured in. Default: balanced_accuracy, or r2 where the label is a quantity.",
 )
 
 
@@ -68,7 +66,11 @@ classes_option = click.option(
     type=click.IntRange(1),
     help="Minimum number of rows of a class of TARGET; rows of smaller classes are left out.",
 )
-@click.option("--shots", type=click.IntRange(1), help="Labelled rows per class to train on; the others only measure.")
+@click.option(
+    "--shots",
+    type=click.IntRange(1),
+    help="Labelled rows per class, of a quantity in all, to train on; the others only measure.",
+)
 @click.option(
     "--repeats",
     type=click.IntRange(2),
@@ -171,11 +173,12 @@ def validate(target, sources, encoder, ranking, out, as_json, cache, classes, **
 def transfer(target, sources, encoder, predict, out, shape, cache, classes, **options) -> None:
     """Train a classifier for TARGET with every SOURCE given, check it on held-out rows, and save it.
 
-    It is the combination of learners whose gain rank predicts.
+    It is the combination of learners whose gain rank predicts; of a label that is a quantity, a regressor.
 
-    Writes classifier.safetensors and classifier.json (for transmeter.TransferClassifier.load), transfer.json with the
-    check, the columns and classes that match and what was decided of the tables and, with --predict, predictions.csv
-    with the probability of every class.
+    Writes classifier.safetensors and classifier.json (for transmeter.TransferClassifier.load), of a quantity
+    regressor.safetensors and regressor.json (for transmeter.TransferRegressor.load), transfer.json with the check, the
+    columns and classes that match and what was decided of the tables and, with --predict, predictions.csv, with the
+    probability of every class.
 
     Example: transmeter transfer mine.csv a.csv --predict new.csv --out model
     """
@@ -194,8 +197,8 @@ def transfer(target, sources, encoder, predict, out, shape, cache, classes, **op
     with printing(to_json(found.to_dict()) if shape == "json" else format_transfer(found)):
         found.save(out)
     predictions = "" if found.predictions is None else f", {len(found.predictions)} predictions"
-    name, share = next(iter(found.classifier.members_.items()))
-    tell(f"{out}: {len(found.classifier.members_)} learners, the heaviest: {name} ({share:.0%}){predictions}")
+    name, share = next(iter(found.model.members_.items()))
+    tell(f"{out}: {len(found.model.members_)} learners, the heaviest: {name} ({share:.0%}){predictions}")
 
 
 @click.command()

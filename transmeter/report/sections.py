@@ -12,6 +12,7 @@ from typing import Any
 from transmeter.batch import store
 from transmeter.gain.source_set import describe
 from transmeter.result import Ranking, Row, chart, load
+from transmeter.tables.labels import R2
 from transmeter.util import charts
 
 CHARTED, LISTED, EXPLAINED = 100, 500, 20  # sources in a chart, in a table, and in what explains a ranking
@@ -176,7 +177,7 @@ def _decisions(ranking: Ranking) -> list[Section]:
             ("What was decided about the tables", ["table", "decision"], notes),
             (f"Classes of the sources that stand for classes of {ranking.target}", ["source", "classes"], maps),
         )
-        if rows
+        if rows and (rows is not maps or ranking.metric != R2)
     ]
 
 

@@ -10,7 +10,9 @@ from rich.table import Table as Grid
 from transmeter.api import Transfer, Validation
 from transmeter.gain.ground_truth import Arm
 from transmeter.gain.source_set import describe
-from transmeter.result import NESTED, Ranking, Row
+from transmeter.result import NESTED, Ranking, Row, setting
+from transmeter.tables.labels import R2
+from transmeter.util.intervals import Interval
 from transmeter.util.to_json import to_json
 
 
@@ -44,6 +46,7 @@ def _ranking_csv(ranking: Ranking) -> str:
 def _ranking_table(ranking: Ranking) -> str:
     gains = any(row.gain for row in ranking.rows)
     heads = ["gain_pp", "95 % interval", "P(gain<0)", "verdict", "repeats"] if gains else ["score"]
+    heads += ["gain in MAE"] if any(row.mae for row in ranking.rows) else []
     grid = Grid("rank", "tie group", "source", *heads, "seconds", box=None, pad_edge=False)
     for row in ranking.rows:
         if row.error:
@@ -54,6 +57,7 @@ def _ranking_table(ranking: Ranking) -> str:
     baseline = next((row.baseline for row in ranking.rows if row.baseline), None)
     if baseline:
         text += f"gains on the rows of {ranking.target} over {baseline} alone; {ranking.setting}; {ranking.metric}\n"
+        text += "gain_pp is in R2 points, gain in MAE in the unit of the label\n" if ranking.metric == R2 else ""
     for row in ranking.rows:
         meant = [m for m in row.matches or [] if m["how"] == "meaning"]
         if meant:
@@ -68,7 +72,13 @@ def _cells(row: Row) -> list[str]:
     if not row.gain:
         return [f"{row.score:.4g}"]
     interval = f"{row.ci_low:+.1f} to {row.ci_high:+.1f}"
-    return [f"{row.gain_pp:+.1f}", interval, f"{row.p_negative:.2f}", row.verdict or "", str(row.repeats)]
+    cells = [f"{row.gain_pp:+.1f}", interval, f"{row.p_negative:.2f}", row.verdict or "", str(row.repeats)]
+    return cells + ([f"{row.mae['mean']:+.3g}"] if row.mae else [])
+
+
+def _mae(gain: Interval) -> str:
+    """By how much the mean absolute error is smaller, in the label's unit."""
+    return f"{gain.mean:+.3g} ({gain.low:+.3g} to {gain.high:+.3g})"
 
 
 def format_transfer(transfer: Transfer) -> str:
@@ -85,7 +95,6 @@ def format_transfer(transfer: Transfer) -> str:
         A table, and lines below it; ends with a line break.
     """
     check = transfer.check
-    setting = f"{check.shots} labelled rows per class" if check.shots else "all labelled rows, cross-fitted"
     grid = Grid("", f"{check.metric} in %", "95 % interval", "", box=None, pad_edge=False)
     for name, interval, note in (
         (f"with {' + '.join(check.sources)}", check.reached, ""),
@@ -96,11 +105,13 @@ def format_transfer(transfer: Transfer) -> str:
         limits = f"{interval.low:{sign}.1f} to {interval.high:{sign}.1f}"
         grid.add_row(name, f"{interval.mean:{sign}.1f}", limits, note)
     lines = "".join(line.rstrip() + "\n" for line in _printed(grid).splitlines())
+    if mae := check.mae:
+        lines += f"gain in MAE {_mae(mae)}, in the unit of the label\n"
     classes = []
     for source, mapped in transfer.class_maps.items():
         pairs = ", ".join(f"{theirs} = {ours}" for theirs, ours in (mapped or {}).items())
         classes.append(f"classes of {source}: {pairs or 'assigned by their means'}")
-    rows = f"held-out rows of {check.target}, {check.repeats} repeats; {setting}"
+    rows = f"held-out rows of {check.target}, {check.repeats} repeats; {setting(check.shots, check.metric)}"
     return lines + "".join(f"{line}\n" for line in (rows, *classes, *transfer.notes))
 
 

@@ -216,14 +216,35 @@ def test_a_bad_source_is_listed_with_its_reason_and_the_others_are_ranked(tmp_pa
     assert found.exit_code == 2 and "only the class 'yes'" in told(found)[-1]
 
 
-def test_a_continuous_label_is_cut_with_a_warning(tmp_path):
+def test_a_quantity_is_ranked_in_r2_points_or_by_its_terciles(tmp_path):
     y = np.linspace(0, 1, 60).round(3)
     target = table(tmp_path / "target.csv", n=60, label=y)
     source = table(tmp_path / "source.csv", n=60, seed=1, label=100 * y + 0.5)
     found = run("rank", target, source, *QUICK, "--format", "json")
     assert found.exit_code == 0, found.output
-    assert sum("the label is a quantity; it is cut at the table's own terciles" in line for line in told(found)) == 2
-    assert json.loads(found.stdout)["rows"][0]["evidence"]["mapped"] == 1  # low is low in any unit
+    assert sum("the label is a quantity of 60 values" in line for line in told(found)) == 2
+    ranking = json.loads(found.stdout)
+    assert ranking["metric"] == "r2" and set(ranking["rows"][0]["mae"]) == {"mean", "low", "high"}
+    assert ranking["rows"][0]["classes"] is None and ranking["rows"][0]["class_map"] is None
+    shown = run("rank", target, source, *QUICK, "--shots", 10)
+    assert "gain in MAE" in shown.stdout and "; 10 labelled rows; r2" in shown.stdout
+    cut = run("rank", target, source, *QUICK, "--metric", "accuracy", "--format", "json")
+    assert json.loads(cut.stdout)["rows"][0]["evidence"]["mapped"] == 1  # low is low in any unit
+    rival = run("rank", target, source, "--scorer", "hscore")
+    assert "scorer hscore tells classes apart: the terciles of target are ranked for" in " ".join(told(rival))
+    refused = run("rank", target, source, "--scorer", "hscore", "--metric", "r2")
+    assert refused.exit_code == 2 and "metric 'r2' is unknown" in told(refused)[-1]
+    classes = run("rank", target, source, "--classes", "source:low=high")
+    assert classes.exit_code == 2 and "the label of target is a quantity: leave them out" in told(classes)[-1]
+
+
+def test_a_quantity_is_validated(tmp_path):
+    y = np.linspace(0, 1, 60).round(3)
+    target = table(tmp_path / "target.csv", n=60, label=y)
+    source = table(tmp_path / "source.csv", n=60, seed=1, label=100 * y + 0.5)
+    found = run("validate", target, source, "--shots", 10, "--repeats", 2)
+    assert found.exit_code == 0, found.output
+    assert "target alone, r2 in %" in found.stdout and "control: Gaussian mixture" in found.stdout
 
 
 def test_the_same_file_and_copied_rows_are_told(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 import cli
-from transmeter import TransferClassifier
+from transmeter import TransferClassifier, TransferRegressor
 from transmeter.gain import heldout
 from transmeter.network.source import Source
 
@@ -112,3 +112,22 @@ def test_bad_input_is_refused_before_any_work(args, message, tmp_path, monkeypat
     assert found.exit_code == 2 and found.stdout == "", found.output
     assert found.stderr.splitlines()[-1].startswith("Error: ") and message in found.stderr.splitlines()[-1]
     assert set(tmp_path.iterdir()) == before
+
+
+def test_a_quantity_is_predicted_by_a_regressor(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, rows in (("target", 60), ("source", 80)):
+        x = rng.normal(size=(rows, 3))
+        y = (x.sum(1) + rng.normal(size=rows) / 2).round(4)
+        pd.DataFrame(x, columns=list("abc")).assign(label=y).to_csv(tmp_path / f"{name}.csv", index=False)
+    out, target = tmp_path / "m", tmp_path / "target.csv"
+    found = run(target, tmp_path / "source.csv", "--predict", target, "--out", out, "--repeats", 2)
+    assert found.exit_code == 0, found.output
+    names = {"regressor.safetensors", "regressor.json", "transfer.json", "predictions.csv"}
+    assert {f.name for f in out.iterdir()} == names
+    assert "r2 in %" in found.stdout and "gain in MAE" in found.stdout
+    predictions, rows = pd.read_csv(out / "predictions.csv"), pd.read_csv(target)
+    assert list(predictions) == ["prediction"] and np.corrcoef(predictions.prediction, rows.label)[0, 1] > 0.9
+    again = TransferRegressor.load(out).predict(rows[list("abc")])
+    np.testing.assert_allclose(again, predictions.prediction)
+    assert json.loads((out / "transfer.json").read_text())["metric"] == "r2"
