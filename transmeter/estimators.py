@@ -17,7 +17,7 @@ from sklearn.utils import Tags, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from transmeter.checks import is_unmatched, no_match
+from transmeter.checks import counted_twice, is_unmatched, leakage, no_match
 from transmeter.learners.fitted import Fitted, fit_combination
 from transmeter.network.source import Encoded, Source
 from transmeter.tables.columns import Reading, clean, conform
@@ -156,6 +156,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         for source, pairs in zip(sources, matches):
             if is_unmatched(source, target, pairs):
                 warnings.warn(f"{source.name}: {no_match(target)}", stacklevel=2)
+        for line in (*leakage(target, sources), *counted_twice(sources)):
+            warnings.warn(line, stacklevel=2)
         encoded = Encoded(target)
         self.encoder_ = encoded.encoder
         self.matches_ = {source.name: [asdict(m) for m in pairs] for source, pairs in zip(sources, matches)}
@@ -229,8 +231,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             if about["words"]:
                 classifier.reader_ = Tfidf.restore(about["words"], tensors)
             classifier.classes_ = np.array(about["classes"], dtype=np.dtype(about["type"]))
-            classifier.text_columns_, classifier.members_ = about["texts"], about["members"]
-            classifier.matches_ = about["matches"]
+            classifier.text_columns_, classifier.members_ = list(about["texts"]), dict(about["members"])
+            classifier.matches_ = dict(about["matches"])
             classifier.encoder_ = Encoder.restore(about["encoder"])
             classifier.readings_ = {c: Reading(**reading) for c, reading in about.get("readings", {}).items()}
             if isinstance(about["columns"], list):
@@ -241,8 +243,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
                 raise ValueError("numbers of other columns or classes")
         except FileNotFoundError:
             raise ValueError(f"{path} is not a saved classifier: it lacks {FILES[0]} or {FILES[1]}") from None
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ValueError(f"{path} is not a saved classifier ({error}): save it anew") from None
+        except (OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            raise ValueError(f"{path} is not a saved classifier ({error}): fit it and save it anew") from None
         return classifier
 
     def _check_settings(self) -> Path | None:
