@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from transmeter.checks import is_unmatched, no_match
+from transmeter.checks import counted_twice, is_unmatched, leakage, no_match
 from transmeter.estimators import TransferClassifier, TransferRegressor
 from transmeter.gain import ground_truth, heldout
 from transmeter.gain.agreement import IntervalCoverage, RankAgreement, interval_coverage, rank_agreement
@@ -70,7 +70,7 @@ class Transfer:
         By name of the source: its classes that stand for classes of the target; None: they are assigned by their means.
         Empty of a quantity.
     notes : list of str
-        What was decided of all tables, a line each that begins with the name of the table.
+        What was decided of all tables, a line each that begins with the name of the table, and rows that stand in two.
     predictions : DataFrame or None
         The class of every row to predict, and the probability of every class (`TransferClassifier.predictions`), or the
         quantity.
@@ -194,6 +194,8 @@ def validate(
     table, metric = measured_by(as_table(target, target_name(target), label, key, dialect=dialect), metric)
     usable = _usable([like(table, source) for source in as_tables(sources, label, key, dialect)], ranking)
     table, usable, _ = prepare(table, usable, encoder, match, cache and cache / "texts", classes)
+    for line in leakage(table, usable):
+        warnings.warn(line, stacklevel=2)
     measured = ground_truth.measure(
         [Source(t, cache) for t in usable],
         table,
@@ -330,21 +332,23 @@ def transfer(
         rows = rows_like(table, "predict" if frame is given else str(predict), frame)
     with warnings.catch_warnings():
         names = "|".join(re.escape(name) for name in ("X", *(other.name for other in others)))
-        warnings.filterwarnings("ignore", f"({names}): ")  # said of the target, or by `prepare` below
+        for begin in (f"({names}): ", r"\d+ of \d+ rows of "):  # said of the target, or below
+            warnings.filterwarnings("ignore", begin)
         model = _model(table, others, classes, match=match, encoder=encoder, random_state=seed, cache=cache)
     model.readings_ = dict(table.readings)  # so that it reads rows as the target's file was read
     prepared, others, matched = prepare(table, others, encoder, match, cache and cache / "texts", classes)
     used = [Source(other, cache, seed) for other in others]
     check = heldout.check(used, prepared, repeats=repeats, seed=seed, metric=metric)
     predictions = None if rows is None else model.predictions(rows)
-    unmatched = [f"{t.name}: {no_match(prepared)}" for t, m in zip(others, matched) if is_unmatched(t, prepared, m)]
-    for line in unmatched:
+    odd = [f"{t.name}: {no_match(prepared)}" for t, m in zip(others, matched) if is_unmatched(t, prepared, m)]
+    odd += leakage(prepared, others) + counted_twice(others)
+    for line in odd:
         warnings.warn(line, stacklevel=2)
     return Transfer(
         model=model,
         check=check,
         class_maps={} if metric == R2 else {t.name: dict(t.class_map) or None for t in others},
-        notes=[f"{t.name}: {note}" for t in (prepared, *others) for note in t.notes] + unmatched,
+        notes=[f"{t.name}: {note}" for t in (prepared, *others) for note in t.notes] + odd,
         predictions=predictions,
     )
 

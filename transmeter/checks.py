@@ -454,3 +454,40 @@ def copied_rows(source: Table, target: Table) -> int:
     hashes = [pd.util.hash_pandas_object(t.features[columns].astype(str), index=False) for t in (target, source)]
     copied = int(hashes[0].isin(hashes[1]).sum())
     return copied if copied > max(2, 0.02 * len(target)) else 0
+
+
+def leakage(target: Table, sources: Sequence[Table]) -> list[str]:
+    """Lines on rows of a target that stand in a source.
+
+    Parameters
+    ----------
+    target, sources : Table, sequence of Table
+        As `prepare` gives them.
+
+    Returns
+    -------
+    list of str
+        One per source with copies (`copied_rows`).
+    """
+    copies = [(s.name, copied_rows(s, target)) for s in sources]
+    size = len(target)
+    return [
+        f"{n} of {size} rows of {target.name} stand in {name} too: its gain is overstated" for name, n in copies if n
+    ]
+
+
+def counted_twice(sources: Sequence[Table]) -> list[str]:
+    """Lines on rows that stand in two sources.
+
+    Parameters
+    ----------
+    sources : sequence of Table
+        That are used at once, as `prepare` gives them.
+
+    Returns
+    -------
+    list of str
+        One per pair with copies (`copied_rows`).
+    """
+    copies = [(a, b, copied_rows(a, b)) for i, a in enumerate(sources) for b in sources[i + 1 :]]
+    return [f"{n} of {len(b)} rows of {b.name} stand in {a.name} too: they count twice" for a, b, n in copies if n]

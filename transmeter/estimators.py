@@ -19,7 +19,7 @@ from sklearn.utils import Tags, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from transmeter.checks import is_unmatched, no_match
+from transmeter.checks import counted_twice, is_unmatched, leakage, no_match
 from transmeter.gain.measured import like
 from transmeter.learners.fitted import Fitted, fit_combination
 from transmeter.learners.regression.fitted import FittedQuantity, fit_quantity
@@ -150,6 +150,8 @@ class TransferEstimator(BaseEstimator):
         for source, pairs in zip(sources, matches):
             if is_unmatched(source, target, pairs):
                 warnings.warn(f"{source.name}: {no_match(target)}", stacklevel=2)
+        for line in (*leakage(target, sources), *counted_twice(sources)):
+            warnings.warn(line, stacklevel=2)
         encoded = Encoded(target)
         self.encoder_ = encoded.encoder
         self.matches_ = {source.name: [asdict(m) for m in pairs] for source, pairs in zip(sources, matches)}
@@ -229,8 +231,8 @@ class TransferEstimator(BaseEstimator):
             if about["words"]:
                 found.reader_ = Tfidf.restore(about["words"], tensors)
             outputs = found._restore(about, tensors)
-            found.text_columns_, found.members_ = about["texts"], about["members"]
-            found.matches_ = about["matches"]
+            found.text_columns_, found.members_ = list(about["texts"]), dict(about["members"])
+            found.matches_ = dict(about["matches"])
             found.encoder_ = Encoder.restore(about["encoder"])
             found.readings_ = {c: Reading(**reading) for c, reading in about.get("readings", {}).items()}
             if isinstance(about["columns"], list):
@@ -241,8 +243,8 @@ class TransferEstimator(BaseEstimator):
                 raise ValueError("numbers of other columns or classes")
         except FileNotFoundError:
             raise ValueError(f"{path} is not a saved {cls.KIND}: it lacks {files[0]} or {files[1]}") from None
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ValueError(f"{path} is not a saved {cls.KIND} ({error}): save it anew") from None
+        except (OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            raise ValueError(f"{path} is not a saved {cls.KIND} ({error}): fit it and save it anew") from None
         return found
 
     def _check_settings(self) -> Path | None:

@@ -9,12 +9,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from transmeter.checks import caveats, copied_rows, describe, is_unmatched, no_match, pair_lines, pair_oddities
+from transmeter.checks import (
+    caveats,
+    counted_twice,
+    describe,
+    is_unmatched,
+    leakage,
+    no_match,
+    pair_lines,
+    pair_oddities,
+)
 from transmeter.gain.estimate import Outcome, class_gains, explain_gain, is_better, measure_mae
 from transmeter.gain.measured import known_metric, like, measured_by
 from transmeter.gain.score import Score
 from transmeter.gain.sets import choose
 from transmeter.gain.source_set import SourceSet
+from transmeter.learners.combination import COMBINATION
 from transmeter.network.source import Source
 from transmeter.result import CAVEAT, Ranking, Row
 from transmeter.scorers import SHARED, needs, scorers
@@ -155,9 +165,11 @@ def rank(
         _log_pair(table, target, columns)
     unmatched = [note for t, m in zip(tables, matches) for note in _unmatched(target, t, m)]
     prepared = [Source(t, cache, seed) for t in tables]
+    begin = time.monotonic()
     scored = _score(function, prepared, target, arguments)
     candidates = _candidates(prepared, scored) if together else []
-    chosen = choose(candidates, target, shots=shots, repeats=repeats, seed=seed, metric=metric) if candidates else None
+    left = None if budget is None else budget - (time.monotonic() - begin)
+    chosen = _choose(candidates, target, shared | {"shots": shots, "budget": left})
     for table, (score, _) in zip(tables, scored):
         if isinstance(score, Score) and score.outcome:
             _warn_of_leakage(target, table)
@@ -184,6 +196,7 @@ def rank(
             *(f"{t.name}: {note}" for t in (target, *tables) for note in t.notes),
             *unmatched,
             *(_shared_rows(candidates, chosen) if chosen else ()),
+            *(_about_set(scorer, values, candidates) if together else ()),
         ],
         together=chosen,
     )
@@ -324,15 +337,32 @@ def _candidates(sources: Sequence[Source], scored: Sequence[tuple[Score | str, f
     return [s for score, s in usable if not (score.gain and score.gain.verdict == "hurts")][:CANDIDATES]
 
 
+def _choose(candidates: list[Source], target: Table, settings: dict) -> SourceSet | None:
+    """The set; None without a candidate and, with a warning, where the user interrupts the first round."""
+    try:
+        return choose(candidates, target, **settings) if candidates else None
+    except KeyboardInterrupt:
+        warnings.warn("interrupted: no set of sources is chosen", stacklevel=3)
+        return None
+
+
+def _about_set(scorer: str, options: Mapping[str, object], candidates: Sequence[Source]) -> list[str]:
+    """Notes, of which is warned, where there is no candidate, or the sources are ranked by another measure."""
+    notes = []
+    if not candidates:
+        notes.append("no set of sources is chosen: every source hurts")
+    elif (ranked := options.get("learner", scorer)) not in ("transmeter", COMBINATION):
+        notes.append(f"the set is chosen and measured by the combination of learners, the ranking is by {ranked}")
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
+    return notes
+
+
 def _shared_rows(candidates: Sequence[Source], chosen: SourceSet) -> list[str]:
     """A note, of which is warned, for rows that stand in two sources of the set."""
-    tables = [s.table for s in candidates if s.table.name in chosen.sources]
-    notes = []
-    for i, first in enumerate(tables):
-        for then in tables[i + 1 :]:
-            if copied := copied_rows(first, then):
-                notes.append(f"{copied} of {len(then)} rows of {then.name} stand in {first.name} too: they count twice")
-                warnings.warn(notes[-1], stacklevel=3)
+    notes = counted_twice([s.table for s in candidates if s.table.name in chosen.sources])
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
     return notes
 
 
@@ -420,9 +450,8 @@ def _sampled(table: Table, seed: int) -> Table:
 
 def _warn_of_leakage(target: Table, source: Table) -> None:
     """Warn where target rows stand in the source as well."""
-    if copied := copied_rows(source, target):
-        message = f"{copied} of {len(target)} rows of {target.name} stand in {source.name} too: its gain is overstated"
-        warnings.warn(message, stacklevel=3)
+    for line in leakage(target, [source]):
+        warnings.warn(line, stacklevel=3)
 
 
 def _log(table: Table) -> None:

@@ -278,7 +278,9 @@ def load(path: str | Path) -> Ranking:
         raise ValueError(f"{path} is not a ranking ({error}): make one with transmeter rank --out") from None
 
 
-def _parsed(content: Mapping[str, Any]) -> Ranking:
+def _parsed(content: Any) -> Ranking:
+    if not isinstance(content, dict):
+        raise TypeError("it holds no object")
     together = content.get("together")
     parts = {"rows": [Row(**row) for row in content["rows"]], "together": together and _parsed_set(together)}
     ranking = Ranking(**{**content, **parts})

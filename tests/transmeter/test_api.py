@@ -259,6 +259,15 @@ def test_transfer_trains_checks_and_predicts(tables, tmp_path):
     np.testing.assert_allclose(again.predict_proba(rows), result.predictions.iloc[:, 1:])
 
 
+def test_transfer_and_validate_say_copied_rows(tables):
+    said = "200 of 200 rows of target stand in copy too: its gain is overstated"
+    with pytest.warns(UserWarning, match=said) as warned:
+        result = transmeter.transfer(tables["va"], {"copy": tables["va"]}, repeats=2)
+    assert said in result.notes and sum("too: its gain" in str(w.message) for w in warned) == 1
+    with pytest.warns(UserWarning, match=said):
+        transmeter.validate(tables["va"], {"copy": tables["va"]}, shots=5, repeats=2, steps=1)
+
+
 def test_import_is_without_what_takes_seconds():
     code = (
         "import sys, transmeter, compress; assert 'rank' in dir(transmeter);"

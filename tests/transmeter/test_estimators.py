@@ -135,7 +135,8 @@ def test_what_is_no_saved_classifier_is_refused(sites, tmp_path):
     TransferClassifier().fit(x, y).save(tmp_path / "m")
     file = tmp_path / "m/classifier.json"
     about = json.loads(file.read_text())
-    for broken in ({**about, "format": 1}, {**about, "classes": [1, 2, 3]}, {"format": 2}, []):
+    other = [{**about, name: None} for name in ("readings", "texts", "members", "matches", "encoder")]
+    for broken in ({**about, "format": 1}, {**about, "classes": [1, 2, 3]}, {"format": 2}, [], *other):
         file.write_text(json.dumps(broken))
         with pytest.raises(ValueError, match="is not a saved classifier"):
             TransferClassifier.load(tmp_path / "m")
@@ -326,3 +327,11 @@ def test_a_source_is_read_as_its_file_is_written(sites, tmp_path):
     assert TransferClassifier(decimal=",").fit(amounts, [0, 1] * 4).encoder_.numeric == ["a"]
     with pytest.raises(ValueError, match="decimal 'x' is unknown"):
         TransferClassifier(decimal="x").fit(x, y)
+
+
+def test_rows_that_stand_in_two_tables_are_said(sites):
+    x, y = sites["va"].drop(columns="label"), sites["va"]["label"]
+    with pytest.warns(UserWarning, match="200 of 200 rows of the target stand in copy too: its gain is overstated"):
+        TransferClassifier({"copy": sites["va"]}).fit(x, y)
+    with pytest.warns(UserWarning, match="294 of 294 rows of b stand in a too: they count twice"):
+        TransferClassifier({"a": sites["hungarian"], "b": sites["hungarian"]}).fit(x, y)

@@ -53,9 +53,10 @@ def test_json_goes_out_and_comes_back(found, tmp_path):
     expected = sum(v for k, v in first["terms"].items() if k not in ("trust", "measured"))
     weighed = first["terms"]["trust"] * first["terms"]["measured"] + (1 - first["terms"]["trust"]) * expected
     assert weighed == pytest.approx(first["gain_pp"]) and set(first["classes"]) <= {"0", "1"}
-    (tmp_path / "bad.json").write_text('{"rows": 3}')
-    with pytest.raises(ValueError, match="is not a ranking"):
-        result.load(tmp_path / "bad.json")
+    for bad in ('{"rows": 3}', "[]", "null"):
+        (tmp_path / "bad.json").write_text(bad)
+        with pytest.raises(ValueError, match="is not a ranking"):
+            result.load(tmp_path / "bad.json")
 
 
 def test_source_classifiers_are_cached_and_reused(found, heart):

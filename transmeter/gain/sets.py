@@ -8,6 +8,8 @@ measured on the fold (cross-fitting of the choice).
 """
 
 import logging
+import time
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,8 +37,9 @@ class _Rows:
     def __init__(self, race: Race):
         self.race, self.known = race, {}
         held_out = race.held_out
-        self.tested = np.zeros((len(held_out.splits), len(held_out.codes)), dtype=bool)
-        for i, split in enumerate(held_out.splits):
+        done = held_out.splits[: len(race.own.log_weight)]
+        self.tested = np.zeros((len(done), len(held_out.codes)), dtype=bool)
+        for i, split in enumerate(done):
             self.tested[i, split.test] = True
 
     def likelihood(self, chosen: frozenset[int], rows: np.ndarray) -> float:
@@ -72,6 +75,7 @@ def choose(
     repeats: int | None = None,
     seed: int = 0,
     metric: str = "balanced_accuracy",
+    budget: float | None = None,
 ) -> SourceSet:
     """Choose the set of sources to use at once.
 
@@ -89,6 +93,8 @@ def choose(
         Seed of splits, forests and folds.
     metric : str
         Metric of gains.
+    budget : float or None
+        Seconds after which no new round of repeats begins.
 
     Returns
     -------
@@ -102,15 +108,12 @@ def choose(
     """
     race = start_race(sources, target, metric, seed, shots, repeats)
     everyone = list(range(len(sources)))
-    with bar(f"sets of {len(sources)} sources for {target.name}:", race.rounds) as step:
-        for number in range(race.rounds):
-            race.run(everyone, number)
-            step(f"round {number + 1}")
+    _run(race, budget)
     rows = _Rows(race)
     chosen = rows.best(everyone, np.full(len(race.held_out.codes), True))
     candidates = [s.table.name for s in sources]
     LOG.info("set of sources: %s", ", ".join(candidates[i] for i in chosen) or "none")
-    repeats = race.splits[-1].repeat + 1
+    repeats = race.splits[len(race.own.log_weight) - 1].repeat + 1
     if not chosen:
         return SourceSet([], candidates, None, None, None, None, repeats)
     folds = _folds(race.held_out.codes, seed)
@@ -129,6 +132,23 @@ def choose(
         over_all=_lead(picked, everything),
         repeats=repeats,
     )
+
+
+def _run(race: Race, budget: float | None) -> None:
+    """All rounds of all sources, or those before the time is over or the user interrupts."""
+    begin, everyone = time.monotonic(), range(len(race.sources))
+    with bar(f"sets of {len(everyone)} sources for {race.target.table.name}:", race.rounds) as step:
+        for number in range(race.rounds):
+            if number and budget is not None and time.monotonic() - begin > budget:
+                break
+            try:
+                race.run(everyone, number)
+            except KeyboardInterrupt:
+                if not number:
+                    raise
+                warnings.warn(f"interrupted: the set is chosen on {number} of {race.rounds} rounds", stacklevel=3)
+                break
+            step(f"round {number + 1}")
 
 
 def _folds(codes: np.ndarray, seed: int) -> np.ndarray:

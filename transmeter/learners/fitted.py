@@ -13,6 +13,7 @@ from transmeter.learners.trees import Trees, weighted_sum
 from transmeter.network.source import Encoded, Source
 
 TREES = tuple(f.name for f in fields(Trees))
+ROUNDING = 1e-5  # by which probabilities may miss a sum of 1
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,13 @@ class Fitted:
             coefficients=arrays["coefficients"],
             trees=Trees(**{name: arrays[f"trees.{name}"] for name in TREES}),
         )
+        if (found.basis.ndim, found.shares.shape) != (2, found.coefficients.shape[:1]):
+            raise ValueError("its regressions and shares do not belong together")
+        if not all(np.isfinite(array).all() for array in found.arrays().values()):
+            raise ValueError("it has numbers that are not finite")
         found.trees.check(found.basis.shape[1])
-        found.probabilities(np.zeros((1, len(found.basis))))
+        if abs(found.probabilities(np.zeros((1, len(found.basis)))).sum() - 1) > ROUNDING:
+            raise ValueError("its probabilities do not sum to 1")
         return found
 
 

@@ -40,6 +40,10 @@ class Trees:
         lengths = {len(self.left), len(self.right), len(self.feature), len(self.threshold)}
         if lengths != {nodes} or not self.value.size or not self.roots.size:
             raise ValueError("its trees have nodes without a value")
+        if any(numbers.dtype.kind not in "iu" for numbers in (self.roots, self.left, self.right, self.feature)):
+            raise ValueError("its trees number nodes by fractions")
+        if ((self.left < 0) != (self.right < 0)).any():
+            raise ValueError("its trees have nodes with one way on")
         inside = np.flatnonzero(self.left >= 0)
         for children in (self.left[inside], self.right[inside]):
             if (children <= inside).any() or (children >= nodes).any():  # a node stands before those below it

@@ -119,3 +119,44 @@ def test_a_set_is_said_in_words():
     assert len(describe(replace(two, sources=["a"], candidates=["a"]))) == 1
     none = SourceSet([], ["a", "b"], None, None, None, None, 40)
     assert describe(none) == ["together: none of 2 sources makes the labels of the target likelier"]
+
+
+def test_the_budget_and_an_interruption_end_the_rounds(target, sources, monkeypatch):
+    found = sets.choose(sources, target, shots=2, repeats=25, budget=0.0)
+    assert found == sets.choose(sources, target, shots=2, repeats=10)  # one round of three
+    run = Race.run
+
+    def interrupted(race, active, number):
+        if number:
+            raise KeyboardInterrupt
+        run(race, active, number)
+
+    monkeypatch.setattr(Race, "run", interrupted)
+    with pytest.warns(UserWarning, match="interrupted: the set is chosen on 1 of 3 rounds"):
+        assert sets.choose(sources, target, shots=2, repeats=25) == found
+
+
+def test_an_interrupted_choice_keeps_the_ranking(target, sources, monkeypatch):
+    def choose(*args, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("transmeter.ranking.choose", choose)
+    with pytest.warns(UserWarning, match="interrupted: no set of sources is chosen"):
+        found = transmeter.rank(target, [sources[0].table], shots=2, repeats=2, together=True)
+    assert found.together is None and found.rows[0].source == "first half"
+
+
+@pytest.mark.parametrize(
+    ("settings", "ranked"),
+    [({"scorer": "source_size"}, "source_size"), ({"options": {"learner": "network"}}, "network")],
+)
+def test_another_measure_of_the_ranking_is_said(target, sources, settings, ranked):
+    with pytest.warns(UserWarning, match=f"by the combination of learners, the ranking is by {ranked}"):
+        found = transmeter.rank(target, [sources[0].table], repeats=2, together=True, **settings)
+    assert any(ranked in note for note in found.notes) and found.together.sources == ["first half"]
+
+
+def test_no_candidate_is_said(target, sources, monkeypatch):
+    monkeypatch.setattr("transmeter.ranking._candidates", lambda prepared, scored: [])
+    with pytest.warns(UserWarning, match="no set of sources is chosen: every source hurts"):
+        assert transmeter.rank(target, [sources[0].table], shots=2, repeats=2, together=True).together is None

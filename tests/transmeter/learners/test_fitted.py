@@ -56,6 +56,13 @@ def test_it_is_arrays_and_predicts_the_same_from_them(target):
         {"trees.right": arrays["trees.right"] + nodes},
         {"trees.feature": arrays["trees.feature"] + 4},
         {"trees.roots": arrays["trees.roots"] - nodes},
+        {"trees.roots": arrays["trees.roots"].astype(np.float32)},
+        {"trees.left": np.full(nodes, -1)},  # nodes with one way on
+        {"trees.threshold": arrays["trees.threshold"] * np.nan},
+        {"shares": arrays["shares"][:-1]},
+        {"shares": arrays["shares"][:-1], "coefficients": arrays["coefficients"][:-1]},  # no sum of 1
+        {"coefficients": arrays["coefficients"] * np.nan},
+        {"basis": arrays["basis"].ravel()},
     ):
         with pytest.raises(ValueError):
             Fitted.restore(arrays | broken)

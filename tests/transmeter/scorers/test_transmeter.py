@@ -80,7 +80,7 @@ def test_a_source_does_not_depend_on_who_else_runs(full, sources, target):
 
 
 def test_sources_beyond_the_candidates_keep_the_gain_of_the_screen(full, sources, target, monkeypatch):
-    monkeypatch.setattr(scorer, "CANDIDATES", 2)
+    monkeypatch.setattr(race, "CANDIDATES", 2)
     found = score(sources, target)
     assert repeats(found) == {"good": repeats(full)["good"], "fair": repeats(full)["fair"], "inverted": 0, "apart": 0}
     for name in ("inverted", "apart"):
@@ -90,7 +90,7 @@ def test_sources_beyond_the_candidates_keep_the_gain_of_the_screen(full, sources
 
 
 def test_screened_sources_stand_in_the_ranking_without_repeats(sources, target, monkeypatch, tmp_path):
-    monkeypatch.setattr(scorer, "CANDIDATES", 2)
+    monkeypatch.setattr(race, "CANDIDATES", 2)
     found = ranking.rank(target, [s.table for s in sources], shots=1, repeats=10)
     rows = {r.source: r for r in found.rows}
     assert sorted(r.rank for r in found.rows) == [1, 2, 3, 4] and {rows[n].repeats for n in ("good", "fair")} == {10}
