@@ -17,7 +17,7 @@ from sklearn.utils import Tags, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from transmeter.checks import counted_twice, is_unmatched, leakage, no_match
+from transmeter.checks import counted_twice, leakage, unusable_lines
 from transmeter.learners.fitted import Fitted, fit_combination
 from transmeter.network.source import Encoded, Source
 from transmeter.tables.columns import Reading, clean, conform
@@ -154,8 +154,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         classes = _by_source(self.classes, sources)
         target, sources, matches = prepare(table, sources, self.encoder, self.match, cache and cache / "texts", classes)
         for source, pairs in zip(sources, matches):
-            if is_unmatched(source, target, pairs):
-                warnings.warn(f"{source.name}: {no_match(target)}", stacklevel=2)
+            for line in unusable_lines(source, target, pairs):
+                warnings.warn(f"{source.name}: {line}", stacklevel=2)
         for line in (*leakage(target, sources), *counted_twice(sources)):
             warnings.warn(line, stacklevel=2)
         encoded = Encoded(target)
