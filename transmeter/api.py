@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from transmeter.checks import counted_twice, is_unmatched, leakage, no_match
+from transmeter.checks import counted_twice, leakage, unusable_lines
 from transmeter.estimators import TransferClassifier, TransferRegressor
 from transmeter.gain import ground_truth, heldout
 from transmeter.gain.agreement import IntervalCoverage, RankAgreement, interval_coverage, rank_agreement
@@ -67,8 +67,8 @@ class Transfer:
     check : HeldOutCheck
         What such a model reaches on held-out rows, and the target alone.
     class_maps : dict
-        By name of the source: its classes that stand for classes of the target; None: they are assigned by their means.
-        Empty of a quantity.
+        By name of the source: its classes that stand for classes of the target; None: they are assigned by their
+        means, where it has as many. Empty of a quantity.
     notes : list of str
         What was decided of all tables, a line each that begins with the name of the table, and rows that stand in two.
     predictions : DataFrame or None
@@ -340,7 +340,7 @@ def transfer(
     used = [Source(other, cache, seed) for other in others]
     check = heldout.check(used, prepared, repeats=repeats, seed=seed, metric=metric)
     predictions = None if rows is None else model.predictions(rows)
-    odd = [f"{t.name}: {no_match(prepared)}" for t, m in zip(others, matched) if is_unmatched(t, prepared, m)]
+    odd = [f"{t.name}: {line}" for t, m in zip(others, matched) for line in unusable_lines(t, prepared, m)]
     odd += leakage(prepared, others) + counted_twice(others)
     for line in odd:
         warnings.warn(line, stacklevel=2)

@@ -391,47 +391,38 @@ def pair_oddities(source: Table, target: Table, matches: Sequence[Match]) -> lis
     list of str
         A line each.
     """
-    lines = []
-    if is_unmatched(source, target, matches):
-        lines.append(no_match(target))
-    if target.quantity is None and not source.class_map:
+    lines = unusable_lines(source, target, matches)
+    if target.quantity is None and not source.class_map and len(source.classes) >= len(target.classes):
         lines.append(f"no class is called as one of {target.name}: classes are assigned by their means, or not at all")
     if copied := copied_rows(source, target):
         lines.append(f"{copied} of {len(target)} rows of {target.name} stand in it too: its gain will be overstated")
     return lines
 
 
-def is_unmatched(source: Table, target: Table, matches: Sequence[Match]) -> bool:
-    """Whether a source has no column in common with a target, and no pairs of rows.
+def unusable_lines(source: Table, target: Table, matches: Sequence[Match]) -> list[str]:
+    """Why a source tells nothing of a target: nothing of the columns or of the classes in common.
 
     Parameters
     ----------
     source, target : Table
-        With keys where rows are paired.
+        As `prepare` gives them.
     matches : sequence of Match
         The columns of both.
 
     Returns
     -------
-    bool
+    list of str
+        A line each.
     """
-    return not matches and (source.keys is None or target.keys is None)
-
-
-def no_match(target: Table) -> str:
-    """What is said of a source without a column in common.
-
-    Parameters
-    ----------
-    target : Table
-        That it is compared with.
-
-    Returns
-    -------
-    str
-        One line.
-    """
-    return f"no column matches one of {target.name}: give its columns the same names and units, or pair rows by a key"
+    lines = []
+    if not matches and (source.keys is None or target.keys is None):
+        remedy = "give its columns the same names and units, or pair rows by a key"
+        lines.append(f"no column matches one of {target.name}: {remedy}")
+    fewer = target.quantity is None and len(source.classes) < len(target.classes)
+    if fewer and not set(source.classes) & set(target.classes):
+        reason = f"no class is called as one of {target.name}, which has more"
+        lines.append(f"{reason}: the combination of learners cannot use it; say which stands for which by classes")
+    return lines
 
 
 def copied_rows(source: Table, target: Table) -> int:

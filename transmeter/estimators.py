@@ -19,7 +19,7 @@ from sklearn.utils import Tags, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from transmeter.checks import counted_twice, is_unmatched, leakage, no_match
+from transmeter.checks import counted_twice, leakage, unusable_lines
 from transmeter.gain.measured import like
 from transmeter.learners.fitted import Fitted, fit_combination
 from transmeter.learners.regression.fitted import FittedQuantity, fit_quantity
@@ -148,8 +148,8 @@ class TransferEstimator(BaseEstimator):
             table, sources, self.encoder, self.match, cache and cache / "texts", self._classes_of(sources)
         )
         for source, pairs in zip(sources, matches):
-            if is_unmatched(source, target, pairs):
-                warnings.warn(f"{source.name}: {no_match(target)}", stacklevel=2)
+            for line in unusable_lines(source, target, pairs):
+                warnings.warn(f"{source.name}: {line}", stacklevel=2)
         for line in (*leakage(target, sources), *counted_twice(sources)):
             warnings.warn(line, stacklevel=2)
         encoded = Encoded(target)

@@ -13,11 +13,10 @@ from transmeter.checks import (
     caveats,
     counted_twice,
     describe,
-    is_unmatched,
     leakage,
-    no_match,
     pair_lines,
     pair_oddities,
+    unusable_lines,
 )
 from transmeter.gain.estimate import Outcome, class_gains, explain_gain, is_better, measure_mae
 from transmeter.gain.measured import known_metric, like, measured_by
@@ -470,9 +469,8 @@ def _log_pair(source: Table, target: Table, matches: Sequence[Match]) -> None:
 
 
 def _unmatched(target: Table, source: Table, matches: Sequence[Match]) -> list[str]:
-    """A note, of which is warned, for a source without a column in common."""
-    if not is_unmatched(source, target, matches):
-        return []
-    note = f"{source.name}: {no_match(target)}"
-    warnings.warn(note, stacklevel=3)
-    return [note]
+    """Notes, of which is warned, for a source that tells nothing."""
+    notes = [f"{source.name}: {line}" for line in unusable_lines(source, target, matches)]
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
+    return notes

@@ -335,3 +335,11 @@ def test_rows_that_stand_in_two_tables_are_said(sites):
         TransferClassifier({"copy": sites["va"]}).fit(x, y)
     with pytest.warns(UserWarning, match="294 of 294 rows of b stand in a too: they count twice"):
         TransferClassifier({"a": sites["hungarian"], "b": sites["hungarian"]}).fit(x, y)
+
+
+def test_fewer_classes_of_other_names_are_said_to_be_of_no_use(sites):
+    x, y = sites["va"].drop(columns="label"), np.arange(200) % 3
+    source = sites["hungarian"].replace({"label": {0: "sick", 1: "well", "0": "sick", "1": "well"}})
+    with pytest.warns(UserWarning, match="other: no class is called as one of the target, which has more"):
+        model = TransferClassifier({"other": source}).fit(x, y)
+    assert all(name.startswith("target alone") for name in model.members_)

@@ -110,7 +110,7 @@ def format_transfer(transfer: Transfer) -> str:
     classes = []
     for source, mapped in transfer.class_maps.items():
         pairs = ", ".join(f"{theirs} = {ours}" for theirs, ours in (mapped or {}).items())
-        classes.append(f"classes of {source}: {pairs or 'assigned by their means'}")
+        classes.append(f"classes of {source}: {pairs or 'assigned by their means, where it has as many'}")
     rows = f"held-out rows of {check.target}, {check.repeats} repeats; {setting(check.shots, check.metric)}"
     return lines + "".join(f"{line}\n" for line in (rows, *classes, *transfer.notes))
 
