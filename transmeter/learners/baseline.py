@@ -1,6 +1,6 @@
 """Learners that see the target alone: what a source has to beat."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from transmeter.network.source import Encoded
-from transmeter.tables.splits import Split
+from transmeter.tables.splits import Split, seed_of
 
 BOOSTED_CLASSES = 5  # more, and gradient boosting, which grows a tree per class, is too slow
 
@@ -48,39 +48,21 @@ def target_only(target: Encoded, splits: Sequence[Split], rows: np.ndarray, seed
     dict
         Name of the learner -> Tensor of shape (splits, len(rows), classes).
     """
-    learners: dict[str, ClassifierMixin] = dict(logistic_regressions())
-    if len(target.table.classes) <= BOOSTED_CLASSES:
-        learners["gradient boosting"] = GradientBoostingClassifier(
-            n_estimators=30, learning_rate=0.2, max_depth=2, subsample=0.8, max_features="sqrt", random_state=seed
-        )
-    return split_probabilities(learners, target, splits, rows)
-
-
-def split_probabilities(
-    learners: Mapping[str, ClassifierMixin], target: Encoded, splits: Sequence[Split], rows: np.ndarray
-) -> dict[str, Tensor]:
-    """Probabilities of target rows by learners, trained on each split.
-
-    Parameters
-    ----------
-    learners : mapping
-        Scikit-learn classifiers by name; they are fitted anew on every split.
-    target : Encoded
-        Target.
-    splits : sequence of Split
-        Whose `train` rows are learned from.
-    rows : ndarray of int
-        Rows to predict.
-
-    Returns
-    -------
-    dict
-        Name of the learner -> Tensor of shape (splits, len(rows), classes).
-    """
     x, codes = target.x.numpy(), target.table.codes
-    probabilities = {name: torch.zeros(len(splits), len(rows), len(target.table.classes)) for name in learners}
+    shape = len(splits), len(rows), len(target.table.classes)
+    found: dict[str, Tensor] = {}
     for i, split in enumerate(splits):
+        learners: dict[str, ClassifierMixin] = dict(logistic_regressions())
+        if shape[2] <= BOOSTED_CLASSES:
+            learners["gradient boosting"] = _boosting(seed_of(seed, split.train))
         for name, learner in learners.items():
             learner.fit(x[split.train], codes[split.train])
-            probabilities[name][i] = torch.from_numpy(learner.predict_proba(x[rows])).float()
-    return probabilities
+            predicted = torch.from_numpy(learner.predict_proba(x[rows])).float()
+            found.setdefault(name, torch.zeros(shape))[i] = predicted
+    return found
+
+
+def _boosting(seed: int) -> GradientBoostingClassifier:
+    return GradientBoostingClassifier(
+        n_estimators=30, learning_rate=0.2, max_depth=2, subsample=0.8, max_features="sqrt", random_state=seed
+    )

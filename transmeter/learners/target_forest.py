@@ -37,7 +37,7 @@ def _fit(task: Task, split: int) -> tuple[Trees, np.ndarray]:
     """The forest of a split, and (m, classes) out-of-bag probabilities of the rows that it trains on."""
     real = task.row_weights[split] > 0  # the others are there twice
     rows, weights = task.rows[split][real], task.row_weights[split][real]
-    model = RandomForestClassifier(TREES, min_samples_leaf=LEAF, random_state=task.seed)
+    model = RandomForestClassifier(TREES, min_samples_leaf=LEAF, random_state=task.seeds[split])
     model.fit(task.x[rows], task.codes[rows], sample_weight=weights)
     forest = trees_of(model, task.classes)
     left_out = np.full((len(real), task.classes), 1 / task.classes)

@@ -9,6 +9,7 @@ from transmeter.learners import linear
 from transmeter.network.source import Encoded, Source
 from transmeter.tables.encoding import Encoder
 from transmeter.tables.matching import match_classes
+from transmeter.tables.splits import seed_of
 
 WIDE, FEWEST = 100, 20  # features beyond which the target's leading principal components stand for them: WIDE for two
 # classes, fewer for more, so that a fit costs the same
@@ -38,7 +39,9 @@ class Task:
     basis
         (features, d) that leads from the encoded features to `x`.
     seed
-        Of learners that choose at random.
+        Of learners that choose at random on a source.
+    seeds
+        (splits,) of learners that choose at random on the rows of a split.
     """
 
     x: np.ndarray
@@ -49,6 +52,7 @@ class Task:
     classes: int
     basis: np.ndarray
     seed: int
+    seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,8 @@ def task_of(target: Encoded, training: Sequence[np.ndarray], seed: int) -> Task:
     classes = len(target.table.classes)
     basis = basis_of(target, max(FEWEST, int(WIDE / (classes - 1) ** 0.5)))
     x = target.x.numpy()[rows] @ basis
-    return Task(x, codes, weights, seen, row_weights, classes, basis, seed)
+    seeds = tuple(seed_of(seed, part) for part in training)
+    return Task(x, codes, weights, seen, row_weights, classes, basis, seed, seeds)
 
 
 def shared(source: Source, target: Encoded, task: Task) -> list[Shared]:

@@ -154,3 +154,21 @@ def _sample(codes: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> np
     share = TEST_ROWS / len(rows)
     classes = [rng.permutation(rows[codes[rows] == c]) for c in np.unique(codes[rows])]
     return np.sort(np.concatenate([c[: max(round(share * len(c)), LEAST_TEST_ROWS)] for c in classes]))
+
+
+def seed_of(seed: int, rows: np.ndarray) -> int:
+    """Seed of what is fitted at random on some rows: another for other rows, so that repeats average that chance too.
+
+    Parameters
+    ----------
+    seed : int
+        Of the comparison.
+    rows : ndarray of int
+        Row numbers of the table, in any order.
+
+    Returns
+    -------
+    int
+        From 0 to 2**32 - 1.
+    """
+    return int(np.random.SeedSequence([seed, *np.sort(rows).tolist()]).generate_state(1)[0])

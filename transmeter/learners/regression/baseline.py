@@ -9,7 +9,7 @@ from sklearn.linear_model import Ridge
 from transmeter.learners.regression.task import shared, task_of
 from transmeter.network.source import Encoded, Source
 from transmeter.tables.labels import in_unit, unit_of
-from transmeter.tables.splits import Split
+from transmeter.tables.splits import Split, seed_of
 
 SOURCE_ROW = 0.3  # weight of a source row beside a target row
 PENALTY = 10.0  # of the ridge
@@ -35,8 +35,7 @@ def boosting(target: Encoded, splits: Sequence[Split], rows: np.ndarray, seed: i
         Less the mean of the labelled rows, and over their standard deviation.
     """
     x, y = target.x.numpy(), in_unit(target.table.quantity, unit_of(target.table.quantity))
-    model = booster(seed)
-    predicted = [model.fit(x[s.train], y[s.train]).predict(x[rows]) for s in splits]
+    predicted = [booster(seed_of(seed, s.train)).fit(x[s.train], y[s.train]).predict(x[rows]) for s in splits]
     return np.stack(predicted)[..., None].astype(np.float32)
 
 

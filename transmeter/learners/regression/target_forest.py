@@ -52,7 +52,7 @@ def _fit(task: Task, split: int, unit: tuple[float, float]) -> tuple[Trees, np.n
     """The forest of a split in the unit of its rows, and (m,) out-of-bag predictions of these in that of the task."""
     real = task.counted[split]  # the others are there twice
     rows = task.rows[split][real]
-    model = RandomForestRegressor(TREES, min_samples_leaf=LEAF, max_features=FEATURES, random_state=task.seed)
+    model = RandomForestRegressor(TREES, min_samples_leaf=LEAF, max_features=FEATURES, random_state=task.seeds[split])
     # rounded, so that ties between features are broken alike whatever the unit
     model.fit(task.x[rows], np.round(in_unit(task.y[rows], unit), DIGITS))
     forest = regression_trees(model)

@@ -10,6 +10,7 @@ from transmeter.learners.regression.ridge import Normal, normal
 from transmeter.learners.task import WIDE, basis_of, in_units, labelled_rows
 from transmeter.network.source import Encoded, Source
 from transmeter.tables.labels import in_unit, unit_of
+from transmeter.tables.splits import seed_of
 
 SAME_UNIT, OWN_UNIT = 3.0, 0.3  # priors of members by the unit of a label that may count as it is, beside 1
 ALIKE = 3.0  # standard deviations that means of a label in one unit are apart, and times that its spreads differ
@@ -38,7 +39,9 @@ class Task:
     equations
         Normal equations of every split, with an intercept.
     seed
-        Of learners that choose at random.
+        Of learners that choose at random on a source.
+    seeds
+        (splits,) of learners that choose at random on the rows of a split.
     """
 
     x: np.ndarray
@@ -50,6 +53,7 @@ class Task:
     unit: tuple[float, float]
     equations: Normal
     seed: int
+    seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,7 @@ def task_of(target: Encoded, training: Sequence[np.ndarray], seed: int) -> Task:
         unit=unit,
         equations=normal(with_intercept(x), y, weights),
         seed=seed,
+        seeds=tuple(seed_of(seed, part) for part in training),
     )
 
 
