@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.transmeter.gain.test_estimate import table
-from transmeter.tables.splits import make_splits
+from transmeter.tables.splits import make_splits, seed_of
 
 
 def test_folds_measure_every_labelled_row_once_and_never_train_on_it():
@@ -26,3 +26,9 @@ def test_shots_train_on_that_many_rows_a_class():
 def test_what_cannot_be_split_is_refused(counts, shots, repeats):
     with pytest.raises(ValueError, match="at least"):
         make_splits(table(counts), shots, repeats, seed=0)
+
+
+def test_a_seed_is_that_of_the_rows_whatever_their_order():
+    rows = np.array([5, 2, 9])
+    assert seed_of(0, rows) == seed_of(0, rows[::-1]) != seed_of(1, rows)
+    assert len({seed_of(0, np.arange(i, i + 10)) for i in range(50)}) == 50
