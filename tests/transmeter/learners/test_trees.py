@@ -88,7 +88,7 @@ def test_the_forest_of_the_target_is_weighed_by_what_is_out_of_bag(target):
     for i, rows in enumerate(splits):
         rows, codes = np.sort(rows), target.table.codes[np.sort(rows)]
         weights = len(rows) / 2 / np.bincount(codes)[codes]
-        model = RandomForestClassifier(50, min_samples_leaf=2, random_state=7, oob_score=True)
+        model = RandomForestClassifier(50, min_samples_leaf=2, random_state=task.seeds[i], oob_score=True)
         model.fit(target.x.numpy()[rows], codes, sample_weight=weights)
         right = model.oob_decision_function_[np.arange(len(rows)), codes]
         assert member.evidence[i] == pytest.approx((weights * np.log(np.maximum(right, 0.01))).sum(), rel=1e-5)
