@@ -167,7 +167,8 @@ def measure(
     repeat = np.array([s.repeat for s in splits])
 
     def arm(name: str, value: np.ndarray) -> Arm:
-        difference = value - measured.alone[baseline][0]
+        own = measured.alone[COMBINATION][0]  # what changes nothing is compared with itself
+        difference = value - (own if np.array_equal(value, own) else measured.alone[baseline][0])
         return Arm.from_repeats(name, np.array([difference[repeat == r].mean() for r in range(repeat.max() + 1)]))
 
     names = [s.table.name for s in sources]

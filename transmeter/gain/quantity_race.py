@@ -94,7 +94,7 @@ class QuantityRace(Race):
     def outcome_of(self, probabilities: Tensor, i: int) -> Outcome:
         """Of predictions (splits so far, rows, 1)."""
         held_out, done = self.held_out, len(probabilities)
-        baseline = self._baseline_of(done)
+        baseline = self._baseline_of(probabilities)
         alone = self.alone[baseline][:done]
         absolute = [np.abs(held_out.errors(predicted.numpy())) for predicted in (alone, probabilities)]
         return Outcome(

@@ -160,8 +160,11 @@ class Race:
             self.best[done] = max(reached, key=reached.get)
         return self.best[done]
 
-    def _baseline_of(self, done: int) -> str:
-        """The baseline of a source that `done` splits have seen."""
+    def _baseline_of(self, predicted: Tensor) -> str:
+        """The baseline of predictions (splits so far, rows, classes); what changes nothing is compared with itself."""
+        done = len(predicted)
+        if torch.equal(predicted, self.alone[self.reference][:done]):
+            return self.reference
         return self.baseline(done if self.independent else len(self.own.log_weight))
 
     def outcome(self, i: int) -> Outcome | None:
@@ -175,7 +178,7 @@ class Race:
     def outcome_of(self, probabilities: Tensor, i: int) -> Outcome:
         """Of probabilities (splits so far, rows, classes), with the features of source i."""
         held_out, done = self.held_out, len(probabilities)
-        baseline = self._baseline_of(done)
+        baseline = self._baseline_of(probabilities)
         alone, reference = self.alone[baseline][:done], self.alone[self.reference][:done]
         return Outcome(
             difference=self.cells(probabilities) - self.cells(alone),

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from transmeter import ranking
-from transmeter.gain import race, transfers
+from transmeter.gain import ground_truth, race, transfers
 from transmeter.network.source import Source
 from transmeter.report.tables import format_ranking
 from transmeter.result import load
@@ -190,3 +190,16 @@ def test_metric_and_repeats_are_checked(sources, target):
             score(sources[:1], target, repeats=few)
     found = score(sources[:1], target, repeats=4, metric="accuracy")["good"]
     assert found.outcome.metric == "accuracy"
+
+
+def test_a_source_that_changes_nothing_neither_helps_nor_hurts():
+    rng = np.random.default_rng(3)
+    three = easy("three", 90, 5)
+    three = data.table("three", three.features, np.arange(90) % 3)
+    strange = Source(data.table("strange", pd.DataFrame(rng.normal(size=(80, 4))).add_prefix("z"), np.arange(80) % 2))
+    for seed in range(3):
+        found = score([strange], three, shots=5, repeats=20, seed=seed)["strange"]
+        assert np.nanmax(np.abs(found.outcome.difference)) == 0 and found.outcome.baseline == "combination"
+        assert found.gain.verdict == "no evidence"
+    measured = ground_truth.measure([strange], three, shots=5, repeats=4, controls=False, network=False)
+    assert measured.sources[0].gain_pp == measured.together.gain_pp == 0
