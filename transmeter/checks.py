@@ -418,9 +418,13 @@ def unusable_lines(source: Table, target: Table, matches: Sequence[Match]) -> li
     if not matches and (source.keys is None or target.keys is None):
         remedy = "give its columns the same names and units, or pair rows by a key"
         lines.append(f"no column matches one of {target.name}: {remedy}")
-    fewer = target.quantity is None and len(source.classes) < len(target.classes)
-    if fewer and not set(source.classes) & set(target.classes):
+    common = sorted(set(source.classes) & set(target.classes))
+    reason = None
+    if target.quantity is None and len(common) == 1:
+        reason = f"of its classes only '{common[0]}' is one of {target.name}"
+    elif target.quantity is None and not common and len(source.classes) < len(target.classes):
         reason = f"no class is called as one of {target.name}, which has more"
+    if reason:
         lines.append(f"{reason}: the combination of learners cannot use it; say which stands for which by classes")
     return lines
 

@@ -137,7 +137,7 @@ def _labelled(source: Source, target: Encoded, task: Task) -> Shared | None:
     codes = source.table.codes[labelled]
     maps = _class_maps(source, target, task, next(iter(scales.values())), codes)
     memberships = np.stack([(codes[:, None] == m) & (m >= 0) for m in maps]).astype(np.float64)
-    if not memberships.any():
+    if memberships.any(1).sum(1).min() < 2:  # rows of one class tell no classes apart, and would draw all to theirs
         return None
     weights = np.stack([balanced(m.argmax(1), m.any(1)) for m in memberships])
     return Shared(source.table.name, scales, memberships, weights)

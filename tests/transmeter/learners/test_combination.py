@@ -7,11 +7,13 @@ import pytest
 
 import transmeter.learners
 from tests.transmeter.learners.problems import table
+from transmeter.checks import unusable_lines
 from transmeter.learners import combination
 from transmeter.learners.combination import NO_WEIGHT, TARGET_PRIOR, TEMPER, Part
 from transmeter.learners.member import LinearMember, evidence
 from transmeter.learners.task import shared, task_of
 from transmeter.network.source import Encoded, Source
+from transmeter.tables.prepare import prepare
 
 SPLITS = [np.arange(8), np.arange(8, 16)]
 REST = np.arange(16, 60)
@@ -198,3 +200,15 @@ def test_a_learner_is_one_file(target, task, tmp_path, monkeypatch):
         assert (alone["constant"].probabilities == 0.5).all()
     finally:
         combination.learners.cache_clear()
+
+
+def test_a_source_of_one_class_in_common_gives_no_member():
+    three = table("three", 90, 0)
+    three = replace(three, labels=np.array(["a", "b", "c"], dtype=object)[np.arange(90) % 3], classes=("a", "b", "c"))
+    part = replace(
+        table("part", 90, 1), labels=np.array(["a", "x"], dtype=object)[np.arange(90) % 2], classes=("a", "x")
+    )
+    target = Encoded(three)
+    assert shared(Source(part), target, task_of(target, [np.arange(30)], 0)) == []
+    (line,) = unusable_lines(part, three, prepare(three, [part])[2][0])
+    assert line.startswith("of its classes only 'a' is one of three: the combination of learners cannot use it")
