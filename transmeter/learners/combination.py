@@ -70,23 +70,27 @@ def learners(folder: ModuleType = transmeter.learners) -> dict[str, ModuleType]:
     return {name: module for name, module in modules.items() if hasattr(module, "members")}
 
 
-def target_members(task: Task) -> dict[str, list[Member]]:
+def target_members(task: Task, folder: ModuleType = transmeter.learners) -> dict[str, list[Member]]:
     """Fit the learners of the target alone.
 
     Parameters
     ----------
     task : Task
         Rows of the target and splits.
+    folder : module
+        Package of the learners, whose tasks and members these are.
 
     Returns
     -------
     dict
         Members by learner.
     """
-    return {name: m.members(task, None) for name, m in learners().items() if not m.NEEDS_SOURCE}
+    return {name: m.members(task, None) for name, m in learners(folder).items() if not m.NEEDS_SOURCE}
 
 
-def source_members(task: Task, given: Sequence[Shared]) -> dict[str, list[Member]]:
+def source_members(
+    task: Task, given: Sequence[Shared], folder: ModuleType = transmeter.learners
+) -> dict[str, list[Member]]:
     """Fit the learners that use a source.
 
     Parameters
@@ -95,6 +99,8 @@ def source_members(task: Task, given: Sequence[Shared]) -> dict[str, list[Member
         Rows of the target and splits.
     given : sequence of Shared
         What the source gives (`task.shared`).
+    folder : module
+        As of `target_members`.
 
     Returns
     -------
@@ -103,19 +109,19 @@ def source_members(task: Task, given: Sequence[Shared]) -> dict[str, list[Member
     """
     return {
         name: [member for part in given for member in module.members(task, part)]
-        for name, module in learners().items()
+        for name, module in learners(folder).items()
         if module.NEEDS_SOURCE
     }
 
 
-def log_weights(members: Sequence[Member], prior: float, task: Task) -> np.ndarray:
+def log_weights(members: Sequence[Member], prior: float | np.ndarray, task: Task) -> np.ndarray:
     """Logarithms of the members' weights, not normalised.
 
     Parameters
     ----------
     members : sequence of Member
         At least one.
-    prior : float
+    prior : float, or ndarray of shape (members, 1)
         Weight of each without evidence.
     task : Task
         That they are fitted on.

@@ -1,7 +1,8 @@
 """A combination after its fit on all labelled rows, as plain arrays that predict without target and sources."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -12,8 +13,14 @@ from transmeter.learners.task import shared, task_of
 from transmeter.learners.trees import Trees, weighted_sum
 from transmeter.network.source import Encoded, Source
 
-TREES = tuple(f.name for f in fields(Trees))
 ROUNDING = 1e-5  # by which probabilities may miss a sum of 1
+
+
+class Named(Protocol):
+    """A member of classes or of a quantity."""
+
+    @property
+    def name(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Fitted:
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything by name, as `restore` takes it."""
         own = {"basis": self.basis, "shares": self.shares, "coefficients": self.coefficients}
-        return own | {f"trees.{name}": getattr(self.trees, name) for name in TREES}
+        return own | self.trees.arrays()
 
     @classmethod
     def restore(cls, arrays: Mapping[str, np.ndarray]) -> "Fitted":
@@ -68,12 +75,11 @@ class Fitted:
             basis=arrays["basis"],
             shares=arrays["shares"],
             coefficients=arrays["coefficients"],
-            trees=Trees(**{name: arrays[f"trees.{name}"] for name in TREES}),
+            trees=Trees.restore(arrays),
         )
         if (found.basis.ndim, found.shares.shape) != (2, found.coefficients.shape[:1]):
             raise ValueError("its regressions and shares do not belong together")
-        if not all(np.isfinite(array).all() for array in found.arrays().values()):
-            raise ValueError("it has numbers that are not finite")
+        check_arrays(found.arrays())
         found.trees.check(found.basis.shape[1])
         if abs(found.probabilities(np.zeros((1, len(found.basis)))).sum() - 1) > ROUNDING:
             raise ValueError("its probabilities do not sum to 1")
@@ -102,11 +108,8 @@ def fit_combination(target: Encoded, sources: Sequence[Source], seed: int) -> tu
     task = task_of(target, [np.flatnonzero(target.table.codes >= 0)], seed)
     alone = [m for found in target_members(task).values() for m in found]
     given = [m for s in sources for found in source_members(task, shared(s, target, task)).values() for m in found]
-    weights = np.concatenate(
-        [log_weights(alone, TARGET_PRIOR, task), *([log_weights(given, 1.0, task)] if given else [])]
-    )[:, 0]
-    shares = np.exp(weights - weights.max())
-    shares /= shares.sum()
+    priors = np.repeat([TARGET_PRIOR, 1.0], [len(alone), len(given)])[:, None]
+    shares = shares_of(log_weights([*alone, *given], priors, task)[:, 0])
     members = list(zip(shares, [*alone, *given]))
     regressions = [(share, m.coefficients[0]) for share, m in members if isinstance(m, LinearMember)]
     forests = [(share, m.forests[0]) for share, m in members if isinstance(m, ForestMember)]
@@ -116,5 +119,54 @@ def fit_combination(target: Encoded, sources: Sequence[Source], seed: int) -> tu
         coefficients=np.stack([coefficients for _, coefficients in regressions]),
         trees=weighted_sum([forest for _, forest in forests], [share for share, _ in forests]),
     )
-    by_name = {m.name: float(share) for share, m in members}
-    return fitted, dict(sorted(by_name.items(), key=lambda item: -item[1]))
+    return fitted, by_share(members)
+
+
+def check_arrays(arrays: Mapping[str, np.ndarray]) -> None:
+    """Whether saved numbers can be predicted with.
+
+    Parameters
+    ----------
+    arrays : mapping
+        Of a fit, by name.
+
+    Raises
+    ------
+    ValueError
+        For numbers that are not finite.
+    """
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise ValueError("it has numbers that are not finite")
+
+
+def shares_of(log_weights: np.ndarray) -> np.ndarray:
+    """Shares of members in their average.
+
+    Parameters
+    ----------
+    log_weights : ndarray of shape (members,)
+        Logarithms of their weights, not normalised.
+
+    Returns
+    -------
+    ndarray of shape (members,)
+        Of sum 1.
+    """
+    weights = np.exp(log_weights - log_weights.max())
+    return weights / weights.sum()
+
+
+def by_share(members: Sequence[tuple[float, Named]]) -> dict[str, float]:
+    """Share of every member by its name.
+
+    Parameters
+    ----------
+    members : sequence of (float, member)
+        Share of each.
+
+    Returns
+    -------
+    dict
+        Largest first.
+    """
+    return {m.name: float(share) for share, m in sorted(members, key=lambda item: -float(item[0]))}

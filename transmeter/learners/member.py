@@ -7,7 +7,7 @@ import numpy as np
 
 from transmeter.learners import linear
 from transmeter.learners.task import Shared, Task
-from transmeter.learners.trees import Trees
+from transmeter.learners.trees import Trees, predict_each
 
 UNSURE = 0.01  # least probability that a label counts with: no single row decides
 
@@ -77,8 +77,7 @@ class ForestMember:
 
     def probabilities(self, x: np.ndarray) -> np.ndarray:
         """(splits, n, classes) of rows x (n, d) in the task's features."""
-        different = {id(forest): forest.probabilities(x) for forest in {id(f): f for f in self.forests}.values()}
-        return np.stack([different[id(forest)] for forest in self.forests])
+        return predict_each(self.forests, x)
 
 
 def fit_member(

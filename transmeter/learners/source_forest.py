@@ -10,7 +10,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from transmeter.learners.member import ForestMember, Member, evidence
 from transmeter.learners.task import Shared, Task
-from transmeter.learners.trees import Trees, trees_of
+from transmeter.learners.trees import Trees, predict_each, trees_of
 
 NEEDS_SOURCE = True
 COUNTERPART = "target_forest"  # the same learner of the target alone
@@ -41,8 +41,7 @@ def _member(name: str, task: Task, source: Shared, x: np.ndarray) -> Member:
         rows, codes = np.nonzero(memberships)  # a row of several classes is there with each
         counted = weights[rows] * memberships[rows, codes]
         forests.append(_forest(x[rows].tobytes(), codes.tobytes(), counted.tobytes(), task.classes, task.seed))
-    predicted = {id(forest): forest.probabilities(task.x) for forest in forests}
-    left_out = np.stack([predicted[id(forest)][rows] for forest, rows in zip(forests, task.rows)])
+    left_out = np.stack([predicted[rows] for predicted, rows in zip(predict_each(forests, task.x), task.rows)])
     return ForestMember(name, evidence(task, left_out), forests)
 
 

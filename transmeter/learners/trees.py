@@ -1,7 +1,7 @@
 """Forests of decision trees as plain arrays: they predict, average and are saved without scikit-learn's objects."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
@@ -33,6 +33,15 @@ class Trees:
     feature: np.ndarray
     threshold: np.ndarray
     value: np.ndarray
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything by name, as `restore` takes it."""
+        return {f"trees.{f.name}": getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def restore(cls, arrays: Mapping[str, np.ndarray]) -> "Trees":
+        """Take what `arrays` gave among others. Raises KeyError for a lack."""
+        return cls(**{f.name: arrays[f"trees.{f.name}"] for f in fields(cls)})
 
     def check(self, columns: int) -> None:
         """Raises ValueError for nodes that rows of so many columns cannot pass: numbers out of range, circles."""
@@ -87,6 +96,25 @@ class Trees:
             below = x[rows, self.feature[node]] <= self.threshold[node]
             node = np.where(inside, np.where(below, self.left[node], self.right[node]), node)
         return self.value[node]
+
+
+def predict_each(forests: Sequence[Trees], x: np.ndarray) -> np.ndarray:
+    """What every forest predicts; one that is there several times is asked once.
+
+    Parameters
+    ----------
+    forests : sequence of Trees
+        At least one.
+    x : ndarray of shape (n, d)
+        Rows.
+
+    Returns
+    -------
+    ndarray of shape (forests, n, classes)
+    """
+    different = {id(forest): forest for forest in forests}
+    predicted = {key: forest.probabilities(x) for key, forest in different.items()}
+    return np.stack([predicted[id(forest)] for forest in forests])
 
 
 def trees_of(forest: RandomForestClassifier, codes: int) -> Trees:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from transmeter.learners.fitted import TREES
+from transmeter.learners.fitted import by_share, check_arrays, shares_of
 from transmeter.learners.linear import with_intercept
 from transmeter.learners.regression.combination import log_weights, source_members, target_members
 from transmeter.learners.regression.task import shared, task_of
@@ -50,13 +50,13 @@ class FittedQuantity:
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything by name, as `restore` takes it."""
         own = {"basis": self.basis, "coefficients": self.coefficients}
-        return own | {f"trees.{name}": getattr(self.trees, name) for name in TREES}
+        return own | self.trees.arrays()
 
     @classmethod
     def restore(cls, arrays: Mapping[str, np.ndarray]) -> "FittedQuantity":
         """Take what `arrays` gave. Raises KeyError for a lack, and ValueError for shapes that do not fit."""
-        trees = Trees(**{name: arrays[f"trees.{name}"] for name in TREES})
-        found = cls(basis=arrays["basis"], coefficients=arrays["coefficients"], trees=trees)
+        found = cls(basis=arrays["basis"], coefficients=arrays["coefficients"], trees=Trees.restore(arrays))
+        check_arrays(found.arrays())
         found.trees.check(found.basis.shape[1])
         found.predict(np.zeros((1, len(found.basis))))
         return found
@@ -84,9 +84,7 @@ def fit_quantity(target: Encoded, sources: Sequence[Source], seed: int) -> tuple
     task = task_of(target, [np.flatnonzero(np.isfinite(target.table.quantity))], seed)
     alone = [m for found in target_members(task).values() for m in found]
     given = [m for s in sources for found in source_members(task, shared(s, target, task)).values() for m in found]
-    weights = log_weights([*alone, *given])[:, 0]
-    shares = np.exp(weights - weights.max())
-    shares /= shares.sum()
+    shares = shares_of(log_weights([*alone, *given])[:, 0])
     members = list(zip(shares, [*alone, *given]))
     mean, deviation = task.unit
     coefficients = deviation * sum(share * m.coefficients[0] for share, m in members)
@@ -101,5 +99,4 @@ def fit_quantity(target: Encoded, sources: Sequence[Source], seed: int) -> tuple
         coefficients=coefficients,
         trees=weighted_sum(list(grown.values()), list(slopes.values())),
     )
-    by_name = {m.name: float(share) for share, m in members}
-    return fitted, dict(sorted(by_name.items(), key=lambda item: -item[1]))
+    return fitted, by_share(members)

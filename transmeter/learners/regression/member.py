@@ -7,7 +7,7 @@ import numpy as np
 from transmeter.learners.linear import with_intercept
 from transmeter.learners.regression.ridge import FREE, Normal, left_out, normal, solve
 from transmeter.learners.regression.task import Task
-from transmeter.learners.trees import Trees
+from transmeter.learners.trees import Trees, predict_each
 
 AS_IT_IS, IN_ITS_UNIT = (5.0, 2.0), (1.0, FREE)  # penalties of the slope and the intercept of what a source predicts
 DOUBT = 1.0  # rows with a standard deviation for an error that every evidence contains: few small errors prove little
@@ -44,9 +44,7 @@ class Member:
     def predict(self, x: np.ndarray) -> np.ndarray:
         """(splits, n) quantities of rows x (n, d), in the task's features and unit."""
         linear = self.coefficients @ with_intercept(x).T
-        different = {id(f): f.probabilities(x)[:, 0] for f in {id(f): f for f in self.forests}.values()}
-        grown = [slope * different[id(forest)] for slope, forest in zip(self.slopes, self.forests)]
-        return linear + np.stack(grown) if grown else linear
+        return linear + self.slopes[:, None] * predict_each(self.forests, x)[..., 0] if self.forests else linear
 
 
 def evidence(task: Task, predicted: np.ndarray) -> np.ndarray:
