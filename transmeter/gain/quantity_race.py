@@ -5,6 +5,7 @@ Student's t distribution, and every source gets into the first round.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -92,22 +93,15 @@ class QuantityRace(Race):
         return -(self.held_out.errors(predicted.numpy())[None] ** 2)
 
     def outcome_of(self, probabilities: Tensor, i: int) -> Outcome:
-        """Of predictions (splits so far, rows, 1)."""
-        held_out, done = self.held_out, len(probabilities)
-        baseline = self._baseline_of(probabilities)
-        alone = self.alone[baseline][:done]
-        absolute = [np.abs(held_out.errors(predicted.numpy())) for predicted in (alone, probabilities)]
-        return Outcome(
-            difference=self.cells(probabilities) - self.cells(alone),
-            codes=held_out.codes,
-            metric=R2,
-            population=held_out.population,
-            baseline=baseline,
-            probability_gain=0.0,
-            features=None,
-            shots=self.shots,
-            absolute=held_out.deviation * in_repeats(absolute[0] - absolute[1], self._done(probabilities)),
-        )
+        """Of predictions (splits so far, rows, 1), with the absolute errors as well."""
+        outcome = super().outcome_of(probabilities, i)
+        alone = self.alone[outcome.baseline][: len(probabilities)]
+        before, after = (np.abs(self.held_out.errors(predicted.numpy())) for predicted in (alone, probabilities))
+        smaller = in_repeats(before - after, self._done(probabilities))
+        return replace(outcome, absolute=self.held_out.deviation * smaller)
+
+    def _probability_gain(self, probabilities: Tensor) -> float:
+        return 0.0
 
     def _done(self, predicted: Tensor) -> list[Split]:
         return self.held_out.splits[: len(predicted)]

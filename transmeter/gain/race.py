@@ -14,6 +14,7 @@ from transmeter.gain.prior import Gain, predict_gain
 from transmeter.gain.transfers import SCRATCH, Network, Transfers, by_combination, by_network
 from transmeter.learners.baseline import target_only
 from transmeter.learners.combination import COMBINATION, Part, average, chain
+from transmeter.learners.member import UNSURE
 from transmeter.network.source import Encoded, Source
 from transmeter.tables.data import Table
 from transmeter.tables.splits import Split, default_repeats, make_splits
@@ -23,7 +24,6 @@ SPLITS = 10  # of a round
 LEAST = 4  # repeats before a source may drop out: the error of fewer is too uncertain
 CANDIDATES = 20  # sources that get beyond the screen
 EXPONENTS = (1.0, 1.5, 2.0, 3.0)  # that sharpen probabilities
-UNSURE = 0.01  # least probability that a label counts with: no single row decides
 SETTLED = 1.0  # half-width of an interval, in percentage points, that needs no more repeats
 
 
@@ -102,21 +102,18 @@ class Race:
 
     def run(self, active: Sequence[int], number: int) -> None:
         """Round `number`: the active sources and the learners of the target alone on its splits."""
-        part = self.splits[number * SPLITS : (number + 1) * SPLITS]
-        found, alone = self._fit([self.sources[i] for i in active], part, number)
-        alone[self.reference] = torch.from_numpy(found.alone.probabilities).float()
         done = slice(number * SPLITS, (number + 1) * SPLITS)
+        found, alone = self._fit([self.sources[i] for i in active], self.splits[done], number)
+        alone[self.reference] = torch.from_numpy(found.alone.probabilities).float()
         changes = [{name: self._change(*pair, done) for name, pair in ways.items()} for ways in found.with_and_without]
-        extended = (
-            found.alone if self.own is None else chain(self.own, found.alone),
-            {i: chain(self.parts[i], p) if i in self.parts else p for i, p in zip(active, found.given)},
-            {n: torch.cat([self.alone[n], p]) if n in self.alone else p for n, p in alone.items()},
-            {i: [*self.changes.get(i, []), c] for i, c in zip(active, changes)},
-        )
+        own = found.alone if self.own is None else chain(self.own, found.alone)
+        parts = {i: chain(self.parts[i], p) if i in self.parts else p for i, p in zip(active, found.given)}
+        alone = {n: torch.cat([self.alone[n], p]) if n in self.alone else p for n, p in alone.items()}
+        rounds = {i: [*self.changes.get(i, []), c] for i, c in zip(active, changes)}
         # all or nothing, should it be interrupted
-        self.own, self.alone = extended[0], extended[2]
-        self.parts |= extended[1]
-        self.changes |= extended[3]
+        self.own, self.alone = own, alone
+        self.parts |= parts
+        self.changes |= rounds
 
     def _fit(
         self, sources: Sequence[Source], part: Sequence[Split], number: int
@@ -179,17 +176,21 @@ class Race:
         """Of probabilities (splits so far, rows, classes), with the features of source i."""
         held_out, done = self.held_out, len(probabilities)
         baseline = self._baseline_of(probabilities)
-        alone, reference = self.alone[baseline][:done], self.alone[self.reference][:done]
         return Outcome(
-            difference=self.cells(probabilities) - self.cells(alone),
+            difference=self.cells(probabilities) - self.cells(self.alone[baseline][:done]),
             codes=held_out.codes,
             metric=held_out.metric,
             population=held_out.population,
             baseline=baseline,
-            probability_gain=right_probability(probabilities, held_out) - right_probability(reference, held_out),
+            probability_gain=self._probability_gain(probabilities),
             features=self.features[i],
             shots=self.shots,
         )
+
+    def _probability_gain(self, probabilities: Tensor) -> float:
+        """Of the right class, over the same learners without a source, in percentage points."""
+        reference = self.alone[self.reference][: len(probabilities)]
+        return right_probability(probabilities, self.held_out) - right_probability(reference, self.held_out)
 
     def gain(self, i: int) -> Gain:
         """Of source i: the estimate of its rounds, or what was expected before any."""

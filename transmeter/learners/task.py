@@ -94,19 +94,36 @@ def task_of(target: Encoded, training: Sequence[np.ndarray], seed: int) -> Task:
     Task
         Rows in the order of the table.
     """
-    rows = np.unique(np.concatenate(training))
+    rows, inside, seen, counted = rows_of(training)
     codes = target.table.codes[rows]
-    inside = np.stack([np.isin(rows, part) for part in training])
     weights = np.stack([balanced(codes, part) * part.sum() for part in inside])
-    longest = max(map(len, training))
-    seen = np.stack([np.resize(np.flatnonzero(part), longest) for part in inside])
-    counted = np.arange(longest) < inside.sum(1, keepdims=True)
     row_weights = np.take_along_axis(weights, seen, axis=1) * counted
     classes = len(target.table.classes)
     basis = basis_of(target, max(FEWEST, int(WIDE / (classes - 1) ** 0.5)))
     x = target.x.numpy()[rows] @ basis
     seeds = tuple(seed_of(seed, part) for part in training)
     return Task(x, codes, weights, seen, row_weights, classes, basis, seed, seeds)
+
+
+def rows_of(training: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The rows that any split trains on.
+
+    Parameters
+    ----------
+    training
+        Row numbers of every split.
+
+    Returns
+    -------
+    tuple
+        (n,) row numbers of the table, in order; (splits, n) whether a split trains on a row; (splits, m) places of its
+        rows among them, the first again where it has fewer than others; (splits, m) whether one is not there again.
+    """
+    rows = np.unique(np.concatenate(training))
+    inside = np.stack([np.isin(rows, part) for part in training])
+    longest = max(map(len, training))
+    seen = np.stack([np.resize(np.flatnonzero(part), longest) for part in inside])
+    return rows, inside, seen, np.arange(longest) < inside.sum(1, keepdims=True)
 
 
 def shared(source: Source, target: Encoded, task: Task) -> list[Shared]:

@@ -38,8 +38,7 @@ def target_members(task: Task) -> dict[str, list[Member]]:
     dict
         Members by learner.
     """
-    found = combination.learners(regression)
-    return {name: m.members(task, None) for name, m in found.items() if not m.NEEDS_SOURCE}
+    return combination.target_members(task, regression)
 
 
 def source_members(task: Task, given: Shared | None) -> dict[str, list[Member]]:
@@ -57,8 +56,7 @@ def source_members(task: Task, given: Shared | None) -> dict[str, list[Member]]:
     dict
         Members by learner, empty lists where nothing is common.
     """
-    found = combination.learners(regression)
-    return {name: m.members(task, given) if given else [] for name, m in found.items() if m.NEEDS_SOURCE}
+    return combination.source_members(task, [given] if given else [], regression)
 
 
 def log_weights(members: Sequence[Member]) -> np.ndarray:

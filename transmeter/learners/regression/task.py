@@ -7,7 +7,7 @@ import numpy as np
 
 from transmeter.learners.linear import with_intercept
 from transmeter.learners.regression.ridge import Normal, normal
-from transmeter.learners.task import WIDE, basis_of, in_units, labelled_rows
+from transmeter.learners.task import WIDE, basis_of, in_units, labelled_rows, rows_of
 from transmeter.network.source import Encoded, Source
 from transmeter.tables.labels import in_unit, unit_of
 from transmeter.tables.splits import seed_of
@@ -104,10 +104,7 @@ def task_of(target: Encoded, training: Sequence[np.ndarray], seed: int) -> Task:
     Task
         Rows in the order of the table.
     """
-    rows = np.unique(np.concatenate(training))
-    inside = np.stack([np.isin(rows, part) for part in training])
-    longest = max(map(len, training))
-    seen = np.stack([np.resize(np.flatnonzero(part), longest) for part in inside])
+    rows, inside, seen, counted = rows_of(training)
     unit = unit_of(target.table.quantity)
     basis = basis_of(target, WIDE)
     x, y = target.x.numpy()[rows] @ basis, in_unit(target.table.quantity[rows], unit)
@@ -117,7 +114,7 @@ def task_of(target: Encoded, training: Sequence[np.ndarray], seed: int) -> Task:
         y=y,
         weights=weights,
         rows=seen,
-        counted=np.arange(longest) < inside.sum(1, keepdims=True),
+        counted=counted,
         basis=basis,
         unit=unit,
         equations=normal(with_intercept(x), y, weights),
