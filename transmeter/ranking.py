@@ -352,17 +352,12 @@ def _about_set(scorer: str, options: Mapping[str, object], candidates: Sequence[
         notes.append("no set of sources is chosen: every source hurts")
     elif (ranked := options.get("learner", scorer)) not in ("transmeter", COMBINATION):
         notes.append(f"the set is chosen and measured by the combination of learners, the ranking is by {ranked}")
-    for note in notes:
-        warnings.warn(note, stacklevel=3)
-    return notes
+    return _warned(notes)
 
 
 def _shared_rows(candidates: Sequence[Source], chosen: SourceSet) -> list[str]:
     """A note, of which is warned, for rows that stand in two sources of the set."""
-    notes = counted_twice([s.table for s in candidates if s.table.name in chosen.sources])
-    for note in notes:
-        warnings.warn(note, stacklevel=3)
-    return notes
+    return _warned(counted_twice([s.table for s in candidates if s.table.name in chosen.sources]))
 
 
 def _rows(tables: Sequence[Table], scored: Sequence[tuple[Score | str, float]], classes: Sequence[str]) -> list[Row]:
@@ -449,8 +444,7 @@ def _sampled(table: Table, seed: int) -> Table:
 
 def _warn_of_leakage(target: Table, source: Table) -> None:
     """Warn where target rows stand in the source as well."""
-    for line in leakage(target, [source]):
-        warnings.warn(line, stacklevel=3)
+    _warned(leakage(target, [source]))
 
 
 def _log(table: Table) -> None:
@@ -470,7 +464,11 @@ def _log_pair(source: Table, target: Table, matches: Sequence[Match]) -> None:
 
 def _unmatched(target: Table, source: Table, matches: Sequence[Match]) -> list[str]:
     """Notes, of which is warned, for a source that tells nothing."""
-    notes = [f"{source.name}: {line}" for line in unusable_lines(source, target, matches)]
+    return _warned([f"{source.name}: {line}" for line in unusable_lines(source, target, matches)])
+
+
+def _warned(notes: list[str]) -> list[str]:
+    """The notes, after a warning of each that names the caller of `rank`."""
     for note in notes:
-        warnings.warn(note, stacklevel=3)
+        warnings.warn(note, stacklevel=4)
     return notes

@@ -18,15 +18,8 @@ from transmeter.util.intervals import Interval
 if TYPE_CHECKING:
     from altair import LayerChart
 
-NESTED = (
-    "over_itself",
-    "evidence",
-    "matches",
-    "terms",
-    "classes",
-    "class_map",
-    "mae",
-)  # fields of a row that hold several values
+# fields of a row that hold several values
+NESTED = ("over_itself", "evidence", "matches", "terms", "classes", "class_map", "mae")
 CAVEAT = "caveat: "  # how notes begin that lower the trust in a ranking
 FORMATS = {"gain_pp": "{:+.1f}", "ci_low": "{:+.1f}", "ci_high": "{:+.1f}", "p_negative": "{:.2f}", "score": "{:.4g}"}
 

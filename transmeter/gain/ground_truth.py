@@ -5,7 +5,7 @@ made it. Beside it stand other ways to use the sources: pooled logistic regressi
 combination with all sources together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import torch
 
 from transmeter.gain.metrics import METRICS, accuracies
 from transmeter.gain.quantity_race import BASELINES, BOOSTING, r2
-from transmeter.gain.transfers import NETWORK, SCRATCH, Network, by_combination, by_network, by_regression
+from transmeter.gain.transfers import NETWORK, SCRATCH, Network, Transfers, by_combination, by_network, by_regression
 from transmeter.learners.baseline import target_only
 from transmeter.learners.combination import COMBINATION, average
 from transmeter.learners.member import fit_member
@@ -254,6 +254,16 @@ def _batch(
             return np.zeros((0, len(splits)))
         return accuracies(torch.from_numpy(np.stack(arms)), target.table.codes, splits, metric)
 
+    return _all_reached(found, alone, ways, reached)
+
+
+def _all_reached(
+    found: Transfers,
+    alone: dict[str, list[np.ndarray]],
+    ways: dict[str, list[np.ndarray]],
+    reached: Callable[[Sequence[np.ndarray]], np.ndarray],
+) -> _Reached:
+    """What predictions come to, by a function that gives the metric of some."""
     return _Reached(
         {name: reached(arms) for name, arms in alone.items()},
         {way: reached(arms) for way, arms in ways.items()},
@@ -274,11 +284,7 @@ def _quantity_batch(sources: Sequence[Source], target: Encoded, splits: Sequence
     def reached(arms: Sequence[np.ndarray]) -> np.ndarray:
         return r2(np.stack(arms)[..., 0] - quantity, splits) if arms else np.zeros((0, len(splits)))
 
-    return _Reached(
-        {name: reached(arms) for name, arms in alone.items()},
-        {way: reached(arms) for way, arms in ways.items()},
-        reached([average([found.alone, *found.given]).probabilities]),
-    )
+    return _all_reached(found, alone, ways, reached)
 
 
 def pooled(sources: Sequence[Source], target: Encoded, splits: Sequence[Split]) -> list[np.ndarray]:

@@ -167,6 +167,9 @@ def test_it_is_arrays_and_predicts_the_same_from_them(target):
         FittedQuantity.restore({name: array for name, array in arrays.items() if name != "trees.left"})
     with pytest.raises(ValueError):
         FittedQuantity.restore(arrays | {"coefficients": arrays["coefficients"][:-1]})
+    for name in ("basis", "coefficients", "trees.threshold", "trees.value"):
+        with pytest.raises(ValueError, match="numbers that are not finite"):
+            FittedQuantity.restore(arrays | {name: np.full_like(arrays[name], np.nan)})
 
 
 def test_every_learner_is_found_and_has_a_counterpart_of_the_target_alone(task):
