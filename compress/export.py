@@ -23,8 +23,8 @@ from torch import nn
 
 from compress import hub
 from compress.model import io, layers, modeling
+from compress.model.architectures import blocks_path
 from compress.model.storage import stored_type
-from compress.model.structure import blocks_path
 from compress.model.tokenizers import write_tokenizer
 from compress.report.card import write_card
 from transmeter.util import writing

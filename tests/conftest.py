@@ -78,12 +78,17 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(DATA / "mixlm")
 
 
-@pytest.fixture(scope="session")
-def letters():
+def letter_tokenizer():
     """A BERT tokenizer of 45 tokens: letters, at the beginning of words and inside them."""
     known = [*"etaoinshrdlucmfwypvb"]
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *known, *("##" + x for x in known)]
     return BertTokenizer(vocab={name: i for i, name in enumerate(names)})
+
+
+@pytest.fixture(scope="session")
+def letters():
+    """`letter_tokenizer`."""
+    return letter_tokenizer()
 
 
 @pytest.fixture(scope="session")

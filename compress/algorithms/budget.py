@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from compress.algorithms.options import Limits
 from compress.algorithms.resume import Progress
 from compress.model import latency, layers
-from compress.model.structure import Sublayer, blocks_path, names, sublayers
+from compress.model.architectures import architecture, blocks_path
+from compress.model.structure import Sublayer, sublayers
 
 LOG = logging.getLogger(__name__)
 
@@ -151,17 +152,18 @@ def flops(model: nn.Module, tokens: float) -> float:
     blocks = model.get_submodule(blocks_path(model))
     linears = [m for m in blocks.modules() if isinstance(m, nn.Linear | layers.PackedLinear)]
     heads = [b for b in blocks if not any(isinstance(m, layers.NoAttention) for m in b.modules())]
-    attended = [b.get_submodule(names(model).attention_output).in_features for b in heads]
+    output = architecture(model).attention.output
+    attended = [b.get_submodule(output).in_features for b in heads]
     return 2 * tokens * sum(m.in_features * m.out_features for m in linears) + 4 * tokens**2 * sum(attended)
 
 
 def _unit_parameters(model: nn.Module, sublayer: Sublayer) -> int:
-    """Parameters of one unit: its rows of the producers, with their biases, and its columns of the output."""
+    """Parameters of one unit: its rows of the producers, with their biases and norms, and its columns of the output."""
     made = sum(
-        sublayer.parts * rows * (sublayer.width + (model.get_submodule(path).bias is not None))
-        for path, rows in sublayer.producers.items()
+        sum(parts) * (sublayer.width + (model.get_submodule(path).bias is not None))
+        for path, parts in sublayer.producers.items()
     )
-    return made + sublayer.columns * sublayer.width
+    return made + sum(sublayer.vectors.values()) + sublayer.columns * sublayer.width
 
 
 def select(

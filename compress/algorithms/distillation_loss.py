@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from compress.algorithms.options import DistillationConfig
 from compress.algorithms.training import divergence
-from compress.model.structure import blocks_path, sublayers
+from compress.model.architectures import blocks_path
+from compress.model.structure import sublayers
 from compress.model.walk import Batch, empty_cache, row_weights, run
 
 IGNORED = -100  # the label of a token that has none

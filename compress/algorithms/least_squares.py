@@ -52,8 +52,11 @@ class Pair:
 
 
 @torch.no_grad()
-def normal_equations(pair: Pair, sub: Sublayer, keep: Tensor) -> tuple[Tensor, Tensor]:
+def normal_equations(pair: Pair, sub: Sublayer, keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Normal equations of a sublayer's output projection, in float64, over real tokens.
+
+    What the projection gives is added after a norm in some architectures, y * g / r for a gain g of every feature and
+    the root mean square r of every token, which is taken to stay the teacher's, and after a multiplier in others.
 
     Parameters
     ----------
@@ -67,21 +70,60 @@ def normal_equations(pair: Pair, sub: Sublayer, keep: Tensor) -> tuple[Tensor, T
     Returns
     -------
     tuple of Tensor
-        A^T A (f + 1, f + 1) and A^T B (f + 1, width). A: what enters the student's projection from the units that
-        stay, and a column of ones; B: the teacher's output with its residual, less the student's residual.
+        A^T A (f + 1, f + 1), A^T B (f + 1, width), and the gain (width,) that the weights W are multiplied by in
+        |B - A (gain W)^T|^2. A: what enters the student's projection from the units that stay, and a column of ones,
+        both over r; B: what the teacher adds with its residual, less the student's residual.
     """
-    original = pair.teacher.get_submodule(sub.output)
     kept = keep.repeat_interleave(sub.columns).nonzero().squeeze(1)
+    gain = gains(pair.teacher, sub)
     at = {"dtype": torch.float64, "device": pair.student.device}
     gram, right = torch.zeros(len(kept) + 1, len(kept) + 1, **at), torch.zeros(len(kept) + 1, sub.width, **at)
     for batch, teacher_in, student_in in zip(pair.batches, pair.teacher_in, pair.student_in):
         t = capture_inputs(pair.teacher, batch, sub.block, teacher_in, [sub.entry, sub.output])
         s = capture_inputs(pair.student, batch, sub.block, student_in, [sub.entry, sub.output])
-        wanted = drop_padding(batch, t[sub.entry] + original(t[sub.output]) - s[sub.entry]).double()
+        added, inverse = _added(pair.teacher, sub, t[sub.output], gain)
+        wanted = drop_padding(batch, t[sub.entry] + added - s[sub.entry]).double()
         features = F.pad(drop_padding(batch, s[sub.output])[:, kept].double(), (0, 1), value=1.0)
+        if inverse is not None:
+            features *= drop_padding(batch, inverse)
         gram += features.T @ features
         right += features.T @ wanted
-    return gram, right
+    return gram, right, gain
+
+
+def _added(model: nn.Module, sub: Sublayer, states: Tensor, gain: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What `sub` adds where `states` (batch, tokens, features) enter its output projection.
+
+    Beside it 1 / r of every token, (batch, tokens, 1), where a norm divides by r.
+    """
+    given = model.get_submodule(sub.output)(states)
+    if not sub.norm:
+        return given * sub.multiplier, None
+    added = model.get_submodule(sub.norm)(given)
+    scaled = given.double() * gain  # added is scaled / r
+    squares = scaled.square().sum(-1, keepdim=True).clamp(min=torch.finfo(scaled.dtype).tiny)
+    return added, (scaled * added).sum(-1, keepdim=True) / squares
+
+
+@torch.no_grad()
+def gains(model: nn.Module, sub: Sublayer) -> Tensor:
+    """What every feature is multiplied by between a sublayer's output projection and the residual stream.
+
+    Parameters
+    ----------
+    model
+        The model.
+    sub
+        The sublayer.
+
+    Returns
+    -------
+    Tensor
+        (width,) in float64: what its norm makes of ones, or its multiplier.
+    """
+    weight = model.get_submodule(sub.output).weight
+    gain = weight.new_ones(sub.width)
+    return (model.get_submodule(sub.norm)(gain) if sub.norm else gain * sub.multiplier).double()
 
 
 @torch.no_grad()
@@ -102,17 +144,19 @@ def fit(pair: Pair, sub: Sublayer, keep: Tensor, ridge: float) -> dict[str, Tens
     Returns
     -------
     dict
-        Weight, and bias where there is one, by name: min_W |(X_T + Sub_T(X_T)) - X_S - b - A W^T|^2 over real tokens.
+        Weight, and bias where there is one, by name: min_W |(X_T + Sub_T(X_T)) - X_S - b - A W^T|^2 over real tokens,
+        behind the norm and the multiplier of `normal_equations`.
     """
     output = pair.student.get_submodule(sub.output)
     kept = keep.repeat_interleave(sub.columns).nonzero().squeeze(1)
-    gram, right = normal_equations(pair, sub, keep)
+    gram, right, gain = normal_equations(pair, sub, keep)
     old = output.weight[:, kept].T
     if output.bias is None:
         gram, right = gram[:-1, :-1], right[:-1]
     else:
         old = torch.cat([old, output.bias[None]])
-    solution = least_squares(gram, right, old.double(), ridge).to(output.weight.dtype)
+    solution = least_squares(gram, right, old.double() * gain, ridge) / gain
+    solution = torch.where(gain == 0, old.double(), solution).to(output.weight.dtype)
     weight = output.weight.clone()
     weight[:, kept] = solution[: len(kept)].T
     return {f"{sub.output}.weight": weight} | ({} if output.bias is None else {f"{sub.output}.bias": solution[-1]})

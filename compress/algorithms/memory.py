@@ -27,7 +27,8 @@ from torch import nn
 
 from compress.algorithms.options import Limits
 from compress.algorithms.traits import Traits
-from compress.model.structure import block_linears, blocks_path
+from compress.model.architectures import blocks_path
+from compress.model.structure import block_linears
 from compress.model.walk import Batch
 
 CGROUPS = (

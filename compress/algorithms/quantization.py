@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from compress.model import layers
+from compress.model.architectures import blocks_path
 from compress.model.storage import stored_type
-from compress.model.structure import blocks_path, refuse_changed
+from compress.model.structure import refuse_changed
 
 BITS = range(2, 9)
 SHRINKS = torch.linspace(1.0, 0.4, 31)  # of a group's range, tried by `Grid.fit`

@@ -10,8 +10,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from compress.model.architectures import blocks_path
 from compress.model.layers import CHANGED, make
-from compress.model.structure import blocks_path, set_parameter
+from compress.model.structure import set_parameter
 from transmeter.util import writing
 
 T = TypeVar("T")

@@ -22,9 +22,10 @@ from torch.utils.checkpoint import checkpoint
 
 from compress.algorithms.options import TrainingConfig
 from compress.algorithms.resume import Progress
+from compress.model.architectures import blocks_path
 from compress.model.layers import Exits, PackedLinear
 from compress.model.offload import refuse
-from compress.model.structure import blocks_path, refuse_changed
+from compress.model.structure import refuse_changed
 from compress.model.walk import Batch, frozen, row_weights, run
 from transmeter.util import writing
 from transmeter.util.progress import track

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.calibration.texts import batches
-from compress.model.structure import blocks_path
+from compress.model.architectures import blocks_path
 from compress.model.walk import drop_padding, inputs, outputs
 from transmeter.util import writing
 

@@ -24,6 +24,7 @@ from compress.evaluation import metrics, prediction
 from compress.evaluation.examples import read_examples
 from compress.evaluation.metrics import METRICS
 from compress.model import io, modeling, structure
+from compress.model.architectures import ARCHITECTURES, kind_of
 from compress.model.config import config_of, quantizer_of, task_of
 from compress.model.layers import FORMS
 from compress.model.modeling import SPARSE_FROM
@@ -293,7 +294,7 @@ def size(model: nn.Module) -> dict[str, int | None]:
             zeros = 0 if parameter.is_meta else int((parameter == 0).sum())
             stored = parameter.numel()
             parameters += stored - zeros if stored and zeros / stored >= SPARSE_FROM else stored
-    known = model.config.model_type.removeprefix("compressed_") in structure.ARCHITECTURES
+    known = kind_of(model) in ARCHITECTURES
     cost = round(flops(model, LENGTH)) if known else None
     return {"parameters": parameters, "flops": cost}
 

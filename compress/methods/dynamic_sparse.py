@@ -27,8 +27,9 @@ from compress.algorithms.resume import Progress
 from compress.algorithms.training import Update, require_peft, steps
 from compress.algorithms.traits import Needs, Traits
 from compress.methods import magnitude, wanda
+from compress.model.architectures import blocks_path
 from compress.model.offload import refuse
-from compress.model.structure import block_linears, blocks_path, shallow_copy, unshare
+from compress.model.structure import block_linears, shallow_copy, unshare
 from compress.model.walk import Batch
 
 Train = Callable[[Mapping[str, nn.Parameter]], Iterator[Update]]  # of the parameters named

@@ -22,10 +22,11 @@ from torch.nn import functional as F
 from compress.algorithms.least_squares import least_squares
 from compress.algorithms.traits import Needs, Traits
 from compress.model import modeling
+from compress.model.architectures import blocks_path
 from compress.model.layers import Exits
 from compress.model.modeling import confidence, stages
 from compress.model.offload import refuse
-from compress.model.structure import blocks_path, refuse_changed
+from compress.model.structure import refuse_changed
 from compress.model.walk import Batch, drop_padding, outputs, row_weights, run
 from transmeter.util.progress import track
 

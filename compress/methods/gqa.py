@@ -4,7 +4,8 @@ Ainslie et al., "GQA: Training Generalized Multi-Query Transformer Models from M
 arXiv 2305.13245, take the mean of the heads (merge=mean). Here (merge=fit) a group's heads are the best least-squares
 factors of one: values V_h = V M_h for any matrices M_h, which the output projection takes over; keys, whose positions
 are rotations of pairs of features, K_h = K c_h for complex numbers c_h, one a pair, which the queries take over. Both
-are the leading singular vectors of the group's heads side by side, seen through the calibration inputs.
+are the leading singular vectors of the group's heads side by side, seen through the calibration inputs. Keys and
+queries that go through a norm (Qwen3, Gemma 3) cannot take such numbers over: there merge=fit takes the mean of keys.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 
 from compress.algorithms.hessian import blocks, gram, inverse_factor
 from compress.algorithms.traits import Needs, Traits
-from compress.model.structure import blocks_path, names, set_parameter, sublayers
+from compress.model.architectures import architecture, blocks_path, kind_of
+from compress.model.structure import set_parameter, sublayers
 from compress.model.walk import Batch
 
 TRAITS = Traits(Needs(models=1, states=1, gradients=False, matrices=5), changes="heads", streams=False)
@@ -59,12 +61,13 @@ def compress(
     heads = before // 2 if heads is None else heads
     if heads == before:
         return model
-    path = names(model).attention
+    entry = architecture(model).attention
+    path = list(entry.producers)
     for block, shared in enumerate(blocks(model, batches, _affine, "Merging heads")):
         prefix = f"{blocks_path(model)}.{block}."
         query, key, value = (model.get_submodule(prefix + p) for p in path)
         moment = next(moment for paths, moment in shared if prefix + path[0] in paths)
-        output = model.get_submodule(prefix + names(model).attention_output)
+        output = model.get_submodule(prefix + entry.output)
         queries = query.out_features // key.out_features  # that share a key now
         keys = _with_bias(key).view(heads, before // heads, head_dim, -1)
         values = _with_bias(value).view(heads, before // heads, head_dim, -1)
@@ -73,16 +76,17 @@ def compress(
             _put(model, prefix + path[2], values.mean(1).flatten(0, 1))
         else:
             root = torch.linalg.inv(inverse_factor(moment, DAMPING)).T  # root root^T = the moment
-            new, turns = _fit_keys(keys, root)
-            _put(model, prefix + path[1], new)
-            _put(model, prefix + path[0], _turned(_with_bias(query), turns, queries))
+            if entry.head_norms:  # of which no number gets through
+                _put(model, prefix + path[1], keys.mean(1).flatten(0, 1))
+            else:
+                new, turns = _fit_keys(keys, root)
+                _put(model, prefix + path[1], new)
+                _put(model, prefix + path[0], _turned(_with_bias(query), turns, queries))
             new, maps = _fit_values(values, root)
             _put(model, prefix + path[2], new)
             columns = output.weight.double().view(len(output.weight), before, queries, head_dim)
             mapped = torch.einsum("ohqd,hde->ohqe", columns, maps.flatten(0, 1))
-            set_parameter(
-                model, f"{prefix}{names(model).attention_output}.weight", mapped.flatten(1).to(output.weight.dtype)
-            )
+            set_parameter(model, f"{prefix}{entry.output}.weight", mapped.flatten(1).to(output.weight.dtype))
         model.get_submodule(prefix + path[1].rpartition(".")[0]).num_key_value_groups = query.out_features // (
             heads * head_dim
         )
@@ -93,15 +97,19 @@ def compress(
 def _check(model: nn.Module, heads: int | None) -> tuple[int, int]:
     """Key-value heads of every block, and their width."""
     found = [s for s in sublayers(model) if s.kind == "attention"]
-    kind, before = model.config.model_type, getattr(model.config, "num_key_value_heads", None)
+    entry, kind = architecture(model).attention, kind_of(model)
+    before = getattr(model.config, "num_key_value_heads", None)
     if before is None:
-        raise ValueError(f"model type '{kind}' has no key-value groups: gqa is for llama, mistral and qwen2")
+        raise ValueError(f"model type '{kind}' has no key-value groups: gqa is for llama, mistral, qwen3 and the like")
+    if len(entry.producers) != 3 or entry.vectors:
+        what = "a norm over all heads" if entry.vectors else "one projection for queries, keys and values"
+        raise ValueError(f"model type '{kind}' has {what}, so that gqa cannot merge heads: prune it with kprune")
     if len(found) < model.config.num_hidden_layers or any(s.units != before for s in found):
         raise ValueError(f"some blocks have fewer than the {before} key-value heads of the config: gqa comes first")
     if heads is not None and (heads < 1 or before % heads) or heads is None and before % 2:
         fits = ", ".join(str(n) for n in range(1, before + 1) if before % n == 0)
         raise ValueError(f"heads {heads} does not divide the {before} key-value heads of the model: give one of {fits}")
-    key = model.get_submodule(f"{blocks_path(model)}.0.{names(model).attention[1]}")
+    key = model.get_submodule(f"{blocks_path(model)}.0.{list(entry.producers)[1]}")
     return before, key.out_features // before
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from compress.algorithms.budget import budget, select
 from compress.algorithms.fisher import curvature_probe
-from compress.algorithms.least_squares import Pair, fit
+from compress.algorithms.least_squares import Pair, fit, gains
 from compress.algorithms.options import UnitLimits
 from compress.algorithms.resume import Progress
 from compress.algorithms.training import divergence
@@ -154,17 +154,19 @@ def _knowledge(
     K_pred = mean over samples of 1/2 (dQ/dm)^2, m the mask of a unit on the input of its output projection; Q is the
     divergence from the teacher, or with a generator the probe of its curvature; last: what enters the last block of
     the teacher, where there is no generator. K_rep = mean over real tokens of a^2, times the mean squared weight behind
-    it, summed over the dimensions of a head.
+    it, summed over the dimensions of a head; the weight counts as it reaches the residual stream, behind a multiplier
+    or a norm, whose root mean square is the mean one.
     """
     outputs = [pair.student.get_submodule(s.output) for s in remaining]
     predictive = [torch.zeros(s.units, dtype=torch.float64) for s in remaining]
-    squares: list[Tensor | float] = [0.0 for _ in outputs]
+    paths = [s.output for s in remaining] + [s.norm for s in remaining if s.norm]
+    squares: dict[str, Tensor] = {}  # of what enters these modules
     samples = sum(len(b["input_ids"]) for b in pair.batches)
     tokens = sum(int(b["attention_mask"].sum()) for b in pair.batches)
     for batch, hidden, entered in zip(pair.batches, pair.student_in, last):
         masks = [hidden.new_ones(len(hidden), s.units).requires_grad_() for s in remaining]
         squared = partial(sums_of_squares, batch)
-        with inputs(pair.student, [s.output for s in remaining], squared) as seen:
+        with inputs(pair.student, paths, squared) as seen:
             with masked(pair.student, remaining, masks):
                 logits = run(pair.student, batch, remaining[0].block, hidden=hidden).float()
                 weights = row_weights(logits, batch)
@@ -178,9 +180,12 @@ def _knowledge(
                 gradients = torch.autograd.grad(loss.sum(), masks)
         for total, gradient in zip(predictive, gradients):
             total += 0.5 * gradient.double().square().sum(0).cpu()
-        squares = [total + seen[sub.output].double() for total, sub in zip(squares, remaining)]
+        squares = {path: squares.get(path, 0.0) + seen[path].double() for path in paths}
     found = []
-    for sub, projection, pred, square in zip(remaining, outputs, predictive, squares):
-        rep = square / tokens * projection.weight.detach().double().square().mean(0)
+    for sub, projection, pred in zip(remaining, outputs, predictive):
+        weight = projection.weight.detach().double() * gains(pair.student, sub)[:, None]
+        if sub.norm:
+            weight = weight / (squares[sub.norm].mean() / tokens).sqrt()
+        rep = squares[sub.output] / tokens * weight.square().mean(0)
         found.append((pred / samples, rep.view(sub.units, -1).sum(1).cpu()))
     return found

@@ -233,10 +233,11 @@ def tuned(pair: Pair, sub: Sublayer, keep: Tensor, ridge: float) -> Tensor:
     """
     output, kept = pair.student.get_submodule(sub.output), keep.repeat_interleave(sub.columns)
     weight = output.weight.detach()[:, kept].double()  # (width, features)
-    gram, right = normal_equations(pair, sub, keep)
+    gram, right, gain = normal_equations(pair, sub, keep)
+    weight = weight * gain[:, None]
     gram, ones, right = gram[:-1, :-1], gram[:-1, -1:], right[:-1]
     if output.bias is not None:
-        right = right - ones * output.bias.detach().double()
+        right = right - ones * output.bias.detach().double() * gain
     gram, right = gram * (weight.T @ weight), (right * weight.T).sum(1)
     units = int(keep.sum())
     gram = gram.view(units, sub.columns, units, sub.columns).sum((1, 3))

@@ -83,7 +83,8 @@ def compress(
 def _mean_square(model: nn.Module, sub: Sublayer) -> Tensor:
     """Mean squared weight of every unit, (units,), over the rows that produce it and the columns behind it."""
     total = model.get_submodule(sub.output).weight.square().sum(0).view(sub.units, -1).sum(1)
-    for path in sub.producers:
-        rows = model.get_submodule(path).weight.square().sum(1)
-        total = total + rows.view(sub.parts, sub.units, -1).sum((0, 2))
-    return total / (sub.width * (sub.parts * sum(sub.producers.values()) + sub.columns))
+    for path, parts in sub.producers.items():
+        squares = model.get_submodule(path).weight.square().sum(1)
+        for rows in squares.split([sub.units * part for part in parts]):
+            total = total + rows.view(sub.units, -1).sum(1)
+    return total / (sub.width * (sub.rows + sub.columns))

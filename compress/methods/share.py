@@ -20,7 +20,8 @@ from compress.algorithms.options import DistillationConfig, TrainingConfig
 from compress.algorithms.resume import Progress
 from compress.algorithms.training import require_trainable, train
 from compress.algorithms.traits import Needs, Traits
-from compress.model.structure import blocks_path, shallow_copy, unshare
+from compress.model.architectures import blocks_path
+from compress.model.structure import shallow_copy, unshare
 from compress.model.walk import Batch
 
 TRAITS = Traits(Needs(models=6, states=1, matrices=4, copies=5), resumes=True, streams=False)

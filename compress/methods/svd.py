@@ -31,8 +31,9 @@ from compress.algorithms.options import TrainingConfig, check_ratio
 from compress.algorithms.resume import Progress
 from compress.algorithms.training import require_peft, train
 from compress.algorithms.traits import Needs, Traits
+from compress.model.architectures import blocks_path
 from compress.model.layers import LowRankLinear, PackedLinear
-from compress.model.structure import block_linears, blocks_path, refuse_changed, shallow_copy, unshare
+from compress.model.structure import block_linears, refuse_changed, shallow_copy, unshare
 from compress.model.walk import Batch
 
 TRAITS = Traits(Needs(models=6, states=1, matrices=5, copies=4), changes="ranks", resumes=True, streams=False)

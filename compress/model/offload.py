@@ -31,7 +31,7 @@ from transformers import PretrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from compress.model import layers, modeling
-from compress.model.structure import blocks_path
+from compress.model.architectures import blocks_path
 from transmeter.util import writing
 from transmeter.util.checkpoint import FLOATS, Stored
 

@@ -6,88 +6,14 @@ them) and neurons. Every unit owns rows of the projections that produce it and c
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from compress.model import layers, modeling
-
-
-@dataclass(frozen=True)
-class Names:
-    """Module names of one architecture, relative to its base model and to its blocks.
-
-    Attributes
-    ----------
-    blocks
-        The list of blocks.
-    attention
-        The projections of queries, keys and values, or the one that gives all three side by side.
-    attention_output, ffn_output
-        The projections whose results are added to the residual stream.
-    attention_entry, ffn_entry
-        The modules whose input is the residual stream.
-    ffn
-        The projections that give the neurons.
-    """
-
-    blocks: str
-    attention: tuple[str, ...]
-    attention_output: str
-    attention_entry: str
-    ffn: tuple[str, ...]
-    ffn_output: str
-    ffn_entry: str
-
-
-_BERT = Names(
-    blocks="encoder.layer",
-    attention=("attention.self.query", "attention.self.key", "attention.self.value"),
-    attention_output="attention.output.dense",
-    attention_entry="attention.self",
-    ffn=("intermediate.dense",),
-    ffn_output="output.dense",
-    ffn_entry="intermediate.dense",
-)
-_DISTILBERT = Names(
-    blocks="transformer.layer",
-    attention=("attention.q_lin", "attention.k_lin", "attention.v_lin"),
-    attention_output="attention.out_lin",
-    attention_entry="attention",
-    ffn=("ffn.lin1",),
-    ffn_output="ffn.lin2",
-    ffn_entry="ffn",
-)
-_LLAMA = Names(
-    blocks="layers",
-    attention=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    attention_output="self_attn.o_proj",
-    attention_entry="input_layernorm",
-    ffn=("mlp.gate_proj", "mlp.up_proj"),
-    ffn_output="mlp.down_proj",
-    ffn_entry="post_attention_layernorm",
-)
-_GPT2 = Names(
-    blocks="h",
-    attention=("attn.c_attn",),
-    attention_output="attn.c_proj",
-    attention_entry="ln_1",
-    ffn=("mlp.c_fc",),
-    ffn_output="mlp.c_proj",
-    ffn_entry="ln_2",
-)
-ARCHITECTURES = {
-    "bert": _BERT,
-    "roberta": _BERT,
-    "electra": _BERT,
-    "distilbert": _DISTILBERT,
-    "llama": _LLAMA,
-    "mistral": _LLAMA,
-    "qwen2": _LLAMA,
-    "gpt2": _GPT2,
-}
+from compress.model.architectures import Branch, architecture, blocks_path
 
 
 @dataclass(frozen=True)
@@ -101,7 +27,7 @@ class Sublayer:
     block
         Number of the block, from 0.
     producers
-        Rows that a unit has in each of the `parts` of each producing projection, by path.
+        Rows that a unit has in each of the parts that lie side by side in each producing projection, by path.
     output
         Path of the output projection.
     entry
@@ -112,50 +38,35 @@ class Sublayer:
         Number of heads or neurons.
     width
         Features of the residual stream.
-    parts
-        3 where one projection gives queries, keys and values, else 1.
+    vectors
+        Numbers that a unit has in norms which are cut with it, by path.
+    norm
+        Path of the norm between the output projection and the residual stream; "": none.
+    multiplier
+        What the result is multiplied by before it is added.
     """
 
     kind: str
     block: int
-    producers: dict[str, int]
+    producers: dict[str, tuple[int, ...]]
     output: str
     entry: str
     columns: int
     units: int
     width: int
-    parts: int = 1
+    vectors: dict[str, int] = field(default_factory=dict)
+    norm: str = ""
+    multiplier: float = 1.0
+
+    @property
+    def rows(self) -> int:
+        """Rows that a unit has in all producing projections."""
+        return sum(map(sum, self.producers.values()))
 
     def unit_flops(self, tokens: float) -> float:
         """Multiply-adds x 2 of one unit on a sequence of `tokens` (8 n d d_h + 4 n^2 d_h; 4 n d)."""
-        projections = 2 * tokens * self.width * (self.parts * sum(self.producers.values()) + self.columns)
+        projections = 2 * tokens * self.width * (self.rows + self.columns)
         return projections + (4 * tokens**2 * self.columns if self.kind == "attention" else 0)
-
-
-def names(model: nn.Module) -> Names:
-    """The module names of the architecture of a model.
-
-    Parameters
-    ----------
-    model
-        Any of transformers, or compressed.
-
-    Returns
-    -------
-    Names
-        Its entry in `ARCHITECTURES`.
-
-    Raises
-    ------
-    ValueError
-        There is none.
-    """
-    kind = model.config.model_type.removeprefix("compressed_")
-    if kind not in ARCHITECTURES:
-        allowed = ", ".join(sorted(ARCHITECTURES))
-        adding = "another one needs its module names in ARCHITECTURES of compress/model/structure.py"
-        raise ValueError(f"model type '{kind}' cannot be compressed: supported are {allowed}; {adding}")
-    return ARCHITECTURES[kind]
 
 
 def context(model: nn.Module, limit: int) -> int:
@@ -194,27 +105,21 @@ def head_width(model: nn.Module) -> int:
     return getattr(model.config, "head_dim", None) or model.config.hidden_size // model.config.num_attention_heads
 
 
-def blocks_path(model: nn.Module) -> str:
-    """Path of the list of transformer blocks.
+def queries_per_key(model: nn.Module) -> int:
+    """Attention heads that share a key and a value.
 
     Parameters
     ----------
     model
-        Of an architecture in `ARCHITECTURES`.
+        Any.
 
     Returns
     -------
-    str
-        The path inside the model.
-
-    Raises
-    ------
-    ValueError
-        As `names`.
+    int
+        Their number, 1 where every head has its own.
     """
-    base = model.base_model
-    prefix = "" if base is model else model.base_model_prefix + "."
-    return prefix + names(model).blocks
+    heads = model.config.num_attention_heads
+    return heads // (getattr(model.config, "num_key_value_heads", None) or heads)
 
 
 def sublayers(model: nn.Module) -> list[Sublayer]:
@@ -233,31 +138,35 @@ def sublayers(model: nn.Module) -> list[Sublayer]:
     Raises
     ------
     ValueError
-        Its units cannot be cut any more, as its layers are quantized or of low rank, or samples leave it early.
+        Its type has no entry in `ARCHITECTURES`, or its units cannot be cut any more, as its layers are quantized or of
+        low rank, or samples leave it early.
     """
-    n, found = names(model), []
+    entry, found = architecture(model), []
     refuse_changed(model, (layers.PackedLinear, layers.LowRankLinear, layers.Exits))
-    head_dim = head_width(model)
     for i, block in enumerate(model.get_submodule(blocks_path(model))):
-        path = f"{blocks_path(model)}.{i}."
         if not any(isinstance(m, layers.NoAttention) for m in block.modules()):
-            sizes = [block.get_submodule(p).out_features for p in n.attention]
-            group = sizes[0] // sizes[1] if len(sizes) == 3 else 1  # queries that share a key
-            rows = dict(zip((path + p for p in n.attention), (head_dim * group, head_dim, head_dim)))
-            parts = 3 if len(sizes) == 1 else 1
-            names_ = (path + n.attention_output, path + n.attention_entry)
-            found.append(_sublayer(model, "attention", i, rows, *names_, parts))
-        rows = {path + p: 1 for p in n.ffn}
-        found.append(_sublayer(model, "ffn", i, rows, path + n.ffn_output, path + n.ffn_entry, 1))
+            found.append(_sublayer(model, "attention", i, entry.attention))
+        found.append(_sublayer(model, "ffn", i, entry.ffn))
     return [s for s in found if s.units]
 
 
-def _sublayer(
-    model: nn.Module, kind: str, block: int, rows: dict[str, int], output: str, entry: str, parts: int
-) -> Sublayer:
-    projection, columns = model.get_submodule(output), next(iter(rows.values()))
-    units = projection.in_features // columns
-    return Sublayer(kind, block, rows, output, entry, columns, units, projection.out_features, parts)
+def _sublayer(model: nn.Module, kind: str, block: int, branch: Branch) -> Sublayer:
+    path, head = f"{blocks_path(model)}.{block}.", head_width(model)
+    rows = {"q": queries_per_key(model) * head, "k": head, "v": head, "n": 1}
+    projection, columns = model.get_submodule(path + branch.output), rows["q" if kind == "attention" else "n"]
+    return Sublayer(
+        kind,
+        block,
+        {path + p: tuple(sum(rows[c] for c in part) for part in parts) for p, parts in branch.producers.items()},
+        path + branch.output,
+        path + branch.entry,
+        columns,
+        projection.in_features // columns,
+        projection.out_features,
+        {path + p: rows[part] for p, part in branch.vectors.items()},
+        branch.norm and path + branch.norm,
+        getattr(model.config, branch.multiplier) if branch.multiplier else 1.0,
+    )
 
 
 def refuse_changed(model: nn.Module, kinds: tuple[type, ...]) -> None:
@@ -291,7 +200,7 @@ def block_linears(model: nn.Module, block: int) -> Iterator[tuple[str, nn.Linear
     Parameters
     ----------
     model
-        Of an architecture in `ARCHITECTURES`.
+        Any.
     block
         Number of the block, from 0.
 
@@ -389,11 +298,14 @@ def remove(model: nn.Module, sublayer: Sublayer, keep: Tensor) -> None:
     """
     if bool(keep.all()):
         return
-    for path, rows in sublayer.producers.items():
-        linear, index = model.get_submodule(path), keep.repeat_interleave(rows).repeat(sublayer.parts)
+    for path, parts in sublayer.producers.items():
+        linear, index = model.get_submodule(path), torch.cat([keep.repeat_interleave(rows) for rows in parts])
         set_parameter(model, f"{path}.weight", linear.weight[index])
         if linear.bias is not None:
             set_parameter(model, f"{path}.bias", linear.bias[index])
+    for path, rows in sublayer.vectors.items():
+        vector = model.get_submodule(path).weight
+        set_parameter(model, f"{path}.weight", vector[keep.repeat_interleave(rows)])
     output = model.get_submodule(sublayer.output)
     set_parameter(model, f"{sublayer.output}.weight", output.weight[:, keep.repeat_interleave(sublayer.columns)])
     if sublayer.kind == "attention" and not keep.any():

@@ -16,7 +16,8 @@ from transformers import DynamicCache
 from transformers.utils import ModelOutput
 
 from compress.model import modeling
-from compress.model.structure import Sublayer, blocks_path
+from compress.model.architectures import blocks_path
+from compress.model.structure import Sublayer
 
 Batch = dict[str, Tensor]  # input_ids and attention_mask, both (batch, tokens); perhaps token_type_ids, labels
 

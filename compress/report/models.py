@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from compress.model.structure import ARCHITECTURES
+from compress.model.architectures import ARCHITECTURES
 from compress.report.card import commands
 from compress.report.charts import shares
 from compress.report.inputs import Folder, Inputs, Json
@@ -97,19 +97,19 @@ def left(config: Json) -> dict[str, dict[int, tuple[float, str]]]:
     dict
         Panel -> layer -> (share of what there was, label), each panel where any layer has lost some.
     """
-    names = ARCHITECTURES.get(str(config.get("model_type", "")).removeprefix("compressed_"))
+    entry = ARCHITECTURES.get(str(config.get("model_type", "")).removeprefix("compressed_"))
     changed = (config.get("compressed") or {}).get("layers")
-    if names is None or not changed:
+    if entry is None or not changed:
         return {}
-    found = _by_block(changed, names.blocks)
+    found = _by_block(changed, entry.blocks)
     blocks = range(_first(config, "num_hidden_layers", "n_layer", "n_layers"))
     heads = _first(config, "num_attention_heads", "n_head", "n_heads")
     width = _first(config, "hidden_size", "n_embd", "dim")
     neurons = _first(config, "intermediate_size", "n_inner", "hidden_dim") or 4 * width
     panels: dict[str, dict[int, tuple[float, str]]] = {}
     for kind, output, total, each in (
-        ("attention heads", names.attention_output, heads, config.get("head_dim") or width // heads),
-        ("neurons", names.ffn_output, neurons, 1),
+        ("attention heads", entry.attention.output, heads, config.get("head_dim") or width // heads),
+        ("neurons", entry.ffn.output, neurons, 1),
     ):
         kept = {n: _inputs(found[n], output, total * each) // each for n in blocks}
         if any(count != total for count in kept.values()):

@@ -26,7 +26,7 @@ from compress.algorithms.options import DistillationConfig, TrainingConfig
 from compress.algorithms.resume import Progress
 from compress.algorithms.training import divergence
 from compress.methods import distil, magnitude
-from compress.model import io, modeling, structure
+from compress.model import architectures, io, modeling, structure
 from compress.model.walk import run
 from tests.conftest import DATA, compressed
 
@@ -295,7 +295,7 @@ def test_checkpointing_changes_nothing_but_what_is_kept(kind, model, calibration
         for c in (False, True)
     )
     assert equal(plain, again)
-    block = model.get_submodule(structure.blocks_path(model))[0]
+    block = model.get_submodule(architectures.blocks_path(model))[0]
     calls, handle = [], block.register_forward_hook(lambda *_: calls.append(1))
     with training.checkpointed(model):
         run(model, calibration[0]).sum().backward()

@@ -8,7 +8,7 @@ import torch
 from compress.algorithms import training
 from compress.algorithms.resume import Progress
 from compress.methods import magnitude, share
-from compress.model import structure
+from compress.model import architectures
 from compress.model.walk import drop_padding, inputs, run
 from tests.conftest import compressed
 
@@ -24,7 +24,7 @@ def model(request, kind):
 
 def blocks(model):
     """The transformer blocks."""
-    return model.get_submodule(structure.blocks_path(model))
+    return model.get_submodule(architectures.blocks_path(model))
 
 
 def groups(model):

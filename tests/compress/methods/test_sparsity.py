@@ -11,7 +11,7 @@ from compress.algorithms.resume import Progress
 from compress.algorithms.sparsity import Sparsity, lowest, sparsity_for
 from compress.calibration.texts import batches, cut
 from compress.methods import magnitude, sparsegpt, wanda
-from compress.model import structure
+from compress.model import architectures, structure
 from compress.model.walk import drop_padding, inputs
 from tests.conftest import compressed
 
@@ -81,7 +81,7 @@ def test_inverse_factor_with_dead_features_and_without_data():
 
 def test_moments_of_a_block_against_float64(decoder, calibration):
     """Every linear layer once, those of one input together, padding left out, the blocks before already changed."""
-    model, path = structure.shallow_copy(decoder[0]), structure.blocks_path(decoder[0])
+    model, path = structure.shallow_copy(decoder[0]), architectures.blocks_path(decoder[0])
     walk = hessian.blocks(model, calibration, hessian.gram, "test")
     next(walk)
     for name, linear in structure.block_linears(model, 0):

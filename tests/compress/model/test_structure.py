@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compress.algorithms.budget import flops, select
-from compress.model import io, layers, modeling, structure, walk
+from compress.model import architectures, io, layers, modeling, structure, walk
 from tests import rereader
 
 SMALL = {
@@ -21,6 +21,7 @@ SMALL = {
     "max_position_embeddings": 40,
 }
 GROUPED = SMALL | {"num_key_value_heads": 2}
+PADDED = GROUPED | {"pad_token_id": 0}  # where the default lies outside the vocabulary
 MODELS = {
     "bert": (transformers.BertConfig, transformers.BertForSequenceClassification, SMALL),
     "roberta": (transformers.RobertaConfig, transformers.RobertaForSequenceClassification, SMALL),
@@ -43,12 +44,20 @@ MODELS = {
         {"vocab_size": 50, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_inner": 24, "n_positions": 40},
     ),
     "mistral": (transformers.MistralConfig, transformers.MistralForCausalLM, GROUPED),
+    "xlm-roberta": (transformers.XLMRobertaConfig, transformers.XLMRobertaForSequenceClassification, SMALL),
+    "qwen3": (transformers.Qwen3Config, transformers.Qwen3ForCausalLM, GROUPED | {"head_dim": 8}),
+    "smollm3": (transformers.SmolLM3Config, transformers.SmolLM3ForCausalLM, PADDED | {"no_rope_layers": [1, 0]}),
+    "granite": (
+        transformers.GraniteConfig,
+        transformers.GraniteForCausalLM,
+        GROUPED | {"residual_multiplier": 0.3, "embedding_multiplier": 2.0, "attention_multiplier": 0.5},
+    ),
 }
 WRITES = SMALL | {"is_decoder": True, "pad_token_id": 0}
 # windows of four tokens, in the second block and in both
 SLIDING = GROUPED | {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
 DECODERS = {
-    **{name: MODELS[name] for name in ("llama", "qwen2", "gpt2", "mistral")},
+    **{name: MODELS[name] for name in ("llama", "qwen2", "gpt2", "mistral", "qwen3", "smollm3", "granite")},
     "bert": (transformers.BertConfig, transformers.BertLMHeadModel, WRITES),
     "roberta": (transformers.RobertaConfig, transformers.RobertaForCausalLM, WRITES),
     "electra": (transformers.ElectraConfig, transformers.ElectraForCausalLM, WRITES),
@@ -74,6 +83,8 @@ OWN_SETTINGS = {
     "qwen2 with kinds": (*MODELS["qwen2"][:2], SLIDING | FOUR | {"layer_types": KINDS}),
     "mistral with windows": (*MODELS["mistral"][:2], GROUPED | FOUR | {"sliding_window": 4}),
     "llama with a list": (*MODELS["llama"][:2], GROUPED | FOUR | {"no_rope_layers": [1, 0, 1, 0]}),
+    "smollm3 without some positions": (*MODELS["smollm3"][:2], PADDED | FOUR | {"no_rope_layers": [1, 0, 0, 1]}),
+    "qwen3 with windows": (*MODELS["qwen3"][:2], SLIDING | FOUR | {"head_dim": 8, "layer_types": KINDS}),
 }
 IDS = torch.arange(2 * 9).view(2, 9) + 3
 BATCH = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS)}
@@ -100,7 +111,7 @@ def logits(model):
 
 @every_model
 def test_every_registered_architecture_is_tried(name):
-    assert {n.split()[0] for n in MODELS} == set(structure.ARCHITECTURES)
+    assert {n.split()[0] for n in MODELS} == set(architectures.ARCHITECTURES)
     kinds = [(s.kind, s.block) for s in structure.sublayers(build(name))]
     assert kinds == [("attention", 0), ("ffn", 0), ("attention", 1), ("ffn", 1)]
 
@@ -212,7 +223,7 @@ def bypassed(model, blocks):
     def skip(module, args, kwargs, output):
         return args[0] if isinstance(output, torch.Tensor) else (args[0], *output[1:])
 
-    found = model.get_submodule(structure.blocks_path(model))
+    found = model.get_submodule(architectures.blocks_path(model))
     handles = [found[i].register_forward_hook(skip, with_kwargs=True) for i in blocks]
     yield
     for handle in handles:
@@ -280,7 +291,7 @@ def test_the_walk_gives_what_the_whole_model_gives(name):
             if block == 0:
                 torch.testing.assert_close(walk.run(model, BATCH, 1, hidden=hidden), logits(model))
         torch.testing.assert_close(walk.run(model, BATCH, 0, 2, walk.run(model, BATCH, stop=0)), hidden)
-    assert len(model.get_submodule(structure.blocks_path(model))) == 2
+    assert len(model.get_submodule(architectures.blocks_path(model))) == 2
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
 
 
@@ -293,7 +304,7 @@ def test_the_walk_mends_the_model_after_an_error():
 
 def test_an_unknown_architecture_is_refused():
     model = transformers.OPTForCausalLM(transformers.OPTConfig(**SMALL, ffn_dim=24, word_embed_proj_dim=16))
-    with pytest.raises(ValueError, match="'opt' cannot be compressed: supported are bert.*ARCHITECTURES"):
+    with pytest.raises(ValueError, match="model type 'opt' cannot be cut: supported are bert.*ARCHITECTURES"):
         structure.sublayers(model)
 
 

@@ -1,0 +1,194 @@
+"""What is known of every architecture, one declarative entry each; another model type needs nothing but its entry here.
+
+A block adds what its branches give, an attention and a feed-forward network, to the residual stream. An entry says
+where that happens and what goes when a unit goes: a head (a key-value group where heads share them) or a neuron.
+Paths are relative to a block. What a cut module has to be told is in `compress.model.modeling.refresh`, since a saved
+folder needs it too, and so are the settings of a config that have one value per block (`OF_BLOCKS`).
+"""
+
+from dataclasses import dataclass, field
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Branch:
+    """An attention or a feed-forward network: what reads the residual stream and adds to it.
+
+    Attributes
+    ----------
+    entry
+        Module whose input is the residual stream.
+    producers
+        The projections that give the units, by path: what the rows of one unit are in each of the parts that lie side
+        by side. "q", "k" and "v" stand for the queries, the key and the value of a unit, "n" for a neuron; several
+        letters in one part are interleaved head by head.
+    output
+        The projection whose result, perhaps after `norm` and `multiplier`, is added to the residual stream.
+    norm
+        RMS norm between the projection and the residual stream; "": none.
+    multiplier
+        Setting of the config by which the result is multiplied; "": none.
+    vectors
+        Norms with a number for every row of "q" or "k", by path, which are cut with the heads.
+    head_norms
+        Norms of the queries and the keys of every single head, which stay when heads go.
+    """
+
+    entry: str
+    producers: dict[str, tuple[str, ...]]
+    output: str
+    norm: str = ""
+    multiplier: str = ""
+    vectors: dict[str, str] = field(default_factory=dict)
+    head_norms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """An entry.
+
+    Attributes
+    ----------
+    blocks
+        Path of the list of blocks in the base model.
+    attention, ffn
+        The branches of a block.
+    """
+
+    blocks: str
+    attention: Branch
+    ffn: Branch
+
+
+_BERT = Architecture(
+    blocks="encoder.layer",
+    attention=Branch(
+        entry="attention.self",
+        producers={"attention.self.query": ("q",), "attention.self.key": ("k",), "attention.self.value": ("v",)},
+        output="attention.output.dense",
+    ),
+    ffn=Branch(entry="intermediate.dense", producers={"intermediate.dense": ("n",)}, output="output.dense"),
+)
+_DISTILBERT = Architecture(
+    blocks="transformer.layer",
+    attention=Branch(
+        entry="attention",
+        producers={"attention.q_lin": ("q",), "attention.k_lin": ("k",), "attention.v_lin": ("v",)},
+        output="attention.out_lin",
+    ),
+    ffn=Branch(entry="ffn", producers={"ffn.lin1": ("n",)}, output="ffn.lin2"),
+)
+_GPT2 = Architecture(
+    blocks="h",
+    attention=Branch(entry="ln_1", producers={"attn.c_attn": ("q", "k", "v")}, output="attn.c_proj"),
+    ffn=Branch(entry="ln_2", producers={"mlp.c_fc": ("n",)}, output="mlp.c_proj"),
+)
+_HEADS = {"self_attn.q_proj": ("q",), "self_attn.k_proj": ("k",), "self_attn.v_proj": ("v",)}
+_GATED = {"mlp.gate_proj": ("n",), "mlp.up_proj": ("n",)}
+_HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
+_LLAMA = Architecture(
+    blocks="layers",
+    attention=Branch(entry="input_layernorm", producers=_HEADS, output="self_attn.o_proj"),
+    ffn=Branch(entry="post_attention_layernorm", producers=_GATED, output="mlp.down_proj"),
+)
+_QWEN3 = Architecture(
+    blocks="layers",
+    attention=Branch("input_layernorm", _HEADS, "self_attn.o_proj", head_norms=_HEAD_NORMS),
+    ffn=_LLAMA.ffn,
+)
+_GRANITE = Architecture(
+    blocks="layers",
+    attention=Branch("input_layernorm", _HEADS, "self_attn.o_proj", multiplier="residual_multiplier"),
+    ffn=Branch("post_attention_layernorm", _GATED, "mlp.down_proj", multiplier="residual_multiplier"),
+)
+ARCHITECTURES = {
+    "bert": _BERT,
+    "roberta": _BERT,
+    "xlm-roberta": _BERT,
+    "electra": _BERT,
+    "distilbert": _DISTILBERT,
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _QWEN3,
+    "smollm3": _LLAMA,
+    "granite": _GRANITE,
+    "gpt2": _GPT2,
+}
+
+
+def kind_of(model: nn.Module) -> str:
+    """The model type of a model, or of which it is the compressed kind.
+
+    Parameters
+    ----------
+    model
+        Any of transformers, or compressed.
+
+    Returns
+    -------
+    str
+        As transformers calls it.
+    """
+    return model.config.model_type.removeprefix("compressed_")
+
+
+def architecture(model: nn.Module) -> Architecture:
+    """The entry of a model.
+
+    Parameters
+    ----------
+    model
+        Any of transformers, or compressed.
+
+    Returns
+    -------
+    Architecture
+        Its entry in `ARCHITECTURES`.
+
+    Raises
+    ------
+    ValueError
+        There is none.
+    """
+    kind = kind_of(model)
+    if kind not in ARCHITECTURES:
+        allowed = ", ".join(sorted(ARCHITECTURES))
+        adding = "another one needs its entry in ARCHITECTURES of compress/model/architectures.py"
+        raise ValueError(f"heads and neurons of model type '{kind}' cannot be cut: supported are {allowed}; {adding}")
+    return ARCHITECTURES[kind]
+
+
+def blocks_path(model: nn.Module) -> str:
+    """Path of the list of transformer blocks.
+
+    Parameters
+    ----------
+    model
+        Any of transformers, or compressed.
+
+    Returns
+    -------
+    str
+        That of its entry; else that of the one list of as many modules as the config says that there are blocks.
+
+    Raises
+    ------
+    ValueError
+        There is no such list, or there are several.
+    """
+    base, kind = model.base_model, kind_of(model)
+    prefix = "" if base is model else model.base_model_prefix + "."
+    if kind in ARCHITECTURES:
+        return prefix + ARCHITECTURES[kind].blocks
+    count, found = getattr(model.config, "num_hidden_layers", None), []
+    for path, module in base.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            if not any(path.startswith(f"{outer}.") for outer in found):
+                found.append(path)
+    if len(found) != 1 or getattr(model.config, "is_encoder_decoder", False):
+        lists = " and ".join(found) or "none"
+        why = f"its blocks do not form one list of {count} modules (found: {lists})"
+        raise ValueError(f"model type '{kind}' cannot be compressed: {why}: give a model whose blocks do")
+    return prefix + found[0]

@@ -1,0 +1,133 @@
+"""Every method on a tiny random model of every architecture; docs/architectures.md says what ran.
+
+python -m tests.compress.methods.test_architectures    # writes that page anew
+"""
+
+import copy
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from compress.methods import methods
+from compress.model import architectures, io, modeling
+from compress.model.walk import outputs
+from tests.compress.methods.test_methods import LARGER, OTHERS, PRUNING
+from tests.conftest import ROOT, compressed, letter_tokenizer
+from transmeter.util.checkpoint import bytes_of
+
+PAGE = ROOT / "docs/architectures.md"
+SIZES = {
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 40,
+    "pad_token_id": 0,
+}
+GROUPED = SIZES | {"num_key_value_heads": 2}
+HEADED = GROUPED | {"head_dim": 8}
+# class of the model and settings of its config, by model type
+MODELS = {
+    "bert": ("BertForSequenceClassification", SIZES),
+    "roberta": ("RobertaForSequenceClassification", SIZES),
+    "xlm-roberta": ("XLMRobertaForSequenceClassification", SIZES),
+    "electra": ("ElectraForSequenceClassification", SIZES | {"embedding_size": 32}),
+    "distilbert": (
+        "DistilBertForSequenceClassification",
+        {"vocab_size": 50, "dim": 32, "hidden_dim": 48, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 40},
+    ),
+    "llama": ("LlamaForCausalLM", GROUPED),
+    "mistral": ("MistralForCausalLM", GROUPED | {"sliding_window": 8}),
+    "qwen2": ("Qwen2ForCausalLM", GROUPED),
+    "qwen3": ("Qwen3ForCausalLM", HEADED),
+    "smollm3": ("SmolLM3ForCausalLM", GROUPED | {"no_rope_layers": [1, 0]}),
+    "granite": ("GraniteForCausalLM", GROUPED | {"residual_multiplier": 0.3, "attention_multiplier": 0.3}),
+    "gpt2": ("GPT2LMHeadModel", {"vocab_size": 50, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 48}),
+}
+OPTIONS = {name: {"ratio": 0.5} for name in PRUNING} | {name: options for name, options, _ in OTHERS} | {"gqa": {}}
+OPTIONS["dynamic_sparse"] |= {"steps": 2, "every": 1}
+
+
+def build(kind):
+    """A random model of two blocks, flat enough for nothing to overflow, yet not so flat that nothing matters."""
+    name, settings = MODELS[kind]
+    cls = getattr(transformers, name)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = cls(cls.config_class(**settings)).eval()
+        for parameter in model.parameters():
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    modeling.linearise(model)
+    return model
+
+
+def batches():
+    """16 sequences of 6 to 14 random tokens, in two batches."""
+    generator, found = torch.Generator().manual_seed(0), []
+    for _ in range(2):
+        ids = torch.randint(5, 45, (8, 14), generator=generator)
+        mask = (torch.arange(14) < torch.randint(6, 15, (8, 1), generator=generator)).long()
+        found.append({"input_ids": ids * mask, "attention_mask": mask})
+    return found
+
+
+@torch.no_grad()
+def logits(model, batch):
+    """Logits (batch, rows, classes)."""
+    return outputs(model(**batch), batch)
+
+
+def run(kind, tokenizer, folder):
+    """Reason why a method is refused, by its name, None for one that runs; those that run are checked."""
+    model, data, found = build(kind), batches(), {}
+    dense = io.save(model, tokenizer, folder / "dense", {})
+    before = copy.deepcopy(model.state_dict())
+    for name in methods():
+        try:
+            small = compressed(name, model, data, **OPTIONS[name])
+        except ValueError as error:
+            found[name] = str(error)
+            continue
+        found[name] = None
+        logit = logits(small, data[0])
+        assert logit.shape == logits(model, data[0]).shape and logit.isfinite().all(), name
+        assert not torch.equal(logit, logits(model, data[0])), name
+        saved = io.save(small, tokenizer, folder / name, {})  # raises where a reader's logits differ
+        assert name in LARGER or bytes_of(saved) < bytes_of(dense), name
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    return found
+
+
+def row(kind, found):
+    """The line of the page."""
+    ran = sum(reason is None for reason in found.values())
+    refused = "; ".join(f"`{name}`: {reason}" for name, reason in found.items() if reason) or "none"
+    return f"| {kind} | {MODELS[kind][0]} | {ran} of {len(found)} | {refused} |"
+
+
+def test_every_entry_is_tried():
+    assert set(MODELS) >= set(architectures.ARCHITECTURES)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_the_page_says_what_runs(kind, letters, tmp_path):
+    assert row(kind, run(kind, letters, tmp_path)) in PAGE.read_text(encoding="utf-8").splitlines()
+
+
+def write():
+    """Write the table of the page anew."""
+    head, _, _ = PAGE.read_text(encoding="utf-8").partition("| model type |")
+    lines = ["| model type | tried as | methods that run | refused, and why |", "|---|---|---|---|"]
+    for kind in MODELS:
+        with tempfile.TemporaryDirectory() as folder:
+            lines.append(row(kind, run(kind, letter_tokenizer(), Path(folder))))
+        print(lines[-1], flush=True)
+    PAGE.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()
