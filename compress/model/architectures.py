@@ -6,7 +6,7 @@ Paths are relative to a block. What a cut module has to be told is in `compress.
 folder needs it too, and so are the settings of a config that have one value per block (`OF_BLOCKS`).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
@@ -92,16 +92,18 @@ _LLAMA = Architecture(
     attention=Branch(entry="input_layernorm", producers=_HEADS, output="self_attn.o_proj"),
     ffn=Branch(entry="post_attention_layernorm", producers=_GATED, output="mlp.down_proj"),
 )
-_QWEN3 = Architecture(
-    blocks="layers",
-    attention=Branch("input_layernorm", _HEADS, "self_attn.o_proj", head_norms=_HEAD_NORMS),
-    ffn=_LLAMA.ffn,
+_QWEN3 = replace(_LLAMA, attention=replace(_LLAMA.attention, head_norms=_HEAD_NORMS))
+_GRANITE = replace(
+    _LLAMA,
+    attention=replace(_LLAMA.attention, multiplier="residual_multiplier"),
+    ffn=replace(_LLAMA.ffn, multiplier="residual_multiplier"),
 )
-_GRANITE = Architecture(
+_GEMMA2 = Architecture(
     blocks="layers",
-    attention=Branch("input_layernorm", _HEADS, "self_attn.o_proj", multiplier="residual_multiplier"),
-    ffn=Branch("post_attention_layernorm", _GATED, "mlp.down_proj", multiplier="residual_multiplier"),
+    attention=Branch("input_layernorm", _HEADS, "self_attn.o_proj", norm="post_attention_layernorm"),
+    ffn=Branch("pre_feedforward_layernorm", _GATED, "mlp.down_proj", norm="post_feedforward_layernorm"),
 )
+_GEMMA3 = replace(_GEMMA2, attention=replace(_GEMMA2.attention, head_norms=_HEAD_NORMS))
 ARCHITECTURES = {
     "bert": _BERT,
     "roberta": _BERT,
@@ -114,6 +116,8 @@ ARCHITECTURES = {
     "qwen3": _QWEN3,
     "smollm3": _LLAMA,
     "granite": _GRANITE,
+    "gemma2": _GEMMA2,
+    "gemma3_text": _GEMMA3,
     "gpt2": _GPT2,
 }
 

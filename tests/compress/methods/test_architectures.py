@@ -4,6 +4,7 @@ python -m tests.compress.methods.test_architectures    # writes that page anew
 """
 
 import copy
+import sys
 import tempfile
 from pathlib import Path
 
@@ -30,6 +31,8 @@ SIZES = {
 }
 GROUPED = SIZES | {"num_key_value_heads": 2}
 HEADED = GROUPED | {"head_dim": 8}
+KINDS = ["sliding_attention", "full_attention"]
+GEMMA = HEADED | {"query_pre_attn_scalar": 8, "sliding_window": 8, "layer_types": KINDS}
 # class of the model and settings of its config, by model type
 MODELS = {
     "bert": ("BertForSequenceClassification", SIZES),
@@ -46,6 +49,8 @@ MODELS = {
     "qwen3": ("Qwen3ForCausalLM", HEADED),
     "smollm3": ("SmolLM3ForCausalLM", GROUPED | {"no_rope_layers": [1, 0]}),
     "granite": ("GraniteForCausalLM", GROUPED | {"residual_multiplier": 0.3, "attention_multiplier": 0.3}),
+    "gemma2": ("Gemma2ForCausalLM", GEMMA),
+    "gemma3_text": ("Gemma3ForCausalLM", GEMMA),
     "gpt2": ("GPT2LMHeadModel", {"vocab_size": 50, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 48}),
 }
 OPTIONS = {name: {"ratio": 0.5} for name in PRUNING} | {name: options for name, options, _ in OTHERS} | {"gqa": {}}
@@ -118,16 +123,16 @@ def test_the_page_says_what_runs(kind, letters, tmp_path):
     assert row(kind, run(kind, letters, tmp_path)) in PAGE.read_text(encoding="utf-8").splitlines()
 
 
-def write():
-    """Write the table of the page anew."""
-    head, _, _ = PAGE.read_text(encoding="utf-8").partition("| model type |")
-    lines = ["| model type | tried as | methods that run | refused, and why |", "|---|---|---|---|"]
-    for kind in MODELS:
+def write(kinds):
+    """Write the rows of these models anew."""
+    text, *known = PAGE.read_text(encoding="utf-8").partition("| model type |")
+    rows = {line.split()[1]: line for line in "".join(known).splitlines()[2:]}
+    for kind in kinds or MODELS:
         with tempfile.TemporaryDirectory() as folder:
-            lines.append(row(kind, run(kind, letter_tokenizer(), Path(folder))))
-        print(lines[-1], flush=True)
-    PAGE.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
+            rows[kind] = row(kind, run(kind, letter_tokenizer(), Path(folder)))
+    head = ["| model type | tried as | methods that run | refused, and why |", "|---|---|---|---|"]
+    PAGE.write_text(text + "\n".join([*head, *(rows[kind] for kind in MODELS)]) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    write()
+    write(sys.argv[1:])

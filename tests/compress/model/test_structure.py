@@ -22,6 +22,7 @@ SMALL = {
 }
 GROUPED = SMALL | {"num_key_value_heads": 2}
 PADDED = GROUPED | {"pad_token_id": 0}  # where the default lies outside the vocabulary
+GEMMA = PADDED | {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 40}
 MODELS = {
     "bert": (transformers.BertConfig, transformers.BertForSequenceClassification, SMALL),
     "roberta": (transformers.RobertaConfig, transformers.RobertaForSequenceClassification, SMALL),
@@ -44,6 +45,8 @@ MODELS = {
         {"vocab_size": 50, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_inner": 24, "n_positions": 40},
     ),
     "mistral": (transformers.MistralConfig, transformers.MistralForCausalLM, GROUPED),
+    "gemma2": (transformers.Gemma2Config, transformers.Gemma2ForCausalLM, GEMMA),
+    "gemma3_text": (transformers.Gemma3TextConfig, transformers.Gemma3ForCausalLM, GEMMA),
     "xlm-roberta": (transformers.XLMRobertaConfig, transformers.XLMRobertaForSequenceClassification, SMALL),
     "qwen3": (transformers.Qwen3Config, transformers.Qwen3ForCausalLM, GROUPED | {"head_dim": 8}),
     "smollm3": (transformers.SmolLM3Config, transformers.SmolLM3ForCausalLM, PADDED | {"no_rope_layers": [1, 0]}),
@@ -57,7 +60,7 @@ WRITES = SMALL | {"is_decoder": True, "pad_token_id": 0}
 # windows of four tokens, in the second block and in both
 SLIDING = GROUPED | {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
 DECODERS = {
-    **{name: MODELS[name] for name in ("llama", "qwen2", "gpt2", "mistral", "qwen3", "smollm3", "granite")},
+    **{n: m for n, m in MODELS.items() if m[1].__name__.endswith(("CausalLM", "LMHeadModel")) and "bias" not in n},
     "bert": (transformers.BertConfig, transformers.BertLMHeadModel, WRITES),
     "roberta": (transformers.RobertaConfig, transformers.RobertaForCausalLM, WRITES),
     "electra": (transformers.ElectraConfig, transformers.ElectraForCausalLM, WRITES),
@@ -84,6 +87,8 @@ OWN_SETTINGS = {
     "mistral with windows": (*MODELS["mistral"][:2], GROUPED | FOUR | {"sliding_window": 4}),
     "llama with a list": (*MODELS["llama"][:2], GROUPED | FOUR | {"no_rope_layers": [1, 0, 1, 0]}),
     "smollm3 without some positions": (*MODELS["smollm3"][:2], PADDED | FOUR | {"no_rope_layers": [1, 0, 0, 1]}),
+    "gemma2 with windows": (*MODELS["gemma2"][:2], GEMMA | FOUR | {"sliding_window": 4}),
+    "gemma3 with windows": (*MODELS["gemma3_text"][:2], GEMMA | FOUR | {"sliding_window": 4, "layer_types": KINDS}),
     "qwen3 with windows": (*MODELS["qwen3"][:2], SLIDING | FOUR | {"head_dim": 8, "layer_types": KINDS}),
 }
 IDS = torch.arange(2 * 9).view(2, 9) + 3
