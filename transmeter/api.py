@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
+from sklearn.base import BaseEstimator
 
 from transmeter.checks import counted_twice, leakage, unusable_lines
 from transmeter.estimators import TransferClassifier, TransferRegressor
@@ -15,8 +16,9 @@ from transmeter.gain.agreement import IntervalCoverage, RankAgreement, interval_
 from transmeter.gain.ground_truth import GroundTruth
 from transmeter.gain.heldout import HeldOutCheck
 from transmeter.gain.measured import known_metric, like, measured_by
+from transmeter.learners.estimator import UserEstimator, user_estimator
 from transmeter.network.source import Source
-from transmeter.ranking import check_preparing, same_files, warn_of_same_file
+from transmeter.ranking import check_learner, check_preparing, same_files, warn_of_same_file
 from transmeter.result import Ranking, Row, load
 from transmeter.tables.data import Table, Unusable, rows_like
 from transmeter.tables.files import read
@@ -26,6 +28,8 @@ from transmeter.tables.prepare import prepare
 from transmeter.tables.specs import Dialect, parse
 from transmeter.util import writing
 from transmeter.util.arguments import column_name, path, seed_number, whole_number
+
+NOT_SAVED = "an estimator of the user is not plain arrays, and no pickle is written; leave learner out to save it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +99,14 @@ class Transfer:
     def save(self, path: str | Path) -> None:
         """Write a new folder: the model, transfer.json (`to_dict`), and predictions.csv if there are any.
 
-        Raises ValueError as `TransferClassifier.save`, and OSError where the disk is full; then nothing is left.
+        An estimator of the user is not plain arrays: with one the model is left out, which is warned of. Raises
+        ValueError as `TransferClassifier.save`, and OSError where the disk is full; then nothing is left.
         """
         with writing.new_folder(writing.check_new_folder(Path(path))) as folder:
-            self.model.save(folder)
+            if self.model.fitted_.estimators:
+                warnings.warn(f"{path} holds no model: {NOT_SAVED}", stacklevel=2)
+            else:
+                self.model.save(folder)
             writing.write_json(folder / "transfer.json", self.to_dict())
             if self.predictions is not None:
                 self.predictions.to_csv(folder / "predictions.csv", index=False)
@@ -123,6 +131,7 @@ def validate(
     decimal: str | None = None,
     encoding: str | None = None,
     classes: Mapping[str, Mapping[str, str]] | None = None,
+    learner: str | BaseEstimator | None = None,
 ) -> Validation:
     """Measure what every source brings to a target, and check a ranking against that.
 
@@ -166,6 +175,8 @@ def validate(
         Of the characters of text files; None: UTF-8, or what the file's mark says.
     classes : mapping or None
         By name of the source: its classes with those of the target that they stand for, as in `rank`.
+    learner : str, BaseEstimator or None
+        An estimator that joins the combination, as in `rank`; None: that of the ranking.
 
     Returns
     -------
@@ -187,11 +198,13 @@ def validate(
     if ranking:
         _check_same_settings(ranking, shots, metric, match, encoder, seed)
         shots, metric = ranking.shots, ranking.metric
+        learner = ranking.options.get("learner") if learner is None else learner
         name = target.name if isinstance(target, Table) else target_name(target) or parse(str(target))[0]
         if name != ranking.target:
             raise ValueError(f"the ranking is of sources for '{ranking.target}', not for '{name}': give its target")
     warn_of_same_file(target, sources)
     table, metric = measured_by(as_table(target, target_name(target), label, key, dialect=dialect), metric)
+    estimator = check_learner(learner, metric)
     usable = _usable([like(table, source) for source in as_tables(sources, label, key, dialect)], ranking)
     table, usable, _ = prepare(table, usable, encoder, match, cache and cache / "texts", classes)
     for line in leakage(table, usable):
@@ -204,6 +217,7 @@ def validate(
         seed=seed,
         metric=metric,
         steps=steps,
+        learner=estimator,
     )
     return _compare(ranking, measured)
 
@@ -269,6 +283,7 @@ def transfer(
     decimal: str | None = None,
     encoding: str | None = None,
     classes: Mapping[str, Mapping[str, str]] | None = None,
+    learner: str | BaseEstimator | None = None,
 ) -> Transfer:
     """Train a classifier for a target with one source or several, and check it on held-out rows.
 
@@ -306,6 +321,8 @@ def transfer(
         Of the characters of text files; None: UTF-8, or what the file's mark says.
     classes : mapping or None
         By name of the source: its classes with those of the target that they stand for, as in `rank`.
+    learner : str, BaseEstimator or None
+        An estimator that joins the combination, as in `rank`.
 
     Returns
     -------
@@ -324,6 +341,7 @@ def transfer(
     for source in same_files(target, sources):
         raise ValueError(f"{parse(str(source))[1]} is the target's own file: give another one as the source")
     table, metric = measured_by(as_table(target, target_name(target), label, key, dialect=dialect), metric)
+    estimator = user_estimator(learner, metric == R2)
     others = all_usable([like(table, source) for source in as_tables(sources, label, key, dialect)])
     rows = None
     if predict is not None:
@@ -334,11 +352,13 @@ def transfer(
         names = "|".join(re.escape(name) for name in ("X", *(other.name for other in others)))
         for begin in (f"({names}): ", r"\d+ of \d+ rows of "):  # said of the target, or below
             warnings.filterwarnings("ignore", begin)
-        model = _model(table, others, classes, match=match, encoder=encoder, random_state=seed, cache=cache)
+        model = _model(
+            table, others, classes, match=match, encoder=encoder, random_state=seed, cache=cache, learner=estimator
+        )
     model.readings_ = dict(table.readings)  # so that it reads rows as the target's file was read
     prepared, others, matched = prepare(table, others, encoder, match, cache and cache / "texts", classes)
     used = [Source(other, cache, seed) for other in others]
-    check = heldout.check(used, prepared, repeats=repeats, seed=seed, metric=metric)
+    check = heldout.check(used, prepared, repeats=repeats, seed=seed, metric=metric, learner=estimator)
     predictions = None if rows is None else model.predictions(rows)
     odd = [f"{t.name}: {line}" for t, m in zip(others, matched) for line in unusable_lines(t, prepared, m)]
     odd += leakage(prepared, others) + counted_twice(others)
@@ -348,7 +368,9 @@ def transfer(
         model=model,
         check=check,
         class_maps={} if metric == R2 else {t.name: dict(t.class_map) or None for t in others},
-        notes=[f"{t.name}: {note}" for t in (prepared, *others) for note in t.notes] + odd,
+        notes=[f"{t.name}: {note}" for t in (prepared, *others) for note in t.notes]
+        + odd
+        + (estimator.notes() if estimator else []),
         predictions=predictions,
     )
 
@@ -361,12 +383,15 @@ def _model(
     encoder: Path | None,
     random_state: int,
     cache: Path | None,
+    learner: UserEstimator | None,
 ) -> TransferClassifier | TransferRegressor:
     """What is fitted on all labelled rows, by the kind of the label."""
     if table.quantity is not None:
-        regressor = TransferRegressor(sources, match=match, encoder=encoder, random_state=random_state, cache=cache)
+        regressor = TransferRegressor(
+            sources, match=match, encoder=encoder, random_state=random_state, cache=cache, learner=learner
+        )
         return regressor.fit(table.features, table.quantity, keys=table.keys)
     classifier = TransferClassifier(
-        sources, match=match, encoder=encoder, random_state=random_state, cache=cache, classes=classes
+        sources, match=match, encoder=encoder, random_state=random_state, cache=cache, classes=classes, learner=learner
     )
     return classifier.fit(table.features, table.labels, keys=table.keys)

@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from transmeter.checks import counted_twice, leakage, unusable_lines
 from transmeter.gain.measured import like
+from transmeter.learners.estimator import user_estimator
 from transmeter.learners.fitted import Fitted, fit_combination
 from transmeter.learners.regression.fitted import FittedQuantity, fit_quantity
 from transmeter.network.source import Encoded, Source
@@ -60,6 +61,8 @@ class TransferEstimator(BaseEstimator):
         Folder in which what the encoder reads is kept.
     sep, decimal, encoding : str or None
         How a source that is a text file is written, as in `rank`; the decimal mark is that of texts in X too.
+    learner : str, BaseEstimator or None
+        An estimator that joins the combination, as in `rank`; then nothing can be saved.
 
     Attributes
     ----------
@@ -89,6 +92,7 @@ class TransferEstimator(BaseEstimator):
         sep: str | None = None,
         decimal: str | None = None,
         encoding: str | None = None,
+        learner: str | BaseEstimator | None = None,
     ):
         self.sources = sources
         self.label = label
@@ -100,6 +104,7 @@ class TransferEstimator(BaseEstimator):
         self.sep = sep
         self.decimal = decimal
         self.encoding = encoding
+        self.learner = learner
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -192,10 +197,11 @@ class TransferEstimator(BaseEstimator):
     def save(self, path: str | Path) -> None:
         """Write a new folder: numbers as safetensors, the rest as JSON, nothing pickled.
 
-        The sources are not in it, at most their paths. Raises ValueError where something is there already or no folder
-        can be made, and OSError where the disk is full; then nothing is left.
+        The sources are not in it, at most their paths. Raises ValueError with `learner`, and where something is there
+        already or no folder can be made, and OSError where the disk is full; then nothing is left.
         """
         check_is_fitted(self)
+        fitted = self.fitted_.arrays()
         path = writing.check_new_folder(arguments.path("path", path))
         sources = self.sources if isinstance(self.sources, str | Path | None) else list(self.matches_)
         words, tensors = self.reader_.state() if isinstance(self.reader_, Tfidf) else (None, {})
@@ -212,7 +218,7 @@ class TransferEstimator(BaseEstimator):
             "encoder": self.encoder_.state(),
         }
         with writing.new_folder(path) as partial:
-            arrays = {name: np.ascontiguousarray(array) for name, array in (self.fitted_.arrays() | tensors).items()}
+            arrays = {name: np.ascontiguousarray(array) for name, array in (fitted | tensors).items()}
             save_file(arrays, partial / f"{self.KIND}.safetensors")
             text = json.dumps(about, indent=1, default=str) + "\n"
             (partial / f"{self.KIND}.json").write_text(text, encoding="utf-8")
@@ -255,6 +261,7 @@ class TransferEstimator(BaseEstimator):
         arguments.column_name("key", self.key)
         if self.encoder is not None:
             arguments.path("encoder", self.encoder)
+        user_estimator(self.learner, quantity=self.KIND == TransferRegressor.KIND)
         return arguments.folder("cache", self.cache)
 
     def _checked(self, X: ArrayLike, reset: bool) -> pd.DataFrame:  # noqa: N803
@@ -302,6 +309,8 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         source alone the classes without its name.
     sep, decimal, encoding : str or None
         How a source that is a text file is written, as in `rank`; the decimal mark is that of texts in X too.
+    learner : str, BaseEstimator or None
+        An estimator that joins the combination, as in `rank`; then nothing can be saved.
 
     Attributes
     ----------
@@ -334,6 +343,7 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         sep: str | None = None,
         decimal: str | None = None,
         encoding: str | None = None,
+        learner: str | BaseEstimator | None = None,
     ):
         super().__init__(
             sources,
@@ -346,6 +356,7 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
             sep=sep,
             decimal=decimal,
             encoding=encoding,
+            learner=learner,
         )
         self.classes = classes
 
@@ -387,7 +398,7 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         return _by_source(self.classes, sources)
 
     def _fitted(self, target: Encoded, sources: Sequence[Source]) -> tuple[Fitted, dict[str, float]]:
-        return fit_combination(target, sources, self.random_state)
+        return fit_combination(target, sources, self.random_state, user_estimator(self.learner, quantity=False))
 
     def _about(self) -> dict[str, object]:
         return {"classes": self.classes_.tolist(), "type": self.classes_.dtype.str}
@@ -427,6 +438,8 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
         Folder in which what the encoder reads is kept.
     sep, decimal, encoding : str or None
         How a source that is a text file is written, as in `rank`; the decimal mark is that of texts in X too.
+    learner : str, BaseEstimator or None
+        An estimator that joins the combination, as in `rank`; then nothing can be saved.
 
     Attributes
     ----------
@@ -470,7 +483,7 @@ class TransferRegressor(RegressorMixin, TransferEstimator):
         )
 
     def _fitted(self, target: Encoded, sources: Sequence[Source]) -> tuple[FittedQuantity, dict[str, float]]:
-        return fit_quantity(target, sources, self.random_state)
+        return fit_quantity(target, sources, self.random_state, user_estimator(self.learner, quantity=True))
 
     def _restore(self, about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> int:
         self.fitted_ = FittedQuantity.restore(tensors)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from sklearn.base import BaseEstimator
+
 from transmeter.checks import (
     caveats,
     counted_twice,
@@ -23,12 +25,14 @@ from transmeter.gain.measured import known_metric, like, measured_by
 from transmeter.gain.score import Score
 from transmeter.gain.sets import choose
 from transmeter.gain.source_set import SourceSet
-from transmeter.learners.combination import COMBINATION
+from transmeter.gain.transfers import NETWORK
+from transmeter.learners.estimator import UserEstimator, text_of, user_estimator
 from transmeter.network.source import Source
 from transmeter.result import CAVEAT, Ranking, Row
 from transmeter.scorers import SHARED, needs, scorers
 from transmeter.tables.data import MAX_ROWS, Table, Unusable, drop_small_classes, sample
 from transmeter.tables.inputs import Given, as_table, as_tables, target_name
+from transmeter.tables.labels import R2
 from transmeter.tables.matching import Match
 from transmeter.tables.prepare import MATCH, prepare
 from transmeter.tables.specs import Dialect, parse
@@ -41,6 +45,7 @@ from transmeter.util.arguments import (
     path,
     positive_number,
     seed_number,
+    shown,
     whole_number,
 )
 
@@ -70,6 +75,7 @@ def rank(
     decimal: str | None = None,
     encoding: str | None = None,
     together: bool = False,
+    learner: str | BaseEstimator | None = None,
 ) -> Ranking:
     """Rank sources by the gain that they bring to a target over the best that it can do alone.
 
@@ -118,6 +124,10 @@ def rank(
         Of text files; None: UTF-8, or UTF-16 where a file begins with its mark.
     together : bool
         Whether the set of sources to use at once is chosen too.
+    learner : str, BaseEstimator or None
+        Of scorer transmeter: an estimator of scikit-learn's kind that joins the combination of learners, with and
+        without every source, or as a text its class and arguments, such as "lightgbm.LGBMClassifier(n_jobs=1)";
+        "network": Transmeter's network in the place of the combination. Short for its option `learner`.
 
     Returns
     -------
@@ -136,13 +146,14 @@ def rank(
     seed, metric = seed_number("seed", seed), known_metric(metric)
     cache, encoder, match = check_preparing(cache, encoder, match)
     label, key = column_name("label", label), column_name("key", key)
-    values, dialect = check_scorer(scorer, options), Dialect(sep, decimal, encoding)
+    values, dialect = check_scorer(scorer, with_learner(options, learner)), Dialect(sep, decimal, encoding)
     warn_of_same_file(target, sources)
     min_class_rows = whole_number("min_class_rows", min_class_rows, 1)
     table = as_table(target, target_name(target), label, key, dialect=dialect)
     target, metric = measured_by(table, metric, needs(scorer).quantities)
     if table.quantity is not None and not needs(scorer).quantities:
         warnings.warn(f"scorer {scorer} tells classes apart: the terciles of {table.name} are ranked for", stacklevel=2)
+    estimator = check_learner(values.get("learner"), metric)
     target = drop_small_classes(target, min_class_rows)
     sources = [like(target, source) for source in as_tables(sources, label, key, dialect)]
     failed = [Row(source=s.name, error=s.reason) for s in sources if isinstance(s, Unusable)]
@@ -157,6 +168,7 @@ def rank(
         shots = None
     LOG.info("scorer %s, options %s, %s", scorer, values or "as they are", shared)
     arguments = values | {k: v for k, v in shared.items() if k in settings}
+    arguments |= {"learner": estimator} if estimator else {}
     for table in (target, *tables):
         _log(table)
     target, tables, matches = prepare(target, tables, encoder, match, cache and cache / "texts", classes)
@@ -168,7 +180,7 @@ def rank(
     scored = _score(function, prepared, target, arguments)
     candidates = _candidates(prepared, scored) if together else []
     left = None if budget is None else budget - (time.monotonic() - begin)
-    chosen = _choose(candidates, target, shared | {"shots": shots, "budget": left})
+    chosen = _choose(candidates, target, shared | {"shots": shots, "budget": left, "learner": estimator})
     for table, (score, _) in zip(tables, scored):
         if isinstance(score, Score) and score.outcome:
             _warn_of_leakage(target, table)
@@ -186,7 +198,7 @@ def rank(
         budget=budget,
         seed=seed,
         scorer=scorer,
-        options=values,
+        options=values | ({"learner": text_of(values["learner"])} if estimator else {}),
         encoder=str(encoder) if encoder else None,
         match=match,
         rows=rows + failed,
@@ -194,6 +206,7 @@ def rank(
             *(f"{CAVEAT}{line}" for line in caveats(target, repeats if "repeats" in settings else None)),
             *(f"{t.name}: {note}" for t in (target, *tables) for note in t.notes),
             *unmatched,
+            *(estimator.notes() if estimator else ()),
             *(_shared_rows(candidates, chosen) if chosen else ()),
             *(_about_set(scorer, values, candidates) if together else ()),
         ],
@@ -269,6 +282,54 @@ def warn_of_same_file(target: object, sources: object) -> None:
     for source in same_files(target, sources):
         message = f"{parse(str(source))[0]} is the target's own file: its gain is leakage, not transfer"
         warnings.warn(message, stacklevel=3)
+
+
+def with_learner(options: Mapping[str, object] | None, learner: object) -> Mapping[str, object] | None:
+    """Options of a scorer with a learner among them.
+
+    Parameters
+    ----------
+    options : mapping or None
+        As in `rank`.
+    learner : str, BaseEstimator or None
+        As in `rank`.
+
+    Returns
+    -------
+    mapping or None
+
+    Raises
+    ------
+    ValueError
+        Where both name a learner.
+    """
+    if learner is None or not isinstance(options, Mapping | None):
+        return options
+    if options and "learner" in options:
+        raise ValueError(f"learner is given twice, {shown(learner)} and as an option: leave one out")
+    return {**(options or {}), "learner": learner}
+
+
+def check_learner(learner: object, metric: str) -> UserEstimator | None:
+    """The estimator that joins the combination.
+
+    Parameters
+    ----------
+    learner : str, BaseEstimator or None
+        As in `rank`; "network" stands for none.
+    metric : str
+        Of gains, which says whether classes or a quantity are predicted.
+
+    Returns
+    -------
+    UserEstimator or None
+
+    Raises
+    ------
+    ValueError
+        As by `user_estimator`.
+    """
+    return None if learner == NETWORK else user_estimator(learner, metric == R2)
 
 
 def check_scorer(scorer: str, options: Mapping[str, object] | None) -> dict[str, object]:
@@ -350,7 +411,7 @@ def _about_set(scorer: str, options: Mapping[str, object], candidates: Sequence[
     notes = []
     if not candidates:
         notes.append("no set of sources is chosen: every source hurts")
-    elif (ranked := options.get("learner", scorer)) not in ("transmeter", COMBINATION):
+    elif (ranked := NETWORK if options.get("learner") == NETWORK else scorer) != "transmeter":
         notes.append(f"the set is chosen and measured by the combination of learners, the ranking is by {ranked}")
     return _warned(notes)
 

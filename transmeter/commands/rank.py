@@ -55,6 +55,12 @@ classes_option = click.option(
     help="Classes of a source that stand for classes of TARGET, where names mislead. May repeat.",
 )
 
+learner_option = click.option(
+    "--learner",
+    metavar="CLASS",
+    help="Estimator of scikit-learn's kind that joins the combination, such as 'lightgbm.LGBMClassifier(n_jobs=1)'.",
+)
+
 
 @click.command()
 @compared
@@ -79,6 +85,7 @@ classes_option = click.option(
 @click.option("--together", is_flag=True, help="Choose the set of sources to use at once, too.")
 @click.option("--budget", type=SECONDS, help="Time after which no new round begins, such as 60s or 2m.")
 @click.option("--scorer", default="transmeter", show_default=True, help="Scorer. List them by: transmeter scorers.")
+@learner_option
 @click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Option of the scorer. May repeat.")
 @metric_option
 @seed_option
@@ -119,6 +126,7 @@ def rank(target, sources, encoder, scorer, settings, out, shape, cache, classes,
 @click.option("--ranking", type=click.Path(path_type=Path), help="File of rank --out, to check it.")
 @click.option("--shots", type=click.IntRange(1), help="As in rank. Default: that of --ranking.")
 @click.option("--repeats", default=24, show_default=True, type=click.IntRange(2), help="Number of repeats per arm.")
+@learner_option
 @click.option("--steps", default=80, show_default=True, type=click.IntRange(1), help="Training steps of every network.")
 @click.option("--metric", type=click.Choice(METRICS), help="As in rank. Default: that of --ranking.")
 @click.option(
@@ -166,6 +174,7 @@ def validate(target, sources, encoder, ranking, out, as_json, cache, classes, **
     type=click.IntRange(2),
     help="Number of repeats of the check on held-out rows. Default: 10, of 5 folds.",
 )
+@learner_option
 @metric_option
 @seed_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the model.")
@@ -178,11 +187,13 @@ def transfer(target, sources, encoder, predict, out, shape, cache, classes, **op
     Writes classifier.safetensors and classifier.json (for transmeter.TransferClassifier.load), of a quantity
     regressor.safetensors and regressor.json (for transmeter.TransferRegressor.load), transfer.json with the check, the
     columns and classes that match and what was decided of the tables and, with --predict, predictions.csv, with the
-    probability of every class.
+    probability of every class. With --learner there is no model, only the check and the predictions.
 
     Example: transmeter transfer mine.csv a.csv --predict new.csv --out model
     """
     reserve(out, writing.check_new_folder)
+    if options["learner"] and not predict:
+        raise ValueError(f"--learner {options['learner']} cannot be saved, as it is not plain arrays: add --predict")
     class_maps = _class_maps(classes)
     check_compared(target, [*sources, *([predict] if predict else [])], encoder)
 

@@ -14,9 +14,11 @@ import torch
 
 from transmeter.gain.metrics import METRICS, accuracies
 from transmeter.gain.quantity_race import BASELINES, BOOSTING, r2
+from transmeter.gain.race import OWN_ESTIMATOR
 from transmeter.gain.transfers import NETWORK, SCRATCH, Network, Transfers, by_combination, by_network, by_regression
 from transmeter.learners.baseline import target_only
 from transmeter.learners.combination import COMBINATION, average
+from transmeter.learners.estimator import Learner, UserEstimator, user_estimator
 from transmeter.learners.member import fit_member
 from transmeter.learners.regression.baseline import boosting, pooled_quantity
 from transmeter.learners.task import PENALTY, shared, task_of
@@ -120,6 +122,7 @@ def measure(
     steps: int = 80,
     controls: bool = True,
     network: bool = True,
+    learner: Learner = None,
 ) -> GroundTruth:
     """Use every source in paired repeats: same labelled rows in every arm.
 
@@ -144,6 +147,8 @@ def measure(
         place.
     network : bool
         Whether networks are trained too, which takes the longest; they tell classes apart, not quantities.
+    learner : str, BaseEstimator, UserEstimator or None
+        An estimator that joins the combination, as `user_estimator` takes it.
 
     Returns
     -------
@@ -153,15 +158,16 @@ def measure(
     Raises
     ------
     ValueError
-        As by `make_splits`.
+        As by `make_splits` and `user_estimator`.
     """
+    estimator = user_estimator(learner, metric == R2)
     one_of("metric", metric, (*METRICS, R2))
     splits = make_splits(target, shots, repeats, seed)
     encoded = Encoded(target)
     controlled = _controls(sources[0], seed) if controls else []
     trained = Network(Terms(), Schedule(steps=steps), seed) if network and metric != R2 else None
-    measured = _measured(sources, encoded, splits, metric, seed, trained)
-    by_control = _measured(controlled, encoded, splits, metric, seed).ways[COMBINATION]
+    measured = _measured(sources, encoded, splits, metric, seed, trained, estimator)
+    by_control = _measured(controlled, encoded, splits, metric, seed, None, estimator).ways[COMBINATION]
     alone = {name: float(value.mean()) for name, value in measured.alone.items()}
     baseline = max((name for name in alone if name != SCRATCH), key=lambda name: alone[name])
     repeat = np.array([s.repeat for s in splits])
@@ -209,7 +215,8 @@ def _measured(
     splits: Sequence[Split],
     metric: str,
     seed: int,
-    network: Network | None = None,
+    network: Network | None,
+    estimator: UserEstimator | None,
 ) -> _Reached:
     """Accuracies of all ways, in batches of splits."""
     batches = [list(splits[i : i + SPLITS]) for i in range(0, len(splits), SPLITS)]
@@ -218,9 +225,9 @@ def _measured(
         for number, part in enumerate(batches):
             trained = network and replace(network, seed=network.seed * 100_003 + number)
             if metric == R2:
-                parts.append(_quantity_batch(sources, target, part, seed))
+                parts.append(_quantity_batch(sources, target, part, seed, estimator))
             else:
-                parts.append(_batch(sources, target, part, metric, seed, trained))
+                parts.append(_batch(sources, target, part, metric, seed, trained, estimator))
             step(f"{number * SPLITS + len(part)} of {len(splits)} splits")
     return _Reached(
         {name: np.concatenate([p.alone[name] for p in parts], axis=1) for name in parts[0].alone},
@@ -236,14 +243,16 @@ def _batch(
     metric: str,
     seed: int,
     network: Network | None,
+    estimator: UserEstimator | None,
 ) -> _Reached:
     """Accuracies of all ways on a few splits."""
     rows = np.arange(len(target.table))
-    found = by_combination(sources, target, splits, rows, seed)
+    found = by_combination(sources, target, splits, rows, seed, estimator)
     alone = {COMBINATION: [found.alone.probabilities]}
     alone |= {name: [p.numpy()] for name, p in target_only(target, splits, rows, seed).items()}
     ways = {COMBINATION: [way[COMBINATION][0] for way in found.with_and_without]}
     ways[POOLED] = pooled(sources, target, splits)
+    alone |= _own_estimator(found, estimator)
     if network:
         trained = by_network(sources, target, splits, rows, network)
         alone[SCRATCH] = [trained.alone.probabilities]
@@ -255,6 +264,11 @@ def _batch(
         return accuracies(torch.from_numpy(np.stack(arms)), target.table.codes, splits, metric)
 
     return _all_reached(found, alone, ways, reached)
+
+
+def _own_estimator(found: Transfers, estimator: UserEstimator | None) -> dict[str, list[np.ndarray]]:
+    """What the user's estimator predicts on the target alone, by its name; empty without any."""
+    return {estimator.name: [found.by_learner[OWN_ESTIMATOR].probabilities]} if estimator else {}
 
 
 def _all_reached(
@@ -271,11 +285,14 @@ def _all_reached(
     )
 
 
-def _quantity_batch(sources: Sequence[Source], target: Encoded, splits: Sequence[Split], seed: int) -> _Reached:
+def _quantity_batch(
+    sources: Sequence[Source], target: Encoded, splits: Sequence[Split], seed: int, estimator: UserEstimator | None
+) -> _Reached:
     """R2 of all ways on a few splits."""
     rows = np.arange(len(target.table))
-    found = by_regression(sources, target, splits, rows, seed)
-    alone = {BASELINES[name]: [part.probabilities] for name, part in found.by_learner.items()}
+    found = by_regression(sources, target, splits, rows, seed, estimator)
+    alone = {name: [found.by_learner[learner].probabilities] for learner, name in BASELINES.items()}
+    alone |= _own_estimator(found, estimator)
     alone |= {COMBINATION: [found.alone.probabilities], BOOSTING: [boosting(target, splits, rows, seed)]}
     ways = {COMBINATION: [way[COMBINATION][0] for way in found.with_and_without]}
     ways[POOLED] = [pooled_quantity(source, target, splits) for source in sources]

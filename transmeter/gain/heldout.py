@@ -8,6 +8,7 @@ import numpy as np
 from transmeter.gain.estimate import Outcome, estimate_gain, measure_gain, measure_mae
 from transmeter.gain.prior import Gain
 from transmeter.gain.quantity_race import start_race
+from transmeter.learners.estimator import Learner
 from transmeter.network.source import Source
 from transmeter.tables.data import Table
 from transmeter.tables.labels import R2
@@ -64,6 +65,7 @@ def check(
     repeats: int | None = None,
     seed: int = 0,
     metric: str = "balanced_accuracy",
+    learner: Learner = None,
 ) -> HeldOutCheck:
     """Fit the combination with all sources in paired repeats: what `ranking.rank` measures, by all repeats.
 
@@ -79,6 +81,8 @@ def check(
         Seed of splits, forests and gradient boosting.
     metric : str
         Metric of the figures.
+    learner : str, BaseEstimator, UserEstimator or None
+        An estimator that joins the combination, as `user_estimator` takes it.
 
     Returns
     -------
@@ -88,9 +92,10 @@ def check(
     Raises
     ------
     ValueError
-        As by `make_splits`.
+        As by `make_splits` and `user_estimator`.
     """
-    race, everyone = start_race(sources, target, metric, seed, shots, repeats), list(range(len(sources)))
+    race = start_race(sources, target, metric, seed, shots, repeats, learner=learner)
+    everyone = list(range(len(sources)))
     names = [s.table.name for s in sources]
     with bar(f"{' + '.join(names)} for {target.name}, held out:", race.rounds) as step:
         for number in range(race.rounds):

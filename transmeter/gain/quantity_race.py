@@ -15,6 +15,7 @@ from transmeter.gain.estimate import HeldOutRows, Outcome, in_repeats
 from transmeter.gain.prior import Gain
 from transmeter.gain.race import Race
 from transmeter.gain.transfers import Network, Transfers, by_regression
+from transmeter.learners.estimator import Learner, user_estimator
 from transmeter.learners.regression.baseline import boosting
 from transmeter.network.source import Source
 from transmeter.tables.data import Table
@@ -75,10 +76,11 @@ class QuantityRace(Race):
         self, sources: Sequence[Source], part: Sequence[Split], number: int
     ) -> tuple[Transfers, dict[str, Tensor]]:
         rows = self.held_out.rows
-        found = by_regression(sources, self.target, part, rows, self.seed)
-        alone = {BASELINES[name]: part.probabilities for name, part in found.by_learner.items()}
+        found = by_regression(sources, self.target, part, rows, self.seed, self.estimator)
+        alone = {name: found.by_learner[learner].probabilities for learner, name in BASELINES.items()}
         alone[BOOSTING] = boosting(self.target, part, rows, self.seed)
-        return found, {name: torch.from_numpy(predicted) for name, predicted in alone.items()}
+        named = {name: torch.from_numpy(predicted) for name, predicted in alone.items()}
+        return found, named | self._own_estimator(found)
 
     def reached(self, predicted: Tensor, splits: Sequence[Split]) -> np.ndarray:
         """(arms, splits) R2 in percent of predictions (arms, splits, rows, 1)."""
@@ -135,6 +137,7 @@ def start_race(
     repeats: int | None,
     independent: bool = False,
     network: Network | None = None,
+    learner: Learner = None,
 ) -> Race:
     """The race for a target, by its metric.
 
@@ -142,6 +145,8 @@ def start_race(
     ----------
     sources, target, metric, seed, shots, repeats, independent, network
         As of `Race`; the metric is "r2" where source and target have quantities.
+    learner : str, BaseEstimator, UserEstimator or None
+        An estimator that joins the combination, as `user_estimator` takes it.
 
     Returns
     -------
@@ -151,7 +156,8 @@ def start_race(
     Raises
     ------
     ValueError
-        As by `Race`.
+        As by `Race` and `user_estimator`.
     """
     kind = QuantityRace if metric == R2 else Race
-    return kind(sources, target, metric, seed, shots, repeats, independent, network)
+    estimator = user_estimator(learner, metric == R2)
+    return kind(sources, target, metric, seed, shots, repeats, independent, network, estimator)

@@ -14,12 +14,14 @@ from transmeter.gain.prior import Gain, predict_gain
 from transmeter.gain.transfers import SCRATCH, Network, Transfers, by_combination, by_network
 from transmeter.learners.baseline import target_only
 from transmeter.learners.combination import COMBINATION, Part, average, chain
+from transmeter.learners.estimator import UserEstimator
 from transmeter.learners.member import UNSURE
 from transmeter.network.source import Encoded, Source
 from transmeter.tables.data import Table
 from transmeter.tables.splits import Split, default_repeats, make_splits
 from transmeter.util.arguments import one_of
 
+OWN_ESTIMATOR = "target_estimator"  # learner of the user's estimator on the target alone
 SPLITS = 10  # of a round
 LEAST = 4  # repeats before a source may drop out: the error of fewer is too uncertain
 CANDIDATES = 20  # sources that get beyond the screen
@@ -48,6 +50,8 @@ class Race:
         Whether every source is measured as if it were the only one.
     network : Network or None
         Transmeter's network in the place of the combination of learners.
+    estimator : UserEstimator or None
+        That joins the combination.
 
     Attributes
     ----------
@@ -74,8 +78,10 @@ class Race:
         repeats: int | None,
         independent: bool = False,
         network: Network | None = None,
+        estimator: UserEstimator | None = None,
     ):
         self.network, self.reference = network, SCRATCH if network else COMBINATION
+        self.estimator = estimator
         self.sources, self.target, self.seed, self.independent = sources, Encoded(target), seed, independent
         self.splits = make_splits(target, shots, default_repeats(shots) if repeats is None else repeats, seed)
         self.rounds = -(-len(self.splits) // SPLITS)
@@ -122,9 +128,16 @@ class Race:
         rows = self.held_out.rows
         alone = target_only(self.target, part, rows, self.seed)
         if not self.network:
-            return by_combination(sources, self.target, part, rows, self.seed), alone
+            found = by_combination(sources, self.target, part, rows, self.seed, self.estimator)
+            return found, alone | self._own_estimator(found)
         network = replace(self.network, seed=self.network.seed * 100_003 + number)
         return by_network(sources, self.target, part, rows, network), alone
+
+    def _own_estimator(self, found: Transfers) -> dict[str, Tensor]:
+        """(splits, rows, classes) by the user's estimator on the target alone, by its name; empty without any."""
+        if self.estimator is None:
+            return {}
+        return {self.estimator.name: torch.from_numpy(found.by_learner[OWN_ESTIMATOR].probabilities).float()}
 
     def reached(self, predicted: Tensor, splits: Sequence[Split]) -> np.ndarray:
         """(arms, splits) metric in percent of predictions (arms, splits, rows, classes)."""
@@ -169,7 +182,8 @@ class Race:
         if i not in self.parts:
             return None
         rounds = self.changes[i]
-        over_itself = {name: float(np.concatenate([c[name] for c in rounds]).mean()) for name in rounds[0]}
+        ways = [name for name in rounds[0] if all(name in c for c in rounds)]
+        over_itself = {name: float(np.concatenate([c[name] for c in rounds]).mean()) for name in ways}
         return replace(self.outcome_of(self.together([i]), i), over_itself=over_itself)
 
     def outcome_of(self, probabilities: Tensor, i: int) -> Outcome:

@@ -19,6 +19,7 @@ from transmeter.gain.estimate import Outcome, estimate_gain, measure_gain
 from transmeter.gain.quantity_race import start_race
 from transmeter.gain.race import Race
 from transmeter.gain.source_set import SourceSet
+from transmeter.learners.estimator import Learner
 from transmeter.network.source import Source
 from transmeter.tables.data import Table
 from transmeter.util.intervals import Interval, around
@@ -76,6 +77,7 @@ def choose(
     seed: int = 0,
     metric: str = "balanced_accuracy",
     budget: float | None = None,
+    learner: Learner = None,
 ) -> SourceSet:
     """Choose the set of sources to use at once.
 
@@ -95,6 +97,8 @@ def choose(
         Metric of gains.
     budget : float or None
         Seconds after which no new round of repeats begins.
+    learner : str, BaseEstimator, UserEstimator or None
+        An estimator that joins the combination, as `user_estimator` takes it.
 
     Returns
     -------
@@ -104,9 +108,9 @@ def choose(
     Raises
     ------
     ValueError
-        As by `make_splits`.
+        As by `make_splits` and `user_estimator`.
     """
-    race = start_race(sources, target, metric, seed, shots, repeats)
+    race = start_race(sources, target, metric, seed, shots, repeats, learner=learner)
     everyone = list(range(len(sources)))
     _run(race, budget)
     rows = _Rows(race)

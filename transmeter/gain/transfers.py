@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from transmeter.learners.combination import COMBINATION, NO_WEIGHT, Part, average, learn, learners
+from transmeter.learners.estimator import UserEstimator
 from transmeter.learners.regression import combination as regression
 from transmeter.network.source import WIDTH, Encoded, Source
 from transmeter.network.training import Schedule, Terms
@@ -60,7 +61,12 @@ class Transfers:
 
 
 def by_combination(
-    sources: Sequence[Source], target: Encoded, splits: Sequence[Split], rows: np.ndarray, seed: int
+    sources: Sequence[Source],
+    target: Encoded,
+    splits: Sequence[Split],
+    rows: np.ndarray,
+    seed: int,
+    estimator: UserEstimator | None = None,
 ) -> Transfers:
     """Fit the combination of learners.
 
@@ -76,30 +82,37 @@ def by_combination(
         To predict.
     seed : int
         Of the forests.
+    estimator : UserEstimator or None
+        That joins the learners.
 
     Returns
     -------
     Transfers
     """
-    mine, given = learn(target, sources, [s.train for s in splits], rows, seed)
+    mine, given = learn(target, sources, [s.train for s in splits], rows, seed, estimator)
     return _combined(mine, given, {name: m.COUNTERPART for name, m in learners().items() if m.NEEDS_SOURCE})
 
 
 def by_regression(
-    sources: Sequence[Source], target: Encoded, splits: Sequence[Split], rows: np.ndarray, seed: int
+    sources: Sequence[Source],
+    target: Encoded,
+    splits: Sequence[Split],
+    rows: np.ndarray,
+    seed: int,
+    estimator: UserEstimator | None = None,
 ) -> Transfers:
     """Fit the combination of learners of a quantity.
 
     Parameters
     ----------
-    sources, target, splits, rows, seed
+    sources, target, splits, rows, seed, estimator
         As of `by_combination`, all with quantities.
 
     Returns
     -------
     Transfers
     """
-    mine, given = regression.learn(target, sources, [s.train for s in splits], rows, seed)
+    mine, given = regression.learn(target, sources, [s.train for s in splits], rows, seed, estimator)
     return _combined(mine, given, regression.counterparts())
 
 
@@ -108,7 +121,8 @@ def _combined(mine: dict[str, Part], given: list[dict[str, Part]], counterparts:
     alone, theirs = average(list(mine.values())), [average(list(parts.values())) for parts in given]
     pairs = []
     for parts, all_of_them in zip(given, theirs):
-        both = {name: (p.probabilities, mine[counterparts[name]].probabilities) for name, p in parts.items()}
+        there = {name: p for name, p in parts.items() if (p.log_weight > NO_WEIGHT).any()}  # has a member
+        both = {name: (p.probabilities, mine[counterparts[name]].probabilities) for name, p in there.items()}
         pairs.append({COMBINATION: (average([alone, all_of_them]).probabilities, alone.probabilities), **both})
     return Transfers(alone, theirs, pairs, mine)
 

@@ -19,6 +19,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 import transmeter.learners
+from transmeter.learners.estimator import UserEstimator
 from transmeter.learners.member import Member
 from transmeter.learners.task import Shared, Task, shared, task_of
 from transmeter.network.source import Encoded, Source
@@ -197,7 +198,12 @@ def chain(first: Part, then: Part) -> Part:
 
 
 def learn(
-    target: Encoded, sources: Sequence[Source], training: Sequence[np.ndarray], rows: np.ndarray, seed: int
+    target: Encoded,
+    sources: Sequence[Source],
+    training: Sequence[np.ndarray],
+    rows: np.ndarray,
+    seed: int,
+    estimator: UserEstimator | None = None,
 ) -> tuple[dict[str, Part], list[dict[str, Part]]]:
     """Fit all learners on every split and predict rows of the target.
 
@@ -213,6 +219,8 @@ def learn(
         To predict.
     seed : int
         Of the forests.
+    estimator : UserEstimator or None
+        That joins them.
 
     Returns
     -------
@@ -221,7 +229,7 @@ def learn(
     list of dict
         What every source gives, by learner.
     """
-    task = task_of(target, training, seed)
+    task = task_of(target, training, seed, estimator)
     x = target.x.numpy()[rows] @ task.basis
     alone = {name: predict(found, TARGET_PRIOR, task, x) for name, found in target_members(task).items()}
     given = []

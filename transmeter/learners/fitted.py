@@ -8,7 +8,8 @@ import numpy as np
 
 from transmeter.learners import linear
 from transmeter.learners.combination import TARGET_PRIOR, log_weights, source_members, target_members
-from transmeter.learners.member import ForestMember, LinearMember
+from transmeter.learners.estimator import UserEstimator
+from transmeter.learners.member import EstimatorMember, ForestMember, LinearMember
 from transmeter.learners.task import shared, task_of
 from transmeter.learners.trees import Trees, weighted_sum
 from transmeter.network.source import Encoded, Source
@@ -37,12 +38,15 @@ class Fitted:
         Of the regressions, see `linear.probabilities`.
     trees : Trees
         Whose leaves hold what is missing to probabilities of sum 1.
+    estimators : tuple of (float, EstimatorMember)
+        Of the user, with their shares.
     """
 
     basis: np.ndarray
     shares: np.ndarray
     coefficients: np.ndarray
     trees: Trees
+    estimators: tuple[tuple[float, EstimatorMember], ...] = ()
 
     def probabilities(self, x: np.ndarray) -> np.ndarray:
         """Average what the members predict.
@@ -61,10 +65,13 @@ class Fitted:
         found = self.trees.probabilities(x)
         for share, coefficients in zip(self.shares, self.coefficients):
             found += share * linear.probabilities(coefficients, x)
+        for share, member in self.estimators:
+            found += share * member.probabilities(x)[0]
         return found
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Everything by name, as `restore` takes it."""
+        """Everything by name, as `restore` takes it. Raises ValueError with estimators of the user."""
+        check_plain(self.estimators)
         own = {"basis": self.basis, "shares": self.shares, "coefficients": self.coefficients}
         return own | self.trees.arrays()
 
@@ -86,7 +93,9 @@ class Fitted:
         return found
 
 
-def fit_combination(target: Encoded, sources: Sequence[Source], seed: int) -> tuple[Fitted, dict[str, float]]:
+def fit_combination(
+    target: Encoded, sources: Sequence[Source], seed: int, estimator: UserEstimator | None = None
+) -> tuple[Fitted, dict[str, float]]:
     """Fit all learners on all labelled rows.
 
     Parameters
@@ -97,6 +106,8 @@ def fit_combination(target: Encoded, sources: Sequence[Source], seed: int) -> tu
         With columns named as the target's; none is needed.
     seed : int
         Of the forests.
+    estimator : UserEstimator or None
+        That joins the learners.
 
     Returns
     -------
@@ -105,7 +116,7 @@ def fit_combination(target: Encoded, sources: Sequence[Source], seed: int) -> tu
     dict
         Share of every member by its name, largest first.
     """
-    task = task_of(target, [np.flatnonzero(target.table.codes >= 0)], seed)
+    task = task_of(target, [np.flatnonzero(target.table.codes >= 0)], seed, estimator)
     alone = [m for found in target_members(task).values() for m in found]
     given = [m for s in sources for found in source_members(task, shared(s, target, task)).values() for m in found]
     priors = np.repeat([TARGET_PRIOR, 1.0], [len(alone), len(given)])[:, None]
@@ -118,8 +129,26 @@ def fit_combination(target: Encoded, sources: Sequence[Source], seed: int) -> tu
         shares=np.array([share for share, _ in regressions]),
         coefficients=np.stack([coefficients for _, coefficients in regressions]),
         trees=weighted_sum([forest for _, forest in forests], [share for share, _ in forests]),
+        estimators=tuple((share, m) for share, m in members if isinstance(m, EstimatorMember)),
     )
     return fitted, by_share(members)
+
+
+def check_plain(estimators: Sequence[tuple[float, Named]]) -> None:
+    """Whether a fit can be saved as plain arrays.
+
+    Parameters
+    ----------
+    estimators : sequence of (float, member)
+        Of the user, in the fit.
+
+    Raises
+    ------
+    ValueError
+        For any.
+    """
+    for _, member in estimators:
+        raise ValueError(f"{member.name}: not plain arrays, and no pickle is written: leave learner out to save")
 
 
 def check_arrays(arrays: Mapping[str, np.ndarray]) -> None:

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from sklearn.base import BaseEstimator
 
 from transmeter.learners import linear
+from transmeter.learners.estimator import FAILED, folds
 from transmeter.learners.task import Shared, Task
 from transmeter.learners.trees import Trees, predict_each
 
@@ -80,6 +82,32 @@ class ForestMember:
         return predict_each(self.forests, x)
 
 
+@dataclass(frozen=True)
+class EstimatorMember:
+    """An estimator of the user, fitted on every split.
+
+    Attributes
+    ----------
+    name : str
+        What is shown.
+    evidence : ndarray of shape (splits,)
+        See `Member`; FAILED where a fit failed.
+    models : list of BaseEstimator or None
+        One per split, None where its fit failed.
+    classes : int
+        Number of classes.
+    """
+
+    name: str
+    evidence: np.ndarray
+    models: list[BaseEstimator | None]
+    classes: int
+
+    def probabilities(self, x: np.ndarray) -> np.ndarray:
+        """(splits, n, classes) of rows x (n, d) in the task's features; even odds where a fit failed."""
+        return np.stack([_probabilities(model, x, self.classes) for model in self.models])
+
+
 def fit_member(
     name: str, task: Task, penalty: float, source: Shared | None, x: np.ndarray, weight: float
 ) -> LinearMember:
@@ -145,6 +173,75 @@ def fit_source(name: str, task: Task, penalty: float, source: Shared, x: np.ndar
     coefficients = np.broadcast_to(coefficients, (len(task.weights), *coefficients.shape[1:]))
     seen = np.stack([linear.probabilities(c, task.x[rows]) for c, rows in zip(coefficients, task.rows)])
     return LinearMember(name, evidence(task, seen), coefficients)
+
+
+def fit_estimator(name: str, task: Task, source: Shared | None, x: np.ndarray) -> EstimatorMember:
+    """Fit the user's estimator on the target's rows and, beside them, on those of a source, as heavy in all.
+
+    Parameters
+    ----------
+    name : str
+        Of the member.
+    task : Task
+        Target rows and splits, and the estimator.
+    source : Shared or None
+        Labels of the source; None for the target alone.
+    x : ndarray of shape (n, d)
+        Rows of the source, in one of its units.
+
+    Returns
+    -------
+    EstimatorMember
+        Its evidence is that of the target's rows, in folds.
+    """
+    models, seen = [], np.full((*task.rows.shape, task.classes), 1 / task.classes)
+    for split in range(len(task.rows)):
+        model, real, left_out = _in_folds(task, split, source, x)
+        models.append(model)
+        if model is not None:
+            seen[split, real] = left_out
+    there = np.array([model is not None for model in models])
+    return EstimatorMember(name, np.where(there, evidence(task, seen), FAILED), models, task.classes)
+
+
+def _in_folds(
+    task: Task, split: int, source: Shared | None, x: np.ndarray
+) -> tuple[BaseEstimator | None, np.ndarray, np.ndarray | None]:
+    """The estimator of a split, which of `task.rows` it trains on, and what it predicts of these without their fold."""
+    estimator, real = task.estimator, task.row_weights[split] > 0  # the others are there twice
+    rows, weights = task.rows[split][real], task.row_weights[split][real]
+    more, codes, counted = x[:0], task.codes[:0], weights[:0]
+    if source is not None:
+        theirs, codes = np.nonzero(source.memberships[split])  # a row of several classes is there with each
+        more, counted = (
+            x[theirs],
+            weights.sum() * source.weights[split][theirs] * source.memberships[split][theirs, codes],
+        )
+
+    def fit(part: np.ndarray) -> BaseEstimator:
+        both = np.concatenate([task.x[rows[part]], more]), np.concatenate([task.codes[rows[part]], codes])
+        return estimator.fit(*both, np.concatenate([weights[part], counted]), task.seeds[split])
+
+    def left_out() -> tuple[BaseEstimator, np.ndarray]:
+        inside, found = folds(task.codes[rows]), np.zeros((len(rows), task.classes))
+        for fold in np.unique(inside):
+            out = inside == fold
+            found[out] = _probabilities(fit(~out), task.x[rows[out]], task.classes)
+        return fit(np.full(len(rows), True)), found
+
+    found = estimator.attempt(left_out)
+    return (None, real, None) if found is None else (found[0], real, found[1])
+
+
+def _probabilities(model: BaseEstimator | None, x: np.ndarray, classes: int) -> np.ndarray:
+    """(n, classes) by a model that may not know all of them. Raises ValueError for what are no probabilities."""
+    if model is None:
+        return np.full((len(x), classes), 1 / classes)
+    found = np.zeros((len(x), classes))
+    found[:, model.classes_] = model.predict_proba(x)
+    if not np.isfinite(found).all():
+        raise ValueError("its probabilities are not finite")
+    return found
 
 
 def evidence(task: Task, probabilities: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from transmeter.learners import linear
+from transmeter.learners.estimator import UserEstimator
 from transmeter.network.source import Encoded, Source
 from transmeter.tables.encoding import Encoder
 from transmeter.tables.matching import match_classes
@@ -42,6 +43,8 @@ class Task:
         Of learners that choose at random on a source.
     seeds
         (splits,) of learners that choose at random on the rows of a split.
+    estimator
+        That the user adds to the learners; None: none.
     """
 
     x: np.ndarray
@@ -53,6 +56,7 @@ class Task:
     basis: np.ndarray
     seed: int
     seeds: tuple[int, ...]
+    estimator: UserEstimator | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Shared:
     weights: np.ndarray
 
 
-def task_of(target: Encoded, training: Sequence[np.ndarray], seed: int) -> Task:
+def task_of(target: Encoded, training: Sequence[np.ndarray], seed: int, estimator: UserEstimator | None = None) -> Task:
     """The task of a target.
 
     Parameters
@@ -88,6 +92,8 @@ def task_of(target: Encoded, training: Sequence[np.ndarray], seed: int) -> Task:
         Row numbers of every split.
     seed
         Of learners that choose at random.
+    estimator
+        That the user adds to the learners.
 
     Returns
     -------
@@ -102,7 +108,7 @@ def task_of(target: Encoded, training: Sequence[np.ndarray], seed: int) -> Task:
     basis = basis_of(target, max(FEWEST, int(WIDE / (classes - 1) ** 0.5)))
     x = target.x.numpy()[rows] @ basis
     seeds = tuple(seed_of(seed, part) for part in training)
-    return Task(x, codes, weights, seen, row_weights, classes, basis, seed, seeds)
+    return Task(x, codes, weights, seen, row_weights, classes, basis, seed, seeds, estimator)
 
 
 def rows_of(training: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -13,9 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
+from sklearn.base import BaseEstimator
+
 from transmeter.gain.quantity_race import start_race
 from transmeter.gain.score import Needs, Score
 from transmeter.gain.transfers import Network
+from transmeter.learners.estimator import UserEstimator
 from transmeter.network.source import Source
 from transmeter.network.training import Schedule, Terms
 from transmeter.tables.data import Table
@@ -45,7 +48,7 @@ def score(
     repeats: int | None = None,
     metric: str = "balanced_accuracy",
     budget: float | None = None,
-    learner: Literal["combination", "network"] = "combination",
+    learner: str | BaseEstimator | UserEstimator = "combination",
     variant: Literal["plain", "fast", "paper"] | None = None,
     source_loss: float | None = None,
     reconstruction: float | None = None,
@@ -70,8 +73,9 @@ def score(
         Metric of gains: balanced_accuracy, accuracy, or r2 of a target whose label is a quantity.
     budget : float or None
         Seconds after which no new round begins.
-    learner : str
-        How a source is used: combination (of logistic regressions and a forest, `transmeter.learners`) or network.
+    learner : str, BaseEstimator or UserEstimator
+        How a source is used: combination (of logistic regressions and forests, `transmeter.learners`), network, or an
+        estimator of scikit-learn's kind that joins the combination, such as "lightgbm.LGBMClassifier(n_jobs=1)".
     variant : str or None
         Terms of the network's loss: plain (cross-entropies), fast (with reconstruction and mean distance) or paper
         (with label-wise discriminators as well); None: plain.
@@ -90,8 +94,8 @@ def score(
     Raises
     ------
     ValueError
-        As by `make_splits`, for an option of the network without `learner="network"`, and for the network of a
-        quantity.
+        As by `make_splits` and `user_estimator`, for an option of the network without `learner="network"`, and for the
+        network of a quantity.
 
     References
     ----------
@@ -111,7 +115,8 @@ def score(
     else:
         _refuse({"variant": variant, "steps": steps} | weights)
         network = None
-    race = start_race(sources, target, metric, seed, shots, repeats, independent, network)
+    added = None if network else learner
+    race = start_race(sources, target, metric, seed, shots, repeats, independent, network, added)
     active = race.promising()
     screened = ", ".join(s.table.name for i, s in enumerate(sources) if i not in active)
     LOG.info("%d of %d sources are transferred; screened out: %s", len(active), len(sources), screened or "none")

@@ -265,8 +265,15 @@ def _of_kind(name: str, value: object, annotation: object) -> object:
             return value
         if kind not in (int, float) and isinstance(kind, type) and isinstance(value, kind):
             return value
-    allowed = " or ".join(KINDS.get(k) or f"one of {', '.join(map(repr, typing.get_args(k)))}" for k in kinds)
+    allowed = " or ".join(map(_words, kinds))
     raise ValueError(f"{name} is {shown(value)}: give {allowed}")
+
+
+def _words(kind: object) -> str:
+    """A type as errors name it."""
+    if typing.get_origin(kind) is typing.Literal:
+        return f"one of {', '.join(map(repr, typing.get_args(kind)))}"
+    return KINDS.get(kind) or f"a {kind.__name__}"
 
 
 def _is_whole(value: object) -> bool:

@@ -116,7 +116,7 @@ def test_a_helpful_source_makes_the_right_class_likelier_and_probabilities_sum_t
 def test_a_source_with_nothing_in_common_changes_nothing(target, task, good):
     strange = table("strange", 50, 2, columns="wxyz")
     members = combination.source_members(task, shared(Source(strange), target, task))
-    assert list(members) == ["pooled_linear", "source_forest", "source_linear"] and not any(members.values())
+    assert list(members) == ["pooled_estimator", "pooled_linear", "source_forest", "source_linear"] and not any(members.values())
     alone, (nothing, given) = learn(target, strange, good)
     assert (nothing.log_weight < NO_WEIGHT / 2).all() and np.allclose(nothing.probabilities, 0.5)
     assert (combination.average([alone, nothing]).probabilities == alone.probabilities).all()
@@ -179,7 +179,8 @@ def test_the_evidence_of_a_linear_member_is_that_of_fits_without_the_row(target)
 
 def test_every_learner_of_a_source_has_a_counterpart_without():
     found = combination.learners()
-    assert list(found) == ["pooled_linear", "source_forest", "source_linear", "target_forest", "target_linear"]
+    with_source = ["pooled_estimator", "pooled_linear", "source_forest", "source_linear"]
+    assert list(found) == [*with_source, "target_estimator", "target_forest", "target_linear"]
     for module in found.values():
         if module.NEEDS_SOURCE:
             assert not found[module.COUNTERPART].NEEDS_SOURCE

@@ -7,6 +7,7 @@ from scipy.special import logsumexp
 
 from transmeter.learners import combination, regression
 from transmeter.learners.combination import NO_WEIGHT, Part
+from transmeter.learners.estimator import UserEstimator
 from transmeter.learners.regression.member import Member
 from transmeter.learners.regression.task import Shared, Task, shared, task_of
 from transmeter.network.source import Encoded, Source
@@ -101,7 +102,12 @@ def predict(members: Sequence[Member], task: Task, x: np.ndarray) -> Part:
 
 
 def learn(
-    target: Encoded, sources: Sequence[Source], training: Sequence[np.ndarray], rows: np.ndarray, seed: int
+    target: Encoded,
+    sources: Sequence[Source],
+    training: Sequence[np.ndarray],
+    rows: np.ndarray,
+    seed: int,
+    estimator: UserEstimator | None = None,
 ) -> tuple[dict[str, Part], list[dict[str, Part]]]:
     """Fit all learners on every split and predict rows of the target.
 
@@ -117,6 +123,8 @@ def learn(
         To predict.
     seed : int
         Of the forests.
+    estimator : UserEstimator or None
+        That joins them.
 
     Returns
     -------
@@ -125,7 +133,7 @@ def learn(
     list of dict
         What every source gives, by learner.
     """
-    task = task_of(target, training, seed)
+    task = task_of(target, training, seed, estimator)
     x = target.x.numpy()[rows] @ task.basis
     alone = {name: predict(found, task, x) for name, found in target_members(task).items()}
     given = []

@@ -3,11 +3,14 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+from sklearn.base import BaseEstimator
 
+from transmeter.learners.estimator import FAILED, folds
 from transmeter.learners.linear import with_intercept
 from transmeter.learners.regression.ridge import FREE, Normal, left_out, normal, solve
-from transmeter.learners.regression.task import Task
+from transmeter.learners.regression.task import Shared, Task
 from transmeter.learners.trees import Trees, predict_each
+from transmeter.tables.labels import unit_of
 
 AS_IT_IS, IN_ITS_UNIT = (5.0, 2.0), (1.0, FREE)  # penalties of the slope and the intercept of what a source predicts
 DOUBT = 1.0  # rows with a standard deviation for an error that every evidence contains: few small errors prove little
@@ -45,6 +48,28 @@ class Member:
         """(splits, n) quantities of rows x (n, d), in the task's features and unit."""
         linear = self.coefficients @ with_intercept(x).T
         return linear + self.slopes[:, None] * predict_each(self.forests, x)[..., 0] if self.forests else linear
+
+
+@dataclass(frozen=True)
+class EstimatorMember:
+    """An estimator of the user, fitted on every split.
+
+    Attributes
+    ----------
+    name, prior, evidence
+        As of `Member`; the evidence is FAILED where a fit failed.
+    models : list of BaseEstimator or None
+        One per split, None where its fit failed.
+    """
+
+    name: str
+    prior: float
+    evidence: np.ndarray
+    models: list[BaseEstimator | None]
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """(splits, n) quantities of rows x (n, d), in the task's features and unit; 0 where a fit failed."""
+        return np.stack([np.zeros(len(x)) if m is None else _quantities(m, x) for m in self.models])
 
 
 def evidence(task: Task, predicted: np.ndarray) -> np.ndarray:
@@ -142,3 +167,70 @@ def fit_on_prediction(
         coefficients=np.column_stack([features_of, coefficients[:, -1] + mean]),
         slopes=coefficients[:, -2] + deviation,
     )
+
+
+def fit_estimator(name: str, prior: float, task: Task, source: Shared | None, x: np.ndarray) -> EstimatorMember:
+    """Fit the user's estimator on the target's rows and, beside them, on those of a source, as heavy in all.
+
+    Parameters
+    ----------
+    name : str
+        Of the member.
+    prior : float
+        Of the member.
+    task : Task
+        Target rows and splits, and the estimator.
+    source : Shared or None
+        Its quantity, which counts as it is where its unit seems to be the target's; None for the target alone.
+    x : ndarray of shape (n, d)
+        Rows of the source, in one of its units.
+
+    Returns
+    -------
+    EstimatorMember
+        Its evidence is that of the target's rows, in folds.
+    """
+    models, seen = [], np.zeros(task.rows.shape)
+    for split in range(len(task.rows)):
+        model, left_out = _in_folds(task, split, source, x)
+        models.append(model)
+        if model is not None:
+            seen[split, task.counted[split]] = left_out
+    there = np.array([model is not None for model in models])
+    return EstimatorMember(name, prior, np.where(there, evidence(task, seen), FAILED), models)
+
+
+def _in_folds(
+    task: Task, split: int, source: Shared | None, x: np.ndarray
+) -> tuple[BaseEstimator | None, np.ndarray | None]:
+    """The estimator of a split, and what it predicts of each row that it trains on without the row's fold."""
+    estimator, rows = task.estimator, task.rows[split][task.counted[split]]
+    theirs = np.zeros(0) if source is None else _in_unit_of(task.y[rows], source)
+    counted = np.full(len(theirs), len(rows) / max(len(theirs), 1))
+
+    def fit(part: np.ndarray) -> BaseEstimator:
+        both = np.concatenate([task.x[rows[part]], x]), np.concatenate([task.y[rows[part]], theirs])
+        return estimator.fit(*both, np.concatenate([np.ones(part.sum()), counted]), task.seeds[split])
+
+    def left_out() -> tuple[BaseEstimator, np.ndarray]:
+        inside, found = folds(task.y[rows]), np.zeros(len(rows))
+        for fold in np.unique(inside):
+            out = inside == fold
+            found[out] = _quantities(fit(~out), task.x[rows[out]])
+        return fit(np.full(len(rows), True)), found
+
+    return estimator.attempt(left_out) or (None, None)
+
+
+def _in_unit_of(y: np.ndarray, source: Shared) -> np.ndarray:
+    """(n,) quantity of a source in the unit of some of the target's y: as it is, or with their mean and deviation."""
+    mean, deviation = source.unit or unit_of(y)
+    return mean + deviation * source.y
+
+
+def _quantities(model: BaseEstimator, x: np.ndarray) -> np.ndarray:
+    """(n,) predictions. Raises ValueError for what are no numbers."""
+    found = np.asarray(model.predict(x), dtype=np.float64).reshape(len(x))
+    if not np.isfinite(found).all():
+        raise ValueError("its predictions are not finite")
+    return found

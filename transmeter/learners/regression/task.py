@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from transmeter.learners.estimator import UserEstimator
 from transmeter.learners.linear import with_intercept
 from transmeter.learners.regression.ridge import Normal, normal
 from transmeter.learners.task import WIDE, basis_of, in_units, labelled_rows, rows_of
@@ -42,6 +43,8 @@ class Task:
         Of learners that choose at random on a source.
     seeds
         (splits,) of learners that choose at random on the rows of a split.
+    estimator
+        That the user adds to the learners; None: none.
     """
 
     x: np.ndarray
@@ -54,6 +57,7 @@ class Task:
     equations: Normal
     seed: int
     seeds: tuple[int, ...]
+    estimator: UserEstimator | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class Shared:
         return [(own, OWN_UNIT, None), ("label as it is", SAME_UNIT, self.unit)]
 
 
-def task_of(target: Encoded, training: Sequence[np.ndarray], seed: int) -> Task:
+def task_of(target: Encoded, training: Sequence[np.ndarray], seed: int, estimator: UserEstimator | None = None) -> Task:
     """The task of a target with a quantity.
 
     Parameters
@@ -98,6 +102,8 @@ def task_of(target: Encoded, training: Sequence[np.ndarray], seed: int) -> Task:
         Row numbers of every split.
     seed
         Of learners that choose at random.
+    estimator
+        That the user adds to the learners.
 
     Returns
     -------
@@ -120,6 +126,7 @@ def task_of(target: Encoded, training: Sequence[np.ndarray], seed: int) -> Task:
         equations=normal(with_intercept(x), y, weights),
         seed=seed,
         seeds=tuple(seed_of(seed, part) for part in training),
+        estimator=estimator,
     )
 
 

@@ -173,6 +173,6 @@ def test_it_is_arrays_and_predicts_the_same_from_them(target):
 
 
 def test_every_learner_is_found_and_has_a_counterpart_of_the_target_alone(task):
-    assert list(combination.target_members(task)) == ["target_forest", "target_ridge"]
+    assert list(combination.target_members(task)) == ["target_estimator", "target_forest", "target_ridge"]
     for name in combination.counterparts().values():
         assert name in combination.target_members(task)

@@ -1,0 +1,26 @@
+"""An estimator of the user on the target's rows alone."""
+
+from transmeter.learners.member import Member, fit_estimator
+from transmeter.learners.task import Shared, Task
+
+NEEDS_SOURCE = False
+
+
+def members(task: Task, source: Shared | None) -> list[Member]:
+    """Fit the estimator of every split.
+
+    Parameters
+    ----------
+    task : Task
+        Rows of the target and splits, and the estimator.
+    source : None
+        Not looked at.
+
+    Returns
+    -------
+    list of Member
+        One; none without an estimator.
+    """
+    if task.estimator is None:
+        return []
+    return [fit_estimator(f"target alone, {task.estimator.name}", task, None, task.x[:0])]
