@@ -153,7 +153,7 @@ def test_a_source_alone_needs_no_list(arrays, tables):
         ({"options": {"steps": "many"}}, "option steps of scorer transmeter is 'many': give a whole number or"),
         ({"scorer": "logme", "options": {"steps": None}}, "option steps of scorer logme is None: give a whole number"),
         ({"options": {"steps": 5}}, "steps is an option of the network: set learner=network too, or leave it out"),
-        ({"options": {"learner": None}}, "option learner of scorer transmeter is None: give one of 'combination', 'n"),
+        ({"options": {"learner": None}}, "option learner of scorer transmeter is None: give a text or a BaseEst"),
         ({"options": {"independent": 1}}, "option independent of scorer transmeter is 1: give True or False"),
         ({"options": {"variant": "x"}}, "option variant of scorer transmeter is 'x': give one of 'plain', 'fast'"),
         ({"options": {"source_loss": "x"}}, "option source_loss of scorer transmeter is 'x': give a number or None"),

@@ -127,7 +127,18 @@ def user_estimator(learner: Learner, quantity: bool) -> UserEstimator | None:
 
 
 def text_of(learner: object) -> str:
-    """An estimator as a text that `user_estimator` takes; a text is as it is."""
+    """An estimator as a text.
+
+    Parameters
+    ----------
+    learner : str or BaseEstimator
+        A text stays as it is.
+
+    Returns
+    -------
+    str
+        Its class with its arguments, which `user_estimator` takes where they are literals.
+    """
     if isinstance(learner, str):
         return learner
     return f"{type(learner).__module__}.{' '.join(repr(learner).split())}"
@@ -143,9 +154,7 @@ def _from_text(text: str) -> BaseEstimator:
         if call.args or None in options or not module:
             raise ValueError
     except (AttributeError, SyntaxError, ValueError):
-        raise ValueError(
-            f"learner {text} is not understood: give a class and arguments, such as {EXAMPLE}"
-        ) from None
+        raise ValueError(f"learner {text} is not understood: give a class and arguments, such as {EXAMPLE}") from None
     try:
         found = getattr(import_module(module), cls)
     except ImportError as error:

@@ -116,7 +116,9 @@ def test_a_helpful_source_makes_the_right_class_likelier_and_probabilities_sum_t
 def test_a_source_with_nothing_in_common_changes_nothing(target, task, good):
     strange = table("strange", 50, 2, columns="wxyz")
     members = combination.source_members(task, shared(Source(strange), target, task))
-    assert list(members) == ["pooled_estimator", "pooled_linear", "source_forest", "source_linear"] and not any(members.values())
+    assert list(members) == ["pooled_estimator", "pooled_linear", "source_forest", "source_linear"] and not any(
+        members.values()
+    )
     alone, (nothing, given) = learn(target, strange, good)
     assert (nothing.log_weight < NO_WEIGHT / 2).all() and np.allclose(nothing.probabilities, 0.5)
     assert (combination.average([alone, nothing]).probabilities == alone.probabilities).all()
