@@ -15,7 +15,7 @@ from transmeter.gain import ground_truth, heldout
 from transmeter.gain.agreement import IntervalCoverage, RankAgreement, interval_coverage, rank_agreement
 from transmeter.gain.ground_truth import GroundTruth
 from transmeter.gain.heldout import HeldOutCheck
-from transmeter.gain.measured import known_metric, like, measured_by
+from transmeter.gain.measured import known_metric, like, measured_by, metric_notes
 from transmeter.learners.estimator import UserEstimator, user_estimator
 from transmeter.network.source import Source
 from transmeter.ranking import check_learner, check_preparing, same_files, warn_of_same_file
@@ -156,7 +156,7 @@ def validate(
     seed : int
         Of all random choices; another one than the ranking's.
     metric : str or None
-        "balanced_accuracy", "accuracy" or "r2"; None: that of the ranking, without one as in `rank`.
+        As in `rank`; None: that of the ranking, without one as in `rank`.
     label : str, int or None
         Label column; None: "label".
     key : str, int or None
@@ -300,7 +300,7 @@ def transfer(
     seed : int
         Of all random choices.
     metric : str or None
-        "balanced_accuracy", "accuracy" or "r2", that the check is of; None: as in `rank`.
+        As in `rank`, that the check is of.
     predict : data frame, str, Path or None
         Rows to predict, with the target's columns; others are left out.
     label : str, int or None
@@ -368,9 +368,12 @@ def transfer(
         model=model,
         check=check,
         class_maps={} if metric == R2 else {t.name: dict(t.class_map) or None for t in others},
-        notes=[f"{t.name}: {note}" for t in (prepared, *others) for note in t.notes]
-        + odd
-        + (estimator.notes() if estimator else []),
+        notes=[
+            *metric_notes(prepared, metric),
+            *(f"{t.name}: {note}" for t in (prepared, *others) for note in t.notes),
+            *odd,
+            *(estimator.notes() if estimator else ()),
+        ],
         predictions=predictions,
     )
 

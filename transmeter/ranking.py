@@ -21,7 +21,7 @@ from transmeter.checks import (
     unusable_lines,
 )
 from transmeter.gain.estimate import Outcome, class_gains, explain_gain, is_better, measure_mae
-from transmeter.gain.measured import known_metric, like, measured_by
+from transmeter.gain.measured import known_metric, like, measured_by, metric_notes
 from transmeter.gain.score import Score
 from transmeter.gain.sets import choose
 from transmeter.gain.source_set import SourceSet
@@ -102,8 +102,9 @@ def rank(
     seed : int
         Of all random choices.
     metric : str or None
-        "balanced_accuracy", "accuracy" or, of a quantity, "r2", that gains are of; None: balanced accuracy, or r2 where
-        the label is a quantity. Classes are measured of a quantity by its terciles, r2 of labels that are numbers.
+        "balanced_accuracy", "accuracy", "roc_auc", "average_precision", "macro_f1", "log_loss" or, of a quantity, "r2",
+        that gains are of; None: balanced accuracy, or r2 where the label is a quantity. Classes are
+        measured of a quantity by its terciles, r2 of labels that are numbers.
     options : mapping or None
         Options of the scorer by name.
     cache : str, Path or None
@@ -204,6 +205,7 @@ def rank(
         rows=rows + failed,
         notes=[
             *(f"{CAVEAT}{line}" for line in caveats(target, repeats if "repeats" in settings else None)),
+            *(metric_notes(target, metric) if "metric" in settings else ()),
             *(f"{t.name}: {note}" for t in (target, *tables) for note in t.notes),
             *unmatched,
             *(estimator.notes() if estimator else ()),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from transmeter.gain.metric_names import unit
 from transmeter.gain.prior import Gain
 from transmeter.gain.source_set import SourceSet
 from transmeter.tables.labels import R2
@@ -39,8 +40,8 @@ class Row:
     score : float or None
         By which sources are ordered: the gain, where the scorer estimates one; None after an error.
     gain_pp, ci_low, ci_high : float or None
-        Estimated gain over the target alone with its 95 % interval, in percentage points; None for a scorer that
-        only scores.
+        Estimated gain over the target alone with its 95 % interval, in percentage points, of log loss in hundredths of
+        a nat; None for a scorer that only scores.
     p_negative : float or None
         P(gain < 0).
     verdict : str or None
@@ -50,7 +51,7 @@ class Row:
     baseline : str or None
         The best learner of the target alone, which the gain is over.
     over_itself : dict or None
-        Per learner its gain over the same learner without the source, in percentage points.
+        Per learner its gain over the same learner without the source, in the unit of `gain_pp`.
     evidence : dict or None
         Features of the pair of source and target.
     seconds : float
@@ -60,7 +61,7 @@ class Row:
     matches : list of dict or None
         The source's columns that stand for columns of the target (fields of `matching.Match`).
     terms : dict or None
-        What the gain is made of (`prior.explain`).
+        What the gain is made of (`prior.explain`); None of a metric for which no prior is fitted.
     classes : dict or None
         Per class how many more rows were right, in percentage points.
     class_map : dict or None
@@ -108,7 +109,7 @@ class Ranking:
     target : str
         Name of the target.
     metric : str
-        That gains are of: "balanced_accuracy" or "accuracy", of a quantity "r2".
+        That gains are of: one of `gain.metric_names.METRICS`, of a quantity "r2".
     shots : int or None
         Labelled target rows per class to train on, of a quantity in all; None: all, by cross-fitting.
     repeats : int
@@ -155,6 +156,11 @@ class Ranking:
     def caveats(self) -> list[str]:
         """What lowers the trust in it: very unequal classes, few rows, few repeats."""
         return [note for note in self.notes if note.startswith(CAVEAT)]
+
+    @property
+    def about_metric(self) -> list[str]:
+        """What was decided of gains in its metric."""
+        return [note for note in self.notes if note.startswith(f"{self.metric}: ")]
 
     @property
     def best(self) -> str | None:
@@ -242,7 +248,7 @@ def chart(ranking: Ranking, most: int | None = None) -> "LayerChart":
             "value": row.gain_pp if row.gain else row.score,
         }
         values.append({**value, "low": row.ci_low, "high": row.ci_high} if row.gain else value)
-    title = f"gain in {ranking.metric}, percentage points (95 %)" if gains else f"score by {ranking.scorer}"
+    title = f"gain in {ranking.metric}, {unit(ranking.metric)} (95 %)" if gains else f"score by {ranking.scorer}"
     return charts.dots(values, title, gains)
 
 

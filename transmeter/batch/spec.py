@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from transmeter import scorers
+from transmeter.gain.metric_names import Metric
 from transmeter.tables.specs import Dialect, stem
 from transmeter.util.signatures import convert
 
@@ -96,7 +97,7 @@ class BatchSpec(BaseModel):
     encoding: str | None = None
     shots: Annotated[int, Field(ge=1)] | None = None
     repeats: Annotated[int, Field(ge=2)] | None = None
-    metric: Literal["balanced_accuracy", "accuracy"] = "balanced_accuracy"
+    metric: Metric = "balanced_accuracy"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     match: Literal["meaning", "name"] = "meaning"
     encoder: str | None = None

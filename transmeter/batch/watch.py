@@ -14,6 +14,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from transmeter.batch import store
+from transmeter.gain.metric_names import LOG_LOSS, unit
 from transmeter.util import writing
 
 LEADERS = 10  # targets whose best sources are shown
@@ -142,7 +143,8 @@ def state(db: sqlite3.Connection) -> dict[str, Any]:
     Returns
     -------
     dict
-        done, failed, open (numbers of pairs); run, the last one with its pace; errors, the reasons of failure; leaders.
+        done, failed, open (numbers of pairs); run, the last one with its pace; errors, the reasons of failure; leaders,
+        with the unit of gains that are not in percentage points.
     """
     counts = dict(store.query(db, "SELECT status, count(*) FROM results GROUP BY status")[1])
     result: dict[str, Any] = {name: counts.get(name, 0) for name in ("done", "failed", "open")}
@@ -156,11 +158,15 @@ def state(db: sqlite3.Connection) -> dict[str, Any]:
     reasons = "SELECT error, count(*) FROM results WHERE status = 'failed' GROUP BY error ORDER BY 2 DESC LIMIT 5"
     result["errors"] = [{"error": error, "pairs": count} for error, count in store.query(db, reasons)[1]]
     leaders = (
-        "SELECT target, scorer, source, max(score), gain_pp, verdict FROM results WHERE status = 'done'"
+        "SELECT target, scorer, source, max(score), gain_pp, verdict, json_extract(settings, '$.metric') FROM results"
+        " WHERE status = 'done'"
         f" GROUP BY target, scorer ORDER BY target, scorer LIMIT {LEADERS}"
     )
     heads = ("target", "scorer", "source", "score", "gain_pp", "verdict")
-    result["leaders"] = [dict(zip(heads, row)) for row in store.query(db, leaders)[1]]
+    result["leaders"] = [
+        dict(zip(heads, row)) | ({"unit": unit(LOG_LOSS)} if row[-1] == LOG_LOSS else {})
+        for row in store.query(db, leaders)[1]
+    ]
     return result
 
 
@@ -190,7 +196,7 @@ def format_state(state: Mapping[str, Any]) -> str:
     lines += [f"{e['pairs']} failed: {printable(e['error'])}" for e in state["errors"]]
     for row in state["leaders"]:
         gain = row["gain_pp"]
-        number = f"{gain:+.1f} points, {row['verdict']}" if gain is not None else f"{row['score']:.4g}"
+        number = f"{row['score']:.4g}" if gain is None else f"{gain:+.1f} {row.get('unit', 'points')}, {row['verdict']}"
         names = [printable(row[k]) for k in ("target", "scorer", "source")]
         lines.append(f"{names[0]}, {names[1]}: {names[2]} leads ({number})")
     return "\n".join(lines) + "\n"

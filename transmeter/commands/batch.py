@@ -9,12 +9,12 @@ from pathlib import Path
 import click
 
 from transmeter.commands.options import BYTES, SECONDS, json_option, reserve, shape_options, user_cache
+from transmeter.gain.metric_names import METRICS
 from transmeter.tables.specs import DECIMALS
 from transmeter.util import writing
 from transmeter.util.arguments import LARGEST_SEED
 from transmeter.util.to_json import to_json
 
-METRICS = ("balanced_accuracy", "accuracy")
 FAILED = 3  # exit code of a run that ended with failed pairs
 NAMED = 5  # unusable files that --dry-run names
 

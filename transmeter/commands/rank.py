@@ -21,16 +21,16 @@ from transmeter.commands.options import (
     typed,
     user_cache,
 )
+from transmeter.gain.metric_names import METRICS
 from transmeter.util import writing
 from transmeter.util.arguments import LARGEST_SEED, one_of
 from transmeter.util.signatures import convert
 from transmeter.util.suggestions import absent
 from transmeter.util.to_json import to_json
 
-METRICS = ("balanced_accuracy", "accuracy", "r2")
 metric_option = click.option(
     "--metric",
-    type=click.Choice(METRICS),
+    type=click.Choice((*METRICS, "r2")),
     help="Metric that gains are measured in. Default: balanced_accuracy, or r2 where the label is a quantity.",
 )
 
@@ -128,7 +128,7 @@ def rank(target, sources, encoder, scorer, settings, out, shape, cache, classes,
 @click.option("--repeats", default=24, show_default=True, type=click.IntRange(2), help="Number of repeats per arm.")
 @learner_option
 @click.option("--steps", default=80, show_default=True, type=click.IntRange(1), help="Training steps of every network.")
-@click.option("--metric", type=click.Choice(METRICS), help="As in rank. Default: that of --ranking.")
+@click.option("--metric", type=click.Choice((*METRICS, "r2")), help="As in rank. Default: that of --ranking.")
 @click.option(
     "--seed",
     default=1,

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from transmeter.gain.metrics import row_weights
+from transmeter.gain.metric_names import ACCURACIES, BALANCED, LOG_LOSS
+from transmeter.gain.metrics import check_splits, positive_classes, row_values, row_weights
 from transmeter.gain.prior import Gain, Measurement, PairFeatures, combine, explain, load_prior
 from transmeter.tables.data import Table
 from transmeter.tables.labels import R2
@@ -21,8 +22,9 @@ class Outcome:
     Attributes
     ----------
     difference : ndarray of shape (repeats, n)
-        Correct minus correct on each labelled row, NaN where a repeat did not measure it; of a quantity squared error
-        less squared error of the baseline and the source, over the label's variance.
+        On each labelled row, NaN where a repeat did not measure it: of accuracies correct minus correct, of other
+        metrics value minus value (`metrics.row_values`), of a quantity squared error less squared error of the baseline
+        and the source, over the label's variance.
     codes : ndarray of shape (n,)
         Class of each of these rows.
     metric : str
@@ -39,6 +41,8 @@ class Outcome:
         Labelled rows per class, of a quantity in all.
     over_itself : dict
         Learner -> gain over the same learner without the source, in percentage points.
+    correct : ndarray of shape (repeats, n) or None
+        Correct minus correct, whatever the metric; None of a quantity.
     absolute : ndarray of shape (repeats, n) or None
         By how much the absolute error is smaller, in the unit of a quantity; None of classes.
     """
@@ -52,6 +56,7 @@ class Outcome:
     features: PairFeatures | None
     shots: int
     over_itself: dict[str, float] = field(default_factory=dict)
+    correct: np.ndarray | None = None
     absolute: np.ndarray | None = None
 
 
@@ -75,6 +80,8 @@ class HeldOutRows:
         Row numbers in the target, and their classes.
     splits : list of Split
         With `test` as places in `rows`.
+    positives : list of int
+        As by `metrics.positive_classes`.
     population : int or None
         Rows that a gain is about; None where these stand for endlessly many.
     """
@@ -86,6 +93,8 @@ class HeldOutRows:
         place = np.zeros(len(target), dtype=np.int64)
         place[self.rows] = np.arange(len(self.rows))
         self.splits = [Split(s.train, place[s.test], s.repeat) for s in splits]
+        self.positives = positive_classes(target.codes, len(target.classes))
+        check_splits(self.codes, self.splits, metric)
         # planning, and cross-fitting beside unlabelled rows, ask about this table's rows
         self.population = len(target) if shots or (target.codes < 0).any() else None
 
@@ -133,6 +142,29 @@ def correctness(probabilities: torch.Tensor, held_out: HeldOutRows) -> np.ndarra
     return in_repeats(right, splits)
 
 
+def values(probabilities: torch.Tensor, held_out: HeldOutRows) -> np.ndarray:
+    """Values of rows whose weighted mean is the metric.
+
+    Parameters
+    ----------
+    probabilities : Tensor of shape (splits, n, classes)
+        Of the held-out rows, by the first splits.
+    held_out : HeldOutRows
+        These rows.
+
+    Returns
+    -------
+    ndarray of shape (repeats, n)
+        Of accuracies which rows are classified correctly, else as by `metrics.row_values`; NaN where a repeat did not
+        measure a row.
+    """
+    if held_out.metric in ACCURACIES:
+        return correctness(probabilities, held_out)
+    splits = held_out.splits[: len(probabilities)]
+    found = row_values(probabilities.numpy(), held_out.codes, splits, held_out.metric, held_out.positives)
+    return in_repeats(found, splits)
+
+
 def in_repeats(values: np.ndarray, splits: Sequence[Split]) -> np.ndarray:
     """Values of the rows that splits measure.
 
@@ -171,7 +203,7 @@ def measure_gain(outcome: Outcome, other: Outcome | None = None) -> Measurement:
     Returns
     -------
     tuple of float
-        Mean and standard error in percentage points, and degrees of freedom.
+        Mean and standard error in percentage points, of log loss in hundredths of a nat, and degrees of freedom.
 
     References
     ----------
@@ -183,33 +215,51 @@ def measure_gain(outcome: Outcome, other: Outcome | None = None) -> Measurement:
         difference = difference[:both] - other.difference[:both]
     seen = ~np.isnan(difference).all(0)
     codes = outcome.codes[seen]
-    weights = row_weights(codes, outcome.metric)
-    cells = 100 * difference[:, seen] * weights
+    cells = 100 * difference[:, seen] * row_weights(codes, outcome.metric)
     rows = np.nanmean(cells, axis=0)
-    repeats, n = cells.shape
-    by_row = float(rows.var(ddof=1)) / n if outcome.metric == R2 else _stratified_variance(rows, codes, weights)
+    mean, (repeats, n) = float(rows.mean()), cells.shape
     # rows of a quantity differ far more than classes, so that which of them a repeat measures must not count
     by_repeat = np.nanmean(cells - rows if outcome.metric == R2 else cells, axis=1).var(ddof=1) / repeats
-    by_cell = float(np.nanvar(cells)) / np.count_nonzero(~np.isnan(cells))
+    by_row, by_cell, row_freedom = _row_variances(cells, codes, outcome.metric)
     by_row = max(by_row - by_cell, 0.0) * (1 - n / outcome.population if outcome.population else 1.0)
     variance = by_row + by_repeat
-    freedom = variance**2 / (by_row**2 / max(n - 1, 1) + by_repeat**2 / (repeats - 1)) if variance else n - 1.0
-    return float(rows.mean()), float(variance) ** 0.5, float(freedom)
+    freedom = variance**2 / (by_row**2 / max(row_freedom, 1) + by_repeat**2 / (repeats - 1)) if variance else n - 1.0
+    return mean, float(variance) ** 0.5, float(freedom)
 
 
-def _stratified_variance(values: np.ndarray, codes: np.ndarray, weights: np.ndarray) -> float:
-    """Variance of the mean of `values` with the class sizes given.
+def _row_variances(cells: np.ndarray, codes: np.ndarray, metric: str) -> tuple[float, float, float]:
+    """Variance of the mean by row means and by single cells (repeats, n), and degrees of freedom of the former.
+
+    The mean over the rows of each class is a metric by slopes (`metrics.SLOPED`), so that what a row deviates by
+    counts as if its class were all rows; a cell counts by what it deviates from its row.
+    """
+    rows, (n, measured) = np.nanmean(cells, axis=0), (len(codes), np.count_nonzero(~np.isnan(cells)))
+    if metric == R2:
+        return float(rows.var(ddof=1)) / n, float(np.nanvar(cells)) / measured, n - 1
+    if metric in ACCURACIES:
+        by_row, _ = _stratified_variance(rows, codes, row_weights(codes, metric))
+        return by_row, float(np.nanvar(cells)) / measured, n - 1
+    reach = n / np.bincount(codes)[codes]
+    weights = np.ones(n) if metric == LOG_LOSS else row_weights(codes, BALANCED)
+    by_row, freedom = _stratified_variance((rows - rows.mean()) * reach, codes, weights)
+    return by_row, float(np.nanvar((cells - rows) * reach)) / measured, freedom
+
+
+def _stratified_variance(values: np.ndarray, codes: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """Variance of the mean of `values` with the class sizes given, and its degrees of freedom (Satterthwaite).
 
     A difference of +1 and one of -1, a quarter of a row each, are added to every class: few rows without any
     difference are no proof that there is none.
     """
-    total = 0.0
+    total, squares = 0.0, 0.0
     for c in np.unique(codes):
         inside, weight = values[codes == c], 100 * weights[codes == c][0]
         n = len(inside)
         spread = (((inside - inside.mean()) ** 2).sum() + weight**2 / 2) / (n + 0.5)
-        total += (n / len(values)) ** 2 * spread / n
-    return float(total)
+        variance = (n / len(values)) ** 2 * spread / n
+        total += variance
+        squares += variance**2 / max(n - 1, 1)
+    return float(total), float(total**2 / squares)
 
 
 def measure_mae(outcome: Outcome) -> Interval | None:
@@ -231,7 +281,7 @@ def measure_mae(outcome: Outcome) -> Interval | None:
 
 
 def estimate_gain(outcome: Outcome) -> Gain:
-    """The measured gain, combined with what was expected; of a quantity the measured one as it is.
+    """The measured gain, of accuracies combined with what was expected: no prior is fitted for other metrics.
 
     Parameters
     ----------
@@ -243,13 +293,13 @@ def estimate_gain(outcome: Outcome) -> Gain:
     Gain
         The posterior.
     """
-    if outcome.features is None:
+    if outcome.metric not in ACCURACIES:
         return Gain.from_error(*measure_gain(outcome))
     return combine(load_prior(), outcome.features, outcome.shots, outcome.probability_gain, measure_gain(outcome))
 
 
-def explain_gain(outcome: Outcome) -> dict[str, float]:
-    """What the estimated gain is made of.
+def explain_gain(outcome: Outcome) -> dict[str, float] | None:
+    """What the estimated gain is made of, where it is combined with what was expected.
 
     Parameters
     ----------
@@ -258,9 +308,11 @@ def explain_gain(outcome: Outcome) -> dict[str, float]:
 
     Returns
     -------
-    dict
-        As by `prior.explain`.
+    dict or None
+        As by `prior.explain`; None of a metric for which no prior is fitted.
     """
+    if outcome.metric not in ACCURACIES:
+        return None
     return explain(load_prior(), outcome.features, outcome.shots, outcome.probability_gain, measure_gain(outcome))
 
 
@@ -277,8 +329,8 @@ def class_gains(outcome: Outcome) -> dict[int, float]:
     dict
         Class number -> percentage points, for the classes that were measured.
     """
-    seen = ~np.isnan(outcome.difference).all(0)
-    rows, codes = 100 * np.nanmean(outcome.difference[:, seen], axis=0), outcome.codes[seen]
+    seen = ~np.isnan(outcome.correct).all(0)
+    rows, codes = 100 * np.nanmean(outcome.correct[:, seen], axis=0), outcome.codes[seen]
     return {int(c): float(rows[codes == c].mean()) for c in np.unique(codes)}
 
 

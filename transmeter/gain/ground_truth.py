@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from transmeter.gain.metrics import METRICS, accuracies
+from transmeter.gain.metric_names import METRICS
+from transmeter.gain.metrics import check_splits, positive_classes, reached_by
 from transmeter.gain.quantity_race import BASELINES, BOOSTING, r2
 from transmeter.gain.race import OWN_ESTIMATOR
 from transmeter.gain.transfers import NETWORK, SCRATCH, Network, Transfers, by_combination, by_network, by_regression
@@ -46,7 +47,7 @@ class Arm:
     name : str
         Name of the source or control.
     gain_pp, error_pp, ci_low, ci_high : float
-        Mean, standard error and 95 % interval, in percentage points.
+        Mean, standard error and 95 % interval, in percentage points, of log loss in hundredths of a nat.
     by_repeat : list of float
         Gain of every repeat.
     """
@@ -81,7 +82,7 @@ class GroundTruth:
     baseline : str
         The best of the target-only learners.
     baselines : dict
-        Accuracy of each in percent.
+        Metric of each in percent, of log loss in hundredths of a nat, negative.
     reliability : float or None
         Split-half correlation of the gains, stepped up to all repeats (Spearman-Brown).
     sources, controls : list of Arm
@@ -163,6 +164,7 @@ def measure(
     estimator = user_estimator(learner, metric == R2)
     one_of("metric", metric, (*METRICS, R2))
     splits = make_splits(target, shots, repeats, seed)
+    check_splits(target.codes, splits, metric)
     encoded = Encoded(target)
     controlled = _controls(sources[0], seed) if controls else []
     trained = Network(Terms(), Schedule(steps=steps), seed) if network and metric != R2 else None
@@ -198,7 +200,7 @@ def measure(
 
 @dataclass(frozen=True)
 class _Reached:
-    """Accuracies, or R2 of a quantity, in percent.
+    """A metric in percent, of log loss in hundredths of a nat, negative.
 
     alone: name of a learner of the target alone -> (1, splits); ways: name of a way to use a source -> (sources,
     splits); together: (1, splits), of the combination with all sources.
@@ -218,7 +220,7 @@ def _measured(
     network: Network | None,
     estimator: UserEstimator | None,
 ) -> _Reached:
-    """Accuracies of all ways, in batches of splits."""
+    """A metric of all ways, in batches of splits."""
     batches = [list(splits[i : i + SPLITS]) for i in range(0, len(splits), SPLITS)]
     parts = []
     with bar(f"transfer to {target.table.name}", len(batches)) as step:
@@ -245,7 +247,7 @@ def _batch(
     network: Network | None,
     estimator: UserEstimator | None,
 ) -> _Reached:
-    """Accuracies of all ways on a few splits."""
+    """A metric of all ways on a few splits."""
     rows = np.arange(len(target.table))
     found = by_combination(sources, target, splits, rows, seed, estimator)
     alone = {COMBINATION: [found.alone.probabilities]}
@@ -258,10 +260,13 @@ def _batch(
         alone[SCRATCH] = [trained.alone.probabilities]
         ways[NETWORK] = [way[NETWORK][0] for way in trained.with_and_without]
 
+    codes = target.table.codes
+    positives = positive_classes(codes, len(target.table.classes))
+
     def reached(arms: Sequence[np.ndarray]) -> np.ndarray:
         if not arms:
             return np.zeros((0, len(splits)))
-        return accuracies(torch.from_numpy(np.stack(arms)), target.table.codes, splits, metric)
+        return reached_by(torch.from_numpy(np.stack(arms)), codes, splits, metric, positives)
 
     return _all_reached(found, alone, ways, reached)
 

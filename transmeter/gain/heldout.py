@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from transmeter.gain.estimate import Outcome, estimate_gain, measure_gain, measure_mae
+from transmeter.gain.metric_names import bounds
 from transmeter.gain.prior import Gain
 from transmeter.gain.quantity_race import start_race
 from transmeter.learners.estimator import Learner
 from transmeter.network.source import Source
 from transmeter.tables.data import Table
-from transmeter.tables.labels import R2
 from transmeter.tables.splits import default_repeats
 from transmeter.util.intervals import Interval, around
 from transmeter.util.progress import bar
@@ -32,7 +30,8 @@ class HeldOutCheck:
     repeats, seed : int
         Settings of the comparison.
     reached, alone : Interval
-        With the sources, and by the best learner of the target alone.
+        With the sources, and by the best learner of the target alone, in percent, of log loss in hundredths of a nat,
+        negative.
     baseline : str
         Name of that learner.
     gain : Gain
@@ -123,5 +122,5 @@ def check(
 
 def _interval(outcome: Outcome) -> Interval:
     found = around(*measure_gain(outcome))
-    least = -np.inf if outcome.metric == R2 else 0.0
-    return Interval(found.mean, max(found.low, least), min(found.high, 100.0))
+    least, most = bounds(outcome.metric)
+    return Interval(found.mean, max(found.low, least), min(found.high, most))

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from transmeter.gain.metrics import METRICS
+from transmeter.gain.metric_names import METRICS, decisions
+from transmeter.gain.metrics import positive_classes
 from transmeter.tables.data import Table, Unusable
 from transmeter.tables.labels import R2
 from transmeter.util.arguments import one_of
@@ -60,6 +61,25 @@ def measured_by(target: Table, metric: str | None, quantities: bool = True) -> t
         metric = R2 if quantities and target.quantity is not None else METRICS[0]
     one_of("metric", metric, (*METRICS, R2) if quantities else METRICS)
     return (as_quantity(target) if metric == R2 else as_classes(target)), metric
+
+
+def metric_notes(target: Table, metric: str) -> list[str]:
+    """What is decided of gains in a metric.
+
+    Parameters
+    ----------
+    target : Table
+        With its label as what the metric measures.
+    metric : str
+        As `measured_by` returns it.
+
+    Returns
+    -------
+    list of str
+        As by `metric_names.decisions`.
+    """
+    rarer = positive_classes(target.codes, len(target.classes))
+    return decisions(metric, target.classes[rarer[0]] if len(rarer) == 1 else None)
 
 
 def as_quantity(table: Table) -> Table:

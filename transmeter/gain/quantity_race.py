@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from transmeter.gain.estimate import HeldOutRows, Outcome, in_repeats
-from transmeter.gain.prior import Gain
-from transmeter.gain.race import Race
+from transmeter.gain.race import UNKNOWN, Race
 from transmeter.gain.transfers import Network, Transfers, by_regression
 from transmeter.learners.estimator import Learner, user_estimator
 from transmeter.learners.regression.baseline import boosting
@@ -24,7 +23,6 @@ from transmeter.tables.splits import Split
 
 BASELINES = {"target_ridge": "ridge", "target_forest": "random forest"}  # learners, and their names as baselines
 BOOSTING = "gradient boosting"
-UNKNOWN = Gain(0.0, -100.0, 100.0, 0.5)  # what is expected before any round
 
 
 class QuantityRows(HeldOutRows):
@@ -100,7 +98,7 @@ class QuantityRace(Race):
         alone = self.alone[outcome.baseline][: len(probabilities)]
         before, after = (np.abs(self.held_out.errors(predicted.numpy())) for predicted in (alone, probabilities))
         smaller = in_repeats(before - after, self._done(probabilities))
-        return replace(outcome, absolute=self.held_out.deviation * smaller)
+        return replace(outcome, correct=None, absolute=self.held_out.deviation * smaller)
 
     def _probability_gain(self, probabilities: Tensor) -> float:
         return 0.0

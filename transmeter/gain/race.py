@@ -7,8 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transmeter.gain.estimate import HeldOutRows, Outcome, correctness, estimate_gain, is_better, right_probability
-from transmeter.gain.metrics import METRICS, accuracies
+from transmeter.gain.estimate import (
+    HeldOutRows,
+    Outcome,
+    correctness,
+    estimate_gain,
+    is_better,
+    right_probability,
+    values,
+)
+from transmeter.gain.metric_names import ACCURACIES, METRICS
+from transmeter.gain.metrics import reached_by
 from transmeter.gain.pair_features import pair_features
 from transmeter.gain.prior import Gain, predict_gain
 from transmeter.gain.transfers import SCRATCH, Network, Transfers, by_combination, by_network
@@ -27,6 +36,7 @@ LEAST = 4  # repeats before a source may drop out: the error of fewer is too unc
 CANDIDATES = 20  # sources that get beyond the screen
 EXPONENTS = (1.0, 1.5, 2.0, 3.0)  # that sharpen probabilities
 SETTLED = 1.0  # half-width of an interval, in percentage points, that needs no more repeats
+UNKNOWN = Gain(0.0, -100.0, 100.0, 0.5)  # what is expected before any round where no prior is fitted
 
 
 class Race:
@@ -59,6 +69,8 @@ class Race:
         Splits of the target.
     rounds : int
         Number of rounds that these make.
+    screened : list of Gain
+        Gain in balanced accuracy that the features of every source let expect.
     predicted : list of Gain
         Gain of every source that is expected before any transfer.
 
@@ -99,11 +111,12 @@ class Race:
         # a fold of cross-fitting trains on a little less than what is asked about: all labelled rows
         self.shots = shots or int(np.bincount(target.codes[target.codes >= 0]).min())
         self.features = [pair_features(s, self.target, self.splits) for s in self.sources]
-        self.predicted = [predict_gain(f, self.shots) for f in self.features]
+        self.screened = [predict_gain(f, self.shots) for f in self.features]
+        self.predicted = self.screened if metric in ACCURACIES else [UNKNOWN] * len(self.sources)
 
     def promising(self) -> list[int]:
         """The sources that get beyond the screen, most promising first."""
-        ranked = sorted(range(len(self.sources)), key=lambda i: -self.predicted[i].high)
+        ranked = sorted(range(len(self.sources)), key=lambda i: -self.screened[i].high)
         return ranked if self.independent else ranked[:CANDIDATES]
 
     def run(self, active: Sequence[int], number: int) -> None:
@@ -141,11 +154,12 @@ class Race:
 
     def reached(self, predicted: Tensor, splits: Sequence[Split]) -> np.ndarray:
         """(arms, splits) metric in percent of predictions (arms, splits, rows, classes)."""
-        return accuracies(predicted, self.held_out.codes, splits, self.held_out.metric)
+        held_out = self.held_out
+        return reached_by(predicted, held_out.codes, splits, held_out.metric, held_out.positives)
 
     def cells(self, predicted: Tensor) -> np.ndarray:
         """(repeats, rows) values whose weighted mean is the metric, of predictions (splits so far, rows, classes)."""
-        return correctness(predicted, self.held_out)
+        return values(predicted, self.held_out)
 
     def likelihoods(self, predicted: Tensor) -> np.ndarray:
         """(exponents, splits, rows) log-probability of the right class, of predictions (splits, rows, classes)."""
@@ -190,8 +204,9 @@ class Race:
         """Of probabilities (splits so far, rows, classes), with the features of source i."""
         held_out, done = self.held_out, len(probabilities)
         baseline = self._baseline_of(probabilities)
+        alone = self.alone[baseline][:done]
         return Outcome(
-            difference=self.cells(probabilities) - self.cells(self.alone[baseline][:done]),
+            difference=self.cells(probabilities) - self.cells(alone),
             codes=held_out.codes,
             metric=held_out.metric,
             population=held_out.population,
@@ -199,6 +214,7 @@ class Race:
             probability_gain=self._probability_gain(probabilities),
             features=self.features[i],
             shots=self.shots,
+            correct=correctness(probabilities, held_out) - correctness(alone, held_out),
         )
 
     def _probability_gain(self, probabilities: Tensor) -> float:

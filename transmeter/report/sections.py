@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from transmeter.batch import store
+from transmeter.gain.metric_names import points, unit
 from transmeter.gain.source_set import describe
 from transmeter.result import Ranking, Row, chart, load
 from transmeter.tables.labels import R2
@@ -127,11 +128,11 @@ def _ranking(ranking: Ranking) -> Section:
         "notes": [
             _note(ranking, gains),
             *(f"{line.strip()}." for line in (describe(ranking.together) if ranking.together else ())),
-            *(f"{line}." for line in ranking.caveats),
+            *(f"{line}." for line in (*ranking.about_metric, *ranking.caveats)),
         ],
         "figures": [_ranking_chart(ranking, lead, gains)] if scored else [],
         "tables": [_ranking_table(ranking, gains), *_decisions(ranking)],
-        "parts": _why(scored[:EXPLAINED]),
+        "parts": _why(scored[:EXPLAINED], unit(ranking.metric)),
         "commands": [ranking.command],
     }
 
@@ -141,7 +142,8 @@ def _note(ranking: Ranking, gains: bool) -> str:
     if gains:
         baseline = next((row.baseline for row in ranking.scored if row.baseline), "the target alone")
         repeats = f"up to {ranking.repeats} repeats"
-        note += f"; {ranking.setting}; {repeats}; gains in points of {ranking.metric} over {baseline} alone"
+        gains_in = f"gains in {points(ranking.metric)} of {ranking.metric} over {baseline} alone"
+        note += f"; {ranking.setting}; {repeats}; {gains_in}"
     return f"{note}."
 
 
@@ -154,7 +156,17 @@ def _ranking_chart(ranking: Ranking, lead: str, gains: bool) -> Section:
 
 
 def _ranking_table(ranking: Ranking, gains: bool) -> Section:
-    heads = ["gain, pp", "verdict", "95 % interval", "P(gain < 0)", "repeats"] if gains else ["score"]
+    heads = (
+        [
+            f"gain, {'pp' if points(ranking.metric) == 'points' else unit(ranking.metric)}",
+            "verdict",
+            "95 % interval",
+            "P(gain < 0)",
+            "repeats",
+        ]
+        if gains
+        else ["score"]
+    )
     rows = [[row.source, *_figures(row, gains)] for row in ranking.rows[:LISTED]]
     rest = f", the first {LISTED} of {len(ranking.rows)}" if len(ranking.rows) > LISTED else ""
     caption = f"The ranking for {ranking.target}{rest}"
@@ -163,7 +175,8 @@ def _ranking_table(ranking: Ranking, gains: bool) -> Section:
 
 def _decisions(ranking: Ranking) -> list[Section]:
     """What was decided about the tables, and the classes of every source that stand for the target's."""
-    notes = [list(note.partition(": ")[::2]) for note in ranking.notes if note not in ranking.caveats]
+    said = (*ranking.about_metric, *ranking.caveats)
+    notes = [list(note.partition(": ")[::2]) for note in ranking.notes if note not in said]
     maps = [
         [
             row.source,
@@ -190,7 +203,7 @@ def _lead(ranking: Ranking, scored: Sequence[Row]) -> str:
     if not ranking.best:
         return f"None of {len(scored)} sources has been shown to help."
     gain = best.gain
-    interval = f"{gain.mean:+.1f} points, {gain.low:+.1f} to {gain.high:+.1f}"
+    interval = f"{gain.mean:+.1f} {points(ranking.metric)}, {gain.low:+.1f} to {gain.high:+.1f}"
     others = sum(row.verdict == "hurts" for row in scored)
     return f"{best.source} helps: {interval}." + (f" {others} of {len(scored)} sources hurt." if others else "")
 
@@ -206,8 +219,8 @@ def _figures(row: Row, gains: bool) -> list[str]:
     return [f"{gain.mean:+.1f}", row.verdict or "", *reach, *place]
 
 
-def _why(rows: Sequence[Row]) -> list[Section]:
-    """Columns, classes and terms of the sources, as far as the ranking holds them."""
+def _why(rows: Sequence[Row], scale: str) -> list[Section]:
+    """Columns, classes and terms of the sources, as far as the ranking holds them; gains on a scale."""
     figures, tables = [], []
     summed = [row for row in rows if row.terms]
     if summed:
@@ -231,7 +244,7 @@ def _why(rows: Sequence[Row]) -> list[Section]:
         cells = [_cell(source, WAYS.get(w, w), gains[w]) for source, gains in compared for w in ways if w in gains]
         caption = "What every way to use a source gains over the same learner without it."
         columns = [WAYS.get(way, way) for way in ways]
-        figures.append(_map(cells, [source for source, _ in compared], columns, "percentage points", caption))
+        figures.append(_map(cells, [source for source, _ in compared], columns, scale, caption))
     matched = [[row.source, *_columns(row)] for row in rows if row.matches is not None]
     if matched:
         heads = ["source", "columns shared", "by name", "by meaning (confidence)"]
@@ -310,7 +323,8 @@ def _store(path: Path, scorer: str, settings: str, most: int) -> Section:
         scored = list(store.query(db, sql, (*method, *targets, *sources))[1])
         sql = f"SELECT error, count(*) {where} AND status = 'failed' GROUP BY error ORDER BY 2 DESC LIMIT 10"
         failed = [[str(count), str(error)] for error, count in store.query(db, sql, method)[1]]
-    section = _pairs(f"Sources for every target, by {scorer}", scorer, scored, sources, targets)
+    scale = unit(json.loads(settings).get("metric"))
+    section = _pairs(f"Sources for every target, by {scorer}", scorer, scored, sources, targets, scale)
     section["notes"] = [f"{path.name}: " + ", ".join(f"{n} pairs {status}" for status, n in counts.items()) + "."]
     chosen = ", ".join(f"{k} {v}" for k, v in json.loads(settings).items() if v is not None)
     section["notes"] += [f"Settings: {chosen}."] if chosen else []
@@ -323,25 +337,31 @@ def _store(path: Path, scorer: str, settings: str, most: int) -> Section:
 
 
 def _joined(rankings: Sequence[Ranking]) -> list[Section]:
-    """One map of all rankings by the same scorer, where they are of several targets."""
+    """One map of all rankings by the same scorer in the same unit, where they are of several targets."""
     maps = []
-    for scorer in dict.fromkeys(r.scorer for r in rankings):
+    for scorer, scale in dict.fromkeys((r.scorer, unit(r.metric)) for r in rankings):
         scored: list[ScoredPair] = [
             (r.target, row.source, row.score, row.gain_pp, row.verdict)
             for r in rankings
             for row in r.rows
-            if r.scorer == scorer and row.score is not None
+            if (r.scorer, unit(r.metric)) == (scorer, scale) and row.score is not None
         ]
         targets = list(dict.fromkeys(pair[0] for pair in scored))
         sources = list(dict.fromkeys(pair[1] for pair in scored))[:CHARTED]
         if len(targets) > 1:
-            maps.append(_pairs(f"All rankings by {scorer}", scorer, scored, sources, targets))
+            maps.append(_pairs(f"All rankings by {scorer}", scorer, scored, sources, targets, scale))
     return maps
 
 
 def _pairs(
-    title: str, scorer: str, scored: Sequence[ScoredPair], sources: Sequence[str], targets: Sequence[str]
+    title: str,
+    scorer: str,
+    scored: Sequence[ScoredPair],
+    sources: Sequence[str],
+    targets: Sequence[str],
+    gain_unit: str,
 ) -> Section:
+    """A map of gains in a unit, or of scores."""
     gains = any(gain is not None for *_, gain, _ in scored)
     cells: dict[tuple[str, str], Cell] = {}
     for target in targets:
@@ -355,8 +375,8 @@ def _pairs(
                 cells[source, target] = {"row": source, "column": target, "value": value, "label": f"{score:.2g}"}
     lead = f"Sources: {len(sources)}; targets: {len(targets)}."
     if gains:
-        scale = "gain, percentage points"
-        caption = "Gain in percentage points; \u25b2 helps, \u25bc hurts: the 95 % interval leaves out zero."
+        scale = f"gain, {gain_unit}"
+        caption = f"Gain in {gain_unit}; \u25b2 helps, \u25bc hurts: the 95 % interval leaves out zero."
         lead += f" Targets that a source helps: {len({t for t, *_, verdict in scored if verdict == 'helps'})}."
     else:
         scale = "place among the sources of a target (1: the best)"

@@ -9,6 +9,7 @@ from rich.table import Table as Grid
 
 from transmeter.api import Transfer, Validation
 from transmeter.gain.ground_truth import Arm
+from transmeter.gain.metric_names import level
 from transmeter.gain.source_set import describe
 from transmeter.result import NESTED, Ranking, Row, setting
 from transmeter.tables.labels import R2
@@ -58,6 +59,7 @@ def _ranking_table(ranking: Ranking) -> str:
     if baseline:
         text += f"gains on the rows of {ranking.target} over {baseline} alone; {ranking.setting}; {ranking.metric}\n"
         text += "gain_pp is in R2 points, gain in MAE in the unit of the label\n" if ranking.metric == R2 else ""
+    text += "".join(f"{line}\n" for line in ranking.about_metric)
     for row in ranking.rows:
         meant = [m for m in row.matches or [] if m["how"] == "meaning"]
         if meant:
@@ -95,7 +97,7 @@ def format_transfer(transfer: Transfer) -> str:
         A table, and lines below it; ends with a line break.
     """
     check = transfer.check
-    grid = Grid("", f"{check.metric} in %", "95 % interval", "", box=None, pad_edge=False)
+    grid = Grid("", level(check.metric), "95 % interval", "", box=None, pad_edge=False)
     for name, interval, note in (
         (f"with {' + '.join(check.sources)}", check.reached, ""),
         ("target alone", check.alone, check.baseline),
@@ -142,7 +144,7 @@ def format_validation(validation: Validation) -> str:
     reliability = "not known" if measured.reliability is None else f"{measured.reliability:.2f}"
     lines = [
         "",
-        f"target alone, {measured.metric} in %: {alone}; gains are over {measured.baseline}",
+        f"target alone, {level(measured.metric)}: {alone}; gains are over {measured.baseline}",
         f"{measured.repeats} repeats, shots {measured.shots or 'all, cross-fitted'};"
         f" true gains are those of the combination of learners; their reliability (split-half): {reliability}",
     ]

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from transmeter.gain.metrics import METRICS, row_weights
+from transmeter.gain.metric_names import ACCURACIES, METRICS
+from transmeter.gain.metrics import check_splits, positive_classes, reached_by, row_weights
 from transmeter.gain.score import Needs, Score
 from transmeter.network.source import Encoded, Source
 from transmeter.network.training import Schedule, Terms
@@ -46,7 +47,7 @@ def score(
     repeats : int
         Number of repeats.
     metric : str
-        Metric of gains: balanced_accuracy or accuracy.
+        Metric of gains, of classes.
     steps : int
         Training steps of every network.
     seconds : float or None
@@ -56,7 +57,7 @@ def score(
     Returns
     -------
     list of Score
-        In percentage points.
+        In percentage points, of log loss in hundredths of a nat.
 
     Raises
     ------
@@ -72,6 +73,7 @@ def score(
         raise ValueError(f"seconds {seconds} is not a budget: give a number above 0")
     begin = time.perf_counter()
     splits, encoded = make_splits(target, shots, repeats, seed), Encoded(target)
+    check_splits(target.codes, splits, metric)
     gains: list[list[float]] = []
     for repeat in range(repeats):
         if gains and seconds is not None and time.perf_counter() - begin > seconds:
@@ -84,8 +86,14 @@ def score(
 def _gain(source: Source, target: Encoded, splits: Sequence[Split], metric: str, steps: int, seed: int) -> float:
     """Percentage points over the target alone on the held-out rows of one repeat."""
     trained = train([source], target, splits, Terms(), Schedule(steps=steps), seed)
-    guesses = trained.probabilities(target.x).argmax(3).numpy()  # (source and target alone, splits, n)
-    codes = target.table.codes
+    probabilities, codes = (
+        trained.probabilities(target.x),
+        target.table.codes,
+    )  # (source and target alone, splits, n, -1)
+    if metric not in ACCURACIES:
+        positives = positive_classes(codes, len(target.table.classes))
+        return float(-np.diff(reached_by(probabilities, codes, splits, metric, positives), axis=0).mean())
+    guesses = probabilities.argmax(3).numpy()
     correct = np.concatenate([guesses[:, i, s.test] == codes[s.test] for i, s in enumerate(splits)], 1).astype(float)
     weights = row_weights(codes[np.concatenate([s.test for s in splits])], metric)
     return float(100 * ((correct[0] - correct[1]) * weights).mean())

@@ -34,6 +34,7 @@ def outcome(difference, codes, population=None, probability_gain=0.0):
         probability_gain=probability_gain,
         features=PAIR,
         shots=10,
+        correct=np.asarray(difference, float),
     )
 
 
