@@ -207,7 +207,7 @@ def validate(
     estimator = check_learner(learner, metric)
     usable = _usable([like(table, source) for source in as_tables(sources, label, key, dialect)], ranking)
     table, usable, _ = prepare(table, usable, encoder, match, cache and cache / "texts", classes)
-    for line in leakage(table, usable):
+    for line in [*metric_notes(table, metric), *leakage(table, usable)]:
         warnings.warn(line, stacklevel=2)
     measured = ground_truth.measure(
         [Source(t, cache) for t in usable],

@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 
 from transmeter.gain.metric_names import ACCURACIES, BALANCED, ONE_VS_REST
 from transmeter.tables.splits import Split
@@ -44,11 +43,6 @@ def roc_auc(probabilities: np.ndarray, codes: np.ndarray, positives: Sequence[in
     -------
     tuple
         The value, and slopes of shape (n,).
-
-    References
-    ----------
-    Sun & Xu, "Fast Implementation of DeLong's Algorithm for Comparing the Areas Under Correlated Receiver Operating
-    Characteristic Curves", IEEE Signal Processing Letters 2014.
     """
     return _one_vs_rest(_placements, probabilities, codes, positives)
 
@@ -137,11 +131,12 @@ def _one_vs_rest(
 
 def _placements(scores: np.ndarray, positive: np.ndarray) -> Sloped:
     """ROC AUC of scores (n,), and of every row the share of the other side that it is on the right side of."""
-    ranks, placements = rankdata(scores), np.zeros(len(scores))
-    for side in (positive, ~positive):
-        placements[side] = (ranks[side] - rankdata(scores[side])) / np.count_nonzero(~side)
-    placements[~positive] = 1 - placements[~positive]
-    return float(placements[positive].mean()), placements
+    _, level = np.unique(scores, return_inverse=True)
+    there, rest = np.bincount(level, positive), np.bincount(level, ~positive)
+    below = (rest.cumsum() - rest / 2) / rest.sum()  # share of the rest below every level; ties count half
+    above = 1 - (there.cumsum() - there / 2) / there.sum()
+    placements = np.where(positive, below[level], above[level])
+    return float((there * below).sum() / there.sum()), placements
 
 
 def _precisions(scores: np.ndarray, positive: np.ndarray) -> Sloped:
