@@ -163,7 +163,8 @@ def _unit_parameters(model: nn.Module, sublayer: Sublayer) -> int:
         sum(parts) * (sublayer.width + (model.get_submodule(path).bias is not None))
         for path, parts in sublayer.producers.items()
     )
-    return made + sum(sublayer.vectors.values()) + sublayer.columns * sublayer.width
+    vectors = sum(sum(sublayer.producers[path]) for path in sublayer.vectors)
+    return made + vectors + sublayer.columns * sublayer.width
 
 
 def select(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.model.structure import Sublayer
-from compress.model.walk import Batch, capture_inputs, drop_padding, run
+from compress.model.walk import Batch, capture_inputs, drop_padding, inputs, run
 
 
 @dataclass
@@ -79,16 +79,29 @@ def normal_equations(pair: Pair, sub: Sublayer, keep: Tensor) -> tuple[Tensor, T
     at = {"dtype": torch.float64, "device": pair.student.device}
     gram, right = torch.zeros(len(kept) + 1, len(kept) + 1, **at), torch.zeros(len(kept) + 1, sub.width, **at)
     for batch, teacher_in, student_in in zip(pair.batches, pair.teacher_in, pair.student_in):
-        t = capture_inputs(pair.teacher, batch, sub.block, teacher_in, [sub.entry, sub.output])
-        s = capture_inputs(pair.student, batch, sub.block, student_in, [sub.entry, sub.output])
-        added, inverse = _added(pair.teacher, sub, t[sub.output], gain)
-        wanted = drop_padding(batch, t[sub.entry] + added - s[sub.entry]).double()
-        features = F.pad(drop_padding(batch, s[sub.output])[:, kept].double(), (0, 1), value=1.0)
+        stream, states = _around(pair.teacher, batch, sub, teacher_in)
+        other, features = _around(pair.student, batch, sub, student_in)
+        added, inverse = _added(pair.teacher, sub, states, gain)
+        wanted = drop_padding(batch, stream + added - other).double()
+        features = F.pad(drop_padding(batch, features)[:, kept].double(), (0, 1), value=1.0)
         if inverse is not None:
             features *= drop_padding(batch, inverse)
         gram += features.T @ features
         right += features.T @ wanted
     return gram, right, gain
+
+
+def _around(model: nn.Module, batch: Batch, sub: Sublayer, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """The residual stream without what `sub` adds, (batch, tokens, width), and what enters its output projection.
+
+    hidden: what enters the block.
+    """
+    if not sub.parallel:
+        states = capture_inputs(model, batch, sub.block, hidden, [sub.entry, sub.output])
+        return states[sub.entry], states[sub.output]
+    with inputs(model, [sub.output]) as states:
+        after = run(model, batch, sub.block, sub.block + 1, hidden)
+    return after - model.get_submodule(sub.output)(states[sub.output]), states[sub.output]
 
 
 def _added(model: nn.Module, sub: Sublayer, states: Tensor, gain: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -100,7 +100,7 @@ def _check(model: nn.Module, heads: int | None) -> tuple[int, int]:
     entry, kind = architecture(model).attention, kind_of(model)
     before = getattr(model.config, "num_key_value_heads", None)
     if before is None:
-        raise ValueError(f"model type '{kind}' has no key-value groups: gqa is for llama, mistral, qwen3 and the like")
+        raise ValueError(f"model type '{kind}' has no key-value groups: gqa merges those of decoders such as llama")
     if len(entry.producers) != 3 or entry.vectors:
         what = "a norm over all heads" if entry.vectors else "one projection for queries, keys and values"
         raise ValueError(f"model type '{kind}' has {what}, so that gqa cannot merge heads: prune it with kprune")

@@ -100,7 +100,8 @@ def _require_alike(model: nn.Module, run: Sequence[int]) -> None:
     shapes = [{n: tuple(p.shape) for n, p in _block(model, i).named_parameters()} for i in run]
     for i, shape in zip(run, shapes):
         if shape != shapes[0]:
-            raise ValueError(f"blocks {run[0]} and {i} differ in size, so that they cannot share: share before pruning")
+            what = f"blocks {run[0]} and {i} differ in their parameters"
+            raise ValueError(f"{what}, so that they cannot share: share before pruning")
 
 
 def _fitted(model: nn.Module, batches: Sequence[Batch], runs: Sequence[Sequence[int]]) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ class Branch:
     multiplier
         Setting of the config by which the result is multiplied; "": none.
     vectors
-        Norms with a number for every row of "q" or "k", by path, which are cut with the heads.
+        Norms over all heads with a number for every row of a projection, by its path, which are cut with the heads.
     head_norms
         Norms of the queries and the keys of every single head, which stay when heads go.
     """
@@ -54,11 +54,15 @@ class Architecture:
         Path of the list of blocks in the base model.
     attention, ffn
         The branches of a block.
+    parallel
+        Setting of the config with which both branches read what enters the block; "": the second one reads what the
+        first has added to.
     """
 
     blocks: str
     attention: Branch
     ffn: Branch
+    parallel: str = ""
 
 
 _BERT = Architecture(
@@ -104,6 +108,33 @@ _GEMMA2 = Architecture(
     ffn=Branch("pre_feedforward_layernorm", _GATED, "mlp.down_proj", norm="post_feedforward_layernorm"),
 )
 _GEMMA3 = replace(_GEMMA2, attention=replace(_GEMMA2.attention, head_norms=_HEAD_NORMS))
+_OLMO2 = Architecture(
+    blocks="layers",
+    attention=Branch(
+        entry="self_attn.q_proj",
+        producers=_HEADS,
+        output="self_attn.o_proj",
+        norm="post_attention_layernorm",
+        vectors={"self_attn.q_proj": "self_attn.q_norm", "self_attn.k_proj": "self_attn.k_norm"},
+    ),
+    ffn=Branch("mlp", _GATED, "mlp.down_proj", norm="post_feedforward_layernorm"),
+)
+_PHI3 = replace(
+    _LLAMA,
+    attention=replace(_LLAMA.attention, producers={"self_attn.qkv_proj": ("q", "k", "v")}),
+    ffn=replace(_LLAMA.ffn, producers={"mlp.gate_up_proj": ("n", "n")}),
+)
+_GPT_NEOX = Architecture(
+    blocks="layers",
+    attention=Branch("input_layernorm", {"attention.query_key_value": ("qkv",)}, "attention.dense"),
+    ffn=Branch("post_attention_layernorm", {"mlp.dense_h_to_4h": ("n",)}, "mlp.dense_4h_to_h"),
+    parallel="use_parallel_residual",
+)
+_MODERNBERT = Architecture(
+    blocks="layers",
+    attention=Branch("attn_norm", {"attn.Wqkv": ("q", "k", "v")}, "attn.Wo"),
+    ffn=Branch("mlp_norm", {"mlp.Wi": ("n", "n")}, "mlp.Wo"),
+)
 ARCHITECTURES = {
     "bert": _BERT,
     "roberta": _BERT,
@@ -118,6 +149,11 @@ ARCHITECTURES = {
     "granite": _GRANITE,
     "gemma2": _GEMMA2,
     "gemma3_text": _GEMMA3,
+    "olmo2": _OLMO2,
+    "olmo3": _OLMO2,
+    "phi3": _PHI3,
+    "gpt_neox": _GPT_NEOX,
+    "modernbert": _MODERNBERT,
     "gpt2": _GPT2,
 }
 
@@ -158,9 +194,8 @@ def architecture(model: nn.Module) -> Architecture:
     """
     kind = kind_of(model)
     if kind not in ARCHITECTURES:
-        allowed = ", ".join(sorted(ARCHITECTURES))
-        adding = "another one needs its entry in ARCHITECTURES of compress/model/architectures.py"
-        raise ValueError(f"heads and neurons of model type '{kind}' cannot be cut: supported are {allowed}; {adding}")
+        why = "it has no entry in compress/model/architectures.py: quantize it or lower its ranks, or give one of those"
+        raise ValueError(f"heads and neurons of model type '{kind}' cannot be cut, as {why} in docs/architectures.md")
     return ARCHITECTURES[kind]
 
 

@@ -424,7 +424,7 @@ def make(kind: str, spec: dict[str, object]) -> nn.Module:
     Parameters
     ----------
     kind
-        "Linear", or the name of one of the classes `CHANGED`.
+        "Linear", "LayerNorm", or the name of one of the classes `CHANGED`.
     spec
         What its `spec` gave.
 
@@ -438,6 +438,8 @@ def make(kind: str, spec: dict[str, object]) -> nn.Module:
         with warnings.catch_warnings():  # all of a block may be removed: a layer without inputs or outputs
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")
             return nn.utils.skip_init(nn.Linear, **spec)
+    if kind == "LayerNorm":
+        return nn.utils.skip_init(nn.LayerNorm, **spec)
     if "packed" in spec:
         form = dict(spec["packed"])
         spec["packed"] = {f.__name__: f for f in FORMS}[form.pop("form")](**form)

@@ -130,6 +130,31 @@ def refresh(model: nn.Module, path: str) -> None:
     parent = model.get_submodule(path.rpartition(".")[0])
     if hasattr(parent, "split_size") and path.endswith("c_attn"):
         parent.split_size = model.get_submodule(path).out_features // 3
+    if path.endswith("qkv_proj"):  # Phi-3, which takes the number of heads from its config
+        key_heads = model.get_submodule(path).out_features // parent.head_dim // (parent.num_key_value_groups + 2)
+        parent.num_key_value_heads = key_heads
+        parent.config = HeadsConfig(model.config, key_heads * parent.num_key_value_groups)
+
+
+class HeadsConfig:
+    """The config of a model as an attention with fewer heads sees it: everything but their number is the model's.
+
+    Parameters
+    ----------
+    config
+        Of the model.
+    heads
+        Of the attention.
+    """
+
+    def __init__(self, config: object, heads: int):
+        self.whole, self.num_attention_heads = config, heads
+
+    def __getattr__(self, name: str) -> object:
+        """Whatever else is asked for."""
+        if name == "whole":  # while it is copied
+            raise AttributeError(name)
+        return getattr(self.whole, name)
 
 
 def changes(model: nn.Module) -> dict[str, dict]:
@@ -162,8 +187,21 @@ def changes(model: nn.Module) -> dict[str, dict]:
             elif path in fresh and module.weight.shape != fresh[path].weight.shape:  # else its parent makes it
                 sizes = {"in_features": in_features, "out_features": out_features}
                 found[path] = ["Linear", sizes | {"bias": module.bias is not None}]
+        elif path in fresh and (norm := _norm(module, fresh[path])):
+            found[path] = norm
     same = tied(model)
     return {"layers": found, "tied": same} if found or same != _tied_by_config(model) else {}
+
+
+def _norm(module: nn.Module, fresh: nn.Module) -> list | None:
+    """How a norm differs from the `fresh` one: it has fewer features, or there is none in its place."""
+    weight = getattr(module, "weight", None)
+    if weight is None or weight.dim() != 1:
+        return None
+    if isinstance(module, nn.LayerNorm) and not hasattr(fresh, "weight"):
+        spec = {"normalized_shape": list(module.normalized_shape), "eps": module.eps, "bias": module.bias is not None}
+        return ["LayerNorm", spec]
+    return None if weight.shape == fresh.weight.shape else ["Norm", {"features": len(weight)}]
 
 
 def tied(model: nn.Module) -> dict[str, str]:
@@ -193,6 +231,9 @@ def _rebuild(model: nn.Module, changed: dict[str, dict]) -> None:
     """Give a freshly built `model` the layers that `changes` described, in place, weights yet to be loaded."""
     linearise(model)
     for path, (kind, spec) in changed["layers"].items():
+        if kind == "Norm":
+            model.get_submodule(path).weight = nn.Parameter(torch.empty(spec["features"]))
+            continue
         model.set_submodule(path, make(kind, spec))
         refresh(model, path)
 
@@ -440,7 +481,7 @@ def block_range(
     setattr(parent, name, blocks[start:stop])
     config.use_cache = False
     for setting in OF_BLOCKS:  # some models look up by place what kind of attention a block has
-        if getattr(config, setting, None):
+        if config.__dict__.get(setting):  # a property follows from other settings
             setattr(config, setting, getattr(config, setting)[start:stop])
     try:
         yield blocks
@@ -504,8 +545,8 @@ def base_class(model: nn.Module) -> "type[transformers.PreTrainedModel]":
     type
         The class.
     """
-    cls = type(model)
-    return cls.__base__ if cls.__name__.startswith("Compressed") else cls
+    # transformers may derive a class of the same name from one that it got from a folder
+    return next(cls for cls in type(model).__mro__ if not cls.__name__.startswith("Compressed"))
 
 
 def __getattr__(name: str) -> type:

@@ -39,11 +39,13 @@ class Sublayer:
     width
         Features of the residual stream.
     vectors
-        Numbers that a unit has in norms which are cut with it, by path.
+        Paths of norms with a number for every row of a producing projection, by its path.
     norm
         Path of the norm between the output projection and the residual stream; "": none.
     multiplier
         What the result is multiplied by before it is added.
+    parallel
+        Whether the attention of the block is added to the residual stream beside it, not before it.
     """
 
     kind: str
@@ -54,9 +56,10 @@ class Sublayer:
     columns: int
     units: int
     width: int
-    vectors: dict[str, int] = field(default_factory=dict)
+    vectors: dict[str, str] = field(default_factory=dict)
     norm: str = ""
     multiplier: float = 1.0
+    parallel: bool = False
 
     @property
     def rows(self) -> int:
@@ -151,7 +154,7 @@ def sublayers(model: nn.Module) -> list[Sublayer]:
 
 
 def _sublayer(model: nn.Module, kind: str, block: int, branch: Branch) -> Sublayer:
-    path, head = f"{blocks_path(model)}.{block}.", head_width(model)
+    path, head, parallel = f"{blocks_path(model)}.{block}.", head_width(model), architecture(model).parallel
     rows = {"q": queries_per_key(model) * head, "k": head, "v": head, "n": 1}
     projection, columns = model.get_submodule(path + branch.output), rows["q" if kind == "attention" else "n"]
     return Sublayer(
@@ -163,9 +166,10 @@ def _sublayer(model: nn.Module, kind: str, block: int, branch: Branch) -> Sublay
         columns,
         projection.in_features // columns,
         projection.out_features,
-        {path + p: rows[part] for p, part in branch.vectors.items()},
+        {path + p: path + norm for p, norm in branch.vectors.items()},
         branch.norm and path + branch.norm,
         getattr(model.config, branch.multiplier) if branch.multiplier else 1.0,
+        kind == "ffn" and bool(parallel) and getattr(model.config, parallel),
     )
 
 
@@ -300,12 +304,11 @@ def remove(model: nn.Module, sublayer: Sublayer, keep: Tensor) -> None:
         return
     for path, parts in sublayer.producers.items():
         linear, index = model.get_submodule(path), torch.cat([keep.repeat_interleave(rows) for rows in parts])
+        if path in sublayer.vectors:
+            _cut_vector(model, f"{sublayer.vectors[path]}.weight", linear.weight, index)
         set_parameter(model, f"{path}.weight", linear.weight[index])
         if linear.bias is not None:
             set_parameter(model, f"{path}.bias", linear.bias[index])
-    for path, rows in sublayer.vectors.items():
-        vector = model.get_submodule(path).weight
-        set_parameter(model, f"{path}.weight", vector[keep.repeat_interleave(rows)])
     output = model.get_submodule(sublayer.output)
     set_parameter(model, f"{sublayer.output}.weight", output.weight[:, keep.repeat_interleave(sublayer.columns)])
     if sublayer.kind == "attention" and not keep.any():
@@ -317,6 +320,16 @@ def remove(model: nn.Module, sublayer: Sublayer, keep: Tensor) -> None:
         if nothing.bias is not None:
             nothing.bias = output.bias
         model.set_submodule(attention, nothing)
+
+
+def _cut_vector(model: nn.Module, name: str, weight: Tensor, index: Tensor) -> None:
+    """Cut the parameter `name` of a norm over the rows `weight` of a projection; index (rows,) is False for those gone.
+
+    The norm now divides by the root mean square of the rows that stay. What that changes for inputs that are alike in
+    all directions is taken back.
+    """
+    squares = weight.square().sum(1)
+    set_parameter(model, name, model.get_parameter(name)[index] * (squares[index].mean() / squares.mean()).sqrt())
 
 
 def keep_blocks(model: nn.Module, kept: Sequence[int]) -> None:
@@ -341,7 +354,7 @@ def keep_blocks(model: nn.Module, kept: Sequence[int]) -> None:
             _fold_scale(model, i, before)
     model.config.num_hidden_layers = len(kept)
     for setting in modeling.OF_BLOCKS:
-        if getattr(model.config, setting, None):
+        if model.config.__dict__.get(setting):  # a property follows from other settings
             setattr(model.config, setting, [getattr(model.config, setting)[i] for i in kept])
     if hasattr(model.config, "max_window_layers"):  # Qwen2: the blocks below it attend to all tokens
         model.config.max_window_layers = sum(i < model.config.max_window_layers for i in kept)

@@ -181,7 +181,7 @@ def inputs(
 def capture_inputs(
     model: nn.Module, batch: Batch, block: int, hidden: Tensor, paths: Sequence[str]
 ) -> dict[str, Tensor]:
-    """What enters modules of one block; the block runs no further than the last of them needs.
+    """What first enters modules of one block; the block runs no further than the last of them needs.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ def capture_inputs(
     states: dict[str, Tensor] = {}
 
     def note(path, module, args):
-        states[path] = args[0]
+        states.setdefault(path, args[0])
         if len(states) == len(paths):
             raise _Seen
 
@@ -271,14 +271,15 @@ def drop_padding(batch: Batch, states: Tensor) -> Tensor:
     batch
         What the model has read.
     states
-        (batch, tokens, features).
+        (batch, tokens, features), or (batch * tokens, features) as some feed-forward networks have it.
 
     Returns
     -------
     Tensor
         (real tokens, features).
     """
-    return states[batch["attention_mask"].bool()]
+    mask = batch["attention_mask"].bool()
+    return states.view(*mask.shape, -1)[mask]
 
 
 def sums_of_squares(batch: Batch, states: Tensor) -> Tensor:

@@ -51,7 +51,20 @@ MODELS = {
     "granite": ("GraniteForCausalLM", GROUPED | {"residual_multiplier": 0.3, "attention_multiplier": 0.3}),
     "gemma2": ("Gemma2ForCausalLM", GEMMA),
     "gemma3_text": ("Gemma3ForCausalLM", GEMMA),
+    "olmo2": ("Olmo2ForCausalLM", GROUPED),
+    "olmo3": ("Olmo3ForCausalLM", GROUPED | {"sliding_window": 8, "layer_types": KINDS}),
+    "phi3": ("Phi3ForCausalLM", GROUPED),
+    "gpt_neox": ("GPTNeoXForCausalLM", SIZES),
+    "modernbert": ("ModernBertForSequenceClassification", SIZES | {"local_attention": 8, "layer_types": KINDS}),
     "gpt2": ("GPT2LMHeadModel", {"vocab_size": 50, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 48}),
+    # no entry: methods that need only the list of blocks
+    "phi": ("PhiForCausalLM", GROUPED),
+    "opt": ("OPTForCausalLM", SIZES | {"ffn_dim": 48, "word_embed_proj_dim": 32}),
+    "deberta-v2": (
+        "DebertaV2ForSequenceClassification",
+        SIZES | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "share_att_key": True},
+    ),
+    "albert": ("AlbertForSequenceClassification", SIZES | {"embedding_size": 16}),
 }
 OPTIONS = {name: {"ratio": 0.5} for name in PRUNING} | {name: options for name, options, _ in OTHERS} | {"gqa": {}}
 OPTIONS["dynamic_sparse"] |= {"steps": 2, "every": 1}
@@ -110,7 +123,8 @@ def run(kind, tokenizer, folder):
 def row(kind, found):
     """The line of the page."""
     ran = sum(reason is None for reason in found.values())
-    refused = "; ".join(f"`{name}`: {reason}" for name, reason in found.items() if reason) or "none"
+    reasons = {reason: [f"`{n}`" for n in found if found[n] == reason] for reason in found.values() if reason}
+    refused = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items()) or "none"
     return f"| {kind} | {MODELS[kind][0]} | {ran} of {len(found)} | {refused} |"
 
 

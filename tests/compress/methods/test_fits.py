@@ -1,5 +1,7 @@
 """Least-squares fits where a norm or a multiplier stands between a sublayer and the residual stream."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from compress.methods import kwon
 from compress.model import structure, walk
 from tests.compress.methods.test_architectures import batches, build
 
-every_gain = pytest.mark.parametrize("kind", ["granite", "gemma2", "gemma3_text"])
+every_gain = pytest.mark.parametrize("kind", ["granite", "gemma2", "gemma3_text", "olmo2", "gpt_neox"])
 every_sublayer = pytest.mark.parametrize("index", [2, 3])
 
 
@@ -36,6 +38,14 @@ def inputs(found, sub):
     return states
 
 
+def beside(found, sub):
+    """What the attention of the block adds in the teacher, and in the student, of real tokens."""
+    attention = next(s for s in structure.sublayers(found.student) if s.block == sub.block)
+    states = inputs(found, replace(sub, output=attention.output))
+    outputs = (model.get_submodule(attention.output) for model in (found.teacher, found.student))
+    return [output(entered) for output, entered in zip(outputs, states[1::2])]
+
+
 def after(model, sub, given):
     """What is added to the residual stream, by the definition of the norm, and its factors 1 / r and g."""
     if not sub.norm:
@@ -54,10 +64,16 @@ def test_a_fit_is_that_of_weighted_least_squares(kind, index):
     """Against numpy's solver, feature by feature."""
     found, sub, keep = pair(kind, index)
     stream, entered, other, features = inputs(found, sub)
+    if sub.parallel:
+        stream, other = (x + y for x, y in zip((stream, other), beside(found, sub)))
     added, inverse, gain = after(found.teacher, sub, found.teacher.get_submodule(sub.output)(entered))
-    a, b = features[:, keep.repeat_interleave(sub.columns)] * inverse, (stream + added - other) / gain
+    features = features[:, keep.repeat_interleave(sub.columns)]
+    if found.student.get_submodule(sub.output).bias is not None:
+        features = torch.cat([features, torch.ones(len(features), 1)], 1)
+    a, b = features * inverse, (stream + added - other) / gain
     expected = torch.linalg.lstsq(a, b, driver="gelsd").solution.T
-    solved = fit(found, sub, keep, 1e-12)[f"{sub.output}.weight"][:, keep.repeat_interleave(sub.columns)]
+    weight, *bias = fit(found, sub, keep, 1e-12).values()
+    solved = torch.cat([weight[:, keep.repeat_interleave(sub.columns)], *(x[:, None] for x in bias)], 1)
     torch.testing.assert_close(a @ solved.T, a @ expected.T, rtol=1e-4, atol=1e-6)
 
 
@@ -67,14 +83,17 @@ def test_a_fit_is_that_of_weighted_least_squares(kind, index):
 def test_a_fit_brings_the_residual_stream_nearer(kind, index):
     found, sub, keep = pair(kind, index)
     stream, entered, other, features = inputs(found, sub)
+    if sub.parallel:
+        stream, other = (x + y for x, y in zip((stream, other), beside(found, sub)))
     output, columns = found.student.get_submodule(sub.output), keep.repeat_interleave(sub.columns)
     wanted = stream + after(found.teacher, sub, output(entered))[0]
 
-    def error(weight):
-        given = features[:, columns] @ weight[:, columns].T
+    def error(weight, bias):
+        given = features[:, columns] @ weight[:, columns].T + (0 if bias is None else bias)
         return float((other + after(found.student, sub, given)[0] - wanted).square().mean())
 
-    assert error(fit(found, sub, keep, 1e-6)[f"{sub.output}.weight"]) < 0.8 * error(output.weight)
+    weight, *bias = fit(found, sub, keep, 1e-6).values()
+    assert error(weight, *(bias or [None])) < 0.8 * error(output.weight, output.bias)
 
 
 @every_gain

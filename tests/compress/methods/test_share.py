@@ -132,7 +132,7 @@ def test_bad_options_and_models_are_refused(encoder, calibration):
     ]:
         with pytest.raises(ValueError, match=message):
             compressed(share, encoder, calibration, **options)
-    with pytest.raises(ValueError, match="blocks 0 and 1 differ in size.*: share before pruning"):
+    with pytest.raises(ValueError, match="blocks 0 and 1 differ in their parameters.*: share before pruning"):
         compressed(share, compressed(magnitude, encoder, calibration, ratio=0.3), calibration)
     with pytest.raises(ValueError, match="share cannot train weights of torch.float16"):
         compressed(share, copy.deepcopy(encoder).half(), calibration)
