@@ -12,6 +12,7 @@ from compress.algorithms.options import Limits
 from compress.algorithms.resume import Progress
 from compress.model import latency, layers
 from compress.model.architectures import architecture, blocks_path
+from compress.model.shapes import head_counts
 from compress.model.structure import Sublayer, sublayers
 
 LOG = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ class Budget:
         What goes at once: a unit (or a multiple of them), a sublayer or a block.
     clock
         What seconds are measured by; None: another currency.
+    uniform
+        Whether every layer keeps as many.
     """
 
     unit: str
@@ -49,10 +52,13 @@ class Budget:
     multiples: list[int]
     piece: latency.Piece
     clock: latency.Clock | None = None
+    uniform: bool = False
 
     @property
     def step(self) -> float:
         """The cost of the largest piece."""
+        if self.uniform:
+            return max(sum(self._layer(kind)) for kind in ("attention", "ffn"))
         if self.piece == "unit":
             return max(c * m for c, m in zip(self.costs, self.multiples))
         pieces: dict[object, float] = {}
@@ -60,6 +66,10 @@ class Budget:
             key = s.block if self.piece == "block" else s.output
             pieces[key] = pieces.get(key, 0.0) + s.units * c
         return max(pieces.values())
+
+    def _layer(self, kind: str) -> list[float]:
+        """The cost of what goes at once in each layer of a kind."""
+        return [c * m for s, c, m in zip(self.found, self.costs, self.multiples) if s.kind == kind]
 
     def left(self, model: nn.Module) -> float:
         """The cost of the units that `model` has left, all its blocks still being there."""
@@ -131,7 +141,8 @@ def budget(
             f"{unit} {limit:.6g} cannot be reached by removing heads and neurons: give more than {rest:.6g}"
         )
     LOG.info("budget: %.4g of %.4g %s of heads and neurons may stay", allowed, dense, unit)
-    return Budget(unit, found, costs, min(allowed, dense), dense, multiples, piece, clock)
+    uniform = getattr(limits, "shape", "free") == "uniform"
+    return Budget(unit, found, costs, min(allowed, dense), dense, multiples, piece, clock, uniform)
 
 
 def flops(model: nn.Module, tokens: float) -> float:
@@ -165,6 +176,75 @@ def _unit_parameters(model: nn.Module, sublayer: Sublayer) -> int:
     )
     vectors = sum(sum(sublayer.producers[path]) for path in sublayer.vectors)
     return made + vectors + sublayer.columns * sublayer.width
+
+
+def uniform_counts(model: nn.Module, scores: Sequence[Tensor], limit: Budget) -> list[int]:
+    """How many units every sublayer keeps where all of a kind keep as many: those of least loss that a budget allows.
+
+    Parameters
+    ----------
+    model
+        The model, with as many units in every layer.
+    scores
+        What is lost with a unit over what it costs, (units,) a sublayer.
+    limit
+        The budget.
+
+    Returns
+    -------
+    list of int
+        Units that stay, one a sublayer.
+
+    Raises
+    ------
+    ValueError
+        Layers differ in size, or no such shape keeps the budget.
+
+    Warns
+    -----
+    UserWarning
+        The config of the model cannot say another number of heads.
+    """
+    allowed_heads, kinds = head_counts(model), [s.kind for s in limit.found]
+    lost, cost = {}, {}
+    for kind in ("attention", "ffn"):
+        each = [(s.double() * c).sort().values.cumsum(0) for s, c, k in zip(scores, limit.costs, kinds) if k == kind]
+        lost[kind] = nn.functional.pad(torch.stack(each).sum(0), (1, 0))  # by the number of units that go
+        cost[kind] = sum(c for c, k in zip(limit.costs, kinds) if k == kind)
+    heads, neurons = (limit.found[kinds.index(kind)].units for kind in ("attention", "ffn"))
+    multiple, options = limit.multiples[kinds.index("ffn")], []
+    for head in allowed_heads:
+        room = (limit.allowed * (1 + 1e-12) - head * cost["attention"]) / cost["ffn"]
+        count = neurons if room >= neurons else int(room // multiple) * multiple
+        gap = limit.allowed - head * cost["attention"] - count * cost["ffn"]
+        if count > 0 and gap <= max(0.005 * limit.dense, limit.step):
+            options.append((float(lost["attention"][heads - head] + lost["ffn"][neurons - count]), head, count))
+    if not options:
+        what = f"{limit.allowed:.4g} of {limit.dense:.4g} {limit.unit} may stay, which no number of heads and neurons"
+        raise ValueError(f"{what} that is the same in every layer comes to: give another limit, or shape=free")
+    _, head, count = min(options)
+    LOG.info("every layer keeps %d of %d heads and %d of %d neurons", head, heads, count, neurons)
+    return [head if kind == "attention" else count for kind in kinds]
+
+
+def best(scores: Tensor, count: int) -> Tensor:
+    """The units of highest score.
+
+    Parameters
+    ----------
+    scores
+        (units,).
+    count
+        How many.
+
+    Returns
+    -------
+    Tensor
+        Boolean (units,).
+    """
+    keep = torch.zeros(len(scores), dtype=torch.bool)
+    keep[scores.double().argsort(descending=True, stable=True)[:count].cpu()] = True
+    return keep
 
 
 def select(

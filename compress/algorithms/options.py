@@ -5,7 +5,7 @@ A method takes a group as one keyword parameter, annotated with its dataclass; u
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Limits:
     def __post_init__(self):
         if self.ratio is not None:
             check_ratio(self.ratio)
-        names = [f.name for f in fields(self) if f.name != "multiple" and getattr(self, f.name) is not None]
+        names = [f.name for f in fields(Limits) if getattr(self, f.name) is not None]
         if len(names) > 1:
             raise ValueError(f"{' and '.join(names)} are both given: give one limit")
         for name in {*names, "multiple"} - {"ratio"}:
@@ -57,9 +57,13 @@ class UnitLimits(Limits):
     ----------
     multiple
         The number of neurons left in a layer is a multiple of it, as kernels and group-wise quantization like it.
+    shape
+        free: every layer keeps what is worth most; uniform: every layer keeps the same number of neurons and, where
+        the config can say so, of heads, so that a plain model is left, which needs no code of its own.
     """
 
     multiple: int = 1
+    shape: Literal["free", "uniform"] = "free"
 
 
 @dataclass(frozen=True)

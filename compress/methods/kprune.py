@@ -17,13 +17,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from compress.algorithms.budget import budget, select
+from compress.algorithms.budget import best, budget, select, uniform_counts
 from compress.algorithms.fisher import curvature_probe
 from compress.algorithms.least_squares import Pair, fit, gains
 from compress.algorithms.options import UnitLimits
 from compress.algorithms.resume import Progress
 from compress.algorithms.training import divergence
 from compress.algorithms.traits import Needs, Traits
+from compress.model.shapes import record
 from compress.model.structure import Sublayer, remove, set_parameter, shallow_copy, sublayers
 from compress.model.walk import (
     Batch,
@@ -114,6 +115,18 @@ def compress(
     with torch.no_grad():
         last = [run(teacher, b, stop=end) if knowledge == "gradient" else None for b in batches]
     pair = Pair(teacher, model, batches)
+
+    def score(index: int) -> list[Tensor]:
+        """Knowledge over cost of the units of every sublayer from number `index` on, each (units,)."""
+        draws = torch.Generator(model.device).manual_seed(seed * 1009 + index) if knowledge == "curvature" else None
+        with frozen(model):
+            measured = _knowledge(pair, last, limit.found[index:], temperature, draws)
+        return [(predictive * p + representational * r) / c for (p, r), c in zip(measured, limit.costs[index:])]
+
+    def count() -> list[int]:
+        return uniform_counts(model, score(0), limit)
+
+    counts = (progress.once("counts", count) if progress else count()) if limit.uniform else None
     done = progress.restore(model) if progress else 0
     units = {s.output: s.units for s in sublayers(model)}
     allowed, changed, scores = limit.allowed, False, []
@@ -125,11 +138,11 @@ def compress(
             continue
         pair.advance(sub.block)
         if iterative or not scores:
-            draws = torch.Generator(model.device).manual_seed(seed * 1009 + index) if knowledge == "curvature" else None
-            with frozen(model):
-                measured = _knowledge(pair, last, limit.found[index:], temperature, draws)
-            scores = [(predictive * p + representational * r) / c for (p, r), c in zip(measured, costs)]
-        keep = select(scores, costs, allowed, limit.multiples[index:])[0]
+            scores = score(index)
+        if counts:
+            keep = best(scores[0], counts[index])
+        else:
+            keep = select(scores, costs, allowed, limit.multiples[index:])[0]
         scores = scores[1:]
         changed = changed or not bool(keep.all())
         for name, value in (fit(pair, sub, keep, ridge) if changed and tune else {}).items():
@@ -139,6 +152,8 @@ def compress(
         if progress:
             progress.keep(index, model, [sub.block])
     limit.require(model)
+    if limit.uniform:
+        record(model)
     return model
 
 

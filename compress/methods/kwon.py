@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.algorithms.budget import Budget, budget, select
+from compress.algorithms.budget import Budget, best, budget, select, uniform_counts
 from compress.algorithms.fisher import curvature_probe
 from compress.algorithms.least_squares import Pair, least_squares, normal_equations
 from compress.algorithms.options import UnitLimits
 from compress.algorithms.traits import Needs, Traits
+from compress.model.shapes import record
 from compress.model.structure import Sublayer, remove, set_parameter, shallow_copy
 from compress.model.walk import Batch, frozen, masked, mean_length, row_weights, run
 from transmeter.util.progress import track
@@ -77,7 +78,12 @@ def compress(
     if limit.allowed >= limit.dense:
         return model
     gradients = mask_gradients(teacher, batches, limit.found, seed)
-    kept = search([g.double().square().sum(0) for g in gradients], limit)
+    importance = [g.double().square().sum(0) for g in gradients]
+    if limit.uniform:
+        scores = [i / c for i, c in zip(importance, limit.costs)]
+        kept = [best(i, count) for i, count in zip(importance, uniform_counts(model, scores, limit))]
+    else:
+        kept = search(importance, limit)
     if rearrange:
         kept = [swapped(g, keep) for g, keep in zip(gradients, kept)]
     pair = Pair(teacher, model, batches)
@@ -94,6 +100,8 @@ def compress(
                 model, f"{sub.output}.weight", weight.detach() * values.repeat_interleave(sub.columns).to(weight)
             )
     limit.require(model)
+    if limit.uniform:
+        record(model)
     return model
 
 

@@ -10,10 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from compress.algorithms.budget import budget, select
+from compress.algorithms.budget import best, budget, select, uniform_counts
 from compress.algorithms.options import UnitLimits
 from compress.algorithms.sparsity import sparsity_for
 from compress.algorithms.traits import Needs, Traits
+from compress.model.shapes import record
 from compress.model.structure import Sublayer, block_linears, remove, set_parameter
 from compress.model.walk import Batch, mean_length
 
@@ -74,9 +75,15 @@ def compress(
         return model
     limit = budget(model, mean_length(batches), limits)
     scores = [_mean_square(model, s) for s in limit.found]
-    for sub, keep in zip(limit.found, select(scores, limit.costs, limit.allowed, limit.multiples)):
+    if limit.uniform and limit.allowed < limit.dense:
+        kept = [best(s, count) for s, count in zip(scores, uniform_counts(model, scores, limit))]
+    else:
+        kept = select(scores, limit.costs, limit.allowed, limit.multiples)
+    for sub, keep in zip(limit.found, kept):
         remove(model, sub, keep)
     limit.require(model)
+    if limit.uniform:
+        record(model)
     return model
 
 

@@ -57,12 +57,15 @@ class Architecture:
     parallel
         Setting of the config with which both branches read what enters the block; "": the second one reads what the
         first has added to.
+    neurons
+        Setting of the config that says how many there are in every layer.
     """
 
     blocks: str
     attention: Branch
     ffn: Branch
     parallel: str = ""
+    neurons: str = "intermediate_size"
 
 
 _BERT = Architecture(
@@ -82,11 +85,13 @@ _DISTILBERT = Architecture(
         output="attention.out_lin",
     ),
     ffn=Branch(entry="ffn", producers={"ffn.lin1": ("n",)}, output="ffn.lin2"),
+    neurons="hidden_dim",
 )
 _GPT2 = Architecture(
     blocks="h",
     attention=Branch(entry="ln_1", producers={"attn.c_attn": ("q", "k", "v")}, output="attn.c_proj"),
     ffn=Branch(entry="ln_2", producers={"mlp.c_fc": ("n",)}, output="mlp.c_proj"),
+    neurons="n_inner",
 )
 _HEADS = {"self_attn.q_proj": ("q",), "self_attn.k_proj": ("k",), "self_attn.v_proj": ("v",)}
 _GATED = {"mlp.gate_proj": ("n",), "mlp.up_proj": ("n",)}
