@@ -67,7 +67,7 @@ def compress(
         Calibration texts; each entry (batch, tokens).
     limits
         What may stay, one of: share of the FLOPs of heads and neurons that goes, and size or seconds of the whole
-        model.
+        model; and with shape=uniform the same number of units in every layer, so that a plain model is left.
     knowledge
         How the predictive knowledge is measured.
     temperature

@@ -41,7 +41,7 @@ def compress(
         Give only the mean sequence length that FLOPs are counted at.
     limits
         What may stay, one of: share of the FLOPs of heads and neurons that goes, and size or seconds of the whole
-        model.
+        model; and with shape=uniform the same number of units in every layer, so that a plain model is left.
     unit
         structured: heads and neurons go; weights: a share of the weights of every layer becomes zero.
     pattern

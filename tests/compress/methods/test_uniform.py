@@ -9,6 +9,7 @@ import transformers
 
 from compress.algorithms.budget import budget, flops, uniform_counts
 from compress.algorithms.options import UnitLimits
+from compress.algorithms.resume import Progress
 from compress.model import io, structure
 from tests.compress.methods.test_architectures import batches, build, logits
 from tests.conftest import compressed
@@ -77,10 +78,20 @@ def test_what_no_shape_comes_to_is_refused():
     with pytest.raises(ValueError, match="which no number of heads and neurons that is the same in every layer comes"):
         compressed("magnitude", build("bert"), batches(), ratio=0.9, shape="uniform")
     free = compressed("magnitude", build("llama"), batches(), ratio=0.3)
-    with pytest.raises(ValueError, match="takes layers of one size, but ffn differs: give the dense model"):
+    with pytest.raises(ValueError, match="takes layers of one size, but attention differs: give the dense model"):
         compressed("magnitude", free, batches(), ratio=0.5, shape="uniform")
     with pytest.raises(ValueError, match="unit=weights takes only ratio or pattern"):
         compressed("magnitude", build("llama"), batches(), unit="weights", **UNIFORM)
+
+
+@warned
+def test_a_run_goes_on_with_the_shape_that_it_had(tmp_path):
+    model, data, folder = build("qwen3"), batches(), tmp_path / "step"
+    folder.mkdir()
+    whole = compressed("kprune", model, data, progress=Progress(folder), **UNIFORM)
+    sorted(folder.glob("*.safetensors"))[-1].unlink()
+    again = compressed("kprune", model, data, progress=Progress(folder), **UNIFORM)
+    assert torch.equal(logits(again, data[0]), logits(whole, data[0])) and sizes(again) == sizes(whole)
 
 
 @warned
