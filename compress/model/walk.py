@@ -271,15 +271,15 @@ def drop_padding(batch: Batch, states: Tensor) -> Tensor:
     batch
         What the model has read.
     states
-        (batch, tokens, features), or (batch * tokens, features) as some feed-forward networks have it.
+        (batch, tokens, ...), or (batch * tokens, features) as some feed-forward networks have it.
 
     Returns
     -------
     Tensor
-        (real tokens, features).
+        (real tokens, ...).
     """
     mask = batch["attention_mask"].bool()
-    return states.view(*mask.shape, -1)[mask]
+    return (states if states.shape[:2] == mask.shape else states.view(*mask.shape, -1))[mask]
 
 
 def sums_of_squares(batch: Batch, states: Tensor) -> Tensor:
