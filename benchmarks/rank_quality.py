@@ -178,7 +178,7 @@ def _parts(score: Score) -> dict:
     return {
         "gain": asdict(score.gain),
         "measured": list(measure_gain(outcome)),
-        "soft": outcome.probability_gain,
+        "transfer": asdict(outcome.transfer),
         "evidence": asdict(outcome.features),
         "repeats": len(outcome.difference),
         "baseline": outcome.baseline,

@@ -7,7 +7,7 @@ import click
 import matplotlib
 import numpy as np
 import pandas as pd
-from fit_prior import FIELDS, features_of, fit
+from fit_prior import FIELDS, PAIRS, TOLD, features_of, fit, transfer_of
 
 from transmeter.gain.agreement import interval_coverage, rank_agreement
 from transmeter.gain.ground_truth import half_means
@@ -17,7 +17,7 @@ matplotlib.use("svg")
 from matplotlib import pyplot as plt  # noqa: E402
 
 SHIPPED = "shipped, which has seen these families"
-LEFT_OUT = "fitted without the reported family and its data sets; which sources drop out early is by the shipped one"
+LEFT_OUT = "fitted without the groups of the reported data sets; which sources drop out early is by the shipped one"
 DRAWS = 2000  # of targets, for confidence intervals
 
 
@@ -67,7 +67,7 @@ def pairs_of(cells: list[dict]) -> pd.DataFrame:
                     "measured": mean,
                     "error": error,
                     "freedom": freedom,
-                    "soft": part.get("soft", np.nan),
+                    **part.get("transfer", dict.fromkeys(TOLD, np.nan)),
                     "repeats": part.get("repeats", 0),
                     **part.get("evidence", dict.fromkeys(FIELDS, np.nan)),
                 }
@@ -81,16 +81,22 @@ def data_of(target: str) -> str:
 
 
 def with_posterior(pairs: pd.DataFrame, given: Prior | None = None) -> pd.DataFrame:
-    """Gains as a user would get them from a prior that has seen neither the pair's family nor its target's data set in
-    another family, or from the one given."""
-    pairs = pairs.copy()
-    for (family, data), mine in pairs.groupby(["family", "data"]):
-        prior = given or fit(pairs[(pairs["family"] != family) & (pairs["data"] != data)])
+    """Gains as a user would get them from a prior that has not seen the data sets of the pair's group, or from the one
+    given."""
+    pairs, known = pairs.copy(), None if given else pd.read_csv(PAIRS)
+    for data, mine in pairs.groupby("data"):
+        prior = given or fit(known[~known["group"].isin(groups_of(known, str(data)))])
         for i, row in mine.iterrows():
             parts = (row["measured"], row["error"], row["freedom"])
-            gain = combine(prior, features_of(row), int(row["shots"]), float(row["soft"]), parts)
-            pairs.loc[i, ["mean", "low", "high", "p_negative"]] = list(vars(gain).values())
+            gain = combine(prior, features_of(row), int(row["shots"]), transfer_of(row), parts)
+            pairs.loc[i, ["mean", "low", "high", "p_negative"]] = [gain.mean, gain.low, gain.high, gain.p_negative]
     return pairs
+
+
+def groups_of(known: pd.DataFrame, data: str) -> set[str]:
+    """The groups of known pairs that a data set belongs to: hearts are one."""
+    mine = known["target"].str.startswith("heart_" if data.startswith("heart_") else data)
+    return set(known["group"][mine])
 
 
 def orders_of(cells: list[dict], pairs: pd.DataFrame) -> pd.DataFrame:

@@ -24,6 +24,7 @@ ORDER = (
     "transmeter.gain",
     "transmeter.scorers",
     "transmeter.result",
+    "transmeter.more_labels",
     "transmeter.checks",
     "transmeter.ranking",
     "transmeter.estimators",

@@ -27,6 +27,7 @@ from transmeter.gain.sets import choose
 from transmeter.gain.source_set import SourceSet
 from transmeter.gain.transfers import NETWORK
 from transmeter.learners.estimator import UserEstimator, text_of, user_estimator
+from transmeter.more_labels import more_labels
 from transmeter.network.source import Source
 from transmeter.result import CAVEAT, Ranking, Row
 from transmeter.scorers import SHARED, needs, scorers
@@ -209,6 +210,7 @@ def rank(
             *(f"{t.name}: {note}" for t in (target, *tables) for note in t.notes),
             *unmatched,
             *(estimator.notes() if estimator else ()),
+            *(more_labels(_best_first(tables, scored)) if shots is None else ()),
             *(_shared_rows(candidates, chosen) if chosen else ()),
             *(_about_set(scorer, values, candidates) if together else ()),
         ],
@@ -421,6 +423,12 @@ def _about_set(scorer: str, options: Mapping[str, object], candidates: Sequence[
 def _shared_rows(candidates: Sequence[Source], chosen: SourceSet) -> list[str]:
     """A note, of which is warned, for rows that stand in two sources of the set."""
     return _warned(counted_twice([s.table for s in candidates if s.table.name in chosen.sources]))
+
+
+def _best_first(tables: Sequence[Table], scored: Sequence[tuple[Score | str, float]]) -> list[tuple[str, Score]]:
+    """Name and score of the sources that have one."""
+    done = [(t.name, score) for t, (score, _) in zip(tables, scored) if isinstance(score, Score)]
+    return sorted(done, key=lambda item: -item[1].value)
 
 
 def _rows(tables: Sequence[Table], scored: Sequence[tuple[Score | str, float]], classes: Sequence[str]) -> list[Row]:

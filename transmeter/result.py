@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # fields of a row that hold several values
 NESTED = ("over_itself", "evidence", "matches", "terms", "classes", "class_map", "mae")
+MORE = "more labels: "  # how a note begins that says what more labelled rows would settle
 CAVEAT = "caveat: "  # how notes begin that lower the trust in a ranking
 FORMATS = {"gain_pp": "{:+.1f}", "ci_low": "{:+.1f}", "ci_high": "{:+.1f}", "p_negative": "{:.2f}", "score": "{:.4g}"}
 
@@ -45,7 +46,7 @@ class Row:
     p_negative : float or None
         P(gain < 0).
     verdict : str or None
-        "helps", "no evidence" or "hurts".
+        "helps", "likely helps", "no evidence" or "hurts".
     repeats : int or None
         In which the gain was measured; 0 where it was predicted without one.
     baseline : str or None
@@ -163,10 +164,15 @@ class Ranking:
         return [note for note in self.notes if note.startswith(f"{self.metric}: ")]
 
     @property
+    def about_labels(self) -> list[str]:
+        """What more labelled rows would settle, in a line."""
+        return [note.removeprefix(MORE) for note in self.notes if note.startswith(MORE)]
+
+    @property
     def best(self) -> str | None:
-        """Name of the first source, None unless it helps; of a scorer without verdicts simply the first."""
+        """Name of the first source, None unless it helps or likely does; of a scorer without verdicts the first."""
         first = next((row for row in self.rows if row.rank == 1), None)
-        return first.source if first and first.verdict in ("helps", None) else None
+        return first.source if first and first.verdict in ("helps", "likely helps", None) else None
 
     @property
     def scored(self) -> list[Row]:

@@ -8,7 +8,7 @@ import torch
 
 from transmeter.gain.metric_names import ACCURACIES, BALANCED, LOG_LOSS
 from transmeter.gain.metrics import check_splits, positive_classes, row_values, row_weights
-from transmeter.gain.prior import Gain, Measurement, PairFeatures, combine, explain, load_prior
+from transmeter.gain.prior import Gain, Measurement, PairFeatures, ShortTransfer, combine, explain, load_prior
 from transmeter.tables.data import Table
 from transmeter.tables.labels import R2
 from transmeter.tables.splits import Split
@@ -33,8 +33,8 @@ class Outcome:
         Rows that the gain is about; None where the measured ones stand for endlessly many.
     baseline : str
         Name of the learner that the source was compared with.
-    probability_gain : float
-        Gain of the probability of the right class over the same learners without a source, in percentage points.
+    transfer : ShortTransfer or None
+        What the repeats tell beside the gain; None of a quantity.
     features : PairFeatures or None
         Of source and target; None of a quantity, for which no prior is fitted.
     shots : int
@@ -45,6 +45,8 @@ class Outcome:
         Correct minus correct, whatever the metric; None of a quantity.
     absolute : ndarray of shape (repeats, n) or None
         By how much the absolute error is smaller, in the unit of a quantity; None of classes.
+    unchanged : bool
+        Whether it predicts exactly what the target alone does, so that there is nothing to expect.
     """
 
     difference: np.ndarray
@@ -52,12 +54,13 @@ class Outcome:
     metric: str
     population: int | None
     baseline: str
-    probability_gain: float
+    transfer: ShortTransfer | None
     features: PairFeatures | None
     shots: int
     over_itself: dict[str, float] = field(default_factory=dict)
     correct: np.ndarray | None = None
     absolute: np.ndarray | None = None
+    unchanged: bool = False
 
 
 class HeldOutRows:
@@ -114,12 +117,29 @@ def right_probability(probabilities: torch.Tensor, held_out: HeldOutRows) -> flo
     float
         In percent.
     """
+    right = probabilities[:, np.arange(len(held_out.codes)), held_out.codes].numpy()
+    return 100 * balanced_mean(right, held_out)
+
+
+def balanced_mean(values: np.ndarray, held_out: HeldOutRows) -> float:
+    """Mean of values on the test rows, with every class weighing the same.
+
+    Parameters
+    ----------
+    values : ndarray of shape (splits, n)
+        Of the held-out rows, by the first splits.
+    held_out : HeldOutRows
+        These rows.
+
+    Returns
+    -------
+    float
+    """
     means = []
-    for p, split in zip(probabilities, held_out.splits):
-        codes = held_out.codes[split.test]
-        right = p[split.test, codes].numpy()
-        means.append(np.mean([right[codes == k].mean() for k in np.unique(codes)]))
-    return 100 * float(np.mean(means))
+    for value, split in zip(values, held_out.splits):
+        codes, tested = held_out.codes[split.test], value[split.test]
+        means.append(np.mean([tested[codes == k].mean() for k in np.unique(codes)]))
+    return float(np.mean(means))
 
 
 def correctness(probabilities: torch.Tensor, held_out: HeldOutRows) -> np.ndarray:
@@ -281,7 +301,9 @@ def measure_mae(outcome: Outcome) -> Interval | None:
 
 
 def estimate_gain(outcome: Outcome) -> Gain:
-    """The measured gain, of accuracies combined with what was expected: no prior is fitted for other metrics.
+    """The measured gain, combined with what was expected where there is something to expect.
+
+    No prior is fitted for metrics other than accuracies.
 
     Parameters
     ----------
@@ -293,9 +315,9 @@ def estimate_gain(outcome: Outcome) -> Gain:
     Gain
         The posterior.
     """
-    if outcome.metric not in ACCURACIES:
+    if outcome.metric not in ACCURACIES or outcome.unchanged:
         return Gain.from_error(*measure_gain(outcome))
-    return combine(load_prior(), outcome.features, outcome.shots, outcome.probability_gain, measure_gain(outcome))
+    return combine(load_prior(), outcome.features, outcome.shots, outcome.transfer, measure_gain(outcome))
 
 
 def explain_gain(outcome: Outcome) -> dict[str, float] | None:
@@ -309,11 +331,11 @@ def explain_gain(outcome: Outcome) -> dict[str, float] | None:
     Returns
     -------
     dict or None
-        As by `prior.explain`; None of a metric for which no prior is fitted.
+        As by `prior.explain`; None where the gain is the measured one.
     """
-    if outcome.metric not in ACCURACIES:
+    if outcome.metric not in ACCURACIES or outcome.unchanged:
         return None
-    return explain(load_prior(), outcome.features, outcome.shots, outcome.probability_gain, measure_gain(outcome))
+    return explain(load_prior(), outcome.features, outcome.shots, outcome.transfer, measure_gain(outcome))
 
 
 def class_gains(outcome: Outcome) -> dict[int, float]:

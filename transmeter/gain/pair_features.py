@@ -1,17 +1,25 @@
 """Features of a source for a target that are known before any transfer: closed forms only, no gradient steps.
 
-The terms of Transmeter's loss taken as measures (mean distance of classes, discrimination of domains, reconstruction
-of the target by the source's decoder), with what else predicts a gain. `prior` weighs them.
+One fit on the labelled rows tells how likely they are by models of the source alone, which has seen no label of the
+target, and of both (leave-one-out); on other rows how sure these are, and how many predictions the source changes.
+Beside that stand the terms of Transmeter's loss taken as measures (mean distance of classes, discrimination of domains,
+reconstruction of the target by the source's decoder). `prior` weighs them.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
+from scipy.special import logsumexp
 from torch import Tensor
 from torch.nn import functional as F
 
-from transmeter.gain.prior import PairFeatures
+from transmeter.gain.prior import FitFeatures, PairFeatures
+from transmeter.learners import pooled_linear, source_linear, target_linear
+from transmeter.learners.combination import TARGET_PRIOR, log_weights
+from transmeter.learners.member import Member
+from transmeter.learners.task import Task, shared, task_of
 from transmeter.network.modules import represent
 from transmeter.network.source import Encoded, Source
 from transmeter.network.transfer import table_means
@@ -21,10 +29,97 @@ from transmeter.util.ridge import loo_skill, ridge_accuracy
 
 ROWS = 500  # of either side that distances look at
 SPLITS = 10  # that the ridge looks at
+FITS, PREDICTED = 4, 300  # splits that are fitted where no row lacks a label, and rows of the target that are predicted
+
+
+@dataclass(frozen=True)
+class _Average:
+    """Members weighed as in the combination.
+
+    likelihood, log_weight: (splits,), per row and of all; probabilities: (splits, n, classes).
+    """
+
+    likelihood: np.ndarray
+    log_weight: np.ndarray
+    probabilities: np.ndarray
+
+
+def fit_features(sources: Sequence[Source], target: Encoded, splits: Sequence[Split], seed: int) -> list[FitFeatures]:
+    """Features of every source for a target.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        With columns named as the target's.
+    target : Encoded
+        With labelled rows; where others are unlabelled, one fit is of all labelled rows.
+    splits : sequence of Split
+        Of the target, the first of which are fitted where all rows are labelled.
+    seed : int
+        Of the sample of rows that are predicted.
+
+    Returns
+    -------
+    list of FitFeatures
+    """
+    unlabelled = target.table.codes < 0
+    training = [np.flatnonzero(~unlabelled)] if unlabelled.any() else [s.train for s in splits[:FITS]]
+    task = task_of(target, training, seed)
+    rows = np.random.default_rng(seed).permutation(len(target.table))[:PREDICTED]
+    x, others = target.x.numpy()[rows] @ task.basis, np.stack([~np.isin(rows, part) for part in training])
+    alone = _average(target_linear.members(task, None), TARGET_PRIOR, task, x)
+    return [_of_source(source, target, task, x, others, alone) for source in sources]
+
+
+def _of_source(
+    source: Source, target: Encoded, task: Task, x: np.ndarray, others: np.ndarray, alone: _Average
+) -> FitFeatures:
+    """Features of one source; others: (splits, n) whether a split does not train on the rows x (n, d)."""
+    given = shared(source, target, task)
+    theirs, pooled = ([m for part in given for m in way.members(task, part)] for way in (source_linear, pooled_linear))
+    if not theirs:
+        return FitFeatures()
+    source_alone, both = _average(theirs, 1.0, task, x), _average(pooled, 1.0, task, x)
+    log_weight = np.logaddexp(source_alone.log_weight, both.log_weight)
+    combined = _mixed(alone, source_alone, both)
+    mine, after = alone.probabilities.argmax(2), combined.argmax(2)
+    expected = combined.max(2) - np.take_along_axis(combined, mine[..., None], 2)[..., 0]
+    return FitFeatures(
+        source_likelihood=float((source_alone.likelihood - alone.likelihood).mean()),
+        pooled_likelihood=float((both.likelihood - alone.likelihood).mean()),
+        odds=float((log_weight - alone.log_weight).mean()),
+        confidence=_sureness(source_alone.probabilities, others),
+        own_confidence=_sureness(alone.probabilities, others),
+        expected=float(expected[others].mean()),
+        change=float((mine != after)[others].mean()),
+        agreement=float((source_alone.probabilities * alone.probabilities).sum(2)[others].mean()),
+    )
+
+
+def _average(members: Sequence[Member], prior: float, task: Task, x: np.ndarray) -> _Average:
+    weights = log_weights(members, prior, task)
+    total = logsumexp(weights, axis=0)
+    shares = np.exp(weights - total)
+    likelihood = (shares * np.stack([m.evidence for m in members])).sum(0) / task.weights.sum(1)
+    probabilities = sum(share[:, None, None] * m.probabilities(x) for share, m in zip(shares, members))
+    return _Average(likelihood, total, probabilities)
+
+
+def _mixed(*parts: _Average) -> np.ndarray:
+    """(splits, n, classes) probabilities of several parts by their weights."""
+    weights = np.stack([part.log_weight for part in parts])
+    shares = np.exp(weights - logsumexp(weights, axis=0))
+    return sum(share[:, None, None] * part.probabilities for share, part in zip(shares, parts))
+
+
+def _sureness(probabilities: np.ndarray, others: np.ndarray) -> float:
+    """Mean probability of the likeliest class on other rows, 0 at chance and 1 where sure."""
+    chance = 1 / probabilities.shape[2]
+    return float((probabilities.max(2)[others].mean() - chance) / (1 - chance))
 
 
 @torch.no_grad()
-def pair_features(source: Source, target: Encoded, splits: Sequence[Split]) -> PairFeatures:
+def pair_features(source: Source, target: Encoded, splits: Sequence[Split], fit: FitFeatures) -> PairFeatures:
     """Features of a source for a target.
 
     Parameters
@@ -35,6 +130,8 @@ def pair_features(source: Source, target: Encoded, splits: Sequence[Split]) -> P
         Of which the labelled rows that the splits use are looked at, and the features of all rows.
     splits : sequence of Split
         Of the target, for the gain of the ridge.
+    fit : FitFeatures
+        What one fit tells of the source.
 
     Returns
     -------
@@ -59,6 +156,8 @@ def pair_features(source: Source, target: Encoded, splits: Sequence[Split]) -> P
         misfit = _misfit(source, target, pairs, z_s, z_t)
         ridge_gain = _ridge_gain(target.x.numpy(), outputs, codes, splits[:SPLITS], len(table.classes))
     return PairFeatures(
+        **asdict(fit),
+        classes=len(table.classes),
         shared=len(pairs) / len(target.encoder.names),
         mapped=float((named >= 0).mean()),
         paired=_paired(source, target),

@@ -1,28 +1,67 @@
-"""What is expected of a gain before it is measured: a small linear model, fitted on measured pairs, in prior.json.
+"""What is expected of a gain before it is measured: forests, fitted on measured pairs, in prior.npz.
 
-`benchmarks/fit_prior.py` fits it on `benchmarks/results/rank_quality_pairs.csv`; both are in the repository.
+`benchmarks/fit_prior.py` fits them on `benchmarks/results/prior_pairs.csv.gz`; both are in the repository.
 """
 
-import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, fields
 from functools import cache
 from importlib import resources
 
 import numpy as np
 from scipy import stats
 
+from transmeter.learners.trees import Trees
 from transmeter.util.intervals import half_width
 
+TAIL = 5.0  # degrees of freedom of deviations from what is expected: some pairs are of a kind of their own
+SHOTS = (5.0, 20.0)  # labelled rows per class that deviations are scaled at, between them by the root
+TINY = 1e-6  # least variance of a gain
+LIKELY = 0.2  # P(gain < 0) below which a source likely helps
 SURPRISING = 3.0  # standard errors of a measured gain
 Measurement = tuple[float, float, float]  # mean, standard error (percentage points) and degrees of freedom of a gain
 
 
-@dataclass(frozen=True)
-class PairFeatures:
+@dataclass(frozen=True, kw_only=True)
+class FitFeatures:
+    """What one fit on the labelled rows tells of a source; all are 0 where it has nothing in common with the target.
+
+    Attributes
+    ----------
+    source_likelihood : float
+        Log-likelihood per labelled row of models of the source alone, less that of the target alone (leave-one-out).
+    pooled_likelihood : float
+        The same of models of both (leave-one-out).
+    odds : float
+        Logarithm of the weight of all that uses the source over that of the target alone, in the combination.
+    confidence, own_confidence : float
+        Of the source's models and of the target's in their likeliest class on other rows, 0 at chance and 1 where sure.
+    expected : float
+        Share of other rows that the combination expects to be right more than the target alone, by its probabilities.
+    change : float
+        Share of other rows that it predicts otherwise than the target alone.
+    agreement : float
+        Probability that source and target alone, each by its probabilities, name the same class of another row.
+    """
+
+    source_likelihood: float = 0.0
+    pooled_likelihood: float = 0.0
+    odds: float = 0.0
+    confidence: float = 0.0
+    own_confidence: float = 0.0
+    expected: float = 0.0
+    change: float = 0.0
+    agreement: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairFeatures(FitFeatures):
     """Features of one source for one target; shares and skills are between 0 and 1 unless said otherwise.
 
     Attributes
     ----------
+    classes : int
+        Number of the target's classes.
     shared : float
         Share of the target's features that the source has.
     mapped : float
@@ -46,6 +85,7 @@ class PairFeatures:
         Gain of a ridge classifier that sees the source's outputs, in percentage points.
     """
 
+    classes: int
     shared: float
     mapped: float
     paired: float
@@ -59,6 +99,22 @@ class PairFeatures:
 
 
 @dataclass(frozen=True)
+class ShortTransfer:
+    """What repeats on held-out rows tell of a source beside its gain, over the same learners without it.
+
+    Attributes
+    ----------
+    probability_gain : float
+        Of the probability of the right class, in percentage points.
+    likelihood_gain : float
+        Of the log-likelihood per row, in nats.
+    """
+
+    probability_gain: float
+    likelihood_gain: float
+
+
+@dataclass(frozen=True)
 class Gain:
     """Gain over the target alone.
 
@@ -68,57 +124,51 @@ class Gain:
         Percentage points, with a 95 % interval.
     p_negative : float
         P(gain < 0).
+    informed : bool
+        Whether what was expected and what was measured are in it; one of them alone has to be beyond its interval.
     """
 
     mean: float
     low: float
     high: float
     p_negative: float
+    informed: bool = False
 
     @classmethod
-    def from_error(cls, mean: float, error: float, freedom: float = np.inf) -> "Gain":
+    def from_error(cls, mean: float, error: float, freedom: float = np.inf, informed: bool = False) -> "Gain":
         """The gain of a mean and its standard error in percentage points, by the t distribution."""
         reach = half_width(error, freedom)
         p_negative = float(stats.t.cdf(-mean / error, freedom)) if error else float(mean < 0)
-        return cls(mean, mean - reach, mean + reach, p_negative)
+        return cls(mean, mean - reach, mean + reach, p_negative, informed)
 
     @property
     def verdict(self) -> str:
-        """helps or hurts where the 95 % interval excludes zero, else no evidence."""
-        return "helps" if self.low > 0 else "hurts" if self.high < 0 else "no evidence"
+        """helps or hurts where the 95 % interval excludes zero; likely helps by P(gain < 0), else no evidence."""
+        if self.low > 0 or self.high < 0:
+            return "helps" if self.low > 0 else "hurts"
+        return "likely helps" if self.informed and self.p_negative < LIKELY else "no evidence"
 
 
 @dataclass(frozen=True)
-class Linear:
-    """A linear model of gains: intercept + weights . (x - center) / scale.
+class Forest:
+    """A forest that predicts a gain and how far it may be off.
 
     Attributes
     ----------
-    center, scale, weights : list of float
-        One per regressor.
-    intercept : float
-        Gain of the average pair, in percentage points.
-    spread : list of float
-        The variance of a gain around the model is spread[0] + spread[1] / shots.
+    trees : Trees
+        Whose nodes hold the mean gain and the mean squared gain of the pairs in them, over the number of trees.
+    scales : ndarray of shape (2,)
+        By which deviations of gains from predictions exceed those of gains within leaves, at `SHOTS`.
     """
 
-    center: list[float]
-    scale: list[float]
-    weights: list[float]
-    intercept: float
-    spread: list[float]
+    trees: Trees
+    scales: np.ndarray
 
-    def standardise(self, x: list[float]) -> np.ndarray:
-        """(regressors,) in deviations from those of the average pair, clipped: no trust far from what was seen."""
-        return np.clip((np.array(x) - self.center) / np.array(self.scale), -4, 4)
-
-    def deviation(self, shots: int) -> float:
-        """Standard deviation of a gain around the model, in percentage points."""
-        return (self.spread[0] + self.spread[1] / shots) ** 0.5
-
-    def predict(self, x: list[float], shots: int) -> tuple[float, float]:
-        """(mean, standard deviation) of the gain in percentage points."""
-        return self.intercept + float(self.standardise(x) @ self.weights), self.deviation(shots)
+    def predict(self, x: np.ndarray, shots: int) -> tuple[float, float]:
+        """(mean, standard deviation) of the gain in percentage points, of regressors x (d,)."""
+        mean, square = self.trees.probabilities(x[None])[0]
+        scale = np.interp(-(shots**-0.5), -(np.array(SHOTS) ** -0.5), self.scales)
+        return float(mean), float(scale * max(square - mean**2, TINY) ** 0.5)
 
 
 @dataclass(frozen=True)
@@ -127,34 +177,55 @@ class Prior:
 
     Attributes
     ----------
-    screen : Linear
+    screen : Forest
         From the features of a pair alone.
-    transfer : Linear
-        From these and the probability gain in repeats.
+    transfer : Forest
+        From these and what repeats tell.
     inflation : float
         Factor of the measured gain's standard error, which few rows understate.
     """
 
-    screen: Linear
-    transfer: Linear
+    screen: Forest
+    transfer: Forest
     inflation: float
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything by name, as `restore` takes it."""
+        found = {"inflation": np.array(self.inflation)}
+        for name in ("screen", "transfer"):
+            forest: Forest = getattr(self, name)
+            found[f"{name}.scales"] = forest.scales
+            found |= {f"{name}.{k}": v for k, v in forest.trees.arrays().items()}
+        return found
+
+    @classmethod
+    def restore(cls, arrays: Mapping[str, np.ndarray]) -> "Prior":
+        """Take what `arrays` gave."""
+        forests = []
+        for name in ("screen", "transfer"):
+            mine = {k.removeprefix(f"{name}."): v for k, v in arrays.items() if k.startswith(f"{name}.")}
+            forests.append(Forest(Trees.restore(mine), mine["scales"]))
+        return cls(*forests, float(arrays["inflation"]))
 
 
 @cache
 def load_prior() -> Prior:
-    """The model in prior.json.
+    """The model in prior.npz.
 
     Returns
     -------
     Prior
         Read once.
     """
-    content = json.loads(resources.files("transmeter.gain").joinpath("prior.json").read_text(encoding="utf-8"))
-    return Prior(Linear(**content["screen"]), Linear(**content["transfer"]), content["inflation"])
+    with (
+        resources.files("transmeter.gain").joinpath("prior.npz").open("rb") as file,
+        np.load(file, allow_pickle=False) as arrays,
+    ):
+        return Prior.restore(dict(arrays))
 
 
-def regressors(pair: PairFeatures, shots: int, probability_gain: float | None = None) -> list[float]:
-    """What the linear models see: features, told apart by whether class names match, and their products.
+def regressors(pair: PairFeatures, shots: int, transfer: ShortTransfer | None = None) -> np.ndarray:
+    """What the forests see.
 
     Parameters
     ----------
@@ -162,33 +233,24 @@ def regressors(pair: PairFeatures, shots: int, probability_gain: float | None = 
         Features of source and target.
     shots : int
         Labelled rows per class.
-    probability_gain : float or None
-        Percentage points; None leaves its terms out, as in `Prior.screen`.
+    transfer : ShortTransfer or None
+        What repeats tell; None leaves it out, as in `Prior.screen`.
 
     Returns
     -------
-    list of float
+    ndarray of shape (d,)
         In the order of `TERMS`.
     """
-    p, few, rise = pair, shots**-0.5, probability_gain
-    named = float(p.mapped > 0)
-    terms = [
-        *(p.shared, p.mapped, p.paired, p.size, p.skill),
-        *(p.zero_shot * named, p.zero_shot * (1 - named), p.closeness * named, p.closeness * (1 - named)),
-        *(p.separation * p.shared, p.misfit * p.shared, p.ridge_gain),
-        *(p.shared * p.skill, p.paired * p.skill, p.shared * named, p.shared * (1 - named)),
-        *(few, few * p.shared * p.skill * named, few * p.zero_shot * named, few * p.paired * p.skill),
-    ]
-    return terms if rise is None else [*terms, rise, few * rise, float(np.tanh(rise / 10))]
+    return np.array([*astuple(pair), shots**-0.5, *(astuple(transfer) if transfer else ())])
 
 
-# the term of a gain that each of `regressors` counts for
-TERMS = (
-    *("shared", "mapped", "paired", "size", "skill"),
-    *("zero_shot", "zero_shot", "closeness", "closeness", "separation", "misfit", "ridge_gain"),
-    *("shared", "paired", "shared", "shared", "usual", "shared", "zero_shot", "paired"),
-    *("transfer", "transfer", "transfer"),
-)
+# the term of a gain that each of `regressors` counts for, its own name but for these
+_SEVERAL = {
+    **dict.fromkeys(("source_likelihood", "pooled_likelihood", "odds"), "likelihood"),
+    **dict.fromkeys(("confidence", "own_confidence", "expected", "change", "agreement"), "predictions"),
+    "classes": "usual",
+}
+TERMS = (*(_SEVERAL.get(f.name, f.name) for f in fields(PairFeatures)), "usual", "transfer", "transfer")
 
 
 def predict_gain(pair: PairFeatures, shots: int) -> Gain:
@@ -206,10 +268,10 @@ def predict_gain(pair: PairFeatures, shots: int) -> Gain:
     Gain
         By `Prior.screen`.
     """
-    return Gain.from_error(*load_prior().screen.predict(regressors(pair, shots), shots))
+    return Gain.from_error(*load_prior().screen.predict(regressors(pair, shots), shots), TAIL)
 
 
-def combine(prior: Prior, pair: PairFeatures, shots: int, probability_gain: float, measurement: Measurement) -> Gain:
+def combine(prior: Prior, pair: PairFeatures, shots: int, transfer: ShortTransfer, measurement: Measurement) -> Gain:
     """The expected gain and the measured one, weighed by their precision.
 
     Parameters
@@ -220,8 +282,8 @@ def combine(prior: Prior, pair: PairFeatures, shots: int, probability_gain: floa
         Features of source and target.
     shots : int
         Labelled rows per class.
-    probability_gain : float
-        Percentage points.
+    transfer : ShortTransfer
+        What repeats tell.
     measurement : tuple of float
         Mean and standard error of the measured gain in percentage points, and degrees of freedom.
 
@@ -230,33 +292,33 @@ def combine(prior: Prior, pair: PairFeatures, shots: int, probability_gain: floa
     Gain
         The posterior.
     """
-    expected, _ = prior.transfer.predict(regressors(pair, shots, probability_gain), shots)
+    expected, deviation = prior.transfer.predict(regressors(pair, shots, transfer), shots)
     mean, error, freedom = measurement
     error *= prior.inflation
-    weight = _trust(prior, shots, mean - expected, error)
-    # the share of the measurement is as uncertain as its degrees of freedom say, that of the prior is not
-    freedom = freedom / max(weight, 1e-6) ** 2
-    return Gain.from_error(weight * mean + (1 - weight) * expected, weight**0.5 * error, freedom)
+    weight = _trust(deviation, mean - expected, error)
+    # as uncertain as the degrees of freedom of both, by their shares in the variance
+    freedom = 1 / (weight**2 / freedom + (1 - weight) ** 2 / TAIL)
+    return Gain.from_error(weight * mean + (1 - weight) * expected, weight**0.5 * error, freedom, informed=True)
 
 
-def _trust(prior: Prior, shots: int, difference: float, error: float) -> float:
+def _trust(deviation: float, difference: float, error: float) -> float:
     """Share of the measured gain, whose (inflated) standard error is `error`, in the combined one.
 
-    difference: of the measured gain from the expected one. Where it is so large that the pair cannot be of the kind
-    that the prior knows, gains around the prior are taken to vary as much.
+    deviation: of gains from what is expected. difference: of the measured gain from that; where it is so large that the
+    pair cannot be of the kind that the prior knows, gains around the prior are taken to vary as much.
     """
-    deviation = max(prior.transfer.deviation(shots), abs(difference) - SURPRISING * error)
+    deviation = max(deviation, abs(difference) - SURPRISING * error)
     return deviation**2 / (deviation**2 + error**2)
 
 
 def explain(
-    prior: Prior, pair: PairFeatures, shots: int, probability_gain: float, measurement: Measurement
+    prior: Prior, pair: PairFeatures, shots: int, transfer: ShortTransfer, measurement: Measurement
 ) -> dict[str, float]:
     """What the mean of `combine` is made of.
 
     Parameters
     ----------
-    prior, pair, shots, probability_gain, measurement
+    prior, pair, shots, transfer, measurement
         As in `combine`.
 
     Returns
@@ -264,29 +326,29 @@ def explain(
     dict
         `measured`, which counts by the share `trust`, and the terms that sum to what was expected, which counts by the
         rest. In percentage points: `usual` is what the average pair of the prior gains, the others what a short
-        transfer and every feature add to that.
+        transfer and every feature add to that along the paths of the trees.
+
+    References
+    ----------
+    Saabas, "Interpreting random forests", 2014.
     """
-    expected, _ = prior.transfer.predict(regressors(pair, shots, probability_gain), shots)
+    x = regressors(pair, shots, transfer)
+    expected, deviation = prior.transfer.predict(x, shots)
     mean, error, _ = measurement
-    terms = {"trust": _trust(prior, shots, mean - expected, error * prior.inflation), "measured": mean}
-    terms["usual"] = prior.transfer.intercept
-    parts = prior.transfer.standardise(regressors(pair, shots, probability_gain)) * prior.transfer.weights
+    usual, parts = _along_paths(prior.transfer.trees, x)
+    terms = {"trust": _trust(deviation, mean - expected, error * prior.inflation), "measured": mean, "usual": usual}
     for term, part in zip(TERMS, parts, strict=True):
         terms[term] = terms.get(term, 0.0) + float(part)
     return terms
 
 
-def as_json(prior: Prior) -> str:
-    """The text of prior.json.
-
-    Parameters
-    ----------
-    prior : Prior
-        The model.
-
-    Returns
-    -------
-    str
-        What `load_prior` reads.
-    """
-    return json.dumps(asdict(prior), indent=1) + "\n"
+def _along_paths(trees: Trees, x: np.ndarray) -> tuple[float, np.ndarray]:
+    """The mean gain at the roots, and (d,) what the features of x change of it on the way to its leaves."""
+    x, node = x.astype(np.float32), trees.roots
+    usual, found = float(trees.value[node, 0].sum()), np.zeros(len(x))
+    while (inside := trees.left[node] >= 0).any():
+        below = x[trees.feature[node]] <= trees.threshold[node]
+        following = np.where(inside, np.where(below, trees.left[node], trees.right[node]), node)
+        np.add.at(found, trees.feature[node], trees.value[following, 0] - trees.value[node, 0])
+        node = following
+    return usual, found

@@ -100,8 +100,8 @@ class QuantityRace(Race):
         smaller = in_repeats(before - after, self._done(probabilities))
         return replace(outcome, correct=None, absolute=self.held_out.deviation * smaller)
 
-    def _probability_gain(self, probabilities: Tensor) -> float:
-        return 0.0
+    def _transfer(self, probabilities: Tensor) -> None:
+        return None
 
     def _done(self, predicted: Tensor) -> list[Split]:
         return self.held_out.splits[: len(predicted)]

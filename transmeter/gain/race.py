@@ -10,6 +10,7 @@ from torch import Tensor
 from transmeter.gain.estimate import (
     HeldOutRows,
     Outcome,
+    balanced_mean,
     correctness,
     estimate_gain,
     is_better,
@@ -18,8 +19,8 @@ from transmeter.gain.estimate import (
 )
 from transmeter.gain.metric_names import ACCURACIES, METRICS
 from transmeter.gain.metrics import reached_by
-from transmeter.gain.pair_features import pair_features
-from transmeter.gain.prior import Gain, predict_gain
+from transmeter.gain.pair_features import fit_features, pair_features
+from transmeter.gain.prior import Gain, ShortTransfer, predict_gain
 from transmeter.gain.transfers import SCRATCH, Network, Transfers, by_combination, by_network
 from transmeter.learners.baseline import target_only
 from transmeter.learners.combination import COMBINATION, Part, average, chain
@@ -110,7 +111,8 @@ class Race:
         self.held_out = HeldOutRows(target, self.splits, metric, shots)
         # a fold of cross-fitting trains on a little less than what is asked about: all labelled rows
         self.shots = shots or int(np.bincount(target.codes[target.codes >= 0]).min())
-        self.features = [pair_features(s, self.target, self.splits) for s in self.sources]
+        fits = fit_features(self.sources, self.target, self.splits, self.seed)
+        self.features = [pair_features(s, self.target, self.splits, fit) for s, fit in zip(self.sources, fits)]
         self.screened = [predict_gain(f, self.shots) for f in self.features]
         self.predicted = self.screened if metric in ACCURACIES else [UNKNOWN] * len(self.sources)
 
@@ -211,16 +213,21 @@ class Race:
             metric=held_out.metric,
             population=held_out.population,
             baseline=baseline,
-            probability_gain=self._probability_gain(probabilities),
+            transfer=self._transfer(probabilities),
             features=self.features[i],
             shots=self.shots,
             correct=correctness(probabilities, held_out) - correctness(alone, held_out),
+            unchanged=baseline == self.reference and torch.equal(probabilities, alone),
         )
 
-    def _probability_gain(self, probabilities: Tensor) -> float:
-        """Of the right class, over the same learners without a source, in percentage points."""
-        reference = self.alone[self.reference][: len(probabilities)]
-        return right_probability(probabilities, self.held_out) - right_probability(reference, self.held_out)
+    def _transfer(self, probabilities: Tensor) -> ShortTransfer | None:
+        """What these probabilities tell beside a gain, over the same learners without a source."""
+        held_out, without = self.held_out, self.alone[self.reference][: len(probabilities)]
+        after, before = (log_right(p.numpy(), held_out.codes, 1.0) for p in (probabilities, without))
+        return ShortTransfer(
+            probability_gain=right_probability(probabilities, held_out) - right_probability(without, held_out),
+            likelihood_gain=balanced_mean(after - before, held_out),
+        )
 
     def gain(self, i: int) -> Gain:
         """Of source i: the estimate of its rounds, or what was expected before any."""

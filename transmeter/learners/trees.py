@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
-from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.ensemble import ExtraTreesRegressor, RandomForestClassifier, RandomForestRegressor
 
 CELLS = 8_000_000  # values of leaves that are held at once
 
@@ -154,7 +154,25 @@ def regression_trees(forest: RandomForestRegressor) -> Trees:
     return _trees(forest, np.concatenate([t.tree_.value[:, 0] for t in forest.estimators_]))
 
 
-def _trees(forest: RandomForestClassifier | RandomForestRegressor, value: np.ndarray) -> Trees:
+def moment_trees(forest: ExtraTreesRegressor) -> Trees:
+    """The arrays of a fitted forest that predicts a quantity and its square.
+
+    Parameters
+    ----------
+    forest : ExtraTreesRegressor
+        After its fit.
+
+    Returns
+    -------
+    Trees
+        Whose nodes, those above leaves too, hold the mean and the mean square of the quantity over the number of trees.
+    """
+    mean = np.concatenate([t.tree_.value[:, 0, 0] for t in forest.estimators_])
+    variance = np.concatenate([t.tree_.impurity for t in forest.estimators_])
+    return _trees(forest, np.column_stack([mean, mean**2 + variance]))
+
+
+def _trees(forest: RandomForestClassifier | RandomForestRegressor | ExtraTreesRegressor, value: np.ndarray) -> Trees:
     """The nodes of a forest, each of a value (nodes, k)."""
     trees = [t.tree_ for t in forest.estimators_]
     first = np.cumsum([0, *(t.node_count for t in trees)])

@@ -29,6 +29,8 @@ WAYS = {
 TERMS = {
     "usual": "pairs on average",
     "transfer": "probability gain",
+    "likelihood": "labels likelier",
+    "predictions": "predictions changed",
     "zero_shot": "accuracy as it is",
     "closeness": "classes lie close",
     "ridge_gain": "helps a ridge",
@@ -41,6 +43,7 @@ TERMS = {
     "skill": "accuracy on itself",
 }
 FEATURES = {
+    "classes": "classes",
     "shared": "columns shared",
     "mapped": "classes shared",
     "paired": "rows paired",
@@ -51,6 +54,14 @@ FEATURES = {
     "separation": "domains told apart",
     "misfit": "misfit of reconstruction",
     "ridge_gain": "gain of a ridge, pp",
+    "source_likelihood": "likelihood, source alone",
+    "pooled_likelihood": "likelihood, both",
+    "odds": "log-odds of the source",
+    "confidence": "source's confidence",
+    "own_confidence": "target's confidence",
+    "expected": "gain expected of itself",
+    "change": "predictions changed",
+    "agreement": "agreement",
 }
 
 Section = dict[str, Any]
@@ -128,7 +139,7 @@ def _ranking(ranking: Ranking) -> Section:
         "notes": [
             _note(ranking, gains),
             *(f"{line.strip()}." for line in (describe(ranking.together) if ranking.together else ())),
-            *(f"{line}." for line in (*ranking.about_metric, *ranking.caveats)),
+            *(f"{line}." for line in (*ranking.about_metric, *ranking.about_labels, *ranking.caveats)),
         ],
         "figures": [_ranking_chart(ranking, lead, gains)] if scored else [],
         "tables": [_ranking_table(ranking, gains), *_decisions(ranking)],
@@ -175,7 +186,7 @@ def _ranking_table(ranking: Ranking, gains: bool) -> Section:
 
 def _decisions(ranking: Ranking) -> list[Section]:
     """What was decided about the tables, and the classes of every source that stand for the target's."""
-    said = (*ranking.about_metric, *ranking.caveats)
+    said = (*ranking.about_metric, *ranking.about_labels, *ranking.caveats)
     notes = [list(note.partition(": ")[::2]) for note in ranking.notes if note not in said]
     maps = [
         [
@@ -205,7 +216,9 @@ def _lead(ranking: Ranking, scored: Sequence[Row]) -> str:
     gain = best.gain
     interval = f"{gain.mean:+.1f} {points(ranking.metric)}, {gain.low:+.1f} to {gain.high:+.1f}"
     others = sum(row.verdict == "hurts" for row in scored)
-    return f"{best.source} helps: {interval}." + (f" {others} of {len(scored)} sources hurt." if others else "")
+    return f"{best.source} {best.verdict}: {interval}." + (
+        f" {others} of {len(scored)} sources hurt." if others else ""
+    )
 
 
 def _figures(row: Row, gains: bool) -> list[str]:
@@ -368,7 +381,7 @@ def _pairs(
         pairs = sorted((p for p in scored if p[0] == target and p[1] in sources), key=lambda p: -p[2])
         for place, (_, source, score, gain, verdict) in enumerate(pairs):
             if gains and gain is not None:
-                mark = {"helps": "\u25b2", "hurts": "\u25bc"}.get(verdict or "", "")
+                mark = {"helps": "\u25b2", "likely helps": "\u25b3", "hurts": "\u25bc"}.get(verdict or "", "")
                 cells[source, target] = _cell(source, target, gain, mark)
             elif not gains:
                 value = 1 - place / max(len(pairs) - 1, 1)
@@ -376,7 +389,9 @@ def _pairs(
     lead = f"Sources: {len(sources)}; targets: {len(targets)}."
     if gains:
         scale = f"gain, {gain_unit}"
-        caption = f"Gain in {gain_unit}; \u25b2 helps, \u25bc hurts: the 95 % interval leaves out zero."
+        caption = (
+            f"Gain in {gain_unit}; \u25b2 helps, \u25bc hurts: the 95 % interval leaves out zero; \u25b3 likely helps."
+        )
         lead += f" Targets that a source helps: {len({t for t, *_, verdict in scored if verdict == 'helps'})}."
     else:
         scale = "place among the sources of a target (1: the best)"

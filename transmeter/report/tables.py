@@ -60,6 +60,7 @@ def _ranking_table(ranking: Ranking) -> str:
         text += f"gains on the rows of {ranking.target} over {baseline} alone; {ranking.setting}; {ranking.metric}\n"
         text += "gain_pp is in R2 points, gain in MAE in the unit of the label\n" if ranking.metric == R2 else ""
     text += "".join(f"{line}\n" for line in ranking.about_metric)
+    text += "".join(f"{line}\n" for line in ranking.about_labels)
     for row in ranking.rows:
         meant = [m for m in row.matches or [] if m["how"] == "meaning"]
         if meant:

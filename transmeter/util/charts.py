@@ -12,6 +12,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 # colour and marker
 VERDICTS = {
     "helps": (COLOURS[0], "triangle-up"),
+    "likely helps": (COLOURS[5], "diamond"),
     "no evidence": (COLOURS[-1], "circle"),
     "hurts": (COLOURS[1], "triangle-down"),
 }

@@ -19,7 +19,8 @@ def table(counts, unlabelled=0):
     return data.table("t", pd.DataFrame({"x": np.arange(len(labels), dtype=float)}), labels)
 
 
-PAIR = prior.PairFeatures(1, 1, 0, 2.5, 0.5, 0.3, 0.3, 0.1, 0, 1)
+OWN = {"shared": 1, "mapped": 1, "paired": 0, "size": 2.5, "skill": 0.5, "zero_shot": 0.3, "closeness": 0.3}
+PAIR = prior.PairFeatures(classes=2, **OWN, separation=0.1, misfit=0, ridge_gain=1)
 
 
 def outcome(difference, codes, population=None, probability_gain=0.0):
@@ -31,7 +32,7 @@ def outcome(difference, codes, population=None, probability_gain=0.0):
         metric="balanced_accuracy",
         population=population,
         baseline="scratch network",
-        probability_gain=probability_gain,
+        transfer=prior.ShortTransfer(probability_gain, probability_gain / 100),
         features=PAIR,
         shots=10,
         correct=np.asarray(difference, float),
@@ -69,7 +70,7 @@ def test_more_rows_narrow_and_leave_less_to_the_prior():
     rng = np.random.default_rng(1)
     few = outcome(np.where(rng.random((10, 20)) < 0.3, 1, 0), np.arange(20) % 2)
     many = outcome(np.where(rng.random((10, 400)) < 0.3, 1, 0), np.arange(400) % 2)
-    expected, _ = prior.load_prior().transfer.predict(prior.regressors(PAIR, 10, 0.0), 10)
+    expected, _ = prior.load_prior().transfer.predict(prior.regressors(PAIR, 10, prior.ShortTransfer(0.0, 0.0)), 10)
     gains, pulls = [], []
     for found in (few, many):
         mean, gain = estimate.measure_gain(found)[0], estimate.estimate_gain(found)

@@ -105,7 +105,7 @@ def outcome(difference, codes, metric):
         metric=metric,
         population=None,
         baseline="",
-        probability_gain=0.0,
+        transfer=None,
         features=None,
         shots=10,
     )

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from transmeter.gain.pair_features import pair_features
+from transmeter.gain.pair_features import fit_features, pair_features
 from transmeter.network.source import Encoded, Source
 from transmeter.tables import data
 from transmeter.tables.splits import make_splits
@@ -23,7 +23,8 @@ def table(name, seed, columns="abcd", classes="pq", n=80, keys=None, labelled=No
 
 def features(source, target):
     """Of one source for one target."""
-    return pair_features(Source(source), Encoded(target), make_splits(target, 5, 4, seed=0))
+    splits, encoded, sources = make_splits(target, 5, 4, seed=0), Encoded(target), [Source(source)]
+    return pair_features(sources[0], encoded, splits, *fit_features(sources, encoded, splits, 0))
 
 
 def test_a_source_that_is_the_target_looks_like_it():
