@@ -40,25 +40,15 @@ from transmeter.util import writing
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 LEFT_OUT = ("alignment",)  # needs features of one model on both sides; it serves calibration data
-ABLATION = {
-    "plain": {},
-    "no source loss": {"source_loss": 0.0},
-    "with reconstruction": {"reconstruction": 0.1},
-    "with mean distance": {"mean_distance": 0.01},
-    "with discriminators": {"discriminator": 0.1},
-    "fast (reconstruction, mean distance)": {"variant": "fast"},
-    "paper (all terms)": {"variant": "paper"},
-}
 
 
 @click.command()
 @click.argument("datasets", type=click.Path(path_type=Path, exists=True))
 @click.option("--encoder", type=click.Path(path_type=Path), help="Of the texts. Default: TF-IDF.")
-@click.option("--quick", is_flag=True, help="One target a family, fewer repeats, no ablation.")
+@click.option("--quick", is_flag=True, help="One target a family, fewer repeats.")
 @click.option("--family", multiple=True, help="Only these families. Default: all.")
 @click.option("--most-classes", default=100, help="Targets with more classes are left out.")
 @click.option("--scorer", "chosen", multiple=True, help="Only these beside transmeter. Default: all.")
-@click.option("--terms", is_flag=True, help="The terms of the network's loss too.")
 @click.option("--work", default="/tmp/transmeter-rank-quality", type=click.Path(path_type=Path), help="For cells.")
 @click.option("--workers", default=2)
 def main(
@@ -68,7 +58,6 @@ def main(
     family: tuple[str, ...],
     most_classes: int,
     chosen: tuple[str, ...],
-    terms: bool,
     work: Path,
     workers: int,
 ) -> None:
@@ -82,7 +71,7 @@ def main(
     jobs.sort(key=lambda job: -len(job[0].sources) * job[0].target.features.shape[1])  # long ones first
     open_jobs = [job for job in jobs if not job[2].exists()]
     with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        running = [pool.submit(cell, *job, work / "sources", quick, chosen, terms) for job in open_jobs]
+        running = [pool.submit(cell, *job, work / "sources", quick, chosen) for job in open_jobs]
         for i, done in enumerate(as_completed(running), start=1):
             click.echo(f"{i} of {len(running)}: {done.result()} ({time.perf_counter() - begin:.0f} s)", err=True)
     found = [json.loads(path.read_text()) for _, _, path in jobs]
@@ -104,9 +93,7 @@ def _file_name(problem: Problem, shots: int) -> str:
     return re.sub(r"\W+", "_", f"{problem.family} {problem.target.name} {shots}") + ".json"
 
 
-def cell(
-    problem: Problem, shots: int, path: Path, cache: Path, quick: bool, chosen: tuple[str, ...], terms: bool
-) -> str:
+def cell(problem: Problem, shots: int, path: Path, cache: Path, quick: bool, chosen: tuple[str, ...]) -> str:
     """Ground truth and all scorers of one target at one number of shots, written to `path`."""
     warnings.simplefilter("ignore")
     sources = [Source(t, cache) for t in problem.sources]
@@ -120,13 +107,6 @@ def cell(
     runs = [_run("planning", 0, sources, problem.target, {"shots": shots}, chosen)]
     for draw in range(1 if quick else 2):
         runs.append(_run("few", draw, sources, hidden(problem.target, shots, draw), {}, chosen))
-    ablation = {}
-    if terms and shots == problem.shots[0]:
-        for name, options in ABLATION.items():
-            scored = scorers()["transmeter"](
-                sources, problem.target, shots=shots, repeats=10, seed=7, learner="network", **options
-            )
-            ablation[name] = [measure_gain(s.outcome)[0] for s in scored]
     about = {
         "family": problem.family,
         "target": problem.target.name,
@@ -135,7 +115,7 @@ def cell(
         "sources": [s.table.name for s in sources],
         "levels": problem.levels,
     }
-    writing.write_json(path, about | {"truth": asdict(true), "seconds": seconds, "runs": runs, "ablation": ablation})
+    writing.write_json(path, about | {"truth": asdict(true), "seconds": seconds, "runs": runs})
     return f"{problem.family}, {problem.target.name}, {shots} shots"
 
 

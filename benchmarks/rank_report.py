@@ -38,7 +38,6 @@ def report(cells: list[dict], folder: Path, name: str, seconds: float, prior: Pr
             for mode in ("planning", "few")
             for level in ("low", "high")
         },
-        "ablation": ablation(cells),
         "pooled_truth": pooled_truth(cells),
     }
     (folder / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
@@ -212,25 +211,6 @@ def _behind(orders: pd.DataFrame) -> dict[str, list[float]]:
     return {best: _three(bootstrap(_lead(_wide(orders, "weighted_tau").fillna(0))), best)}
 
 
-def ablation(cells: list[dict]) -> dict[str, dict]:
-    """What a term is worth at the lower number of shots: change of the gains and of the best one, agreement."""
-    rows = []
-    for cell in cells:
-        true = [a["gain_pp"] for a in cell["truth"]["sources"]]
-        for name, gains in cell["ablation"].items():
-            plain = np.array(cell["ablation"]["plain"])
-            tau = rank_agreement(gains, true).weighted_tau
-            change = np.array(gains) - plain
-            best = float(np.max(gains) - plain.max())
-            rows.append({"scorer": name, "family": cell["family"], "target": cell["target"], "tau": tau or 0.0})
-            rows[-1] |= {"mean_change_pp": float(change.mean()), "best_change_pp": best}
-    if not rows:
-        return {}
-    frame = pd.DataFrame(rows)
-    found = {k: bootstrap(_wide(frame, k)) for k in ("mean_change_pp", "best_change_pp", "tau")}
-    return {name: {k: _three(v, name) for k, v in found.items()} for name in dict.fromkeys(frame["scorer"])}
-
-
 def pooled_truth(cells: list[dict]) -> dict[str, list[float]]:
     """Weighted tau of the planning scores with the gains of pooled logistic regression, and of its two halves."""
     rows = []
@@ -272,13 +252,6 @@ def table(summary: dict) -> str:
         lines += ["", f"Interval coverage: {json.dumps(found['honesty'])}, mean width {found['width_pp']} pp.", ""]
         lines += [f"Gain of the first pick, or of none, by family: {json.dumps(found['pick_pp'])}.", ""]
         lines += [f"Lead in tau over the best other scorer by family: {json.dumps(found['behind_pp'])}.", ""]
-    if summary["ablation"]:
-        lines += ["### Terms", "", "| loss | mean gain changes by, pp | best gain changes by, pp | weighted tau |"]
-        lines += ["|---|---|---|---|"]
-        for name, s in summary["ablation"].items():
-            lines.append(
-                f"| {name} | {_cell(s['mean_change_pp'])} | {_cell(s['best_change_pp'])} | {_cell(s['tau'])} |"
-            )
     lines += ["", "### Pooled logistic regression as ground truth", ""]
     lines += ["Weighted tau, planning: " + json.dumps(summary["pooled_truth"]) + "."]
     return "\n".join(lines) + "\n"
