@@ -65,8 +65,9 @@ def fit_features(sources: Sequence[Source], target: Encoded, splits: Sequence[Sp
     unlabelled = target.table.codes < 0
     training = [np.flatnonzero(~unlabelled)] if unlabelled.any() else [s.train for s in splits[:FITS]]
     task = task_of(target, training, seed)
-    rows = np.random.default_rng(seed).permutation(len(target.table))[:PREDICTED]
-    x, others = target.x.numpy()[rows] @ task.basis, np.stack([~np.isin(rows, part) for part in training])
+    others = np.stack([~np.isin(np.arange(len(target.table)), part) for part in training])
+    rows = np.random.default_rng(seed).permutation(np.flatnonzero(others.any(0)))[:PREDICTED]
+    x, others = target.x.numpy()[rows] @ task.basis, others[:, rows]
     alone = _average(target_linear.members(task, None), TARGET_PRIOR, task, x)
     return [_of_source(source, target, task, x, others, alone) for source in sources]
 

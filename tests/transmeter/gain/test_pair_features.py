@@ -5,6 +5,10 @@ import pandas as pd
 import pytest
 
 from transmeter.gain.pair_features import fit_features, pair_features
+from transmeter.gain.prior import FitFeatures
+from transmeter.learners import source_linear, target_linear
+from transmeter.learners.combination import TARGET_PRIOR
+from transmeter.learners.task import shared, task_of
 from transmeter.network.source import Encoded, Source
 from transmeter.tables import data
 from transmeter.tables.splits import make_splits
@@ -78,3 +82,42 @@ def test_features_of_real_tables_is_in_its_ranges_and_reproducible(heart):
             assert 0 <= getattr(found, field) <= 1, field
         assert -1 <= found.zero_shot <= 1 and found.closeness <= 1 and -100 <= found.ridge_gain <= 100
         assert found.size == np.log10((heart[name].codes >= 0).sum()) and 0 < found.misfit < 5
+
+
+def fits(sources, target, splits):
+    """What one fit tells of the sources."""
+    return fit_features([Source(s) for s in sources], Encoded(target), splits, 0)
+
+
+def test_one_fit_tells_a_source_from_its_opposite_and_from_a_stranger():
+    target = table("target", seed=2, labelled=20)
+    same, opposite, strange = fits(
+        [table("s", seed=1), table("o", seed=1, classes="qp"), table("z", seed=1, columns="efgh")], target, []
+    )
+    assert same.source_likelihood > opposite.source_likelihood + 1 and same.odds > 0 > opposite.odds
+    assert same.agreement > 0.55 > 0.45 > opposite.agreement and same.confidence > 0.5 and same.change < 0.2
+    assert strange == FitFeatures()
+    assert same.own_confidence == opposite.own_confidence > 0.3 and same.expected >= 0
+
+
+def test_the_likelihood_of_a_source_is_that_of_its_own_model_on_the_labelled_rows():
+    target, source = table("target", seed=2, labelled=20), table("s", seed=1)
+    (found,) = fits([source], target, [])
+    encoded = Encoded(target)
+    task = task_of(encoded, [np.arange(20)], 0)
+    (given,) = shared(Source(source), encoded, task)
+    members = [*source_linear.members(task, given)]
+    alone = target_linear.members(task, None)
+    expected = []
+    for some, prior in ((members, 1.0), (alone, TARGET_PRIOR)):
+        log_weight = np.array([0.5 * m.evidence[0] + np.log(prior) for m in some])
+        shares = np.exp(log_weight - log_weight.max())
+        expected.append((shares / shares.sum()) @ [m.evidence[0] for m in some] / 20)
+    assert found.source_likelihood == pytest.approx(expected[0] - expected[1])
+
+
+@pytest.mark.parametrize("labelled", [78, 79, 80])
+def test_few_rows_without_a_label_are_looked_at_whatever_the_others(labelled):
+    target = table("target", seed=2, labelled=labelled if labelled < 80 else None)
+    (found,) = fits([table("s", seed=1)], target, make_splits(target, None, 2, seed=0))
+    assert np.isfinite(list(vars(found).values())).all() and found.confidence > 0
