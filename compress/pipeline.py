@@ -362,9 +362,10 @@ def check_fit(steps: Sequence[Step], sizes: nn.Module, tokenizer: Tokenizer) -> 
     Raises
     ------
     ValueError
-        For a group that may not divide the widths that are left, a change behind early exits, or a student with
-        another tokenizer.
+        For a plain shape of what another step leaves uneven, a group that may not divide the widths that are left, a
+        change behind early exits, or a student with another tokenizer.
     """
+    _check_shapes(steps)
     _check_groups(steps, sizes)
     _check_exits(steps, sizes)
     for index, step in enumerate(steps):
@@ -372,12 +373,29 @@ def check_fit(steps: Sequence[Step], sizes: nn.Module, tokenizer: Tokenizer) -> 
             distil.require_student(step.options["student"], tokenizer, index == 0)
 
 
+def _check_shapes(steps: Sequence[Step]) -> None:
+    """Raise ValueError for shape=uniform behind a step that leaves layers of several sizes."""
+    uneven = None
+    for step in steps:
+        uniform = step.options.get("shape") == "uniform"
+        if uniform and uneven:
+            what = f"{step.method} with shape=uniform takes layers of one size, {uneven} leaves several"
+            raise ValueError(f"{what}: leave it out, or give it shape=uniform too where it takes it")
+        if (_cuts_units(step) or traits(step.method).changes == "sublayers") and not uniform:
+            uneven = step.method
+
+
+def _cuts_units(step: Step) -> bool:
+    """Whether a step removes single heads and neurons."""
+    return traits(step.method).changes == "units" and step.options.get("unit") != "weights"
+
+
 def _check_groups(steps: Sequence[Step], sizes: nn.Module) -> None:
     """Raise ValueError where the group of a quantizer may not divide the widths that pruning before it leaves."""
     multiple, pruner = 0, None
     for step in steps:
         options = {option.name: option.default for option in keyword_options(methods()[step.method])} | step.options
-        if traits(step.method).changes == "units":
+        if _cuts_units(step):
             multiple, pruner = math.gcd(multiple, options.get("multiple", 1)), step.method
         group = options.get("group") if traits(step.method).quantizes else None
         if group and pruner and (multiple % group or structure.head_width(sizes) % group):

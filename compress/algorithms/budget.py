@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -40,8 +40,8 @@ class Budget:
         What goes at once: a unit (or a multiple of them), a sublayer or a block.
     clock
         What seconds are measured by; None: another currency.
-    uniform
-        Whether every layer keeps as many.
+    shapes
+        Where every layer keeps as many: the numbers of heads and of neurons that keep the limit; else empty.
     """
 
     unit: str
@@ -52,13 +52,13 @@ class Budget:
     multiples: list[int]
     piece: latency.Piece
     clock: latency.Clock | None = None
-    uniform: bool = False
+    shapes: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def step(self) -> float:
         """The cost of the largest piece."""
-        if self.uniform:
-            return max(sum(self._layer(kind)) for kind in ("attention", "ffn"))
+        if self.shapes:
+            return max(self.layers("attention"), self.layers("ffn"))
         if self.piece == "unit":
             return max(c * m for c, m in zip(self.costs, self.multiples))
         pieces: dict[object, float] = {}
@@ -67,9 +67,9 @@ class Budget:
             pieces[key] = pieces.get(key, 0.0) + s.units * c
         return max(pieces.values())
 
-    def _layer(self, kind: str) -> list[float]:
-        """The cost of what goes at once in each layer of a kind."""
-        return [c * m for s, c, m in zip(self.found, self.costs, self.multiples) if s.kind == kind]
+    def layers(self, kind: str) -> float:
+        """The cost of what goes at once where it goes in every layer of a kind."""
+        return sum(c * m for s, c, m in zip(self.found, self.costs, self.multiples) if s.kind == kind)
 
     def left(self, model: nn.Module) -> float:
         """The cost of the units that `model` has left, all its blocks still being there."""
@@ -115,7 +115,12 @@ def budget(
     Raises
     ------
     ValueError
-        A limit that cannot be reached by removing heads and neurons.
+        A limit that cannot be reached by removing heads and neurons, or with shape=uniform by no one shape.
+
+    Warns
+    -----
+    UserWarning
+        As compress.model.shapes.head_counts.
     """
     found = sublayers(model)
     multiples = [min(limits.multiple, s.units) if s.kind == "ffn" else 1 for s in found]
@@ -141,8 +146,28 @@ def budget(
             f"{unit} {limit:.6g} cannot be reached by removing heads and neurons: give more than {rest:.6g}"
         )
     LOG.info("budget: %.4g of %.4g %s of heads and neurons may stay", allowed, dense, unit)
-    uniform = getattr(limits, "shape", "free") == "uniform"
-    return Budget(unit, found, costs, min(allowed, dense), dense, multiples, piece, clock, uniform)
+    limit = Budget(unit, found, costs, min(allowed, dense), dense, multiples, piece, clock)
+    uniform = getattr(limits, "shape", "free") == "uniform" and limit.allowed < dense
+    return replace(limit, shapes=_shapes(model, limit)) if uniform else limit
+
+
+def _shapes(model: nn.Module, limit: Budget) -> list[tuple[int, int]]:
+    """Numbers of heads and of neurons, the same in every layer, that keep a limit. Raises ValueError for none."""
+    heads = head_counts(model)
+    multiple, neurons = next((m, s.units) for m, s in zip(limit.multiples, limit.found) if s.kind == "ffn")
+    head_cost, bundle_cost = limit.layers("attention"), limit.layers("ffn")
+    slack, shapes = max(0.005 * limit.dense, head_cost, bundle_cost), []
+    for head in heads:
+        left = limit.allowed * (1 + 1e-12) - head * head_cost
+        room = left / bundle_cost * multiple
+        count = neurons if room >= neurons else int(room // multiple) * multiple  # a short bundle only as the last
+        if count > 0 and left - count / multiple * bundle_cost <= slack:
+            shapes.append((head, count))
+    if not shapes:
+        what = f"{limit.allowed:.4g} of {limit.dense:.4g} {limit.unit} may stay, which layers of one size miss"
+        least = heads[-1] * head_cost + bundle_cost
+        raise ValueError(f"{what}: give another limit (they take {least:.4g} at least), or shape=free")
+    return shapes
 
 
 def flops(model: nn.Module, tokens: float) -> float:
@@ -178,53 +203,30 @@ def _unit_parameters(model: nn.Module, sublayer: Sublayer) -> int:
     return made + vectors + sublayer.columns * sublayer.width
 
 
-def uniform_counts(model: nn.Module, scores: Sequence[Tensor], limit: Budget) -> list[int]:
+def uniform_counts(scores: Sequence[Tensor], limit: Budget) -> list[int]:
     """How many units every sublayer keeps where all of a kind keep as many: those of least loss that a budget allows.
 
     Parameters
     ----------
-    model
-        The model, with as many units in every layer.
     scores
         What is lost with a unit over what it costs, (units,) a sublayer.
     limit
-        The budget.
+        The budget, of shapes.
 
     Returns
     -------
     list of int
         Units that stay, one a sublayer.
-
-    Raises
-    ------
-    ValueError
-        Layers differ in size, or no such shape keeps the budget.
-
-    Warns
-    -----
-    UserWarning
-        The config of the model cannot say another number of heads.
     """
-    allowed_heads, kinds = head_counts(model), [s.kind for s in limit.found]
-    lost, cost = {}, {}
+    lost = {}  # by the number of units that stay
     for kind in ("attention", "ffn"):
-        each = [(s.double() * c).sort().values.cumsum(0) for s, c, k in zip(scores, limit.costs, kinds) if k == kind]
-        lost[kind] = nn.functional.pad(torch.stack(each).sum(0), (1, 0))  # by the number of units that go
-        cost[kind] = sum(c for c, k in zip(limit.costs, kinds) if k == kind)
-    heads, neurons = (limit.found[kinds.index(kind)].units for kind in ("attention", "ffn"))
-    multiple, options = limit.multiples[kinds.index("ffn")], []
-    for head in allowed_heads:
-        room = (limit.allowed * (1 + 1e-12) - head * cost["attention"]) / cost["ffn"]
-        count = neurons if room >= neurons else int(room // multiple) * multiple
-        gap = limit.allowed - head * cost["attention"] - count * cost["ffn"]
-        if count > 0 and gap <= max(0.005 * limit.dense, limit.step):
-            options.append((float(lost["attention"][heads - head] + lost["ffn"][neurons - count]), head, count))
-    if not options:
-        what = f"{limit.allowed:.4g} of {limit.dense:.4g} {limit.unit} may stay, which no number of heads and neurons"
-        raise ValueError(f"{what} that is the same in every layer comes to: give another limit, or shape=free")
-    _, head, count = min(options)
+        each = [s.double() * c for s, c, sub in zip(scores, limit.costs, limit.found) if sub.kind == kind]
+        totals = torch.stack([values.sort().values.cumsum(0) for values in each]).sum(0)
+        lost[kind] = [*totals.flip(0).tolist(), 0.0]
+    head, count = min(limit.shapes, key=lambda shape: lost["attention"][shape[0]] + lost["ffn"][shape[1]])
+    heads, neurons = len(lost["attention"]) - 1, len(lost["ffn"]) - 1
     LOG.info("every layer keeps %d of %d heads and %d of %d neurons", head, heads, count, neurons)
-    return [head if kind == "attention" else count for kind in kinds]
+    return [head if s.kind == "attention" else count for s in limit.found]
 
 
 def best(scores: Tensor, count: int) -> Tensor:

@@ -124,9 +124,9 @@ def compress(
         return [(predictive * p + representational * r) / c for (p, r), c in zip(measured, limit.costs[index:])]
 
     def count() -> list[int]:
-        return uniform_counts(model, score(0), limit)
+        return uniform_counts(score(0), limit)
 
-    counts = (progress.once("counts", count) if progress else count()) if limit.uniform else None
+    counts = (progress.once("counts", count) if progress else count()) if limit.shapes else None
     done = progress.restore(model) if progress else 0
     units = {s.output: s.units for s in sublayers(model)}
     allowed, changed, scores = limit.allowed, False, []
@@ -152,7 +152,7 @@ def compress(
         if progress:
             progress.keep(index, model, [sub.block])
     limit.require(model)
-    if limit.uniform:
+    if limit.shapes:
         record(model)
     return model
 

@@ -79,9 +79,9 @@ def compress(
         return model
     gradients = mask_gradients(teacher, batches, limit.found, seed)
     importance = [g.double().square().sum(0) for g in gradients]
-    if limit.uniform:
+    if limit.shapes:
         scores = [i / c for i, c in zip(importance, limit.costs)]
-        kept = [best(i, count) for i, count in zip(importance, uniform_counts(model, scores, limit))]
+        kept = [best(i, count) for i, count in zip(importance, uniform_counts(scores, limit))]
     else:
         kept = search(importance, limit)
     if rearrange:
@@ -100,7 +100,7 @@ def compress(
                 model, f"{sub.output}.weight", weight.detach() * values.repeat_interleave(sub.columns).to(weight)
             )
     limit.require(model)
-    if limit.uniform:
+    if limit.shapes:
         record(model)
     return model
 

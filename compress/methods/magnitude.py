@@ -75,14 +75,14 @@ def compress(
         return model
     limit = budget(model, mean_length(batches), limits)
     scores = [_mean_square(model, s) for s in limit.found]
-    if limit.uniform and limit.allowed < limit.dense:
-        kept = [best(s, count) for s, count in zip(scores, uniform_counts(model, scores, limit))]
+    if limit.shapes:
+        kept = [best(s, count) for s, count in zip(scores, uniform_counts(scores, limit))]
     else:
         kept = select(scores, limit.costs, limit.allowed, limit.multiples)
     for sub, keep in zip(limit.found, kept):
         remove(model, sub, keep)
     limit.require(model)
-    if limit.uniform:
+    if limit.shapes:
         record(model)
     return model
 

@@ -4,12 +4,14 @@ Such a model needs no code of its own: transformers loads it, and so does what r
 """
 
 import warnings
+from typing import Any
 
+import torch
 from torch import nn
 
 from compress.model import modeling
 from compress.model.architectures import architecture, kind_of
-from compress.model.structure import queries_per_key, sublayers
+from compress.model.structure import head_width, queries_per_key, sublayers
 
 
 def head_counts(model: nn.Module) -> list[int]:
@@ -40,33 +42,38 @@ def head_counts(model: nn.Module) -> list[int]:
         sizes = [s.units for s in found if s.kind == kind]
         if len(sizes) < blocks or len(set(sizes)) > 1:
             raise ValueError(f"shape=uniform takes layers of one size, but {kind} differs: give the dense model")
-    units, why = found[0].units, ""
-    counts = [units]
-    if not hasattr(model.config, "head_dim"):
-        why = f"the config of a {kind_of(model)} has no head_dim, so that fewer heads would be wider"
-    else:
-        counts += [count for count in range(units - 1, 0, -1) if _fits(model, count)]
-        if len(counts) == 1:
-            why = f"a {kind_of(model)} of width {model.config.hidden_size} takes no smaller number of them"
-    if why:
-        warnings.warn(f"shape=uniform removes neurons alone and leaves the {units} heads: {why}", stacklevel=3)
-    return counts
+    units = found[0].units
+    fewer = [count for count in range(units - 1, 0, -1) if _fits(model, count)]
+    if not fewer:
+        what = "heads" if queries_per_key(model) == 1 else "key-value groups"
+        why = f"no {kind_of(model)} of width {model.config.hidden_size} has fewer {what} than {units}"
+        warnings.warn(f"shape=uniform removes neurons alone: {why}", stacklevel=4)
+    return [units, *fewer]
 
 
 def _settings(model: nn.Module, groups: int) -> dict[str, int]:
-    """Settings of the config for a number of key-value groups."""
-    settings = {"num_attention_heads": groups * queries_per_key(model)}
-    return settings | ({"num_key_value_heads": groups} if hasattr(model.config, "num_key_value_heads") else {})
+    """Settings of the config for a number of key-value groups, where it is not the present one."""
+    heads = groups * queries_per_key(model)
+    if heads == model.config.num_attention_heads:
+        return {}
+    shared = {"num_key_value_heads": groups} if hasattr(model.config, "num_key_value_heads") else {}
+    return {"num_attention_heads": heads, "head_dim": head_width(model), **shared}
 
 
 def _fits(model: nn.Module, groups: int) -> bool:
-    """Whether transformers takes the config with a number of key-value groups."""
-    plain = modeling.base_class(model).config_class
+    """Whether transformers builds a block with a number of key-value groups that are as wide as they are now."""
+    base: Any = modeling.base_class(model)
     try:
-        config = plain.from_dict(model.config.to_dict() | _settings(model, groups))
+        config = base.config_class.from_dict(model.config.to_dict() | _settings(model, groups))
+        config.num_hidden_layers = 1
+        for setting in modeling.OF_BLOCKS:
+            if config.__dict__.get(setting):  # a property follows from other settings
+                setattr(config, setting, getattr(config, setting)[:1])
+        with torch.device("meta"):
+            first = sublayers(base(config))[0]
     except Exception:  # each type checks its config in a way of its own
         return False
-    return bool(config.head_dim == model.config.head_dim)
+    return first.units == groups and config.head_dim == head_width(model)
 
 
 def record(model: nn.Module) -> None:
@@ -76,8 +83,17 @@ def record(model: nn.Module) -> None:
     ----------
     model
         Changed in place; with as many in every layer.
+
+    Warns
+    -----
+    UserWarning
+        The config gets a setting that programs other than transformers may not read.
     """
     heads, neurons = sublayers(model)[:2]
-    for name, value in _settings(model, heads.units).items():
+    settings = _settings(model, heads.units)
+    if settings and not hasattr(model.config, "head_dim"):
+        what = f"head_dim={settings['head_dim']} is in the config of a {kind_of(model)} now"
+        warnings.warn(f"{what}: transformers reads it there, other programs may not", stacklevel=3)
+    for name, value in settings.items():
         setattr(model.config, name, value)
     setattr(model.config, architecture(model).neurons, neurons.units)

@@ -70,13 +70,16 @@ OPTIONS = {name: {"ratio": 0.5} for name in PRUNING} | {name: options for name, 
 OPTIONS["dynamic_sparse"] |= {"steps": 2, "every": 1}
 
 
-def build(kind):
-    """A random model of two blocks, flat enough for nothing to overflow, yet not so flat that nothing matters."""
+def build(kind, **others):
+    """A random model of two blocks, flat enough for nothing to overflow, yet not so flat that nothing matters.
+
+    others: settings of its config beside those of `MODELS`.
+    """
     name, settings = MODELS[kind]
     cls = getattr(transformers, name)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = cls(cls.config_class(**settings)).eval()
+        model = cls(cls.config_class(**settings | others)).eval()
         for parameter in model.parameters():
             parameter.data += 0.1 * torch.randn_like(parameter)
     modeling.linearise(model)
