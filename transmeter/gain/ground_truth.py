@@ -15,7 +15,6 @@ import torch
 from transmeter.gain.metric_names import METRICS
 from transmeter.gain.metrics import check_splits, positive_classes, reached_by
 from transmeter.gain.quantity_race import BASELINES, BOOSTING, r2
-from transmeter.gain.race import OWN_ESTIMATOR
 from transmeter.gain.transfers import NETWORK, SCRATCH, Network, Transfers, by_combination, by_network, by_regression
 from transmeter.learners.baseline import target_only
 from transmeter.learners.combination import COMBINATION, average
@@ -254,7 +253,7 @@ def _batch(
     alone |= {name: [p.numpy()] for name, p in target_only(target, splits, rows, seed).items()}
     ways = {COMBINATION: [way[COMBINATION][0] for way in found.with_and_without]}
     ways[POOLED] = pooled(sources, target, splits)
-    alone |= _own_estimator(found, estimator)
+    alone |= {name: [p] for name, p in found.by_estimator(estimator).items()}
     if network:
         trained = by_network(sources, target, splits, rows, network)
         alone[SCRATCH] = [trained.alone.probabilities]
@@ -269,11 +268,6 @@ def _batch(
         return reached_by(torch.from_numpy(np.stack(arms)), codes, splits, metric, positives)
 
     return _all_reached(found, alone, ways, reached)
-
-
-def _own_estimator(found: Transfers, estimator: UserEstimator | None) -> dict[str, list[np.ndarray]]:
-    """What the user's estimator predicts on the target alone, by its name; empty without any."""
-    return {estimator.name: [found.by_learner[OWN_ESTIMATOR].probabilities]} if estimator else {}
 
 
 def _all_reached(
@@ -297,7 +291,7 @@ def _quantity_batch(
     rows = np.arange(len(target.table))
     found = by_regression(sources, target, splits, rows, seed, estimator)
     alone = {name: [found.by_learner[learner].probabilities] for learner, name in BASELINES.items()}
-    alone |= _own_estimator(found, estimator)
+    alone |= {name: [p] for name, p in found.by_estimator(estimator).items()}
     alone |= {COMBINATION: [found.alone.probabilities], BOOSTING: [boosting(target, splits, rows, seed)]}
     ways = {COMBINATION: [way[COMBINATION][0] for way in found.with_and_without]}
     ways[POOLED] = [pooled_quantity(source, target, splits) for source in sources]

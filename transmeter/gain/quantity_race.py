@@ -77,8 +77,8 @@ class QuantityRace(Race):
         found = by_regression(sources, self.target, part, rows, self.seed, self.estimator)
         alone = {name: found.by_learner[learner].probabilities for learner, name in BASELINES.items()}
         alone[BOOSTING] = boosting(self.target, part, rows, self.seed)
-        named = {name: torch.from_numpy(predicted) for name, predicted in alone.items()}
-        return found, named | self._own_estimator(found)
+        alone |= found.by_estimator(self.estimator)
+        return found, {name: torch.from_numpy(predicted) for name, predicted in alone.items()}
 
     def reached(self, predicted: Tensor, splits: Sequence[Split]) -> np.ndarray:
         """(arms, splits) R2 in percent of predictions (arms, splits, rows, 1)."""

@@ -31,7 +31,6 @@ from transmeter.tables.data import Table
 from transmeter.tables.splits import Split, default_repeats, make_splits
 from transmeter.util.arguments import one_of
 
-OWN_ESTIMATOR = "target_estimator"  # learner of the user's estimator on the target alone
 SPLITS = 10  # of a round
 LEAST = 4  # repeats before a source may drop out: the error of fewer is too uncertain
 CANDIDATES = 20  # sources that get beyond the screen
@@ -144,15 +143,10 @@ class Race:
         alone = target_only(self.target, part, rows, self.seed)
         if not self.network:
             found = by_combination(sources, self.target, part, rows, self.seed, self.estimator)
-            return found, alone | self._own_estimator(found)
+            own = found.by_estimator(self.estimator)
+            return found, alone | {name: torch.from_numpy(p).float() for name, p in own.items()}
         network = replace(self.network, seed=self.network.seed * 100_003 + number)
         return by_network(sources, self.target, part, rows, network), alone
-
-    def _own_estimator(self, found: Transfers) -> dict[str, Tensor]:
-        """(splits, rows, classes) by the user's estimator on the target alone, by its name; empty without any."""
-        if self.estimator is None:
-            return {}
-        return {self.estimator.name: torch.from_numpy(found.by_learner[OWN_ESTIMATOR].probabilities).float()}
 
     def reached(self, predicted: Tensor, splits: Sequence[Split]) -> np.ndarray:
         """(arms, splits) metric in percent of predictions (arms, splits, rows, classes)."""

@@ -13,6 +13,7 @@ from transmeter.network.training import Schedule, Terms
 from transmeter.network.transfer import train
 from transmeter.tables.splits import Split
 
+OWN_ESTIMATOR = "target_estimator"  # learner of the user's estimator on the target alone
 NETWORK = "network"  # its name among learners
 SCRATCH = "scratch network"  # and without a source
 STACK = 160  # networks that train as one batch, so that memory is flat in sources and repeats
@@ -58,6 +59,10 @@ class Transfers:
     given: list[Part]
     with_and_without: list[dict[str, tuple[np.ndarray, np.ndarray]]]
     by_learner: dict[str, Part] = field(default_factory=dict)
+
+    def by_estimator(self, estimator: UserEstimator | None) -> dict[str, np.ndarray]:
+        """(splits, n, classes) by the user's estimator on the target alone, by its name; empty without any."""
+        return {estimator.name: self.by_learner[OWN_ESTIMATOR].probabilities} if estimator else {}
 
 
 def by_combination(

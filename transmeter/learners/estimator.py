@@ -68,16 +68,40 @@ class UserEstimator:
                 return model.fit(x, y, sample_weight=weights)
             return model.fit(x, y)
 
-    def attempt(self, work: Callable[[], Any]) -> Any:
-        """What some fits give, None where one fails: the error is kept, and the first one warned of."""
+    def in_folds(
+        self, strata: np.ndarray, fit: Callable[[np.ndarray], Any], predict: Callable[[Any, np.ndarray], np.ndarray]
+    ) -> tuple[Any, np.ndarray] | tuple[None, None]:
+        """Fit on all rows, and predict each by a fit without its fold.
+
+        Parameters
+        ----------
+        strata : ndarray of shape (n,)
+            By which rows are spread over the folds.
+        fit : callable
+            Takes (n,) whether a row is trained on, gives a model.
+        predict : callable
+            Takes a model and (n,) whether a row is predicted, gives predictions of these, checked.
+
+        Returns
+        -------
+        tuple
+            The model of all rows and (n, ...) predictions; None and None where a fit fails: the error is kept, and the
+            first one warned of.
+        """
+        inside = folds(strata)
         try:
-            return work()
+            outside = [inside == fold for fold in np.unique(inside)]
+            parts = [predict(fit(~out), out) for out in outside]
+            found = np.zeros((len(strata), *parts[0].shape[1:]))
+            for out, part in zip(outside, parts):
+                found[out] = part
+            return fit(np.full(len(strata), True)), found
         except Exception as error:  # of code that is not ours: whatever it raises, the other learners answer
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             if not self.failures:
                 warnings.warn(f"{self.name} failed on a repeat, where it is left out ({reason})", stacklevel=2)
             self.failures.append(reason)
-            return None
+            return None, None
 
     def notes(self) -> list[str]:
         """A line on the repeats that it failed on, if any."""

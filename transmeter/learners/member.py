@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from transmeter.learners import linear
-from transmeter.learners.estimator import FAILED, folds
+from transmeter.learners.estimator import FAILED
 from transmeter.learners.task import Shared, Task
 from transmeter.learners.trees import Trees, predict_each
 
@@ -222,15 +222,11 @@ def _in_folds(
         both = np.concatenate([task.x[rows[part]], more]), np.concatenate([task.codes[rows[part]], codes])
         return estimator.fit(*both, np.concatenate([weights[part], counted]), task.seeds[split])
 
-    def left_out() -> tuple[BaseEstimator, np.ndarray]:
-        inside, found = folds(task.codes[rows]), np.zeros((len(rows), task.classes))
-        for fold in np.unique(inside):
-            out = inside == fold
-            found[out] = _probabilities(fit(~out), task.x[rows[out]], task.classes)
-        return fit(np.full(len(rows), True)), found
+    def predict(model: BaseEstimator, part: np.ndarray) -> np.ndarray:
+        return _probabilities(model, task.x[rows[part]], task.classes)
 
-    found = estimator.attempt(left_out)
-    return (None, real, None) if found is None else (found[0], real, found[1])
+    model, left_out = estimator.in_folds(task.codes[rows], fit, predict)
+    return model, real, left_out
 
 
 def _probabilities(model: BaseEstimator | None, x: np.ndarray, classes: int) -> np.ndarray:

@@ -167,17 +167,8 @@ def _ranking_chart(ranking: Ranking, lead: str, gains: bool) -> Section:
 
 
 def _ranking_table(ranking: Ranking, gains: bool) -> Section:
-    heads = (
-        [
-            f"gain, {'pp' if points(ranking.metric) == 'points' else unit(ranking.metric)}",
-            "verdict",
-            "95 % interval",
-            "P(gain < 0)",
-            "repeats",
-        ]
-        if gains
-        else ["score"]
-    )
+    scale = "pp" if points(ranking.metric) == "points" else unit(ranking.metric)
+    heads = [f"gain, {scale}", "verdict", "95 % interval", "P(gain < 0)", "repeats"] if gains else ["score"]
     rows = [[row.source, *_figures(row, gains)] for row in ranking.rows[:LISTED]]
     rest = f", the first {LISTED} of {len(ranking.rows)}" if len(ranking.rows) > LISTED else ""
     caption = f"The ranking for {ranking.target}{rest}"

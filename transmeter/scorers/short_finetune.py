@@ -86,10 +86,8 @@ def score(
 def _gain(source: Source, target: Encoded, splits: Sequence[Split], metric: str, steps: int, seed: int) -> float:
     """Percentage points over the target alone on the held-out rows of one repeat."""
     trained = train([source], target, splits, Terms(), Schedule(steps=steps), seed)
-    probabilities, codes = (
-        trained.probabilities(target.x),
-        target.table.codes,
-    )  # (source and target alone, splits, n, -1)
+    probabilities = trained.probabilities(target.x)  # (source and target alone, splits, n, classes)
+    codes = target.table.codes
     if metric not in ACCURACIES:
         positives = positive_classes(codes, len(target.table.classes))
         return float(-np.diff(reached_by(probabilities, codes, splits, metric, positives), axis=0).mean())

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from transmeter.learners.estimator import FAILED, folds
+from transmeter.learners.estimator import FAILED
 from transmeter.learners.linear import with_intercept
 from transmeter.learners.regression.ridge import FREE, Normal, left_out, normal, solve
 from transmeter.learners.regression.task import Shared, Task
@@ -212,14 +212,10 @@ def _in_folds(
         both = np.concatenate([task.x[rows[part]], x]), np.concatenate([task.y[rows[part]], theirs])
         return estimator.fit(*both, np.concatenate([np.ones(part.sum()), counted]), task.seeds[split])
 
-    def left_out() -> tuple[BaseEstimator, np.ndarray]:
-        inside, found = folds(task.y[rows]), np.zeros(len(rows))
-        for fold in np.unique(inside):
-            out = inside == fold
-            found[out] = _quantities(fit(~out), task.x[rows[out]])
-        return fit(np.full(len(rows), True)), found
+    def predict(model: BaseEstimator, part: np.ndarray) -> np.ndarray:
+        return _quantities(model, task.x[rows[part]])
 
-    return estimator.attempt(left_out) or (None, None)
+    return estimator.in_folds(task.y[rows], fit, predict)
 
 
 def _in_unit_of(y: np.ndarray, source: Shared) -> np.ndarray:
