@@ -148,7 +148,7 @@ CALIBRATE = ("calibrate", str(MODEL), "--out", "OUT", "--target", MATH)
         ((*NETWORK, "--set", "steps=0"), "steps 0 is too few"),
         ((*NETWORK, "--set", "variant=x"), "--set variant=x: give one of plain, fast, paper"),
         (("rank", VA, HUNGARIAN, "--set", "variant=paper"), "variant is an option of the network: set learner=network"),
-        (("rank", VA, HUNGARIAN, "--set", "learner=none"), "--set learner=none: give one of combination, network"),
+        (("rank", VA, HUNGARIAN, "--set", "learner=none"), "learner none is not understood: give combination, network"),
         (("rank", VA, HUNGARIAN, "--seed", "-1"), "--seed"),
         ((*COMPRESS, "wanda", "--method", "kprune", "--set", "ratio=2"), "0 <= ratio < 1"),
         ((*COMPRESS, "kprune", "--set", "temperature=0"), "temperature must be above 0"),

@@ -178,7 +178,9 @@ def _from_text(text: str) -> BaseEstimator:
         if call.args or None in options or not module:
             raise ValueError
     except (AttributeError, SyntaxError, ValueError):
-        raise ValueError(f"learner {text} is not understood: give a class and arguments, such as {EXAMPLE}") from None
+        raise ValueError(
+            f"learner {text} is not understood: give combination, network or a class with arguments, such as {EXAMPLE}"
+        ) from None
     try:
         found = getattr(import_module(module), cls)
     except ImportError as error:

@@ -133,7 +133,7 @@ def _options(parameter: inspect.Parameter) -> list[inspect.Parameter]:
 
 def _value(setting: str, text: str, kind: object) -> object:
     if typing.get_origin(kind) in UNIONS:
-        if text.lower() == "none":
+        if text.lower() == "none" and type(None) in typing.get_args(kind):
             return None
         kind = next(k for k in typing.get_args(kind) if k is not type(None))
     if typing.get_origin(kind) is typing.Literal:

@@ -178,7 +178,7 @@ def test_of_a_quantity_it_is_a_regressor(tmp_path):
 @pytest.mark.parametrize(
     "learner, message",
     [
-        ("nope", "is not understood: give a class and arguments, such as sklearn.neighbors.KN"),
+        ("nope", "is not understood: give combination, network or a class with arguments, such as sklearn"),
         ("a.B(1)", "is not understood"),
         ("a.B(n=x)", "is not understood"),
         ("a.B(**{})", "is not understood"),
