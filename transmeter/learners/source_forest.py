@@ -37,12 +37,24 @@ def members(task: Task, source: Shared) -> list[Member]:
 
 def _member(name: str, task: Task, source: Shared, x: np.ndarray) -> Member:
     forests = []
+    first = next(iter(source.scales.values()))
     for memberships, weights in zip(source.memberships, source.weights):
         rows, codes = np.nonzero(memberships)  # a row of several classes is there with each
         counted = weights[rows] * memberships[rows, codes]
-        forests.append(_forest(x[rows].tobytes(), codes.tobytes(), counted.tobytes(), task.classes, task.seed))
+        others = codes.tobytes(), counted.tobytes(), task.classes, task.seed
+        forests.append(_forest_in(x[rows].tobytes(), first[rows].tobytes(), *others))
     left_out = np.stack([predicted[rows] for predicted, rows in zip(predict_each(forests, task.x), task.rows)])
     return ForestMember(name, evidence(task, left_out), forests)
+
+
+@lru_cache(maxsize=40)  # one object for all splits
+def _forest_in(x: bytes, first: bytes, codes: bytes, weights: bytes, classes: int, seed: int) -> Trees:
+    """The forest of rows x, fitted in the first unit of the rows where that is all the difference."""
+    fitted = _forest(first, codes, weights, classes, seed)
+    if x == first:
+        return fitted
+    theirs, other = (np.frombuffer(rows).reshape(len(codes) // 8, -1) for rows in (first, x))
+    return fitted.in_unit_of(theirs, other) or _forest(x, codes, weights, classes, seed)
 
 
 @lru_cache(maxsize=40)  # so that no round of splits fits them anew

@@ -1,7 +1,7 @@
 """Forests of decision trees as plain arrays: they predict, average and are saved without scikit-learn's objects."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from sklearn.ensemble import ExtraTreesRegressor, RandomForestClassifier, RandomForestRegressor
@@ -96,6 +96,29 @@ class Trees:
             below = x[rows, self.feature[node]] <= self.threshold[node]
             node = np.where(inside, np.where(below, self.left[node], self.right[node]), node)
         return self.value[node]
+
+    def in_unit_of(self, x: np.ndarray, other: np.ndarray) -> "Trees | None":
+        """The forest that is grown on the same rows in other units of the columns: a split depends on order alone.
+
+        Parameters
+        ----------
+        x : ndarray of shape (n, d)
+            Rows that it was grown on.
+        other : ndarray of shape (n, d)
+            The same rows in the other units.
+
+        Returns
+        -------
+        Trees or None
+            None where the columns differ by more than their units.
+        """
+        spread = x.std(0)
+        slope = np.where(spread > 0, other.std(0) / np.where(spread > 0, spread, 1), 1)
+        offset = other.mean(0) - slope * x.mean(0)
+        rounding = 1e-6 * max(1.0, np.abs(other).max())  # trees see float32
+        if not np.allclose(slope * x + offset, other, rtol=0, atol=rounding):
+            return None
+        return replace(self, threshold=slope[self.feature] * self.threshold + offset[self.feature])
 
 
 def predict_each(forests: Sequence[Trees], x: np.ndarray) -> np.ndarray:

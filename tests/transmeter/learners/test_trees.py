@@ -75,6 +75,17 @@ def test_a_weighted_sum_of_forests_is_one_forest():
     np.testing.assert_array_equal(weighted_sum(forests[:1], [1.0]).probabilities(x), forests[0].probabilities(x))
 
 
+def test_a_forest_moves_to_other_units_of_the_columns_and_no_further():
+    forest, x, codes = grown()
+    rng = np.random.default_rng(7)
+    slope, offset, rows = rng.uniform(0.1, 9, 6), rng.normal(size=6) * 50, rng.normal(size=(300, 6)) * 3
+    moved = trees_of(forest, 3).in_unit_of(x, x * slope + offset)
+    expected = RandomForestClassifier(20, random_state=0).fit(x * slope + offset, codes)
+    np.testing.assert_allclose(moved.probabilities(rows * slope + offset), forest.predict_proba(rows), atol=1e-6)
+    np.testing.assert_allclose(moved.probabilities(rows), expected.predict_proba(rows), atol=1e-6)
+    assert trees_of(forest, 3).in_unit_of(x, x @ rng.normal(size=(6, 6))) is None
+
+
 @pytest.fixture(scope="module")
 def target():
     """60 rows of two classes."""

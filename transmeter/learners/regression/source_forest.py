@@ -34,10 +34,11 @@ def members(task: Task, source: Shared) -> list[Member]:
     list of Member
         One per unit of the features and way to stand beside them.
     """
+    first = next(iter(source.scales.values()))
     return [
         _member(f"forest of {source.name} {how}, in {units}, {words}", prior, task, forest, unit, penalty)
         for units, x in source.scales.items()
-        for forest in [_forest(x.tobytes(), source.y.tobytes(), task.seed)]
+        for forest in [_forest_in(x, first, source.y, task.seed)]
         for words, prior, unit in source.labels
         for how, penalty in BESIDE.items()
     ]
@@ -53,6 +54,12 @@ def _member(
 ) -> Member:
     found = fit_on_prediction(name, prior, task, forest.probabilities(task.x)[:, 0], unit, penalty)
     return replace(found, forests=[forest] * len(found.slopes))
+
+
+def _forest_in(x: np.ndarray, first: np.ndarray, y: np.ndarray, seed: int) -> Trees:
+    """The forest of rows x (n, d), fitted in the first unit where nothing else differs."""
+    fitted = _forest(first.tobytes(), y.tobytes(), seed)
+    return fitted.in_unit_of(first, x) or _forest(x.tobytes(), y.tobytes(), seed)
 
 
 @lru_cache(maxsize=40)  # so that no round of splits fits them anew
