@@ -141,7 +141,10 @@ def test_every_head_is_compressed_saved_and_reloaded(family, task, folder, file,
     assert task_of(path) == task
     data = batches(tokenizer, cut(tokenizer, read_texts(file(task)), 400, 64, seed=0), size=4)
     others = {name: options for name, options, _ in OTHERS}
-    for name, method in methods().items():
+    place = list(FAMILIES).index(family) + list(HEADS).index(task)
+    for number, (name, method) in enumerate(methods().items()):
+        if (number + place) % len(HEADS):  # every method meets every family and every task, if not all at once
+            continue
         if name in DECODERS or name == "early_exit" and task in ("values", "answers"):  # has its own tests
             continue
         options = others.get(name, {"ratio": 0.5})
