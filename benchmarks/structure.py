@@ -22,6 +22,7 @@ ORDER = (
     "transmeter.network",
     "transmeter.learners",
     "transmeter.gain",
+    "transmeter.zero_shot",
     "transmeter.scorers",
     "transmeter.result",
     "transmeter.more_labels",

@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -18,8 +18,9 @@ from transmeter.gain.heldout import HeldOutCheck
 from transmeter.gain.measured import known_metric, like, measured_by, metric_notes
 from transmeter.learners.estimator import UserEstimator, user_estimator
 from transmeter.network.source import Source
-from transmeter.ranking import check_learner, check_preparing, same_files, warn_of_same_file
+from transmeter.ranking import check_learner, check_preparing, check_unlabelled, same_files, warn_of_same_file
 from transmeter.result import Ranking, Row, load
+from transmeter.tables.classes import most_common
 from transmeter.tables.data import Table, Unusable, rows_like
 from transmeter.tables.files import read
 from transmeter.tables.inputs import Given, all_usable, as_pandas, as_table, as_tables, target_name
@@ -28,6 +29,7 @@ from transmeter.tables.prepare import prepare
 from transmeter.tables.specs import Dialect, parse
 from transmeter.util import writing
 from transmeter.util.arguments import column_name, path, seed_number, whole_number
+from transmeter.zero_shot.score import expected
 
 NOT_SAVED = "an estimator of the user is not plain arrays, and no pickle is written; leave learner out to save it"
 
@@ -196,6 +198,8 @@ def validate(
     if isinstance(ranking, str | Path):
         ranking = load(ranking)
     if ranking:
+        if ranking.shots == 0:
+            raise ValueError("the ranking was made without labels, so that its gains are over guessing: rank anew")
         _check_same_settings(ranking, shots, metric, match, encoder, seed)
         shots, metric = ranking.shots, ranking.metric
         learner = ranking.options.get("learner") if learner is None else learner
@@ -203,7 +207,10 @@ def validate(
         if name != ranking.target:
             raise ValueError(f"the ranking is of sources for '{ranking.target}', not for '{name}': give its target")
     warn_of_same_file(target, sources)
-    table, metric = measured_by(as_table(target, target_name(target), label, key, dialect=dialect), metric)
+    table = as_table(target, target_name(target), label, key, dialect=dialect, unlabelled=True)
+    if table.unlabelled:
+        raise ValueError(f"{table.name} has no labelled row to measure gains on: label some, or rank without labels")
+    table, metric = measured_by(table, metric)
     estimator = check_learner(learner, metric)
     usable = _usable([like(table, source) for source in as_tables(sources, label, key, dialect)], ranking)
     table, usable, _ = prepare(table, usable, encoder, match, cache and cache / "texts", classes)
@@ -287,7 +294,8 @@ def transfer(
 ) -> Transfer:
     """Train a classifier for a target with one source or several, and check it on held-out rows.
 
-    Of a label that is a quantity it is a regressor. It is the combination of learners whose gain `rank` predicts.
+    Of a label that is a quantity it is a regressor. It is the combination of learners whose gain `rank` predicts; where
+    no row of the target has a label, it is the model of one source alone, and the check is what `rank` expects of it.
 
     Parameters
     ----------
@@ -302,7 +310,7 @@ def transfer(
     metric : str or None
         As in `rank`, that the check is of.
     predict : data frame, str, Path or None
-        Rows to predict, with the target's columns; others are left out.
+        Rows to predict, with the target's columns; others are left out. None: none, or the target's own without labels.
     label : str, int or None
         Label column; None: "label".
     key : str, int or None
@@ -340,10 +348,17 @@ def transfer(
     label, key, dialect = column_name("label", label), column_name("key", key), Dialect(sep, decimal, encoding)
     for source in same_files(target, sources):
         raise ValueError(f"{parse(str(source))[1]} is the target's own file: give another one as the source")
-    table, metric = measured_by(as_table(target, target_name(target), label, key, dialect=dialect), metric)
+    table = as_table(target, target_name(target), label, key, dialect=dialect, unlabelled=True)
+    if table.unlabelled:
+        check_unlabelled(table, sources, "transmeter", {"learner": learner}, None, metric, False)
+    table, metric = measured_by(table, metric)
     estimator = user_estimator(learner, metric == R2)
     others = all_usable([like(table, source) for source in as_tables(sources, label, key, dialect)])
-    rows = None
+    if table.unlabelled and len(others) > 1:
+        raise ValueError(
+            f"{table.name} has no labelled row to weigh {len(others)} sources by: give the first of a ranking"
+        )
+    rows = table.features if table.unlabelled else None
     if predict is not None:
         given = as_pandas(predict)
         frame = given if isinstance(given, pd.DataFrame) else read(path("predict", given), dialect=dialect)
@@ -356,9 +371,13 @@ def transfer(
             table, others, classes, match=match, encoder=encoder, random_state=seed, cache=cache, learner=estimator
         )
     model.readings_ = dict(table.readings)  # so that it reads rows as the target's file was read
-    prepared, others, matched = prepare(table, others, encoder, match, cache and cache / "texts", classes)
+    known = replace(table, classes=most_common(others)) if table.unlabelled else table
+    prepared, others, matched = prepare(known, others, encoder, match, cache and cache / "texts", classes)
     used = [Source(other, cache, seed) for other in others]
-    check = heldout.check(used, prepared, repeats=repeats, seed=seed, metric=metric, learner=estimator)
+    if table.unlabelled:
+        check = expected(used[0], prepared, seed)
+    else:
+        check = heldout.check(used, prepared, repeats=repeats, seed=seed, metric=metric, learner=estimator)
     predictions = None if rows is None else model.predictions(rows)
     odd = [f"{t.name}: {line}" for t, m in zip(others, matched) for line in unusable_lines(t, prepared, m)]
     odd += leakage(prepared, others) + counted_twice(others)

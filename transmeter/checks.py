@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from transmeter.tables.classes import most_common
 from transmeter.tables.columns import listed, numeric_columns
 from transmeter.tables.data import Table, Unusable
 from transmeter.tables.inputs import Given, as_table, as_tables, target_name
@@ -178,10 +179,11 @@ def check(
     dialect = Dialect(sep, decimal, encoding)
     with warnings.catch_warnings():  # what they say of tables is in the result
         warnings.simplefilter("ignore", UserWarning)
-        table = as_table(target, target_name(target), label, key, dialect=dialect)
+        table = as_table(target, target_name(target), label, key, dialect=dialect, unlabelled=True)
         read = as_tables(sources, label, key, dialect)
         usable = [s for s in read if isinstance(s, Table)]
-        prepared, tables, matches = prepare(table, usable, encoder, match)
+        known = replace(table, classes=most_common(usable)) if table.unlabelled and usable else table
+        prepared, tables, matches = prepare(known, usable, encoder, match)
     compared = {
         s.name: _compared(s, ready, prepared, columns) for s, ready, columns in zip(usable, tables, matches)
     } | {s.name: TableCheck(name=s.name, error=s.reason) for s in read if isinstance(s, Unusable)}
@@ -262,11 +264,13 @@ def class_oddities(table: Table) -> list[str]:
     Returns
     -------
     list of str
-        A line each; none of a quantity.
+        A line each; none of a quantity, and without labels.
     """
     if table.quantity is not None:
         return []
     counts = np.bincount(table.codes[table.codes >= 0], minlength=len(table.classes))
+    if not counts.sum():
+        return []
     lines = []
     if counts.max() >= LARGEST_SHARE * counts.sum():
         largest = table.classes[int(counts.argmax())]
@@ -392,7 +396,8 @@ def pair_oddities(source: Table, target: Table, matches: Sequence[Match]) -> lis
         A line each.
     """
     lines = unusable_lines(source, target, matches)
-    if target.quantity is None and not source.class_map and len(source.classes) >= len(target.classes):
+    labelled = target.quantity is None and not target.unlabelled
+    if labelled and not source.class_map and len(source.classes) >= len(target.classes):
         lines.append(f"no class is called as one of {target.name}: classes are assigned by their means, or not at all")
     if copied := copied_rows(source, target):
         lines.append(f"{copied} of {len(target)} rows of {target.name} stand in it too: its gain will be overstated")
@@ -418,6 +423,8 @@ def unusable_lines(source: Table, target: Table, matches: Sequence[Match]) -> li
     if not matches and (source.keys is None or target.keys is None):
         remedy = "give its columns the same names and units, or pair rows by a key"
         lines.append(f"no column matches one of {target.name}: {remedy}")
+    if target.unlabelled:
+        return lines
     common = sorted(set(source.classes) & set(target.classes))
     reason = None
     if target.quantity is None and len(common) == 1:

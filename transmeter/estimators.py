@@ -25,6 +25,7 @@ from transmeter.learners.estimator import user_estimator
 from transmeter.learners.fitted import Fitted, fit_combination
 from transmeter.learners.regression.fitted import FittedQuantity, fit_quantity
 from transmeter.network.source import Encoded, Source
+from transmeter.tables.classes import most_common
 from transmeter.tables.columns import Reading, clean, conform
 from transmeter.tables.data import Table
 from transmeter.tables.encoding import Encoder
@@ -35,6 +36,7 @@ from transmeter.tables.specs import Dialect
 from transmeter.tables.text import check_encoder, embed, read_texts, reader, text_columns
 from transmeter.tables.tfidf import Tfidf
 from transmeter.util import arguments, writing
+from transmeter.zero_shot.fitted import fit_sources
 
 FORMAT = 2  # of the files
 
@@ -140,6 +142,7 @@ class TransferEstimator(BaseEstimator):
         table = self._table(frame, column_or_1d(y, warn=True), keys)
         read = [] if self.sources is None else as_tables(self.sources, self.label, self.key, dialect, True)
         sources = all_usable([like(table, source) for source in read])
+        table = self._with_classes(table, sources)
         if self.encoder:
             check_encoder(self.encoder)
         self.text_columns_ = text_columns(table.features)
@@ -177,6 +180,10 @@ class TransferEstimator(BaseEstimator):
     def _classes_of(self, sources: Sequence[Table]) -> dict[str, dict[str, str]] | None:
         """Classes of the sources that stand for those of the target by hand."""
         return None
+
+    def _with_classes(self, table: Table, sources: Sequence[Table]) -> Table:
+        """The target, with the classes of the sources where it has no label."""
+        return table
 
     def _about(self) -> dict[str, object]:
         """What the file holds of the label."""
@@ -284,8 +291,8 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
     Logistic regressions on the target alone, on the rows of target and source together and on the source alone, and
     random forests on the target and on the source, averaged by how well each predicts labelled target rows that it has
     not seen. Columns are matched by name or meaning (so give data frames), classes by name or by their means. Without a
-    source it is the average of what the target alone gives. It predicts without the sources and is saved as plain
-    arrays.
+    source it is the average of what the target alone gives. Where no row has a label, regressions on every source alone
+    are averaged. It predicts without the sources and is saved as plain arrays.
 
     Parameters
     ----------
@@ -384,7 +391,7 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         texts = label_texts(y)
         labelled = np.array([t is not None for t in texts])
         if not labelled.any():
-            raise ValueError("y holds no label, NaN or None only: two classes are needed")
+            return self._unlabelled(frame, texts, keys)
         labels = y[labelled] if labelled.all() else np.array(y[labelled].tolist())
         check_classification_targets(labels)
         self.classes_ = np.unique(labels)
@@ -394,10 +401,27 @@ class TransferClassifier(ClassifierMixin, TransferEstimator):
         features, self.readings_ = clean("X", frame, self.decimal)
         return Table("the target", features, texts, names, None if keys is None else label_texts(np.array(keys)))
 
+    def _unlabelled(self, frame: pd.DataFrame, texts: np.ndarray, keys: ArrayLike | None) -> Table:
+        """The target of which no row has a label. Raises ValueError without sources."""
+        if self.sources is None:
+            raise ValueError("y holds no label, NaN or None only: two classes are needed, or sources that have them")
+        if self.learner is not None:
+            raise ValueError(f"y holds no label, and learner {self.learner} needs them: leave learner out")
+        features, self.readings_ = clean("X", frame, self.decimal)
+        return Table("the target", features, texts, (), None if keys is None else label_texts(np.array(keys)))
+
+    def _with_classes(self, table: Table, sources: Sequence[Table]) -> Table:
+        if not table.unlabelled:
+            return table
+        self.classes_ = np.array(most_common(sources))
+        return replace(table, classes=tuple(self.classes_.tolist()))
+
     def _classes_of(self, sources: Sequence[Table]) -> dict[str, dict[str, str]] | None:
         return _by_source(self.classes, sources)
 
     def _fitted(self, target: Encoded, sources: Sequence[Source]) -> tuple[Fitted, dict[str, float]]:
+        if target.table.unlabelled:
+            return fit_sources(target, sources)
         return fit_combination(target, sources, self.random_state, user_estimator(self.learner, quantity=False))
 
     def _about(self) -> dict[str, object]:

@@ -22,6 +22,7 @@ from transmeter.checks import (
 )
 from transmeter.gain.estimate import Outcome, class_gains, explain_gain, is_better, measure_mae
 from transmeter.gain.measured import known_metric, like, measured_by, metric_notes
+from transmeter.gain.metric_names import METRICS
 from transmeter.gain.score import Score
 from transmeter.gain.sets import choose
 from transmeter.gain.source_set import SourceSet
@@ -31,6 +32,7 @@ from transmeter.more_labels import more_labels
 from transmeter.network.source import Source
 from transmeter.result import CAVEAT, Ranking, Row
 from transmeter.scorers import SHARED, needs, scorers
+from transmeter.tables.classes import most_common
 from transmeter.tables.data import MAX_ROWS, Table, Unusable, drop_small_classes, sample
 from transmeter.tables.inputs import Given, as_table, as_tables, target_name
 from transmeter.tables.labels import R2
@@ -49,6 +51,7 @@ from transmeter.util.arguments import (
     shown,
     whole_number,
 )
+from transmeter.zero_shot import score as zero_shot
 
 LOG = logging.getLogger(__name__)
 CANDIDATES = 20  # sources that a set is chosen from at most
@@ -84,7 +87,8 @@ def rank(
     ----------
     target : table
         A data frame, (X, y), a data set of `datasets`, a path ([NAME=]PATH[::LABEL_COLUMN]) or a `Table`. X may be a
-        sparse matrix, which is made dense. Rows with an empty label are unlabelled.
+        sparse matrix, which is made dense. Rows with an empty label are unlabelled. Without any label, or a
+        label column, gains are those of a source's own model over guessing, and what needs labels is refused.
     sources : table, sequence or mapping
         Tables as `target`: a list, {name: table}, or one alone.
     scorer : str
@@ -151,7 +155,10 @@ def rank(
     values, dialect = check_scorer(scorer, with_learner(options, learner)), Dialect(sep, decimal, encoding)
     warn_of_same_file(target, sources)
     min_class_rows = whole_number("min_class_rows", min_class_rows, 1)
-    table = as_table(target, target_name(target), label, key, dialect=dialect)
+    table = as_table(target, target_name(target), label, key, dialect=dialect, unlabelled=True)
+    if unlabelled := table.unlabelled:
+        check_unlabelled(table, sources, scorer, values, shots, metric, together)
+        shots, repeats = 0, 0
     target, metric = measured_by(table, metric, needs(scorer).quantities)
     if table.quantity is not None and not needs(scorer).quantities:
         warnings.warn(f"scorer {scorer} tells classes apart: the terciles of {table.name} are ranked for", stacklevel=2)
@@ -162,10 +169,12 @@ def rank(
     if len(failed) == len(sources):
         raise ValueError(failed[0].error if failed else "no source is given: name at least one")
     target, *tables = (_sampled(t, seed) for t in (target, *(s for s in sources if isinstance(s, Table))))
+    if unlabelled:
+        target = replace(target, classes=most_common(tables))
     shared = {"seed": seed, "shots": shots, "repeats": repeats, "metric": metric, "budget": budget}
-    function = scorers()[scorer]
-    settings = ("seed", *needs(scorer).settings)
-    if shots is not None and "shots" not in settings:
+    function = zero_shot.score if unlabelled and scorer == "transmeter" else scorers()[scorer]
+    settings = ("seed",) if unlabelled else ("seed", *needs(scorer).settings)
+    if shots and "shots" not in settings:
         warnings.warn(f"scorer {scorer} uses all labelled rows: shots are ignored", stacklevel=2)
         shots = None
     LOG.info("scorer %s, options %s, %s", scorer, values or "as they are", shared)
@@ -184,7 +193,7 @@ def rank(
     left = None if budget is None else budget - (time.monotonic() - begin)
     chosen = _choose(candidates, target, shared | {"shots": shots, "budget": left, "learner": estimator})
     for table, (score, _) in zip(tables, scored):
-        if isinstance(score, Score) and score.outcome:
+        if isinstance(score, Score) and score.gain:
             _warn_of_leakage(target, table)
     matched = {t.name: [asdict(m) for m in ms] for t, ms in zip(tables, matches)}
     mapped = {t.name: dict(t.class_map) or None for t in tables}
@@ -207,6 +216,7 @@ def rank(
         notes=[
             *(f"{CAVEAT}{line}" for line in caveats(target, repeats if "repeats" in settings else None)),
             *(metric_notes(target, metric) if "metric" in settings else ()),
+            *(_warned(zero_shot.about(target, tables, [score for score, _ in scored])) if unlabelled else ()),
             *(f"{t.name}: {note}" for t in (target, *tables) for note in t.notes),
             *unmatched,
             *(estimator.notes() if estimator else ()),
@@ -216,6 +226,47 @@ def rank(
         ],
         together=chosen,
     )
+
+
+def check_unlabelled(
+    target: Table,
+    sources: object,
+    scorer: str,
+    options: Mapping[str, object],
+    shots: int | None,
+    metric: str | None,
+    together: bool,
+) -> None:
+    """Refuse what cannot be had of a target without labels.
+
+    Parameters
+    ----------
+    target : Table
+        Without labels.
+    sources, scorer, options, shots, metric, together
+        As in `rank`.
+
+    Raises
+    ------
+    ValueError
+        For a scorer that looks at labels, settings and options that need them, and a target whose label column is not
+        named, though that of a source is.
+    """
+    for column in {parse(str(s))[2] for s in _paths(sources)} & set(target.columns):
+        raise ValueError(
+            f"{target.name} is given without labels and has a column '{column}', which holds those of a source: name"
+            f" it as PATH::{column}, or leave it out"
+        )
+    lacks = f"{target.name} has no labelled row"
+    if needs(scorer).target_labels and scorer != "transmeter":
+        free = [name for name in scorers() if not needs(name).target_labels]
+        raise ValueError(f"{lacks}, and scorer {scorer} needs them: use transmeter, or one of {', '.join(free)}")
+    asked = {k: v for k, v in options.items() if k != "independent"} if scorer == "transmeter" else {}
+    asked |= {"shots": shots, "together": together or None}
+    asked |= {"metric": metric if metric != METRICS[0] else None}
+    for name, value in asked.items():
+        if value is not None:
+            raise ValueError(f"{lacks}, and {name} {shown(value)} needs them: leave {name} out, or label some rows")
 
 
 def check_preparing(cache: object, encoder: object, match: object) -> tuple[Path | None, Path | None, str]:
@@ -270,9 +321,14 @@ def same_files(target: object, sources: object) -> list[str | Path]:
     list
         Of those that are paths.
     """
+    return [s for s in _paths(sources) if is_same_file(target, s)]
+
+
+def _paths(sources: object) -> list[str | Path]:
+    """The sources that are paths."""
     several = list(sources.values()) if isinstance(sources, Mapping) else sources
     several = several if isinstance(several, list | tuple) else [several]
-    return [s for s in several if isinstance(s, str | Path) and is_same_file(target, s)]
+    return [s for s in several if isinstance(s, str | Path)]
 
 
 def warn_of_same_file(target: object, sources: object) -> None:
@@ -452,6 +508,8 @@ def _row(rank: int, group: int, source: str, score: Score, seconds: float, class
             verdict=gain.verdict,
             repeats=0,
         )
+    if score.evidence is not None:
+        row = replace(row, baseline=zero_shot.GUESSING, evidence=score.evidence)
     if outcome := score.outcome:
         row = replace(
             row,

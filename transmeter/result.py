@@ -50,7 +50,7 @@ class Row:
     repeats : int or None
         In which the gain was measured; 0 where it was predicted without one.
     baseline : str or None
-        The best learner of the target alone, which the gain is over.
+        The best learner of the target alone, which the gain is over; "guessing" where no row has a label.
     over_itself : dict or None
         Per learner its gain over the same learner without the source, in the unit of `gain_pp`.
     evidence : dict or None
@@ -112,7 +112,8 @@ class Ranking:
     metric : str
         That gains are of: one of `gain.metric_names.METRICS`, of a quantity "r2".
     shots : int or None
-        Labelled target rows per class to train on, of a quantity in all; None: all, by cross-fitting.
+        Labelled target rows per class to train on, of a quantity in all; None: all, by cross-fitting; 0: no row has a
+        label, and gains are those of a source's own model over guessing.
     repeats : int
         Maximum number of repeats of the comparison with the target alone.
     budget : float or None
@@ -213,7 +214,7 @@ def setting(shots: int | None, metric: str) -> str:
     Parameters
     ----------
     shots : int or None
-        Labelled rows that train, per class or of a quantity in all; None: all, by cross-fitting.
+        Labelled rows that train, per class or of a quantity in all; None: all, by cross-fitting; 0: none.
     metric : str
         That gains are of.
 
@@ -222,9 +223,33 @@ def setting(shots: int | None, metric: str) -> str:
     str
         In words.
     """
-    if not shots:
+    if shots == 0:
+        return "no labelled row"
+    if shots is None:
         return "all labelled rows, cross-fitted"
     return f"{shots} labelled rows" + ("" if metric == R2 else " per class")
+
+
+def without_labels(ranking: Ranking) -> list[str]:
+    """What gains are where no row of the target has a label.
+
+    Parameters
+    ----------
+    ranking : Ranking
+        Of such a target.
+
+    Returns
+    -------
+    list of str
+        A line each.
+    """
+    even = sorted({round(100 / row.evidence["classes"], 1) for row in ranking.scored if row.evidence}, reverse=True)
+    levels = " or ".join(f"{value:g}" for value in even)
+    return [
+        f"{ranking.target} has no label: gain_pp is what the model of a source alone is expected to reach on its rows,"
+        f" in points of balanced accuracy over guessing ({levels} %)",
+        "it is predicted, not measured: 20 labelled rows would tell what sources bring together with them",
+    ]
 
 
 def chart(ranking: Ranking, most: int | None = None) -> "LayerChart":

@@ -54,7 +54,14 @@ def unusable(path: Path, plan: Plan) -> dict[str, str]:
             entry = store.find_input(db, keys.input_name(plan, spec), stamp(keys.input_path(spec))) if db else None
             try:
                 if entry is None:
-                    load(spec, plan.spec.label, strict=False, key=plan.spec.key, dialect=plan.dialects[spec])
+                    load(
+                        spec,
+                        plan.spec.label,
+                        strict=False,
+                        key=plan.spec.key,
+                        dialect=plan.dialects[spec],
+                        unlabelled=spec in plan.targets.values(),
+                    )
                 elif entry.error:
                     reasons[spec] = entry.error
             except ValueError as error:

@@ -12,7 +12,8 @@ from transmeter.util.code_version import code_version
 
 # the code that can change a number: none that reports, prints, checks arguments or writes files
 CODE = (
-    *("tables", "network", "learners", "gain", "scorers", "ranking.py", "batch/scoring.py", "batch/tables.py"),
+    *("tables", "network", "learners", "gain", "zero_shot", "scorers"),
+    *("ranking.py", "batch/scoring.py", "batch/tables.py"),
     *("util/checkpoint.py", "util/intervals.py", "util/ridge.py"),
 )
 

@@ -183,10 +183,12 @@ def _inputs(
 
     new = [spec for spec in names if is_new(spec)]
     digests, trained = {spec: keys.input_digest(plan, spec) for spec in new}, set(plan.sources.values())
+    targets = set(plan.targets.values())
 
     def task(spec: str) -> dict:
         item = {"name": names[spec], "spec": spec, "digest": digests[spec].hex(), "train": spec in trained}
         item["dialect"] = asdict(plan.dialects[spec])
+        item["unlabelled"] = spec in targets  # a source has to have labels
         return {**_common(plan, machine), "do": "read", "items": [item]}
 
     def save(spec: str, result: dict) -> None:

@@ -69,11 +69,18 @@ def _table(task: dict, item: dict) -> list[dict]:
     """Read a file, keep it as arrays, and train its classifier if it is a source."""
     folder = tables.folder_of(Path(task["cache"]), item["digest"])
     if not folder.exists():
-        found = load(item["spec"], task["label"], strict=False, key=task["key"], dialect=Dialect(**item["dialect"]))
+        found = load(
+            item["spec"],
+            task["label"],
+            strict=False,
+            key=task["key"],
+            dialect=Dialect(**item["dialect"]),
+            unlabelled=item["unlabelled"],
+        )
         tables.keep(found, folder)
     table = tables.mapped(folder, item["name"])
     texts = bool(text_columns(table.features))
-    if item["train"] and not texts:
+    if item["train"] and not texts and not table.unlabelled:
         _ = Source(table, Path(task["cache"]), task["seed"]).classifier
     return [{"rows": len(table), "columns": len(table.columns), "texts": texts}]
 

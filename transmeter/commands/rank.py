@@ -95,7 +95,8 @@ def rank(target, sources, encoder, scorer, settings, out, shape, cache, classes,
     """Rank SOURCE data sets by the gain that they bring to TARGET.
 
     TARGET and SOURCE are [NAME=]PATH[::LABEL_COLUMN]: csv, csv.gz, tsv, parquet, jsonl, npz, arff or a data set folder.
-    Target rows with an empty label are unlabelled rows.
+    Target rows with an empty label are unlabelled rows. Where none has a label, gains are those of a source's own model
+    over guessing.
 
     Example: transmeter rank mine.csv a.csv b=other/b.csv::diagnosis
     """

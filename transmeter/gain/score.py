@@ -18,11 +18,14 @@ class Score:
         Where the scorer estimates one.
     outcome : Outcome or None
         What the gain was measured on, where it was.
+    evidence : dict or None
+        What the gain was predicted from, by name, where it was not measured.
     """
 
     value: float
     gain: Gain | None = None
     outcome: Outcome | None = None
+    evidence: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Needs:
     ----------
     labelled_rows : int
         Rows of every target class without which it refuses; 0 where it looks at no label of the target.
+    target_labels : bool
+        Whether it looks at the target's labels; otherwise it takes a target that has none.
     shared_columns : bool
         Whether it refuses a source without a column and a class name of the target.
     classifier : bool
@@ -48,6 +53,7 @@ class Needs:
     """
 
     labelled_rows: int = 0
+    target_labels: bool = True
     shared_columns: bool = False
     classifier: bool = False
     settings: tuple[str, ...] = ()

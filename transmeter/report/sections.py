@@ -12,7 +12,7 @@ from typing import Any
 from transmeter.batch import store
 from transmeter.gain.metric_names import points, unit
 from transmeter.gain.source_set import describe
-from transmeter.result import Ranking, Row, chart, load
+from transmeter.result import Ranking, Row, chart, load, without_labels
 from transmeter.tables.labels import R2
 from transmeter.util import charts
 
@@ -63,6 +63,26 @@ FEATURES = {
     "change": "predictions changed",
     "agreement": "agreement",
 }
+ZERO_SHOT = {
+    "classes": "classes",
+    "shared": "features shared",
+    "size": "log10 of rows",
+    "skill": "accuracy on itself",
+    "weighted_skill": "the same, rows like the target's",
+    "confidence": "confidence on the target",
+    "own_confidence": "confidence on itself",
+    "expected": "sure target rows",
+    "shift": "shift of classes",
+    "unit_agreement": "agreement of units",
+    "neighbour_agreement": "agreement with neighbours",
+    "outside": "target rows outside",
+    "separation": "domains told apart",
+    "distance": "distance of means",
+    "misfit": "misfit of reconstruction",
+    "smoothness": "smoothness of predictions",
+    "rest": "told by other columns",
+    "consensus": "agreement with other sources",
+}  # features where no row of the target has a label
 
 Section = dict[str, Any]
 Cell = dict[str, Any]
@@ -151,6 +171,8 @@ def _ranking(ranking: Ranking) -> Section:
 def _note(ranking: Ranking, gains: bool) -> str:
     note = f"Scorer {ranking.scorer}, seed {ranking.seed}"
     if gains:
+        if ranking.shots == 0:
+            return " ".join([f"{note}.", *(f"{line[:1].upper()}{line[1:]}." for line in without_labels(ranking))])
         baseline = next((row.baseline for row in ranking.scored if row.baseline), "the target alone")
         repeats = f"up to {ranking.repeats} repeats"
         gains_in = f"gains in {points(ranking.metric)} of {ranking.metric} over {baseline} alone"
@@ -256,8 +278,9 @@ def _why(rows: Sequence[Row], scale: str) -> list[Section]:
         tables.append({"caption": caption, "heads": heads, "rows": matched})
     described = [r for r in rows if r.evidence]
     if described:
-        heads = ["source", *FEATURES.values()]
-        listed = [[r.source, *(_number((r.evidence or {}).get(e)) for e in FEATURES)] for r in described]
+        features = ZERO_SHOT if all("outside" in (r.evidence or {}) for r in described) else FEATURES
+        heads = ["source", *features.values()]
+        listed = [[r.source, *(_number((r.evidence or {}).get(e)) for e in features)] for r in described]
         caption = "Features of the pairs before any transfer; shares and accuracies above chance lie between 0 and 1"
         tables.append({"caption": caption, "heads": heads, "rows": listed})
     return [{"title": "Why they rank so", "figures": figures, "tables": tables}] if figures or tables else []

@@ -11,7 +11,7 @@ from transmeter.api import Transfer, Validation
 from transmeter.gain.ground_truth import Arm
 from transmeter.gain.metric_names import level
 from transmeter.gain.source_set import describe
-from transmeter.result import NESTED, Ranking, Row, setting
+from transmeter.result import NESTED, Ranking, Row, setting, without_labels
 from transmeter.tables.labels import R2
 from transmeter.util.intervals import Interval
 from transmeter.util.to_json import to_json
@@ -56,7 +56,9 @@ def _ranking_table(ranking: Ranking) -> str:
             grid.add_row(str(row.rank), str(row.tie_group), row.source, *_cells(row), f"{row.seconds:.2f}")
     text = _printed(grid)
     baseline = next((row.baseline for row in ranking.rows if row.baseline), None)
-    if baseline:
+    if baseline and ranking.shots == 0:
+        text += "".join(f"{line}\n" for line in without_labels(ranking))
+    elif baseline:
         text += f"gains on the rows of {ranking.target} over {baseline} alone; {ranking.setting}; {ranking.metric}\n"
         text += "gain_pp is in R2 points, gain in MAE in the unit of the label\n" if ranking.metric == R2 else ""
     text += "".join(f"{line}\n" for line in ranking.about_metric)
@@ -101,7 +103,7 @@ def format_transfer(transfer: Transfer) -> str:
     grid = Grid("", level(check.metric), "95 % interval", "", box=None, pad_edge=False)
     for name, interval, note in (
         (f"with {' + '.join(check.sources)}", check.reached, ""),
-        ("target alone", check.alone, check.baseline),
+        ("target alone" if check.shots != 0 else "no model", check.alone, check.baseline),
         ("gain", check.gain, f"P(gain<0) {check.gain.p_negative:.2f}, {check.verdict}"),
     ):
         sign = "+" if name == "gain" else ""
@@ -115,6 +117,8 @@ def format_transfer(transfer: Transfer) -> str:
         pairs = ", ".join(f"{theirs} = {ours}" for theirs, ours in (mapped or {}).items())
         classes.append(f"classes of {source}: {pairs or 'assigned by their means, where it has as many'}")
     rows = f"held-out rows of {check.target}, {check.repeats} repeats; {setting(check.shots, check.metric)}"
+    if check.shots == 0:
+        rows = f"{check.target} has no label: what is reached is predicted, not measured"
     return lines + "".join(f"{line}\n" for line in (rows, *classes, *transfer.notes))
 
 

@@ -7,7 +7,7 @@ from transmeter.network.source import Source
 from transmeter.tables.data import Table
 from transmeter.tables.matching import shared_features
 
-NEEDS = Needs()
+NEEDS = Needs(target_labels=False)
 
 
 def score(sources: Sequence[Source], target: Table, *, seed: int = 0) -> list[Score]:

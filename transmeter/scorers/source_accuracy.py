@@ -16,7 +16,7 @@ from transmeter.network.source import Source
 from transmeter.tables.data import Table
 from transmeter.tables.splits import FOLDS
 
-NEEDS = Needs()
+NEEDS = Needs(target_labels=False)
 ROWS = 2000  # of a source that are looked at
 
 

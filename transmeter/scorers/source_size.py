@@ -11,7 +11,7 @@ from transmeter.gain.score import Needs, Score
 from transmeter.network.source import Source
 from transmeter.tables.data import Table
 
-NEEDS = Needs()
+NEEDS = Needs(target_labels=False)
 
 
 def score(sources: Sequence[Source], target: Table, *, seed: int = 0) -> list[Score]:

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -79,6 +80,23 @@ def meanings(classes: Sequence[str]) -> list[str]:
         if set(folded) == {no, yes}:
             return ["1" if c == yes else "0" for c in folded]
     return [meaning(c) for c in classes]
+
+
+def most_common(tables: Sequence[Table]) -> tuple[str, ...]:
+    """The classes of most tables, which stand for those of a target that has no labels.
+
+    Parameters
+    ----------
+    tables
+        At least one, with labels.
+
+    Returns
+    -------
+    tuple
+        As the first of these tables calls them; classes of the same meanings are the same.
+    """
+    sets = [frozenset(meanings(t.classes)) for t in tables]
+    return tables[sets.index(Counter(sets).most_common(1)[0][0])].classes
 
 
 def _checked(source: Table, target: Table, by_hand: Mapping[str, str]) -> dict[str, str]:

@@ -65,6 +65,11 @@ class Table:
         return list(self.features.columns)
 
     @property
+    def unlabelled(self) -> bool:
+        """Whether no row has a label."""
+        return all(label is None for label in self.labels)
+
+    @property
     def codes(self) -> np.ndarray:
         """(n,) index of each label in `classes`, -1 where unlabelled."""
         index = {c: i for i, c in enumerate(self.classes)}
@@ -95,7 +100,12 @@ class Unusable:
 
 
 def load(
-    spec: str, label: str | None = None, strict: bool = True, key: str | None = None, dialect: Dialect = USUAL
+    spec: str,
+    label: str | None = None,
+    strict: bool = True,
+    key: str | None = None,
+    dialect: Dialect = USUAL,
+    unlabelled: bool = False,
 ) -> Table:
     """Read a table from a file.
 
@@ -112,6 +122,8 @@ def load(
         Column of the rows' keys, which is no feature; None: none.
     dialect
         How text files are written.
+    unlabelled
+        Whether a file without a label column or without any label will do.
 
     Returns
     -------
@@ -125,7 +137,7 @@ def load(
     """
     name, path, column = parse(spec)
     frame = read(path, dialect=dialect)
-    found = from_frame(name, frame, column, label, strict, key, str(path), dialect.decimal)
+    found = from_frame(name, frame, column, label, strict, key, str(path), dialect.decimal, unlabelled)
     return replace(found, notes=(*frame.attrs.get(NOTES, ()), *found.notes))
 
 
@@ -138,6 +150,7 @@ def from_frame(
     key: str | None = None,
     where: str | None = None,
     decimal: str | None = None,
+    unlabelled: bool = False,
 ) -> Table:
     """The table in a data frame, with labels and keys among its columns or in its index.
 
@@ -155,6 +168,9 @@ def from_frame(
         What errors name; None: `name`.
     decimal
         As for `columns.clean`.
+    unlabelled
+        Whether labels may be missing altogether: a label column that `column` does not name may be missing then, unless
+        a column is called much like it.
 
     Returns
     -------
@@ -172,6 +188,10 @@ def from_frame(
     frame = frame.reset_index(level=levels) if levels else frame
     frame = frame.set_axis([str(c) for c in frame.columns], axis=1)
     check_names(where, frame.columns)
+    notes: tuple[str, ...] = ()
+    if unlabelled and not column and _is_without(asked, frame):
+        frame, notes = frame.assign(**{asked: None}), (f"no label column '{asked}': no row is labelled",)
+        warnings.warn(f"{name}: {notes[0]} (columns: {listed(frame.columns.drop(asked))})", stacklevel=2)
     column = "label" if asked not in frame.columns and not (column or strict) else asked
     if column not in frame.columns:
         neither = "" if column == asked else " and none called 'label'"
@@ -184,16 +204,22 @@ def from_frame(
         raise ValueError(
             f"{where} has no key column '{key}' beside its label{guess} (columns: {listed(frame.columns)})"
         )
-    notes: tuple[str, ...] = ()
     if len(frame) > MAX_ROWS:  # before the columns are looked at one by one, which takes long
-        notes = (f"{MAX_ROWS} of {len(frame)} rows are used, drawn at random",)
-        warnings.warn(f"{name}: {notes[0]}", stacklevel=2)
+        notes += (f"{MAX_ROWS} of {len(frame)} rows are used, drawn at random",)
+        warnings.warn(f"{name}: {notes[-1]}", stacklevel=2)
         frame = frame.iloc[_drawn(frame[column].notna().to_numpy(), MAX_ROWS, seed=0)]
     keys = frame[key] if key in frame.columns else None
     features = frame.drop(columns=[column] if keys is None else [column, key])
-    read = table(name, features, frame[column], keys, decimal)
-    LOG.info("%s: labels are in column '%s'", name, column)
+    read = table(name, features, frame[column], keys, decimal, unlabelled)
+    if not read.unlabelled:
+        LOG.info("%s: labels are in column '%s'", name, column)
     return replace(read, notes=notes + read.notes)
+
+
+def _is_without(label: str, frame: pd.DataFrame) -> bool:
+    """Whether a table has no label column, and none that is called much like it, which may be a slip."""
+    like = (word in c.casefold() for c in frame.columns for word in (label.casefold(), "label"))
+    return not any(like) and not did_you_mean(label, frame.columns)
 
 
 def table(
@@ -202,6 +228,7 @@ def table(
     labels: pd.Series | np.ndarray,
     keys: pd.Series | np.ndarray | None = None,
     decimal: str | None = None,
+    unlabelled: bool = False,
 ) -> Table:
     """A table from a data frame and its labels.
 
@@ -218,6 +245,8 @@ def table(
         (n,) what each row is about; None: nothing says so.
     decimal
         As for `columns.clean`.
+    unlabelled
+        Whether all labels may be missing.
 
     Returns
     -------
@@ -232,7 +261,7 @@ def table(
     frame, readings = clean(name, features, decimal)
     labels, said = amounts(labels, decimal)
     say(name, said)
-    texts, quantity, lines = read_labels(name, labels)
+    texts, quantity, lines = read_labels(name, labels, unlabelled)
     classes = tuple(sorted({t for t in texts if t is not None}))
     notes = (*(reading.line for reading in readings.values()), *said, *lines)
     return Table(

@@ -35,6 +35,7 @@ def as_table(
     key: str | int | None = None,
     strict: bool = True,
     dialect: Dialect = USUAL,
+    unlabelled: bool = False,
 ) -> Table:
     """What a user has at hand as a table.
 
@@ -49,6 +50,8 @@ def as_table(
         As for `data.load`, where columns have names.
     dialect
         How text files are written; its decimal mark is that of texts in data frames too.
+    unlabelled
+        Whether a table without any label will do; of a pair (X, y) y may be None then.
 
     Returns
     -------
@@ -62,25 +65,29 @@ def as_table(
     """
     label, key = column_name("label", label), column_name("key", key)
     if isinstance(given, Table):
+        if given.unlabelled and not unlabelled:
+            raise ValueError(f"{name or given.name} has no labelled row: two classes are needed")
         return replace(given, name=name) if name else given
     if isinstance(given, str | Path):
-        found = load(str(given), label, strict, key, dialect)
+        found = load(str(given), label, strict, key, dialect, unlabelled)
         return replace(found, name=name) if name else found
     name = name or "data"
     if isinstance(given, pd.DataFrame):
-        return from_frame(name, given, None, label, strict, key, None, dialect.decimal)
+        return from_frame(name, given, None, label, strict, key, None, dialect.decimal, unlabelled)
     if isinstance(given, tuple) and len(given) == 2:
         if isinstance(given[0], str):
             raise ValueError(f"{name} is a pair that begins with '{given[0]}': give a dict of names and data sets")
         features = columns(name, given[0])
+        if given[1] is None and unlabelled:
+            given = given[0], np.full(len(features), None, dtype=object)
         labels = pd.Series(np.asarray(given[1], dtype=None if hasattr(given[1], "__array__") else object).ravel())
         if len(labels) != len(features):
             raise ValueError(f"{name} has {len(features)} rows and {len(labels)} labels: give one label a row")
-        return table(name, features.reset_index(drop=True), labels, None, dialect.decimal)
+        return table(name, features.reset_index(drop=True), labels, None, dialect.decimal, unlabelled)
     if hasattr(given, "to_pandas") and hasattr(given, "features"):  # a data set, which takes a second to import
-        return from_frame(name, from_dataset(given), None, label, strict, key, None, dialect.decimal)
+        return from_frame(name, from_dataset(given), None, label, strict, key, None, dialect.decimal, unlabelled)
     if isinstance(frame := as_pandas(given), pd.DataFrame):
-        return from_frame(name, frame, None, label, strict, key, None, dialect.decimal)
+        return from_frame(name, frame, None, label, strict, key, None, dialect.decimal, unlabelled)
     wanted = "a data frame with a label column, (X, y), a datasets.Dataset, a path or a Table"
     raise ValueError(f"{name} is a {type(given).__name__}: give {wanted}")
 

@@ -70,7 +70,9 @@ def label_texts(values: pd.Series | np.ndarray) -> np.ndarray:
     return np.array([text_of(v) for v in cells], dtype=object)
 
 
-def read_labels(name: str, values: pd.Series | np.ndarray) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+def read_labels(
+    name: str, values: pd.Series | np.ndarray, unlabelled: bool = False
+) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
     """Labels as the texts of classes; where they are a quantity, it is kept, and cut into low, middle and high too.
 
     The cuts are the table's own terciles, so that such classes map across tables whatever their units; where values
@@ -83,6 +85,8 @@ def read_labels(name: str, values: pd.Series | np.ndarray) -> tuple[np.ndarray, 
         What messages call the table.
     values
         (n,) labels of any kind; an empty one or "?" is missing, among numbers also "NA" and the like.
+    unlabelled
+        Whether they may all be missing.
 
     Returns
     -------
@@ -104,7 +108,7 @@ def read_labels(name: str, values: pd.Series | np.ndarray) -> tuple[np.ndarray, 
     if missing:
         texts[np.isin(texts.astype(str), list(missing))] = None
     classes = set(counts)
-    if len(classes) < 2:
+    if len(classes) < 2 and not (unlabelled and not classes):
         has = f"only the class '{classes.pop()}'" if classes else "no labelled row"
         raise ValueError(f"{name} has {has}: two classes are needed")
     cut = _cut(name, texts, classes) if len(classes) > FEW else None

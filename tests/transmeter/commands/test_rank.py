@@ -177,9 +177,8 @@ def test_one_shot_a_class_is_enough():
     "content, message",
     [
         (b"x,label\n1,yes\n2,yes\n3,yes\n", "only the class 'yes': two classes are needed"),
-        (b"x,label\n1,\n2,\n3,\n", "no labelled row: two classes are needed"),
         (b"x,y,label\n,,1\n,,0\n,,1\n,,0\n", "no column that varies"),
-        (b"x,y\n1,2\n3,4\n", "no label column 'label': name it with --label"),
+        (b"x,labels\n1,2\n3,4\n", "no label column 'label', did you mean 'labels'?: name it with --label"),
         ("x,label\n\xe9,1\n".encode("latin-1"), "not UTF-8"),
         (b"", "has no rows"),
         (b"x,label\n", "no rows"),

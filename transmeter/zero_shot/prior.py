@@ -1,0 +1,108 @@
+"""What a source's model is expected to be worth on a target without labels: two forests, in prior.npz.
+
+`benchmarks/fit_no_label_prior.py` fits them on `benchmarks/results/no_label_pairs.csv.gz`; both are in the repository.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+
+import numpy as np
+
+from transmeter.gain.prior import Gain
+from transmeter.learners.trees import Trees
+
+TAIL = 5.0  # degrees of freedom of deviations from what is expected: some pairs are of a kind of their own
+TINY = 1e-6  # least variance of a skill
+
+
+@dataclass(frozen=True)
+class SkillForest:
+    """A forest that predicts a skill: balanced accuracy, 0 at chance and 1 where all rows are right.
+
+    Attributes
+    ----------
+    trees : Trees
+        Whose leaves hold the mean skill and the mean squared skill of the pairs in them, over the number of trees.
+    scale : float
+        By which deviations of skills from predictions exceed those of skills within leaves.
+    """
+
+    trees: Trees
+    scale: float
+
+    def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) means and (n,) standard deviations of skills, of regressors x (n, d)."""
+        mean, square = self.trees.probabilities(x).T
+        return mean, self.scale * np.maximum(square - mean**2, TINY) ** 0.5
+
+
+@dataclass(frozen=True)
+class ZeroShotPrior:
+    """What is known of source-only models from pairs whose target has labels.
+
+    Attributes
+    ----------
+    alone : SkillForest
+        From the features of a pair.
+    among : SkillForest
+        From these and what other sources' models predict.
+    """
+
+    alone: SkillForest
+    among: SkillForest
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything by name, as `restore` takes it."""
+        found: dict[str, np.ndarray] = {}
+        for name in ("alone", "among"):
+            forest: SkillForest = getattr(self, name)
+            found[f"{name}.scale"] = np.array(forest.scale)
+            found |= {f"{name}.{k}": v for k, v in forest.trees.arrays().items()}
+        return found
+
+    @classmethod
+    def restore(cls, arrays: Mapping[str, np.ndarray]) -> "ZeroShotPrior":
+        """Take what `arrays` gave."""
+        forests = []
+        for name in ("alone", "among"):
+            mine = {k.removeprefix(f"{name}."): v for k, v in arrays.items() if k.startswith(f"{name}.")}
+            forests.append(SkillForest(Trees.restore(mine), float(mine["scale"])))
+        return cls(*forests)
+
+
+@cache
+def load_prior() -> ZeroShotPrior:
+    """The model in prior.npz.
+
+    Returns
+    -------
+    ZeroShotPrior
+        Read once.
+    """
+    with (
+        resources.files("transmeter.zero_shot").joinpath("prior.npz").open("rb") as file,
+        np.load(file, allow_pickle=False) as arrays,
+    ):
+        return ZeroShotPrior.restore(dict(arrays))
+
+
+def gain_of(skill: float, deviation: float, classes: int) -> Gain:
+    """A skill as a gain over guessing.
+
+    Parameters
+    ----------
+    skill, deviation : float
+        Expected skill and its standard deviation.
+    classes : int
+        Number of classes that are guessed.
+
+    Returns
+    -------
+    Gain
+        In percentage points; no balanced accuracy below 0 or above 1 is in its interval.
+    """
+    points = 100 * (1 - 1 / classes)
+    found = Gain.from_error(points * skill, points * deviation, TAIL, informed=True)
+    return replace(found, low=max(found.low, points - 100), high=min(found.high, points))
