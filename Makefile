@@ -16,9 +16,10 @@ demo: .venv/installed
 	    $(TABLES)/pima_diabetes.csv --shots 5 --repeats 60 --out demo/ranking.json
 	$(BIN)/transmeter calibrate data/mixlm --target $(TEXTS)/math_sample.txt --candidate $(TEXTS)/code.txt \
 	    --candidate $(TEXTS)/drama.txt --candidate $(TEXTS)/math.txt --candidate $(TEXTS)/novels.txt \
-	    --candidate $(TEXTS)/web.txt --tokens 20000 --out demo/calibration
+	    --candidate $(TEXTS)/web.txt --tokens 20000 --length 128 --out demo/calibration
 	$(BIN)/transmeter compress data/mixlm --method kprune --set ratio=0.3 --calibration demo/calibration --out demo/model
-	$(BIN)/transmeter evaluate demo/model --baseline data/mixlm --data $(TEXTS)/math_heldout.txt --out demo/result.json
+	$(BIN)/transmeter evaluate demo/model --baseline data/mixlm --data $(TEXTS)/math_heldout.txt --window 192 --apart \
+	    --out demo/result.json
 	$(BIN)/transmeter report demo/ranking.json demo/calibration demo/model demo/result.json --out demo/report.html
 	@echo "Results: demo/ranking.json demo/calibration/ demo/model/ demo/result.json demo/report.html"
 

@@ -33,7 +33,7 @@ from compress.calibration import hidden_states
 from compress.calibration.calibrate import TARGET_SEED
 from compress.calibration.hidden_states import DEPTHS, HiddenStates
 from compress.calibration.selection import NEED_TARGET, PROPOSED, WAYS
-from compress.calibration.texts import MAX_LENGTH, cut
+from compress.calibration.texts import cut
 from transmeter.scorers import alignment
 from transmeter.tables import data
 from transmeter.tables.data import Table
@@ -59,7 +59,7 @@ def terms_of(part: str, datasets: Path, folder: Path, target: str, seed: int) ->
     net, tokenizer = truth.dense(part, folder, task)
     sets, tokens = truth.pools(part, datasets), truth.TOKENS[part]
     own = hidden_states.collect(
-        net, tokenizer, target, cut(tokenizer, sets[target], tokens, MAX_LENGTH, seed + TARGET_SEED)
+        net, tokenizer, target, cut(tokenizer, sets[target], tokens, truth.LENGTH, seed + TARGET_SEED)
     )
     views = dict(truth.hidden_states_of(part, datasets, folder, task, tokens, seed))
     names = [w for w in WAYS if w != "random"]

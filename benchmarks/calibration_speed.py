@@ -53,7 +53,7 @@ def main(datasets: Path, model: str, many: int) -> None:
         with tempfile.TemporaryDirectory() as cache:
             for kind in ("anew", "again"):
                 start = time.perf_counter()
-                chosen = compress.calibrate(model, sets, target, tokens=TOKENS, cache=cache)
+                chosen = compress.calibrate(model, sets, target, tokens=TOKENS, length=truth.LENGTH, cache=cache)
                 seconds = time.perf_counter() - start
                 found[f"{count} candidates, {kind}"] = {"seconds": seconds, "chosen": chosen.parts[0].name}
                 click.echo(f"{count} {kind}: {seconds:.1f} s")

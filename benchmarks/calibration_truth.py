@@ -34,9 +34,10 @@ from compress.calibration.calibrate import TARGET_SEED
 from compress.calibration.generation import generate
 from compress.calibration.hidden_states import HiddenStates
 from compress.calibration.selection import NEED_TARGET, WAYS, fill
-from compress.calibration.texts import MAX_LENGTH, Text, batches, cut, read_texts
+from compress.calibration.texts import Text, batches, cut, read_texts
 from compress.evaluation import prediction
 from compress.evaluation.examples import read_examples
+from compress.evaluation.windows import apart
 from compress.model import io
 from compress.pipeline import Step, apply
 from transmeter.util import writing
@@ -45,6 +46,7 @@ from transmeter.util.progress import track
 OTHERS = ("cola", "pros_cons")  # candidates beside the tasks themselves
 LM = {"web": "c4_sample", "wikitext": "wikitext_train_part", "drama": "tinyshakespeare"}
 ROWS, EVALUATION_TOKENS = 500, 6000
+LENGTH, WINDOW = 128, 192  # tokens of a calibration sequence, and of a perplexity window
 METHODS: dict[str, dict[str, tuple[str, dict[str, object]]]] = {
     "encoders": {
         "kprune 75 %": ("kprune", {"ratio": 0.75}),
@@ -121,7 +123,8 @@ def measured(part: str, datasets: Path, task: str, net: nn.Module, tokenizer: To
     for name, files in DOMAINS.items():
         if task not in ("", name):
             continue
-        sums, counts = prediction.losses(net, tokenizer, blocks(datasets / "lm", files)[1], EVALUATION_TOKENS).T
+        windows = apart(tokenizer, blocks(datasets / "lm", files)[1], EVALUATION_TOKENS, WINDOW)
+        sums, counts = prediction.losses(net, tokenizer, windows).T
         found[name] = float(sums.sum() / counts.sum())
     return found
 
@@ -133,7 +136,7 @@ def hidden_states_of(
     """What the model of the task makes of every candidate."""
     net, tokenizer = dense(part, folder, task)
     return {
-        name: hidden_states.collect(net, tokenizer, name, cut(tokenizer, texts, tokens, MAX_LENGTH, seed))
+        name: hidden_states.collect(net, tokenizer, name, cut(tokenizer, texts, tokens, LENGTH, seed))
         for name, texts in pools(part, datasets).items()
     }
 
@@ -142,15 +145,15 @@ def drawn(part: str, datasets: Path, folder: Path, cell: Cell) -> list[list[int]
     """The calibration sequences of a cell."""
     sets, (net, tokenizer) = pools(part, datasets), dense(part, folder, cell.task if part == "encoders" else "")
     if cell.drawer in sets:
-        return cut(tokenizer, sets[cell.drawer], cell.tokens, MAX_LENGTH, cell.seed)
+        return cut(tokenizer, sets[cell.drawer], cell.tokens, LENGTH, cell.seed)
     if cell.drawer == "self":
-        return generate(net, tokenizer, cell.tokens, MAX_LENGTH, cell.seed)
+        return generate(net, tokenizer, cell.tokens, LENGTH, cell.seed)
     way, own = cell.drawer.split(",")[0], part == "decoder" or "own" in cell.drawer
     views = hidden_states_of(part, datasets, folder, cell.task if part == "encoders" else "", cell.tokens, cell.seed)
     pool = hidden_states.merge([v for name, v in views.items() if own or name != cell.task])
     target = None
     if cell.task:
-        other = cut(tokenizer, sets[cell.task], cell.tokens, MAX_LENGTH, cell.seed + TARGET_SEED)
+        other = cut(tokenizer, sets[cell.task], cell.tokens, LENGTH, cell.seed + TARGET_SEED)
         target = hidden_states.collect(net, tokenizer, cell.task, other)
     order = WAYS[way](pool, target, cell.tokens, cell.seed)
     return [pool.sequences[i] for i in fill(pool, order, cell.tokens)]

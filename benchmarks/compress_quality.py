@@ -20,16 +20,17 @@ import pandas as pd
 import torch
 from calibration_truth import pools as candidates
 from joblib import Parallel, delayed
-from prune_quality import DOMAINS, LENGTH, blocks
+from prune_quality import DOMAINS, LENGTH, WINDOW, blocks
 from torch import nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.calibration import hidden_states
 from compress.calibration.calibrate import MEASURED
 from compress.calibration.candidates import rank_sets
-from compress.calibration.texts import MAX_LENGTH, Text, batches, cut, read_texts
+from compress.calibration.texts import USUAL, Text, batches, cut, read_texts
 from compress.evaluation import metrics, prediction
 from compress.evaluation.examples import read_examples
+from compress.evaluation.windows import apart
 from compress.model import io
 from compress.model.storage import stored_bytes
 from compress.model.walk import Batch
@@ -157,7 +158,7 @@ def accuracy(net: nn.Module, tokenizer: Tokenizer, texts: Sequence, labels: Sequ
 def perplexities(net: nn.Module, tokenizer: Tokenizer, domains: dict) -> dict[str, float]:
     """Perplexity on the held-out text of every domain, and exp of the mean of their losses."""
     each = {
-        d: metrics.perplexity(prediction.losses(net, tokenizer, held, 8000))["value"]
+        d: metrics.perplexity(prediction.losses(net, tokenizer, apart(tokenizer, held, 8000, WINDOW)))["value"]
         for d, (_, held) in domains.items()
     }
     return {"perplexity": float(np.exp(np.mean(np.log(list(each.values()))))), "domains": each}
@@ -192,7 +193,7 @@ def picked_or_random(
 ) -> list[dict]:
     """A student of 2 blocks, distilled with the texts that the ranking picks, with random ones, and with the task's."""
     pools = {name: texts for name, texts in candidates("encoders", datasets).items() if name != "sst2"}
-    measured = {n: cut(tokenizer, t, MEASURED, MAX_LENGTH, seed) for n, t in {"own": own, **pools}.items()}
+    measured = {n: cut(tokenizer, t, MEASURED, USUAL, seed) for n, t in {"own": own, **pools}.items()}
     views = {name: hidden_states.collect(net, tokenizer, name, ids) for name, ids in measured.items()}
     best = rank_sets(views.pop("own"), views).rows[0].source
     rng, found = np.random.default_rng(seed), []

@@ -30,11 +30,13 @@ from torch import nn
 
 from compress.calibration.texts import batches, cut
 from compress.evaluation import metrics, prediction
+from compress.evaluation.windows import apart
 from compress.model import io
 from compress.pipeline import Step, apply
 
 HERE = Path(__file__).resolve().parent
 SAMPLES, TOKENS = 32, 128
+WINDOW = 192  # tokens of a perplexity window
 CASES = {"symmetric=false": False, "symmetric=true": True}
 
 
@@ -101,9 +103,10 @@ def losses(given: Given, libraries: Sequence[str]) -> dict[str, dict[str, np.nda
     model, data = dense(given)
     _, tokenizer = io.load(given.work / "dense")
     held = [blocks(given.datasets / "lm", files)[1] for files in DOMAINS.values()]
+    windows = [apart(tokenizer, texts, given.tokens, WINDOW) for texts in held]
 
     def lost(net: nn.Module) -> np.ndarray:
-        return np.concatenate([prediction.losses(net, tokenizer, texts, given.tokens) for texts in held])
+        return np.concatenate([prediction.losses(net, tokenizer, each) for each in windows])
 
     found = {}
     for name, symmetric in CASES.items():

@@ -16,6 +16,7 @@ from torch import nn
 
 from compress.calibration.texts import batches, cut, read_texts
 from compress.evaluation import metrics, prediction
+from compress.evaluation.windows import apart
 from compress.model import io
 from compress.model.walk import Batch
 from compress.pipeline import Step, apply
@@ -24,7 +25,7 @@ from transmeter.util.progress import track
 
 METHODS = ("kprune", "kwon", "magnitude")
 RATIOS = (0.1, 0.2, 0.3)
-LENGTH = 128  # tokens of a calibration sequence
+LENGTH, WINDOW = 128, 192  # tokens of a calibration sequence, and of a perplexity window
 DATA = Path(__file__).resolve().parent.parent / "data"
 OUT = Path(__file__).resolve().parent / "results" / "plain_shapes.md"
 
@@ -39,10 +40,11 @@ def main(tokens: int, held_out: int, seeds: int) -> None:
     dense, tokenizer = io.load(DATA / "mixlm")
     texts, held = read_texts(DATA / "text/math.txt"), read_texts(DATA / "text/math_heldout.txt")
     draws = [batches(tokenizer, cut(tokenizer, texts, tokens, LENGTH, seed)) for seed in range(seeds)]
-    before = prediction.losses(dense, tokenizer, held, held_out)
+    windows = apart(tokenizer, held, held_out, WINDOW)
+    before = prediction.losses(dense, tokenizer, windows)
 
     def lost(net: nn.Module) -> float:
-        return float(metrics.loss_change(prediction.losses(net, tokenizer, held, held_out), before)["value"])
+        return float(metrics.loss_change(prediction.losses(net, tokenizer, windows), before)["value"])
 
     lines = [
         f"Nats a token more than the dense decoder ({kept(dense)}), by share of the FLOPs removed: mean over {seeds}",

@@ -26,6 +26,7 @@ from compress.algorithms.budget import flops
 from compress.calibration.texts import batches, cut
 from compress.evaluation import metrics, prediction
 from compress.evaluation.examples import read_examples
+from compress.evaluation.windows import apart
 from compress.model import io
 from compress.model.walk import Batch, mean_length
 from compress.pipeline import Step, apply
@@ -61,6 +62,7 @@ DOMAINS = {
 }
 BLOCK, EVERY, HELD_OUT = 4000, 20, 7  # characters; of every 20 blocks the eighth was held out of the decoder's training
 LENGTH = 64  # tokens of an encoder's sequence
+WINDOW = 192  # tokens of a perplexity window
 
 
 @click.command()
@@ -149,11 +151,12 @@ def decoder_runs(folder: str, texts: Path, tokens: int, seed: int) -> list[dict]
     dense, tokenizer = io.load(folder)
     domains = {name: blocks(texts, files) for name, files in DOMAINS.items()}
     sequences = [s for own, _ in domains.values() for s in cut(tokenizer, own, tokens // len(domains), 128, seed)]
+    windows = {d: apart(tokenizer, held, 20_000, WINDOW) for d, (_, held) in domains.items()}
     data = batches(tokenizer, sequences)
     length, before = mean_length(data), flops(dense, mean_length(data))
 
     def run(name: str, ratio: float, net: nn.Module) -> dict:
-        losses = {d: prediction.losses(net, tokenizer, held, 20_000) for d, (_, held) in domains.items()}
+        losses = {d: prediction.losses(net, tokenizer, held) for d, held in windows.items()}
         removed = 1 - flops(net, length) / before
         found = {"task": "decoder", "seed": seed, "method": name, "ratio": ratio, "removed": removed}
         return found | {"perplexity": {d: metrics.perplexity(each)["value"] for d, each in losses.items()}}

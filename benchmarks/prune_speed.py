@@ -45,14 +45,16 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from compress.calibration.texts import MAX_LENGTH, batches, cut, read_texts
+from compress.calibration.texts import batches, cut, read_texts
 from compress.evaluation import metrics, prediction
+from compress.evaluation.windows import apart
 from compress.model.structure import block_linears
 from compress.pipeline import Step, apply
 
 T = TypeVar("T")
 HERE = Path(__file__).resolve().parent
 SAMPLES, TOKENS = 32, 128
+WINDOW = 192  # tokens of a perplexity window
 CASES = {
     "sparsegpt ratio=0.5": Step("sparsegpt", {"ratio": 0.5}),
     "wanda pattern=2:4": Step("wanda", {"pattern": "2:4"}),
@@ -158,10 +160,11 @@ def llmcompressor(given: Given) -> dict:
         raise click.UsageError("part llmcompressor needs --train, --held-out and --venv")
     train(given)
     first, peer, second = fresh(ours, given), theirs(given), fresh(ours, given)
-    tokenizer, texts = AutoTokenizer.from_pretrained(given.work / "dense"), read_texts(given.held_out)
+    tokenizer = AutoTokenizer.from_pretrained(given.work / "dense")
+    windows = apart(tokenizer, read_texts(given.held_out), 50_000, WINDOW)
 
     def losses(net: nn.Module) -> np.ndarray:
-        return prediction.losses(net, tokenizer, texts, 50_000)
+        return prediction.losses(net, tokenizer, windows)
 
     model, rows = dense(given.work), []
     for name in CASES:
@@ -257,16 +260,16 @@ def peak(name: str, kind: str, source: Path, given: Given) -> dict[str, float]:
 
     torch.set_num_threads(given.threads)
     step, texts = [pipeline.Step(name, MEMORY_CASES[name])], HERE.parent / "data/text/math.txt"
-    pipeline.run(str(HERE.parent / "data/mixlm"), step, texts, given.work / "warm", tokens=100)
+    pipeline.run(str(HERE.parent / "data/mixlm"), step, texts, given.work / "warm", tokens=100, length=TOKENS)
     shutil.rmtree(given.work / "warm")
     sizes, tokenizer = io.skeleton(source)
-    data = batches(tokenizer, cut(tokenizer, read_texts(texts), 1024, context(sizes, MAX_LENGTH), 0), 4)
+    data = batches(tokenizer, cut(tokenizer, read_texts(texts), 1024, context(sizes, TOKENS), 0), 4)
     expected = getattr(estimates.estimate(sizes, data, traits(name), MEMORY_CASES[name], torch.float32), kind)
     gc.collect()
     before, begin = status("VmRSS"), time.perf_counter()
     Path("/proc/self/clear_refs").write_text("5")  # the peak is that of now
     machine = pipeline.Machine(batch_size=4, memory=expected)
-    pipeline.run(str(source), step, texts, given.work / kind, tokens=1024, machine=machine)
+    pipeline.run(str(source), step, texts, given.work / kind, tokens=1024, length=TOKENS, machine=machine)
     seconds, most = time.perf_counter() - begin, status("VmHWM") - before
     return {"peak": most, "estimate": expected, "ratio": expected / most, "seconds": seconds}
 

@@ -12,12 +12,11 @@ from transformers import PreTrainedTokenizerBase
 
 from compress import hub, pipeline
 from compress.calibration import sampling
-from compress.calibration.texts import MAX_LENGTH, Text, batches, check_texts, cut
+from compress.calibration.texts import Text, batches, check_texts
 from compress.methods import check
 from compress.model import io
 from compress.model.reading import adopt, check_pair
 from compress.model.storage import round_weights
-from compress.model.structure import context
 from compress.report.card import GIVEN, write_card
 from transmeter.util.arguments import seed_number, shown, whole_number
 
@@ -34,6 +33,8 @@ def compress(
     options: Mapping[str, object] | None = None,
     calibration: str | Path | Sequence[Text] | None = None,
     tokens: int = 20_000,
+    length: int | None = None,
+    pack: bool = False,
     batch_size: int = 32,
     seed: int = 0,
     device: str = "cpu",
@@ -61,8 +62,14 @@ def compress(
         None for methods that look at none.
     tokens
         Number of tokens that are sampled from the calibration.
+    length
+        Largest number of tokens of a sequence; None: 512 for models that predict next tokens, 128 for others, and no
+        more than the context.
+    pack
+        Fill sequences to their full length with texts one behind the other, an end token between them; for models that
+        predict next tokens.
     batch_size
-        Number of sequences that run at once.
+        Number of sequences that run at once; of those beyond 128 tokens fewer.
     seed
         Of sampling and of the method.
     device
@@ -97,12 +104,16 @@ def compress(
         net = adopt(net, tokenizer)
     pipeline.check_fit([step], net, tokenizer)
     if isinstance(calibration, str | Path):
-        sequences, used = sampling.sample(str(calibration), net, tokenizer, tokens, seed, lambda: net)
+        sequences, used = sampling.sample(
+            str(calibration), net, tokenizer, tokens, seed, lambda: net, length=length, pack=pack
+        )
     else:
-        sequences = cut(tokenizer, calibration or [], tokens, context(net, MAX_LENGTH), seed)
-        used = {"texts": GIVEN, "tokens": sum(map(len, sequences)), "seed": seed}
+        kind = sampling.sequences_of(net, tokenizer, length, pack)
+        sequences = kind.cut(tokenizer, calibration or [], tokens, seed)
+        used = {"texts": GIVEN, "tokens": sum(map(len, sequences)), "seed": seed, **kind.about()}
         if calibration is not None and not sequences:
-            raise ValueError("calibration holds no text of two tokens or more: give longer texts")
+            least = f"fewer than {kind.length} tokens, a packed sequence" if pack else "no text of two tokens or more"
+            raise ValueError(f"calibration holds {least}: give longer texts")
     data = [{k: v.to(net.device) for k, v in b.items()} for b in batches(tokenizer, sequences, batch_size)]
     noted = getattr(net, "compression", None) or _origin(net, tokenizer)
     start = time.perf_counter()

@@ -89,6 +89,8 @@ class _Run:
     texts: str | Path | None
     out: Path
     tokens: int
+    length: int | None
+    pack: bool
     seed: int
     machine: Machine
     task: EvaluationTask | None
@@ -106,6 +108,8 @@ def run(
     out: Path,
     *,
     tokens: int = 20_000,
+    length: int | None = None,
+    pack: bool = False,
     seed: int = 0,
     machine: Machine = Machine(),
     task: EvaluationTask | None = None,
@@ -126,6 +130,9 @@ def run(
         A new folder. Finished steps lie beside it until it is complete.
     tokens
         Number of tokens that are sampled from what has no budget of its own.
+    length, pack
+        Largest number of tokens of a sequence, and whether texts are joined to full ones, as of
+        `calibration.sampling.sequences_of`.
     seed
         Of sampling and of the methods.
     machine
@@ -154,7 +161,9 @@ def run(
     if texts is not None:
         sampling.parse(texts)
     with writing.lock(out):
-        return _run(_Run(model, steps, texts, out, tokens, seed, machine, task, tell or LOG.debug), resume)
+        return _run(
+            _Run(model, steps, texts, out, tokens, length, pack, seed, machine, task, tell or LOG.debug), resume
+        )
 
 
 def _run(run: _Run, resume: bool) -> dict[str, object]:
@@ -167,9 +176,17 @@ def _run(run: _Run, resume: bool) -> dict[str, object]:
     sequences, used = [], None
     if run.texts is not None:
         sequences, used = sampling.sample(
-            run.texts, sizes, tokenizer, run.tokens, run.seed, lambda: io.load(run.model)[0]
+            run.texts,
+            sizes,
+            tokenizer,
+            run.tokens,
+            run.seed,
+            lambda: io.load(run.model)[0],
+            length=run.length,
+            pack=run.pack,
         )
         LOG.info("calibration: %s", used)
+        run.tell(_lengths(sequences, run.pack))
     data = batches(tokenizer, sequences, run.machine.batch_size)
     stream = _plan(run, sizes, data)
     _begin(run.work, _fingerprint(run, sequences))
@@ -259,9 +276,12 @@ def _record(run: _Run) -> dict[str, object]:
     arguments = {
         "calibration": run.texts and str(run.texts),
         "tokens": run.tokens,
+        "length": run.length,
+        "pack": run.pack or None,
         "seed": run.seed,
         "data": task and str(task.file),
         "metric": task and task.metric,
+        **(task.reading.arguments() if task and task.reading else {}),
         "device": machine.device,
         "dtype": dtype,
         "batch_size": machine.batch_size,
@@ -269,6 +289,13 @@ def _record(run: _Run) -> dict[str, object]:
     }
     record = {"device": machine.device, "dtype": dtype, "arguments": arguments, "versions": hub.versions()}
     return {**record, "exam": task.about()} if task else record
+
+
+def _lengths(sequences: Sequence[Sequence[int]], packed: bool) -> str:
+    """What the calibration consists of."""
+    longest, tokens = max(map(len, sequences)), sum(map(len, sequences))
+    joined = ", texts joined" if packed else ""
+    return f"calibration: {tokens:,} tokens in {len(sequences):,} sequences of at most {longest:,}{joined}"
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -301,7 +328,7 @@ def measured(net: nn.Module, tokenizer: Tokenizer, task: EvaluationTask | None =
     if store_of(net):
         return {}
     sizes = {**evaluate.size(net), "bytes": stored_bytes(net)}
-    return {**sizes, task.metric: task.value(task.outcome(net, tokenizer))} if task else sizes
+    return {**sizes, task.metric: task.value(task.predict(net, tokenizer))} if task else sizes
 
 
 def _line(step: Step, seconds: float, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

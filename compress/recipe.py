@@ -13,7 +13,17 @@ from transmeter.util.suggestions import did_you_mean
 
 NEEDED = "model, steps, out"
 NUMBERS = "give a whole number, 1 or more tokens, 0 or more as seed"
-REMEDIES = {"tokens": NUMBERS, "seed": NUMBERS, "steps": "give a list with one entry per step, each with a method"}
+WHOLE, SWITCH = "give a whole number of tokens, 2 or more", "give true or false"
+REMEDIES = {
+    "tokens": NUMBERS,
+    "seed": NUMBERS,
+    "length": WHOLE,
+    "window": WHOLE,
+    "stride": "give a whole number of tokens, 1 or more",
+    "pack": SWITCH,
+    "apart": SWITCH,
+    "steps": "give a list with one entry per step, each with a method",
+}
 
 
 class Step(BaseModel):
@@ -62,10 +72,14 @@ class Recipe(BaseModel):
         As spec.parse takes it, None where no step needs texts.
     tokens
         Number of tokens to calibrate on.
+    length, pack
+        Largest number of tokens of a calibration sequence, None: as the model wants it; and whether texts are joined.
     seed
         Of all sampling.
     data, metric
         What the model is measured on after every step, and by what; None: on nothing, by the first metric.
+    window, stride, apart
+        Of perplexity, as of `compress.evaluate`.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -74,9 +88,14 @@ class Recipe(BaseModel):
     out: Annotated[Path, Field(strict=False)]
     calibration: str | None = None
     tokens: Annotated[int, Field(ge=1)] = 20_000
+    length: Annotated[int | None, Field(ge=2)] = None
+    pack: bool = False
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     data: Annotated[Path | None, Field(strict=False)] = None
     metric: str | None = None
+    window: Annotated[int | None, Field(ge=2)] = None
+    stride: Annotated[int | None, Field(ge=1)] = None
+    apart: bool = False
 
 
 def read(path: Path, methods: Collection[str]) -> Recipe:

@@ -40,6 +40,8 @@ def run(
     task: EvaluationTask,
     *,
     tokens: int,
+    length: int | None = None,
+    pack: bool = False,
     seed: int,
     machine: Machine,
     command: str | None = None,
@@ -64,6 +66,8 @@ def run(
         What all models are measured on.
     tokens
         Number of tokens to calibrate on.
+    length, pack
+        Of calibration sequences, as of `pipeline.run`.
     seed
         Of all sampling.
     machine
@@ -84,14 +88,34 @@ def run(
         The folder holds another sweep, or no step works.
     """
     data = str(task.file)
-    about = {"model": model, "texts": str(texts), "tokens": tokens, "seed": seed, "metric": task.metric, "data": data}
+    about = {
+        "model": model,
+        "texts": str(texts),
+        "tokens": tokens,
+        "length": length,
+        "pack": pack,
+        "seed": seed,
+        "metric": task.metric,
+        "data": data,
+        **task.windows(),
+    }
     _begin(out, about)
     rows: list[dict[str, Any]] = []
     for step in steps:
         folder = out / name(step)
         try:
             card = _card(folder) or pipeline.run(
-                model, [step], texts, folder, tokens=tokens, seed=seed, machine=machine, task=task, resume=True
+                model,
+                [step],
+                texts,
+                folder,
+                tokens=tokens,
+                length=length,
+                pack=pack,
+                seed=seed,
+                machine=machine,
+                task=task,
+                resume=True,
             )
         except (ValueError, RuntimeError) as error:
             rows.append({**asdict(step), "error": str(error)})

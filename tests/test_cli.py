@@ -86,17 +86,29 @@ def test_the_main_job_end_to_end(tmp_path):
     )
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "e.json").read_text())
-    head, dense, small, area = result.stdout.splitlines()
-    for column in ("perplexity (95 %)", "times smaller", "latency ms", "memory MB", "compressed in s", "helps"):
+    head, dense, small, windows, area = result.stdout.splitlines()
+    for column in (
+        "perplexity (95 %)",
+        "times smaller",
+        "latency ms",
+        "memory MB",
+        "compressed in s",
+        "helps",
+        "KL, nats",
+        "same first",
+    ):
         assert column in head
     assert f"{found['baseline']['bytes'] / found['bytes']:.2f}" in small and "time and memory everywhere" in small
     assert "6.89" in dense and area.startswith("area under the Pareto front: 0.")
+    assert windows == f"perplexity on {TEXTS / 'math_heldout.txt'}, windows of 512 tokens, texts joined"
+    assert found["kl_divergence_nats"]["ci_low"] > 0 and found["top1_agreement"]["ci_high"] < 1
     assert found["perplexity"]["value"] > found["baseline"]["perplexity"]["value"]
     assert found["loss_change_nats"]["ci_low"] > 0 and found["bytes"] < found["baseline"]["bytes"]
     page = run("report", tmp_path / "c", tmp_path / "m", tmp_path / "e.json", "--out", tmp_path / "r.html")
     assert page.exit_code == 0, page.output
     html = (tmp_path / "r.html").read_text(encoding="utf-8")
-    for text in ("Perplexity and size", "Calibration data", "kprune ratio=0.3 + wanda", "transmeter calibrate"):
+    kept = "KL, nats (95 %)", "windows of 512 tokens, texts joined", "Sequences of at most 512 tokens."
+    for text in (*kept, "Perplexity and size", "Calibration data", "kprune ratio=0.3 + wanda", "transmeter calibrate"):
         assert text in html
 
 

@@ -28,6 +28,7 @@ from transmeter.util.to_json import to_json
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests/golden"
 LEFT_OUT = {"seconds", "latency_seconds", "peak_memory_bytes", "compression_seconds", "command", "versions"}
+LENGTH, WINDOW = ("--length", 128), ("--window", 192, "--apart")  # of calibration sequences, and of perplexity
 LONG = 20  # from this number of matched columns on, golden files hold a hash of them
 CLOSE = 1e-5  # relative, of every number
 # absolute, of what is trained in float32, percentage points most of it: instruction sets from SSE to AVX-512 move it by
@@ -99,9 +100,10 @@ def models():
         text = Path(f"data/text/{name}.txt").read_text(encoding="utf-8")
         Path(f"{name}.txt").write_text(text[:12_000].rpartition("\n\n")[0], encoding="utf-8")
     texts = ("--target", "math_sample.txt", "--candidate", "math.txt", "--candidate", "novels.txt", "--cache", "cache")
-    found = {"calibrate_measure": run("calibrate", GOLDEN / "model", *texts, "--tokens", 900, "--out", "measured")}
+    some = ("--length", 64, "--tokens", 900, "--out", "measured")
+    found = {"calibrate_measure": run("calibrate", GOLDEN / "model", *texts, *some)}
     found["calibrate_measure"]["model"] = "model"
-    by = ("--by", "lowest_perplexity", "--tokens", 600, "--out", "calibration")
+    by = ("--by", "lowest_perplexity", *LENGTH, "--tokens", 600, "--out", "calibration")
     found["calibrate_perplexity"] = run("calibrate", "data/mixlm", *texts, *by)
     pruning = ("magnitude", "--set", "ratio=0.3", "--method", "wanda", "--set", "ratio=0.5")
     steps = {"pruned": pruning, "quantized": ("round_to_nearest", "--set", "bits=4")}
@@ -110,7 +112,7 @@ def models():
         printed = run("compress", "data/mixlm", "--method", *method, *with_texts)
         card = json.loads(Path(out, "compression.json").read_text(encoding="utf-8"))
         found[f"compress_{out}"] = {"printed": printed, "card": card, "tensors": tensors(Path(out))}
-    task = ("--baseline", "data/mixlm", "--data", "data/text/math_heldout.txt", "--tokens", 600)
+    task = ("--baseline", "data/mixlm", "--data", "data/text/math_heldout.txt", "--tokens", 600, *WINDOW)
     return found | {"evaluate": run("evaluate", "pruned", *task)}
 
 

@@ -89,6 +89,14 @@ MISTAKES = {
         ("evaluate", MODEL, "--data", MATH, "--metric", "accuracy"),
         "gives no accuracy: use --metric perplexity",
     ),
+    "a window beyond the context": (
+        ("evaluate", MODEL, "--data", MATH, "--window", "4096"),
+        "window 4096 is beyond the context of",
+    ),
+    "a sequence beyond the context": (
+        (*COMPRESS, "kprune", "--length", "4096"),
+        "length 4096 is beyond the context of the model: give at most 512 tokens",
+    ),
     "an unclosed quote": (
         ("rank", "quote.csv", "other.csv"),
         "quote.csv has a quote that is not closed, after row 2: close it",

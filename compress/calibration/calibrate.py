@@ -15,11 +15,10 @@ from compress.calibration import contamination
 from compress.calibration.candidates import Choice, Target, check_way, choose, screen, select
 from compress.calibration.generation import generate
 from compress.calibration.hidden_states import HiddenStates, clusters, collect_cached, merge
-from compress.calibration.sampling import fingerprint
+from compress.calibration.sampling import Sequences, fingerprint, sequences_of
 from compress.calibration.selection import WAYS
-from compress.calibration.texts import MAX_LENGTH, Text, check_texts, cut, decode, pack, read_texts
+from compress.calibration.texts import Text, check_texts, decode, read_texts
 from compress.model import io
-from compress.model.structure import context
 from transmeter.result import Ranking
 from transmeter.tables import specs
 from transmeter.util import arguments, writing
@@ -74,6 +73,10 @@ class CalibrationSet:
         Closeness of everything that was measured, by name; empty where nothing was.
     rankings
         One per target, of the same.
+    length
+        Largest number of tokens that a sequence may have.
+    pack
+        Whether texts are joined, so that every sequence is full.
     """
 
     sequences: list[list[int]]
@@ -82,6 +85,8 @@ class CalibrationSet:
     by: str = "uniform"
     scores: dict[str, float] = field(default_factory=dict)
     rankings: list[Ranking] = field(default_factory=list, compare=False)
+    length: int | None = None
+    pack: bool = False
 
     @property
     def texts(self) -> list[Text]:
@@ -136,6 +141,7 @@ def calibrate(
     targets: Mapping[str, Source] | Sequence[str | Path] | str | Path = (),
     *,
     tokens: int = 20_000,
+    length: int | None = None,
     by: str | None = None,
     protect: Literal["mean", "worst"] = "mean",
     weights: Mapping[str, float] | None = None,
@@ -160,6 +166,9 @@ def calibrate(
         Texts of the tasks to protect, in the same form.
     tokens
         Number of tokens wanted.
+    length
+        Largest number of tokens of a sequence; None: 512 for models that predict next tokens, 128 for others, and no
+        more than the context.
     by
         "measure", which takes the closest candidate, or a mixture where that is closer, or a way of choosing texts of
         all candidates without measuring: random, uniform, longest, lowest_perplexity, lexical_diversity,
@@ -171,7 +180,8 @@ def calibrate(
     held_out
         Paths of texts that no candidate may have.
     pack
-        Fill sequences to their full length with texts one behind the other; for models that predict next tokens.
+        Fill sequences to their full length with texts one behind the other, an end token between them; for models that
+        predict next tokens.
     seed
         Of all sampling.
     cache
@@ -202,24 +212,28 @@ def calibrate(
         raise ValueError(f"a candidate is called {like_a_way}, as a way of choosing is: name it as NAME=TEXTS")
     if out is not None:
         out = writing.check_new_folder(arguments.path("out", out))
-    tokenizer = io.skeleton(model)[1]
+    sizes, tokenizer = io.skeleton(model)
+    kind = sequences_of(sizes, tokenizer, length, pack)
     texts = {name: _read(name, source, tokenizer) for name, source in pools.items() if not _is_self(source)}
     texts = contamination.without_copies(texts)
     contamination.refuse_held_out(texts, {str(path): read_texts(path, tokenizer) for path in held_out})
     aim_texts = {name: _read(name, source, tokenizer) for name, source in aims.items()}
-    reader = _reader(model, pack, seed, cache)
+    reader = _reader(model, kind, seed, cache)
+    read = reader.measured
     goals = [
-        Target(reader.states(name, own, MEASURED, seed + TARGET_SEED), shares[name]) for name, own in aim_texts.items()
+        Target(reader.states(name, own, read, seed + TARGET_SEED), shares[name]) for name, own in aim_texts.items()
     ]
-    sets = screen(list(pools), lambda name: reader.states(name, texts.get(name), MEASURED, seed), goals, seed=seed)
-    choice = choose(sets, goals, tokens=MEASURED, by=by, protect=protect, seed=seed)
+    sets = screen(list(pools), lambda name: reader.states(name, texts.get(name), read, seed), goals, seed=seed)
+    choice = choose(sets, goals, tokens=read, by=by, protect=protect, seed=seed)
     sequences, origins = _sample(reader, choice, goals, texts, tokens)
-    found = CalibrationSet(sequences, origins, reader.tokenizer, by, choice.scores, choice.rankings)
+    found = CalibrationSet(
+        sequences, origins, reader.tokenizer, by, choice.scores, choice.rankings, kind.length, kind.pack
+    )
     if sum(map(len, sequences)) < 0.95 * tokens:
         warnings.warn(f"the texts sampled hold fewer than {tokens} tokens", stacklevel=2)
     if out:
         about = {"model": str(model), "targets": {name: _shown(source) for name, source in aims.items()}}
-        options = {"by": by, "tokens": tokens, "seed": seed, "protect": protect, "command": command}
+        options = {"by": by, "tokens": tokens, **kind.about(), "seed": seed, "protect": protect, "command": command}
         found.save(out, {**about, **options, "scores": choice.scores, "chosen": choice.name})
     return found
 
@@ -270,16 +284,20 @@ class _Reader:
     tokenizer: Tokenizer
     hash: str  # of the model, by which hidden states are stored
     groups: Tensor | None  # of its tokens
-    pack: bool
+    kind: Sequences
     seed: int
     cache: Path | None
 
+    @property
+    def measured(self) -> int:
+        """Number of tokens of a set that are measured: `MEASURED`, or one full sequence."""
+        return max(MEASURED, self.kind.length if self.kind.pack else 0)
+
     def sequences(self, texts: Sequence[Text] | None, tokens: int, seed: int) -> list[list[int]]:
         """Token ids of a sample of texts; None: of what the model writes itself."""
-        length = context(self.net, MAX_LENGTH)
         if texts is None:
-            return generate(self.net, self.tokenizer, tokens, length, seed)
-        return (pack if self.pack else cut)(self.tokenizer, texts, tokens, length, seed)
+            return generate(self.net, self.tokenizer, tokens, self.kind.length, seed)
+        return self.kind.cut(self.tokenizer, texts, tokens, seed)
 
     def states(self, name: str, texts: Sequence[Text] | None, tokens: int, seed: int) -> HiddenStates:
         """Hidden states of a sample of texts."""
@@ -287,19 +305,17 @@ class _Reader:
         return collect_cached(*about, name, self.sequences(texts, tokens, seed), self.seed, self.groups)
 
 
-def _reader(model: str | Path, packed: bool, seed: int, cache: Path | None) -> _Reader:
-    """The loaded model. Raises ValueError for `packed` where it reads texts one by one."""
+def _reader(model: str | Path, kind: Sequences, seed: int, cache: Path | None) -> _Reader:
+    """The loaded model."""
     net, tokenizer = io.load(model)
-    if packed and net.get_output_embeddings() is None:
-        raise ValueError("--pack joins texts, but the model reads them one by one: leave it out")
-    return _Reader(net, tokenizer, hash_of(model) if cache else "", clusters(net, seed), packed, seed, cache)
+    return _Reader(net, tokenizer, hash_of(model) if cache else "", clusters(net, seed), kind, seed, cache)
 
 
 def _sample(
     reader: _Reader, choice: Choice, targets: Sequence[Target], texts: Mapping[str, Sequence[Text]], tokens: int
 ) -> tuple[list[list[int]], list[str]]:
     """As many tokens as are wanted of what was chosen, in the same shares: sequences, and the candidate of each."""
-    if tokens == MEASURED:
+    if tokens == reader.measured:
         return choice.states.sequences, choice.states.origins
     shares = {part.name: part.share for part in _parts(choice.states.sequences, choice.states.origins)}
     if choice.name in WAYS and choice.name not in ("random", "uniform"):  # texts were selected: so are the others

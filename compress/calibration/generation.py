@@ -6,13 +6,13 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.calibration import hidden_states
-from compress.calibration.texts import first
+from compress.calibration.texts import at_once, first
 from compress.model.structure import context
 from compress.model.walk import empty_cache
 from transmeter.util.progress import track
 
 KEPT = 0.8  # share of the sequences that stay, those of the lowest perplexity
-AT_ONCE = 32  # sequences written at once
+AT_ONCE = 32  # sequences written at once, of long ones fewer
 
 
 @torch.no_grad()
@@ -54,9 +54,10 @@ def generate(model: nn.Module, tokenizer: Tokenizer, tokens: int, length: int, s
     if start is None:
         raise ValueError("the tokenizer has neither a start nor an end token to write from: give texts")
     length, generator, found = context(model, length), torch.Generator().manual_seed(seed), []
-    rounds = max(1, round(tokens / KEPT / length / AT_ONCE + 0.5))
+    count = at_once(AT_ONCE, length)
+    rounds = max(1, round(tokens / KEPT / length / count + 0.5))
     for _ in track(range(rounds), "Writing"):
-        ids = torch.full((AT_ONCE, 1), start)
+        ids = torch.full((count, 1), start)
         fed, cache = ids, empty_cache(model)
         for _ in range(length - 1):
             out = model(input_ids=fed, **cache, use_cache=True)

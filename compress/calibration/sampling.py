@@ -3,8 +3,10 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import load_from_disk
@@ -13,12 +15,104 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.calibration.generation import generate
 from compress.calibration.spec import GENERATED, parse
-from compress.calibration.texts import MAX_LENGTH, cut, first, read_texts
-from compress.model.structure import context
+from compress.calibration.texts import USUAL, Text, cut, first, pack, read_texts
+from compress.model.structure import UNLIMITED, context
+from transmeter.util.arguments import whole_number
+
+LENGTH = 512  # tokens of a sequence of a model that predicts next tokens; of others `USUAL`, as their texts are short
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """How texts become calibration sequences.
+
+    Attributes
+    ----------
+    length
+        Largest number of tokens of a sequence.
+    pack
+        Whether texts are joined, so that every sequence is full.
+    """
+
+    length: int
+    pack: bool = False
+
+    def cut(self, tokenizer: Tokenizer, texts: Sequence[Text], tokens: int, seed: int) -> list[list[int]]:
+        """Sequences of a sample of texts.
+
+        Parameters
+        ----------
+        tokenizer
+            Of the model.
+        texts
+            Texts and pairs of texts.
+        tokens
+            Largest number of tokens in all.
+        seed
+            Of the order in which texts are taken.
+
+        Returns
+        -------
+        list
+            Token ids of every sequence.
+        """
+        return (pack if self.pack else cut)(tokenizer, texts, tokens, self.length, seed)
+
+    def about(self) -> dict[str, object]:
+        """What results say of it."""
+        return {"length": self.length, "pack": self.pack}
+
+
+def sequences_of(model: nn.Module, tokenizer: Tokenizer, length: int | None = None, pack: bool = False) -> Sequences:
+    """How texts become calibration sequences of a model.
+
+    Parameters
+    ----------
+    model
+        Whose weights may be on the meta device.
+    tokenizer
+        Of the model.
+    length
+        Largest number of tokens of a sequence; None: `LENGTH`, or `USUAL` where the model does not predict next tokens,
+        and no more than the context.
+    pack
+        Whether texts are joined, so that every sequence is full.
+
+    Returns
+    -------
+    Sequences
+        That the model can read.
+
+    Raises
+    ------
+    ValueError
+        A length beyond the context or without room for a text, or texts joined for a model that reads them one by one.
+    """
+    decoder = model.get_output_embeddings() is not None
+    if pack and not decoder:
+        raise ValueError("--pack joins texts, but the model reads them one by one: leave it out")
+    if length is None:
+        return Sequences(context(model, LENGTH if decoder else USUAL), pack)
+    special = tokenizer.num_special_tokens_to_add(pair=True)
+    least, most = max(2, special + 2), context(model, UNLIMITED)
+    if whole_number("length", length, 1) < least:
+        why = f"{special} of its tokens may be special ones" if special else "a sequence has two tokens"
+        raise ValueError(f"length {length} is too short, as {why}: give at least {least}")
+    if length > most:
+        raise ValueError(f"length {length} is beyond the context of the model: give at most {most} tokens")
+    return Sequences(length, pack)
 
 
 def sample(
-    spec: str | Path, sizes: nn.Module, tokenizer: Tokenizer, tokens: int, seed: int, load: Callable[[], nn.Module]
+    spec: str | Path,
+    sizes: nn.Module,
+    tokenizer: Tokenizer,
+    tokens: int,
+    seed: int,
+    load: Callable[[], nn.Module],
+    *,
+    length: int | None = None,
+    pack: bool = False,
 ) -> tuple[list[list[int]], dict[str, object]]:
     """Sample calibration sequences; a folder of calibrate is taken as it is. Warns of fewer tokens than asked for.
 
@@ -36,6 +130,8 @@ def sample(
         Of the sampling.
     load
         Gives the model with its weights, for what it writes itself.
+    length, pack
+        As of `sequences_of`; of texts, not of a folder of calibrate.
 
     Returns
     -------
@@ -45,15 +141,18 @@ def sample(
     Raises
     ------
     ValueError
-        As `spec.parse`, and for texts of fewer than two tokens each.
+        As `spec.parse` and `sequences_of`; for texts of fewer than two tokens each, or fewer than one full sequence;
+        for a folder of calibrate with longer sequences.
     """
+    kind = sequences_of(sizes, tokenizer, length, pack)
     parts, sequences = [], []
     for what, own in parse(spec):
         wanted = own or tokens
-        found, about = _one(what, own, wanted, sizes, tokenizer, seed, load)
+        found, about = _one(what, own, wanted, sizes, tokenizer, seed, load, kind, length is not None)
         count = sum(map(len, found))
         if not found:
-            reason = "a sequence needs at least two tokens: give longer texts or more --tokens"
+            least = f"{kind.length} tokens, the --length, as they are packed" if pack else "at least two tokens"
+            reason = f"a sequence needs {least}: give longer texts or more --tokens"
             raise ValueError(f"{what} gives nothing to calibrate on with {wanted} tokens: {reason}")
         if (
             count < 0.98 * wanted and ("provenance" not in about or own) and what not in GENERATED
@@ -67,25 +166,46 @@ def sample(
 
 
 def _one(
-    what: str, own: int | None, wanted: int, sizes: nn.Module, tokenizer: Tokenizer, seed: int, load: Callable
+    what: str,
+    own: int | None,
+    wanted: int,
+    sizes: nn.Module,
+    tokenizer: Tokenizer,
+    seed: int,
+    load: Callable,
+    kind: Sequences,
+    binding: bool,
 ) -> tuple[list[list[int]], dict[str, object]]:
-    """Sequences of one source and where they come from."""
-    length = context(sizes, MAX_LENGTH)
+    """Sequences of one source and where they come from; binding: those of a folder may not be longer than `kind`'s."""
     if what == "self":
-        return generate(load(), tokenizer, wanted, length, seed), {}
+        return generate(load(), tokenizer, wanted, kind.length, seed), {"length": kind.length}
     if what == "random":
-        return _random(tokenizer, wanted, length, seed), {}
+        return _random(tokenizer, wanted, kind.length, seed), {"length": kind.length}
     path, file = Path(what), Path(what) / "provenance.json"
     if not file.is_file():
         used = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()} if path.is_file() else {}
-        return cut(tokenizer, read_texts(path, tokenizer), wanted, length, seed), used
+        return kind.cut(tokenizer, read_texts(path, tokenizer), wanted, seed), {**used, **kind.about()}
     provenance = json.loads(file.read_text(encoding="utf-8"))
-    saved = load_from_disk(what)
-    if "input_ids" in saved.column_names and provenance.get("tokenizer") == fingerprint(tokenizer):
-        found = [ids[:length] for ids in saved["input_ids"]]
-    else:
-        found = cut(tokenizer, read_texts(path), 10**12, length)
-    return first(found, own) if own else found, {"provenance": provenance}
+    found = _saved(path, provenance, tokenizer, context(sizes, UNLIMITED), kind.length)
+    longest = max(map(len, found), default=0)
+    if binding and longest > kind.length:
+        reason = f"sequences of up to {longest} tokens, which are taken as they are"
+        raise ValueError(f"{what} holds {reason}: leave --length {kind.length} out, or give it to calibrate")
+    return first(found, own) if own else found, {"length": longest, "provenance": provenance}
+
+
+def _saved(
+    folder: Path, provenance: Mapping[str, Any], tokenizer: Tokenizer, most: int, length: int
+) -> list[list[int]]:
+    """Sequences of a folder of calibrate, of at most `most` tokens; of `length` where another tokenizer wrote them."""
+    saved = load_from_disk(str(folder))
+    if "input_ids" not in saved.column_names or provenance.get("tokenizer") != fingerprint(tokenizer):
+        return cut(tokenizer, read_texts(folder), 10**12, min(provenance.get("length", length), most))
+    found = saved["input_ids"]
+    beyond = sum(len(ids) > most for ids in found)
+    if beyond:
+        warnings.warn(f"{beyond} sequences of {folder} are cut to the context of {most} tokens", stacklevel=4)
+    return [ids[:most] for ids in found]
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:

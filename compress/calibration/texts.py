@@ -15,7 +15,7 @@ from transmeter.tables import files
 from transmeter.util.arguments import shown
 from transmeter.util.suggestions import did_you_mean
 
-MAX_LENGTH = 128  # tokens of a calibration sequence
+USUAL = 128  # tokens of the sequences that numbers of sequences in a batch are meant for
 Text = str | tuple[str, str]  # a text, or a pair of texts
 
 
@@ -186,12 +186,12 @@ def cut(
     sequences, left = [], tokens
     for i in order:
         # no text needs more than what is left; ten characters a token is far beyond any tokenizer's mean
-        parts = [part[: 10 * left + 1000] for part in _parts(texts[i])]
+        parts = [part[: 10 * left + 1000] for part in parts_of(texts[i])]
         least = max(2, tokenizer.num_special_tokens_to_add(pair=len(parts) > 1) + 1)
         for sequence in _windows(tokenizer, parts, max_length):
             if len(sequence) > left:
                 if left >= least:
-                    again = _parts(decode(tokenizer, sequence))
+                    again = parts_of(decode(tokenizer, sequence))
                     sequences.append(tokenizer(*again, truncation=True, max_length=left)["input_ids"])
                 return sequences
             if len(sequence) >= least:
@@ -224,7 +224,7 @@ def pack(tokenizer: Tokenizer, texts: Sequence[Text], tokens: int, length: int, 
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     ids: list[int] = []
     for i in np.random.default_rng(seed).permutation(len(texts)):
-        for part in _parts(texts[i]):
+        for part in parts_of(texts[i]):
             ids += tokenizer(part, truncation=True, max_length=tokens)["input_ids"]
         if ids[-1:] != end:
             ids += end
@@ -257,7 +257,19 @@ def first(sequences: Sequence[list[int]], tokens: int) -> list[list[int]]:
     return found
 
 
-def _parts(text: Text) -> list[str]:
+def parts_of(text: Text) -> list[str]:
+    """Texts that a text is made of.
+
+    Parameters
+    ----------
+    text
+        A text, or a pair of texts.
+
+    Returns
+    -------
+    list
+        One or two; of a pair those that are not empty.
+    """
     return [text] if isinstance(text, str) else [part for part in text if part] or [""]
 
 
@@ -346,6 +358,47 @@ def pad(tokenizer: Tokenizer, sequences: Sequence[list[int]]) -> dict[str, Tenso
     return {"input_ids": ids, "attention_mask": mask} | ({"token_type_ids": types} if typed else {})
 
 
+def at_once(size: int, length: int) -> int:
+    """How many sequences fit where `size` sequences of `USUAL` tokens do.
+
+    Parameters
+    ----------
+    size
+        Their number.
+    length
+        Tokens of the longest of them.
+
+    Returns
+    -------
+    int
+        `size`, or fewer of longer ones, at least 1.
+    """
+    return min(size, max(1, size * USUAL // length))
+
+
+def portions(lengths: Sequence[int], size: int) -> list[slice]:
+    """Which sequences make a batch.
+
+    Parameters
+    ----------
+    lengths
+        Tokens of every sequence, the longest first.
+    size
+        As of `at_once`.
+
+    Returns
+    -------
+    list
+        Places of the sequences of every batch.
+    """
+    found, start = [], 0
+    while start < len(lengths):
+        end = start + at_once(size, lengths[start])
+        found.append(slice(start, end))
+        start = end
+    return found
+
+
 def batches(tokenizer: Tokenizer, sequences: Sequence[list[int]], size: int = 32) -> list[dict[str, Tensor]]:
     """Pad sequences to batches, the longest first.
 
@@ -356,7 +409,7 @@ def batches(tokenizer: Tokenizer, sequences: Sequence[list[int]], size: int = 32
     sequences
         Token ids.
     size
-        Number of sequences in a batch.
+        Number of sequences in a batch; of those beyond `USUAL` tokens fewer, so that a batch takes no more memory.
 
     Returns
     -------
@@ -364,4 +417,4 @@ def batches(tokenizer: Tokenizer, sequences: Sequence[list[int]], size: int = 32
         Batches as `pad` gives them.
     """
     ordered = sorted(sequences, key=len, reverse=True)
-    return [pad(tokenizer, ordered[start : start + size]) for start in range(0, len(ordered), size)]
+    return [pad(tokenizer, ordered[place]) for place in portions([len(ids) for ids in ordered], size)]

@@ -2,7 +2,7 @@
 
 import click
 
-from compress.commands.options import PATH, check_inputs, tokens_option, weight_option
+from compress.commands.options import PATH, check_inputs, length_option, pack_option, tokens_option, weight_option
 from transmeter.commands.options import json_option, quiet, reserve, seed_option, typed, user_cache
 from transmeter.util import writing
 from transmeter.util.to_json import to_json
@@ -25,14 +25,15 @@ TEXTS = "[NAME=]TEXTS"
     help="How closeness to several targets counts.",
 )
 @click.option("--held-out", multiple=True, type=PATH, help="Texts of an evaluation, which no candidate may have.")
-@click.option("--pack", is_flag=True, help="Join texts so that no place is padding, for models of next tokens.")
 @tokens_option
+@length_option
+@pack_option
 @seed_option
 @click.option("--cache", type=PATH, help="Folder for hidden states, which are used again. Default: the user's cache.")
 @click.option("--out", required=True, type=PATH, help="New folder for the data set.")
 @json_option
 def calibrate(
-    model, targets, candidates, by, weights, protect, held_out, pack, tokens, seed, cache, out, as_json
+    model, targets, candidates, by, weights, protect, held_out, tokens, length, pack, seed, cache, out, as_json
 ) -> None:
     """Choose calibration texts for MODEL by how close candidates come to the targets in the model's own states.
 
@@ -59,6 +60,7 @@ def calibrate(
         candidates,
         targets,
         tokens=tokens,
+        length=length,
         by=by,
         protect=protect,
         weights=weights,
@@ -70,10 +72,13 @@ def calibrate(
         command=typed(),
     )
     if as_json:
-        result = {"out": out, "by": chosen.by, "parts": chosen.parts, "scores": chosen.scores}
+        about = {"out": out, "by": chosen.by, "length": chosen.length, "pack": chosen.pack}
+        result = {**about, "parts": chosen.parts, "scores": chosen.scores}
         click.echo(to_json({**result, "rankings": chosen.rankings}), nl=False)
         return
     for ranking in chosen.rankings:
         click.echo(format_ranking(ranking), nl=False)
     for part in chosen.parts:
         click.echo(f"{out}: {part.tokens} tokens in {part.texts} texts of {part.name} ({part.share:.0%})")
+    joined = ", texts joined" if chosen.pack else ""
+    click.echo(f"{out}: sequences of at most {chosen.length} tokens{joined}")

@@ -15,15 +15,20 @@ from transmeter.util.signatures import convert
 @options.set_option
 @options.calibration_option
 @options.tokens_option
+@options.length_option
+@options.pack_option
 @seed_option
 @click.option("--data", type=PATH, help="TEXTS, or a labelled table, to measure the model on after every step.")
 @options.metric_option
+@options.window_options
 @click.option("--out", required=True, type=PATH, help="New folder for the model.")
 @options.resume_option
 @options.push_option
 @json_option
 @machine_options
-def compress(model, calibration, tokens, seed, data, metric, out, resume, repo, as_json) -> None:
+def compress(
+    model, calibration, tokens, length, pack, seed, data, metric, window, stride, apart, out, resume, repo, as_json
+) -> None:
     """Make MODEL smaller and write a folder that reloads exactly.
 
     Example: transmeter compress MODEL --method kprune --set ratio=0.5 --calibration DIR --out small
@@ -32,7 +37,19 @@ def compress(model, calibration, tokens, seed, data, metric, out, resume, repo, 
 
     steps = [Step(method=name, settings=given) for name, _, given in options.methods_in_order()]
     recipe = Recipe.model_construct(  # click has checked the values
-        model=model, steps=steps, out=out, calibration=calibration, tokens=tokens, seed=seed, data=data, metric=metric
+        model=model,
+        steps=steps,
+        out=out,
+        calibration=calibration,
+        tokens=tokens,
+        length=length,
+        pack=pack,
+        seed=seed,
+        data=data,
+        metric=metric,
+        window=window,
+        stride=stride,
+        apart=apart,
     )
     _compress(recipe, resume, repo, as_json)
 
@@ -44,7 +61,8 @@ def compress(model, calibration, tokens, seed, data, metric, out, resume, repo, 
 @json_option
 @machine_options
 def run(recipe, resume, repo, as_json) -> None:
-    """Compress as RECIPE says, a YAML file: model, calibration, steps, out; perhaps tokens, seed, data, metric.
+    """Compress as RECIPE says, a YAML file: model, calibration, steps, out; perhaps tokens, length, pack, seed,
+    data, metric, window, stride, apart.
 
     Every step has a method and its options. Paths are relative to the file.
 
@@ -72,16 +90,29 @@ def _compress(recipe, resume, repo, as_json) -> None:
     quiet()
     if repo:
         hub.check(repo)
-    measuring = (recipe.model, recipe.data, recipe.metric, options.PERPLEXITY_TOKENS)
+    task = None
+    if recipe.data:
+        students = [given["student"] for _, given in steps if given.get("student")]
+        task = evaluation_task(
+            [recipe.model, *students],
+            recipe.data,
+            recipe.metric,
+            tokens=options.PERPLEXITY_TOKENS,
+            window=recipe.window,
+            stride=recipe.stride,
+            apart=recipe.apart,
+        )
     pipeline.run(
         recipe.model,
         [pipeline.Step(*step) for step in steps],
         recipe.calibration,
         recipe.out,
         tokens=recipe.tokens,
+        length=recipe.length,
+        pack=recipe.pack,
         seed=recipe.seed,
         machine=options.machine(),
-        task=evaluation_task(*measuring) if recipe.data else None,
+        task=task,
         resume=resume,
         tell=tell,
     )

@@ -2,7 +2,7 @@
 
 import click
 
-from compress.commands.options import FILE, PATH, PERPLEXITY_TOKENS, check_inputs
+from compress.commands.options import FILE, PATH, PERPLEXITY_TOKENS, check_inputs, window_options
 from transmeter.commands.options import printing, quiet, reserve, shape_options, typed
 from transmeter.util import writing
 from transmeter.util.to_json import to_json
@@ -16,12 +16,15 @@ TOKENS = "Number of tokens that perplexity is measured on."
 @click.option("--data", required=True, type=PATH, help="TEXTS, or a labelled table, to measure on.")
 @click.option("--metric", help="Metric, one of those listed above. Default: the first for what the model is for.")
 @click.option("--tokens", default=PERPLEXITY_TOKENS, show_default=True, type=click.IntRange(2), help=TOKENS)
+@window_options
 @click.option("--energy", is_flag=True, help="Estimate the energy of a forward (codecarbon).")
 @click.option("--out", type=FILE, help="File to write the results to, as JSON.")
 @shape_options("table", "json")
-def evaluate(models, baseline, data, metric, tokens, energy, out, shape) -> None:
+def evaluate(models, baseline, data, metric, tokens, window, stride, apart, energy, out, shape) -> None:
     """A metric with its 95 % interval, size, FLOPs, latency, peak memory and what it took to make MODEL...
 
+    With --baseline also the paired change, and of next tokens and classes the KL divergence of the predictions from the
+    baseline's and how often both find the same token or class most likely.
     Metrics by what MODEL is for: perplexity (next tokens); accuracy, f1, macro_f1 (classes); spearman, pearson (one
     value); f1, macro_f1 of the words not labelled O, accuracy (labels of tokens); f1, exact_match (answers).
     Columns: text, perhaps text_pair, and label; tokens and labels (lists); or question, context, answers.
@@ -35,7 +38,17 @@ def evaluate(models, baseline, data, metric, tokens, energy, out, shape) -> None
     from compress.report import tables
 
     quiet()
-    results = compress.evaluate(models, data, baseline=baseline, metric=metric, tokens=tokens, energy=energy)
+    results = compress.evaluate(
+        models,
+        data,
+        baseline=baseline,
+        metric=metric,
+        tokens=tokens,
+        window=window,
+        stride=stride,
+        apart=apart,
+        energy=energy,
+    )
     results = [{**result, "command": typed()} for result in results]
     text = to_json(results if len(results) > 1 else results[0])
     with printing(text if shape == "json" else tables.evaluations(results)):

@@ -51,6 +51,25 @@ calibration_option = click.option("--calibration", metavar="WHAT", help=CALIBRAT
 tokens_option = click.option(
     "--tokens", default=20_000, show_default=True, type=click.IntRange(1), help="Number of tokens to calibrate on."
 )
+length_option = click.option(
+    "--length",
+    type=click.IntRange(2),
+    help="Largest number of tokens of a calibration sequence. Default: 512 for models of next tokens, else 128.",
+)
+pack_option = click.option(
+    "--pack", is_flag=True, help="Join texts so that every sequence is full, for models of next tokens."
+)
+_WINDOW = (
+    click.option(
+        "--window",
+        type=click.IntRange(2),
+        help="Number of tokens of a window of perplexity. Default: 2048, or the context where it is shorter.",
+    ),
+    click.option(
+        "--stride", type=click.IntRange(1), help="Tokens from one window to the next. Default: the window, no overlap."
+    ),
+    click.option("--apart", is_flag=True, help="Cut every text into windows of its own. Default: all texts as one."),
+)
 metric_option = click.option("--metric", help="Metric, see evaluate. Default: the first for what the model is for.")
 resume_option = click.option("--resume", is_flag=True, help="Go on with a run of the same options that was stopped.")
 push_option = click.option(
@@ -79,6 +98,13 @@ _MACHINE = (
 def method_option(help: str) -> Callable:
     """--method, which may be given several times; `methods_in_order` gives what was typed."""
     return click.option("--method", "methods", multiple=True, required=True, expose_value=False, help=help)
+
+
+def window_options(command: Callable) -> Callable:
+    """Options of how texts are read for perplexity."""
+    for option in reversed(_WINDOW):
+        command = option(command)
+    return command
 
 
 def machine_options(command: Callable) -> Callable:

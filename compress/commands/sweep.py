@@ -35,13 +35,16 @@ def cells(methods: Sequence[tuple[str, Callable, Sequence[str]]]) -> list[tuple[
 )
 @options.calibration_option
 @options.tokens_option
+@options.length_option
+@options.pack_option
 @seed_option
 @click.option("--data", required=True, type=PATH, help="TEXTS, or a labelled table, to measure the models on.")
 @options.metric_option
+@options.window_options
 @click.option("--out", required=True, type=PATH, help="Folder for the models, new or of a stopped sweep.")
 @json_option
 @options.machine_options
-def sweep(model, calibration, tokens, seed, data, metric, out, as_json) -> None:
+def sweep(model, calibration, tokens, length, pack, seed, data, metric, window, stride, apart, out, as_json) -> None:
     """Compress MODEL by every method and value, and chart what is reached at which size.
 
     Writes a folder per model, sweep.json and front.svg to --out; the same command goes on where it was stopped.
@@ -62,13 +65,16 @@ def sweep(model, calibration, tokens, seed, data, metric, out, as_json) -> None:
     from compress.report import tables
 
     quiet()
+    measured = {"tokens": options.PERPLEXITY_TOKENS, "window": window, "stride": stride, "apart": apart}
     result = sweeps.run(
         model,
         [pipeline.Step(*step) for step in steps],
         calibration,
         out,
-        evaluation_task(model, data, metric, options.PERPLEXITY_TOKENS),
+        evaluation_task(model, data, metric, **measured),
         tokens=tokens,
+        length=length,
+        pack=pack,
         seed=seed,
         machine=options.machine(),
         command=typed(),

@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,10 +20,12 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.algorithms.budget import flops
+from compress.calibration.sampling import fingerprint
 from compress.calibration.texts import read_texts
 from compress.evaluation import metrics, prediction
 from compress.evaluation.examples import read_examples
 from compress.evaluation.metrics import METRICS
+from compress.evaluation.windows import Reading, reading
 from compress.model import io, modeling, structure
 from compress.model.architectures import ARCHITECTURES, kind_of
 from compress.model.config import config_of, quantizer_of, task_of
@@ -33,6 +36,45 @@ from transmeter.util.checkpoint import bytes_of
 
 LENGTH = 128  # tokens of the sequence that FLOPs and latency are given for
 TOKENS = 100_000  # that perplexity is measured on
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model predicts.
+
+    Attributes
+    ----------
+    outcome
+        Of every item, as `compress.evaluation.metrics` takes it.
+    compared
+        With the baseline, as `metrics.divergence` takes it; None where there is none, or none to compare with.
+    logits
+        (texts, classes) of a classifier, else None.
+    """
+
+    outcome: metrics.Outcome
+    compared: np.ndarray | None = None
+    logits: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one model reaches and costs.
+
+    Attributes
+    ----------
+    result
+        By name.
+    predictions
+        Of the model.
+    model, tokenizer
+        The model itself, where others are compared with what it predicts.
+    """
+
+    result: dict[str, object]
+    predictions: Predictions
+    model: nn.Module | None = None
+    tokenizer: Tokenizer | None = None
 
 
 @dataclass(frozen=True)
@@ -49,71 +91,132 @@ class EvaluationTask:
         One of the metrics of that kind.
     content
         Of the file: texts, or inputs and what is right for them.
-    tokens
-        Number of tokens that perplexity is measured on.
+    reading
+        How texts are read for perplexity, None for other kinds.
     """
 
     file: Path
     kind: str
     metric: str
     content: Sequence
-    tokens: int
+    reading: Reading | None = None
 
-    def outcome(self, model: nn.Module, tokenizer: Tokenizer) -> metrics.Outcome:
-        """What a model predicts for every item, as `compress.evaluation.metrics` takes it."""
-        if self.kind == "text":
-            return prediction.losses(model, tokenizer, self.content, self.tokens)
-        return _outcome(model, tokenizer, self.kind, self.metric, *self.content)
+    def predict(self, model: nn.Module, tokenizer: Tokenizer, baseline: Measured | None = None) -> Predictions:
+        """What a model predicts for every item, compared with what a baseline does."""
+        if self.reading:
+            windows = self.reading.windows(tokenizer, self.content)
+            other = baseline.model if baseline and _same_tokens(model, tokenizer, baseline) else None
+            found = prediction.losses(model, tokenizer, windows, other)
+            return Predictions(found[:, :2], None if other is None else found[:, [2, 3, 1]])
+        if self.kind != "classes":
+            return Predictions(_outcome(model, tokenizer, self.kind, self.metric, *self.content))
+        inputs, truths = self.content
+        ids = prediction.class_ids(model, truths)
+        if self.metric == "f1" and model.config.num_labels != 2:
+            raise ValueError(f"f1 is for two classes, the model has {model.config.num_labels}: use --metric macro_f1")
+        logits = prediction.logits(model, tokenizer, inputs)
+        outcome = metrics.outcome(self.kind, self.metric, ids, logits.argmax(-1))
+        other = baseline.predictions.logits if baseline and _same_classes(model, baseline) else None
+        compared = None if other is None else metrics.divergence_of_classes(logits, other)
+        return Predictions(outcome, compared, logits)
 
-    def value(self, found: metrics.Outcome) -> metrics.Estimate:
+    def value(self, found: Predictions) -> metrics.Estimate:
         """The metric with its interval."""
-        return metrics.perplexity(found) if self.kind == "text" else metrics.measure(self.metric, found)
+        return metrics.perplexity(found.outcome) if self.reading else metrics.measure(self.metric, found.outcome)
 
-    def about(self) -> dict[str, str]:
-        """What the model card says of it: the data, their SHA-256 where they are one file, the metric."""
-        found = {"data": str(self.file), "metric": self.metric}
+    def about(self) -> dict[str, object]:
+        """What the model card says of it: the data, their SHA-256 where they are one file, the metric, the windows."""
+        found = {"data": str(self.file), "metric": self.metric, **self.windows()}
         return found | ({"sha256": hashlib.sha256(self.file.read_bytes()).hexdigest()} if self.file.is_file() else {})
 
-    def change(self, found: metrics.Outcome, baseline: metrics.Outcome) -> dict[str, metrics.Estimate]:
-        """The paired change, by its name; empty where the items differ, as windows do where tokenizers do."""
-        if self.kind != "text":
-            return {f"{self.metric}_change": metrics.change(self.metric, found, baseline)}
-        same = np.array_equal(found[:, 1], baseline[:, 1])
-        return {"loss_change_nats": metrics.loss_change(found, baseline)} if same else {}
+    def windows(self) -> dict[str, object]:
+        """What results say of the windows of texts."""
+        return dict(self.reading.about()) if self.reading else {}
+
+    def change(self, found: Predictions, baseline: Predictions) -> dict[str, metrics.Estimate]:
+        """The paired change, and how far predictions are from the baseline's, each by its name.
+
+        No change of windows that differ, as they do where tokenizers do.
+        """
+        near = {} if found.compared is None else metrics.divergence(found.compared)
+        own, other = found.outcome, baseline.outcome
+        if not self.reading:
+            return {f"{self.metric}_change": metrics.change(self.metric, own, other), **near}
+        same = np.array_equal(own[:, 1], other[:, 1])
+        return {**({"loss_change_nats": metrics.loss_change(own, other)} if same else {}), **near}
 
 
-def evaluation_task(model: str, file: Path, metric: str | None = None, tokens: int = TOKENS) -> EvaluationTask:
-    """Read what a model and models like it are measured on.
+def _same_tokens(model: nn.Module, tokenizer: Tokenizer, baseline: Measured) -> bool:
+    """Whether a baseline reads and predicts the same tokens; warns where it does not."""
+    same = fingerprint(tokenizer) == fingerprint(baseline.tokenizer)
+    return _comparable(same and model.config.vocab_size == baseline.model.config.vocab_size, "tokens")
+
+
+def _same_classes(model: nn.Module, baseline: Measured) -> bool:
+    """Whether a baseline has the same classes in the same order; warns where it has not."""
+    return _comparable(list(model.config.id2label.values()) == list(baseline.model.config.id2label.values()), "classes")
+
+
+def _comparable(same: bool, what: str) -> bool:
+    if not same:
+        warnings.warn(f"the baseline has other {what}: no KL divergence and agreement are given", stacklevel=4)
+    return same
+
+
+def evaluation_task(
+    models: str | Sequence[str],
+    file: Path,
+    metric: str | None = None,
+    *,
+    tokens: int = TOKENS,
+    window: int | None = None,
+    stride: int | None = None,
+    apart: bool = False,
+) -> EvaluationTask:
+    """Read what models are measured on.
 
     Parameters
     ----------
-    model
-        Folder or name on the Hub.
+    models
+        Folders or names on the Hub, one or several for the same kind of task.
     file
         Texts, or a labelled table.
     metric
-        One of `metrics.METRICS`; None: the first for what the model is for.
+        One of `metrics.METRICS`; None: the first for what the first model is for.
     tokens
         Number of tokens that perplexity is measured on.
+    window, stride, apart
+        Of perplexity, as of `windows.reading`.
 
     Returns
     -------
     EvaluationTask
-        For models of the same kind.
+        For these models, and those that are made of them.
 
     Raises
     ------
     ValueError
-        The model cannot give the metric, or the data lack the labels that it needs.
+        A model is of another kind or cannot give the metric, the data lack the labels that it needs, or the windows do
+        not fit the models.
     """
+    models = [models] if isinstance(models, str) else list(models)
+    model = models[0]
     kind = task_of(model)
     if metric and metric not in METRICS[kind]:
         raise ValueError(f"{model} gives no {metric}: use --metric {' or '.join(METRICS[kind])}")
-    if kind == "text":
-        content: Sequence = read_texts(file, io.skeleton(model, quantized=True)[1])
-    else:
-        content = read_examples(file, kind, (config_of(model).get("id2label") or {}).values())
-    return EvaluationTask(file, kind, metric or METRICS[kind][0], content, tokens)
+    for name in models[1:]:
+        if task_of(name) != kind:
+            kinds = f"{task_of(name)}, {kind}"
+            raise ValueError(f"{name} is for another task than the first model ({kinds}): give models for the same")
+    chosen = metric or METRICS[kind][0]
+    if kind != "text":
+        if any((window, stride, apart)):
+            raise ValueError(f"windows are of perplexity, {model} gives {chosen}: leave window, stride and apart out")
+        names = (config_of(model).get("id2label") or {}).values()
+        return EvaluationTask(file, kind, chosen, read_examples(file, kind, names))
+    contexts = {name: structure.context(io.skeleton(name, quantized=True)[0], structure.UNLIMITED) for name in models}
+    how = reading(tokens, window, stride, apart, contexts)
+    return EvaluationTask(file, kind, chosen, read_texts(file, io.skeleton(model, quantized=True)[1]), how)
 
 
 def evaluate(
@@ -123,6 +226,9 @@ def evaluate(
     baseline: str | Path | None = None,
     metric: str | None = None,
     tokens: int = TOKENS,
+    window: int | None = None,
+    stride: int | None = None,
+    apart: bool = False,
     energy: bool = False,
 ) -> list[dict[str, object]]:
     """Measure models: a metric with its 95 % interval, size, FLOPs, latency, peak memory and what it took to make them.
@@ -134,11 +240,23 @@ def evaluate(
     data
         Texts, or a labelled table.
     baseline
-        Another model, measured on the same items; each result has it and the paired change.
+        Another model, measured on the same items; each result has it, the paired change and, of next tokens and
+        classes, the mean KL divergence of the model's predictions from the baseline's (`kl_divergence_nats`) and the
+        share of them whose most likely token or class is the same (`top1_agreement`). Models of next tokens are in
+        memory together with it.
     metric
         One of `metrics.METRICS`; None: the first for what the first model is for.
     tokens
         Number of tokens that perplexity is measured on.
+    window
+        Largest number of tokens of a window of perplexity, in which all but the first are predicted; None: 2,048, or
+        the shortest context.
+    stride
+        Tokens from one window to the next; of a smaller one than the window the new tokens alone are predicted, with
+        more before them. None: windows do not overlap.
+    apart
+        Whether every text has windows of its own, each with the tokenizer's special tokens; else all texts are joined,
+        as in published tables.
     energy
         Estimate the energy of a forward too, by codecarbon.
 
@@ -150,34 +268,35 @@ def evaluate(
     Raises
     ------
     ValueError
-        For a model of another kind, a metric that it cannot give, data without the labels needed, or where codecarbon
-        is missing.
+        For a model of another kind, a metric that it cannot give, data without the labels needed, windows that a model
+        cannot read, or where codecarbon is missing.
     """
     names = [str(name) for name in ([models] if isinstance(models, str | Path) else models)]
-    task = evaluation_task(names[0], Path(data), metric, tokens)
-    for name in (*names, baseline):
-        if name and task_of(name) != task.kind:
-            kinds = f"{task_of(name)}, {task.kind}"
-            raise ValueError(f"{name} is for another task than the first model ({kinds}): give models for the same")
+    compared = [*names, *([str(baseline)] if baseline else [])]
+    task = evaluation_task(compared, Path(data), metric, tokens=tokens, window=window, stride=stride, apart=apart)
     if energy and find_spec("codecarbon") is None:
         raise ValueError("the energy is estimated by codecarbon: pip install 'transmeter[energy]'")
-    dense, reference = _measured(str(baseline), task, energy) if baseline else (None, None)
+    dense = _measured(str(baseline), task, energy, keep=True) if baseline else None
     results = []
     for name in names:
-        result, outcome = _measured(name, task, energy)
-        paired = {"baseline": dense, "helps": _helps(result, dense), **task.change(outcome, reference)} if dense else {}
-        results.append({**result, "data": str(data), **paired})
+        found, paired = _measured(name, task, energy, dense), {}
+        if dense:
+            changes = task.change(found.predictions, dense.predictions)
+            paired = {"baseline": dense.result, "helps": _helps(found.result, dense.result), **changes}
+        results.append({**found.result, "data": str(data), **task.windows(), **paired})
     return results
 
 
-def _measured(name: str, task: EvaluationTask, energy: bool) -> tuple[dict[str, object], metrics.Outcome]:
-    """What one model reaches and costs, and its outcome."""
+def _measured(
+    name: str, task: EvaluationTask, energy: bool, baseline: Measured | None = None, keep: bool = False
+) -> Measured:
+    """What one model reaches and costs; keep: with the model, which others are compared with."""
     net, tokenizer = io.load(name, quantized=True)
-    outcome, depth = _outcome_and_depth(net, tokenizer, task)
+    found, depth = _predictions_and_depth(net, tokenizer, task, baseline)
     foreign, steps = quantizer_of(name), _steps(name)
     result = {
         "model": name,
-        task.metric: task.value(outcome),
+        task.metric: task.value(found),
         **depth,
         **size(io.skeleton(name, quantized=True)[0] if foreign else net),
         "bytes": bytes_of(name),
@@ -186,8 +305,9 @@ def _measured(name: str, task: EvaluationTask, energy: bool) -> tuple[dict[str, 
         "compression_seconds": None if steps is None else sum(step["seconds"] for step in steps),
         "packed": [foreign] if foreign else _packed(net),
         "steps": [{k: step[k] for k in ("method", "options")} for step in steps or []],
+        **({"energy_joules_estimate": _joules(net)} if energy else {}),
     }
-    return result | ({"energy_joules_estimate": _joules(net)} if energy else {}), outcome
+    return Measured(result, found, *((net, tokenizer) if keep else ()))
 
 
 def _packed(net: nn.Module) -> list[str]:
@@ -196,18 +316,18 @@ def _packed(net: nn.Module) -> list[str]:
     return sorted({type(m).__name__ for m in net.modules() if isinstance(m, FORMS)} | sparse)
 
 
-def _outcome_and_depth(
-    net: nn.Module, tokenizer: Tokenizer, task: EvaluationTask
-) -> tuple[metrics.Outcome, dict[str, float]]:
-    """The outcome of a model, and where it has exits its mean depth: the share of the blocks that ran."""
+def _predictions_and_depth(
+    net: nn.Module, tokenizer: Tokenizer, task: EvaluationTask, baseline: Measured | None = None
+) -> tuple[Predictions, dict[str, float]]:
+    """What a model predicts, and where it has exits its mean depth: the share of the blocks that ran."""
     exits = getattr(net, "exits", None)
     if exits is None:
-        return task.outcome(net, tokenizer), {}
+        return task.predict(net, tokenizer, baseline), {}
     exits.left = [0] * len(exits.left)
-    outcome = task.outcome(net, tokenizer)
+    found = task.predict(net, tokenizer, baseline)
     blocks = net.config.num_hidden_layers
     ran = sum(n * a for n, a in zip(exits.left, [*exits.after, blocks]))
-    return outcome, {"mean_depth": ran / (blocks * sum(exits.left))}
+    return found, {"mean_depth": ran / (blocks * sum(exits.left))}
 
 
 def _steps(name: str) -> list[dict[str, Any]] | None:
@@ -252,12 +372,7 @@ def _joules(model: nn.Module, seconds: float = 2.0) -> float:
 def _outcome(
     model: nn.Module, tokenizer: Tokenizer, task: str, metric: str, inputs: Sequence, truths: Sequence
 ) -> metrics.Outcome:
-    """What a model does on examples of `compress.evaluation.examples`, as `compress.evaluation.metrics` takes it."""
-    if task == "classes":
-        ids = prediction.class_ids(model, truths)
-        if metric == "f1" and model.config.num_labels != 2:
-            raise ValueError(f"f1 is for two classes, the model has {model.config.num_labels}: use --metric macro_f1")
-        return metrics.outcome(task, metric, ids, prediction.classes(model, tokenizer, inputs))
+    """What a model of values, answers or labels does on examples of `compress.evaluation.examples`."""
     if task == "values":
         return metrics.outcome(task, metric, truths, prediction.values(model, tokenizer, inputs))
     if task == "answers":

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from transmeter.util.intervals import half_width
 
@@ -172,6 +172,50 @@ def loss_change(losses: np.ndarray, baseline: np.ndarray) -> Estimate:
     """
     mean, reach = _a_token(losses[:, 0] - baseline[:, 0], losses[:, 1])
     return _estimate(mean, mean - reach, mean + reach, int(losses[:, 1].sum()), "t over windows")
+
+
+def divergence(compared: np.ndarray) -> dict[str, Estimate]:
+    """How far predictions are from those of another model.
+
+    Parameters
+    ----------
+    compared
+        (items, 3), an item being a window or a text: sum of the KL divergences in nats, rows for which both find the
+        same class most likely, rows.
+
+    Returns
+    -------
+    dict
+        kl_divergence_nats: the mean of a row. top1_agreement: the share of the rows, 0 to 1. Each with its t interval
+        over items; the agreement of items of one row with Wilson's.
+    """
+    sums, same, rows = compared.T
+    mean, reach = _a_token(sums, rows)
+    single, n = bool((rows == 1).all()), int(rows.sum())
+    by = "t" if single else "t over windows"
+    found = {"kl_divergence_nats": _estimate(mean, max(0.0, mean - reach), mean + reach, n, by)}
+    if single:
+        return found | {"top1_agreement": share(same.astype(bool))}
+    mean, reach = _a_token(same, rows)
+    return found | {"top1_agreement": _estimate(mean, max(0.0, mean - reach), min(1.0, mean + reach), n, by)}
+
+
+def divergence_of_classes(logits: np.ndarray, baseline: np.ndarray) -> np.ndarray:
+    """Compare the predictions of two classifiers.
+
+    Parameters
+    ----------
+    logits, baseline
+        (texts, classes) of the same texts and classes.
+
+    Returns
+    -------
+    np.ndarray
+        (texts, 3), as `divergence` takes it: the KL divergence of the first from the second.
+    """
+    own, other = (special.log_softmax(found.astype(float), axis=1) for found in (logits, baseline))
+    sums = (np.exp(other) * (other - own)).sum(1)
+    return np.column_stack([sums, own.argmax(1) == other.argmax(1), np.ones(len(sums))])
 
 
 def _a_token(sums: np.ndarray, counts: np.ndarray) -> tuple[float, float]:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from compress.calibration.texts import Text, batches, cut, pad, shorten
+from compress.calibration.texts import Text, pad, portions, shorten
+from compress.evaluation.windows import Window
 from compress.model import walk
 from compress.model.structure import context
 from transmeter.util.progress import track
@@ -17,7 +18,8 @@ from transmeter.util.progress import track
 LONGEST = 512  # tokens that are read of a text, and of a sentence at once
 QUESTION_WINDOW = 384  # tokens of a question with a part of its context; a third is the stride, as in BERT's script
 ANSWER = 30  # tokens of an answer at most, as there
-WINDOW = 192  # tokens of a perplexity window, the first of which is the start token
+WINDOWS = 16  # of text that run at once, of long ones fewer
+LOGITS = 2**24  # that are compared at once
 
 
 def classes(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Text]) -> np.ndarray:
@@ -37,7 +39,7 @@ def classes(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Text]) -> np
     np.ndarray
         (texts,) class ids.
     """
-    return _of_texts(model, tokenizer, texts).argmax(-1)
+    return logits(model, tokenizer, texts).argmax(-1)
 
 
 def values(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Text]) -> np.ndarray:
@@ -57,11 +59,26 @@ def values(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Text]) -> np.
     np.ndarray
         (texts,) of a regression.
     """
-    return _of_texts(model, tokenizer, texts)[:, 0]
+    return logits(model, tokenizer, texts)[:, 0]
 
 
-def _of_texts(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Text]) -> np.ndarray:
-    """(texts, classes) logits."""
+def logits(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Text]) -> np.ndarray:
+    """Logits of classes.
+
+    Parameters
+    ----------
+    model
+        The model.
+    tokenizer
+        Of the model.
+    texts
+        Texts and pairs of texts.
+
+    Returns
+    -------
+    np.ndarray
+        (texts, classes).
+    """
     at_most = {"truncation": True, "max_length": context(model, LONGEST)}
     parts = [(text,) if isinstance(text, str) else text for text in texts]
     return torch.cat(_outputs(model, tokenizer, [tokenizer(*p, **at_most)["input_ids"] for p in parts])).numpy()
@@ -162,8 +179,10 @@ def _best_span(logits: Tensor, allowed: Tensor) -> tuple[float, int, int]:
 
 
 @torch.no_grad()
-def losses(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Text], tokens: int) -> np.ndarray:
-    """Losses of next tokens; each text is cut into windows of `WINDOW` tokens.
+def losses(
+    model: nn.Module, tokenizer: Tokenizer, windows: Sequence[Window], baseline: nn.Module | None = None
+) -> np.ndarray:
+    """Losses of next tokens, and how far the predictions are from those of another model.
 
     Parameters
     ----------
@@ -171,30 +190,44 @@ def losses(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[Text], tokens
         The model.
     tokenizer
         Of the model.
-    texts
-        Texts and pairs of texts.
-    tokens
-        Number of tokens, the first ones of the texts.
+    windows
+        Of text.
+    baseline
+        Another model with the same tokens; None: there is none to compare with.
 
     Returns
     -------
     np.ndarray
-        (windows, 2): sum of the losses in nats, and number of tokens predicted.
-
-    Raises
-    ------
-    ValueError
-        No text has two tokens.
+        (windows, 2 or 4), longest window first: sum of the losses in nats, and number of tokens predicted; with a
+        baseline also the sum of the KL divergences of the model's prediction from the baseline's in nats, and the
+        number of tokens for which both find the same one most likely.
     """
-    found = []
-    for batch in batches(tokenizer, cut(tokenizer, texts, tokens, context(model, WINDOW)), size=16):
-        logits = model(**batch).logits[:, :-1]
-        targets, mask = batch["input_ids"][:, 1:], batch["attention_mask"][:, 1:]
-        each = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-        found.append(torch.stack([(each.view_as(mask) * mask).sum(1), mask.sum(1).float()], 1))
-    if not found:
-        raise ValueError("the texts have no two tokens in a row to predict: give longer texts")
-    return torch.cat(found).double().numpy()
+    ordered, found = sorted(windows, key=lambda window: len(window.ids), reverse=True), []
+    for place in track(portions([len(window.ids) for window in ordered], WINDOWS), "Predicting"):
+        part = ordered[place]
+        batch = {k: v.to(model.device) for k, v in pad(tokenizer, [window.ids for window in part]).items()}
+        both = [net(**batch).logits for net in (model, baseline) if net is not None]
+        found.append(_sums(both, batch, torch.tensor([window.scored for window in part], device=model.device)))
+    return torch.cat(found).cpu().numpy()
+
+
+def _sums(logits: Sequence[Tensor], batch: Mapping[str, Tensor], scored: Tensor) -> Tensor:
+    """(windows, 2 or 4) as `losses` gives them, of one or two (windows, tokens, vocabulary); `LOGITS` at a time."""
+    ids, lengths = batch["input_ids"], batch["attention_mask"].sum(1)
+    targets = torch.arange(ids.shape[1], device=ids.device)
+    places = ((targets >= (lengths - scored)[:, None]) & (targets < lengths[:, None])).nonzero()
+    sums = torch.zeros(len(ids), 2 * len(logits), dtype=torch.float64, device=ids.device)
+    for part in places.split(max(1, LOGITS // logits[0].shape[-1])):
+        rows, target = part.T
+        logs = [found[rows, target - 1].float().log_softmax(-1) for found in logits]
+        loss = -logs[0].gather(1, ids[rows, target][:, None])[:, 0].double()
+        columns = [loss, torch.ones_like(loss)]
+        if len(logs) > 1:
+            own, other = logs
+            columns.append((other.exp() * (other - own)).sum(1, dtype=torch.float64))
+            columns.append((own.argmax(1) == other.argmax(1)).double())
+        sums.index_add_(0, rows, torch.stack(columns, 1))
+    return sums
 
 
 def class_ids(model: nn.Module, names: Sequence[str]) -> np.ndarray:

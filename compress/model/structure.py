@@ -72,6 +72,9 @@ class Sublayer:
         return projections + (4 * tokens**2 * self.columns if self.kind == "attention" else 0)
 
 
+UNLIMITED = 2**31  # tokens, beyond any context
+
+
 def context(model: nn.Module, limit: int) -> int:
     """How many tokens a model can read at once, up to a limit.
 

@@ -43,6 +43,8 @@ def _choice(made: Json) -> Json:
     aims = " and ".join(str(t) for t in (made.get("targets") or {}).values()) or "no target"
     listed = ", ".join(f"{p['share']:.0%} {name}" for name, p in parts.items())
     note = f"For the model {made['model']} and {aims}, chosen by {made.get('by', 'measure')}, seed {made['seed']}."
+    if made.get("length"):
+        note += f" Sequences of at most {made['length']:,} tokens{', texts joined' if made.get('pack') else ''}."
     charts = []
     if scores:
         caption = "How close every candidate comes to the target in the model's states, and its share of the tokens."

@@ -20,7 +20,7 @@ from jinja2 import Environment
 
 from compress.methods import methods, quantizes
 from compress.report.markdown import code, fenced, plain
-from compress.report.tables import KNOWN, interval
+from compress.report.tables import KNOWN, interval, windows
 from transmeter.util import writing
 
 Record = Mapping[str, Any]
@@ -74,7 +74,7 @@ def render(record: Record, config: Record) -> str:
     """
     environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     filters = {"code": code, "plain": plain, "fenced": fenced, "cell": _cell, "thousands": _thousands}
-    environment.filters |= filters | {"interval": interval}
+    environment.filters |= filters | {"interval": interval, "windows": windows}
     template = environment.from_string(resources.files("compress.report").joinpath("card.md.jinja").read_text("utf-8"))
     measured = _measured(record)
     first, last = (measured[i][1].get("bytes") for i in (0, -1))
@@ -121,12 +121,18 @@ def commands(record: Record) -> list[str]:
             for option, value in step["options"].items():
                 words += ["--set", f"{option}={str(value).lower() if isinstance(value, bool) else value}"]
         for option, value in arguments.items():
-            words += [f"--{option.replace('_', '-')}", str(value)] if value is not None else []
+            words += [] if value is None else _words(option, value)
         source = _title({**record, "format": None})
         lines.append([*words, "--out", source])
     if shape:
         lines.append(["export", source, "--format", shape, "--out", _title(record)])
     return [shlex.join(["transmeter", *map(plain, words)]) for words in lines]
+
+
+def _words(option: str, value: object) -> list[str]:
+    """An option as it is typed; one that is True has no value."""
+    name = f"--{option.replace('_', '-')}"
+    return [name] if value is True else [name, str(value)]
 
 
 def _title(record: Record) -> str:

@@ -16,6 +16,7 @@ from compress.report.tables import KNOWN, interval, options
 Layer = tuple[str, Json]  # class and arguments, as `modeling.changes` gives them
 # panel, what all of it would be (of bits: 16), and how it is written
 PACKED = (("weights not zero", 1, "{:.0%}"), ("rank", 1, "{:.0%}"), ("bits a weight", 16, "{:.3g}"))
+NO_DATA = "no calibration data"
 FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 
 
@@ -42,7 +43,7 @@ def _section(folder: Folder) -> Json:
     sizes = [m["bytes"] for m in (measured[0], measured[-1]) if "bytes" in m]
     lead = f"{done}: {sizes[0] / 1e6:.2f} MB became {sizes[1] / 1e6:.2f} MB." if len(sizes) == 2 else f"{done}."
     used = card.get("calibration")
-    data = f"calibrated on {used['tokens']:,} tokens of {used['texts']}" if used else "no calibration data"
+    data = f"calibrated on {used['tokens']:,} tokens of {used['texts']}{_lengths(used)}" if used else NO_DATA
     panels = left(folder.config)
     return {
         "title": f"Compression: {folder.path.name}",
@@ -53,6 +54,12 @@ def _section(folder: Folder) -> Json:
         "parts": [_readme(folder.readme)] if folder.readme else [],
         "commands": commands(card) or [None],
     }
+
+
+def _lengths(used: Json) -> str:
+    """Largest number of tokens of the sequences, where it is recorded."""
+    longest = max((part.get("length") or 0 for part in used.get("parts", [used])), default=0)
+    return f" in sequences of at most {longest:,}" if longest else ""
 
 
 def _figure(panels: Mapping[str, Mapping[int, tuple[float, str]]]) -> Json:

@@ -9,7 +9,7 @@ from compress.evaluation import pareto
 from compress.evaluation.pareto import DENSE
 from compress.report.charts import COSTS, cost_of, pareto_chart
 from compress.report.inputs import Folder, Inputs, Json
-from compress.report.tables import COLUMNS, KNOWN, cell, change, interval, options
+from compress.report.tables import COLUMNS, KNOWN, NEAR, cell, change, interval, near, options, windows
 
 
 def sections(found: Inputs) -> list[Json]:
@@ -23,15 +23,15 @@ def sections(found: Inputs) -> list[Json]:
     Returns
     -------
     list
-        One for every (metric, data file) of the results and sweeps.
+        One for every (metric, data file, windows) of the results and sweeps.
     """
-    groups: dict[tuple[str, str], dict[str, tuple[str, Json]]] = defaultdict(dict)
-    commands: dict[tuple[str, str], list[str | None]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], dict[str, tuple[str, Json]]] = defaultdict(dict)
+    commands: dict[tuple[str, str, str], list[str | None]] = defaultdict(list)
     for result in found.results:
         metric = next((m for m in KNOWN if m in result), None)
         if metric is None:
             raise ValueError(f"the result of {result['model']} has none of the metrics {', '.join(KNOWN)}")
-        key = metric, str(result["data"])
+        key = metric, str(result["data"]), windows(result)
         group = groups[key]
         commands[key].append(result.get("command"))
         if result.get("baseline"):
@@ -40,7 +40,7 @@ def sections(found: Inputs) -> list[Json]:
         method = " + ".join(step["method"] for step in steps)
         group[result["model"]] = method or Path(result["model"]).name, result
     for sweep in found.sweeps:
-        key = sweep["metric"], str(sweep["data"])
+        key = sweep["metric"], str(sweep["data"]), windows(sweep)
         group = groups[key]
         commands[key].append(sweep.get("command"))
         group.setdefault(sweep["model"], (DENSE, {"model": sweep["model"], **sweep["before"]}))
@@ -68,23 +68,24 @@ def is_of(result: Json, folder: Folder) -> bool:
     return Path(result["model"]).resolve() == folder.path.resolve()
 
 
-def _section(metric: str, data: str, group: dict[str, tuple[str, Json]]) -> Json:
+def _section(metric: str, data: str, how: str, group: dict[str, tuple[str, Json]]) -> Json:
     title = metric.replace("_", " ")
     known = {cost: sum(cost_of(r, cost) is not None for _, r in group.values()) for cost in COSTS}
     charted = [cost for cost, least in (("megabytes", 1), ("milliseconds", 2)) if known[cost] >= least]
     figures = [_figure(list(group.values()), metric, cost) for cost in charted]
     columns = [name for name in COLUMNS if any(cell(name, r) for _, r in group.values())]
     paired = ["change (95 %, paired)"] if any(change(r) for _, r in group.values()) else []
+    nearness = [name for name in NEAR if any(near(name, r) for _, r in group.values())]
     rows = []
     for name, (method, r) in sorted(group.items(), key=lambda item: -(item[1][1].get("bytes") or 0)):
         row = [name, "before" if method == DENSE else method, interval(r[metric]), *([change(r)] if paired else [])]
-        rows.append([*row, *(cell(column, r) for column in columns)])
-    heads = ["model", "method", f"{title} (95 %)", *paired, *columns]
+        rows.append([*row, *(near(name, r) for name in nearness), *(cell(column, r) for column in columns)])
+    heads = ["model", "method", f"{title} (95 %)", *paired, *nearness, *columns]
     return {
         "title": f"{title.capitalize()} and size, {Path(data).name}",
         "lead": _lead(metric, group),
         "figures": figures,
-        "tables": [{"caption": f"Models measured on {data}", "heads": heads, "rows": rows}],
+        "tables": [{"caption": f"Models measured on {data}{how}", "heads": heads, "rows": rows}],
     }
 
 

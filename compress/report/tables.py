@@ -31,6 +31,29 @@ COLUMNS = {
 }
 
 
+# columns of how near predictions are to the baseline's: the key in a result, and the format of its numbers
+NEAR = {"KL, nats (95 %)": ("kl_divergence_nats", ".3g"), "same first choice (95 %)": ("top1_agreement", ".3f")}
+
+
+def near(column: str, result: Mapping[str, Any]) -> str:
+    """One cell of how near predictions are to the baseline's.
+
+    Parameters
+    ----------
+    column
+        One of `NEAR`.
+    result
+        Of a model.
+
+    Returns
+    -------
+    str
+        With its interval; empty where there is none.
+    """
+    key, shape = NEAR[column]
+    return interval(result[key], shape) if key in result else ""
+
+
 def cell(column: str, result: Mapping[str, Any], missing: str = "") -> str:
     """One cell of a table of models.
 
@@ -70,6 +93,27 @@ def change(result: Mapping[str, Any]) -> str:
     return interval(result[key], "+.3f") + unit if key else ""
 
 
+def windows(result: Mapping[str, Any]) -> str:
+    """How texts were read for perplexity.
+
+    Parameters
+    ----------
+    result
+        Of a model or a sweep, or what the model card says of the data.
+
+    Returns
+    -------
+    str
+        To stand behind the data; empty where nothing is recorded.
+    """
+    if not result.get("window"):
+        return ""
+    text = f", windows of {result['window']:,} tokens"
+    if result["stride"] != result["window"]:
+        text += f" every {result['stride']:,}"
+    return text + (", every text by itself" if result["apart"] else ", texts joined")
+
+
 def options(step: Mapping[str, Any]) -> str:
     """Options of a step in one line.
 
@@ -105,6 +149,8 @@ def evaluations(results: Sequence[Mapping[str, Any]]) -> str:
     columns = {f"{metric} (95 %)": lambda r: interval(r[metric])}
     if baseline:
         columns["change (95 %)"] = lambda r: change(r) or "-"
+    for name in (name for name in NEAR if any(NEAR[name][0] in r for r in results)):
+        columns[name] = lambda r, name=name: near(name, r) or "-"
     columns["MB"] = lambda r: cell("MB", r, "-")
     if baseline:
         columns["times smaller"] = lambda r: _times_smaller(baseline["bytes"], r["bytes"])
@@ -118,6 +164,8 @@ def evaluations(results: Sequence[Mapping[str, Any]]) -> str:
     for r in rows:
         grid.add_row(r["model"], *(write(r) for write in columns.values()))
     text = _text(grid)
+    if results[0].get("window"):
+        text += f"{metric} on {results[0]['data']}{windows(results[0])}\n"
     if baseline and baseline["bytes"]:
         points = [pareto.point("", baseline, r, metric) for r in results if r["bytes"]]
         text += f"{AREA}: {pareto.area(points):.3f} (dense alone 0, at best 1)\n"

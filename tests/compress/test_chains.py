@@ -55,7 +55,7 @@ def test_a_chain_goes_on_at_the_step_where_it_stopped(finished, tmp_path, monkey
 
 
 def test_every_step_is_measured(tmp_path):
-    task = evaluate.evaluation_task(MODEL, DATA / "text/math_heldout.txt", None, 2000)
+    task = evaluate.evaluation_task(MODEL, DATA / "text/math_heldout.txt", tokens=2000, window=192, apart=True)
     said = []
     card = pipeline.run(MODEL, STEPS, TEXTS, tmp_path / "m", tokens=300, task=task, tell=said.append)
     sizes = [card["before"], *(s["after"] for s in card["steps"])]

@@ -63,7 +63,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(finished, tmp_path, monkeypat
         pipeline.run(model, steps(0.4), TEXTS, tmp_path / "m", tokens=600, resume=True)
     with pytest.raises(ValueError, match="begun with other texts: give the same"):
         pipeline.run(model, steps(), TEXTS, tmp_path / "m", tokens=500, resume=True)
-    other = evaluate.evaluation_task(model, TEXTS, None, 100)
+    other = evaluate.evaluation_task(model, TEXTS, tokens=100)
     with pytest.raises(ValueError, match=r"begun with other data \(None, now .*math_sample"):
         pipeline.run(model, steps(), TEXTS, tmp_path / "m", tokens=600, task=other, resume=True)
     measured, calls = kprune._knowledge, []

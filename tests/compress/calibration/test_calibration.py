@@ -16,6 +16,7 @@ from compress.algorithms.budget import flops
 from compress.calibration.texts import batches, cut, read_texts
 from compress.evaluation import evaluate, metrics, prediction
 from compress.evaluation.examples import read_examples
+from compress.evaluation.windows import apart
 from compress.model import io
 from transmeter.tables import files
 
@@ -85,7 +86,7 @@ def test_token_budgets_are_exact_and_draws_reproducible(tokenizer, texts):
 def test_perplexity_is_that_of_the_model_card(decoder):
     """12.5 on all held-out maths when the model was trained; this is a part of it, in windows of 192 tokens."""
     held_out = [(DATA / "text/math_heldout.txt").read_text(encoding="utf-8")]
-    found = metrics.perplexity(prediction.losses(*decoder, held_out, 8000))
+    found = metrics.perplexity(prediction.losses(*decoder, apart(decoder[1], held_out, 8000, 192)))
     assert found["ci_low"] < 12.5 < found["ci_high"] and found["n"] > 7000
 
 
@@ -156,14 +157,14 @@ def test_labels_of_a_file_are_the_models_classes(names, written, suffix, encoder
     model.config.label2id = {name: i for i, name in enumerate(names)}
     some = [text[:100] for text in texts[:12]]
     with torch.no_grad():  # so that each class is said of some text
-        model.classifier.bias -= torch.from_numpy(prediction._of_texts(model, tokenizer, some)).mean(0)
+        model.classifier.bias -= torch.from_numpy(prediction.logits(model, tokenizer, some)).mean(0)
     io.save(model, tokenizer, tmp_path / "m", {})
     said = prediction.classes(model, tokenizer, some)
     frame = pd.DataFrame({"text": [*some, "none"], "label": [*(written[i] for i in said), None]})
     path = tmp_path / f"a.{suffix}"
     frame.to_csv(path, index=False) if suffix == "csv" else frame.to_json(path, orient="records", lines=True)
-    task = evaluate.evaluation_task(str(tmp_path / "m"), path, None, 100)
-    found = task.value(task.outcome(*io.load(tmp_path / "m")))
+    task = evaluate.evaluation_task(str(tmp_path / "m"), path)
+    found = task.value(task.predict(*io.load(tmp_path / "m")))
     assert set(said) == {0, 1, 2} and (found["value"], found["n"]) == (1.0, 12)
 
 
@@ -179,10 +180,10 @@ def test_an_evaluation_reads_chats_by_the_models_template(decoder, tmp_path):
     tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }}{% endfor %}"
     io.save(model, tokenizer, tmp_path / "m", {})
     (tmp_path / "a.jsonl").write_text('{"messages": [{"role": "user", "content": "What is a group?"}]}\n')
-    task = evaluate.evaluation_task(str(tmp_path / "m"), tmp_path / "a.jsonl", None, 100)
+    task = evaluate.evaluation_task(str(tmp_path / "m"), tmp_path / "a.jsonl")
     assert task.content == ["<user> What is a group?"]
     with pytest.raises(ValueError, match="the model's tokenizer has no chat template"):
-        evaluate.evaluation_task(str(DATA / "mixlm"), tmp_path / "a.jsonl", None, 100)
+        evaluate.evaluation_task(str(DATA / "mixlm"), tmp_path / "a.jsonl")
 
 
 def test_costs_are_measured(decoder):

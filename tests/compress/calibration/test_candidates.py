@@ -16,7 +16,7 @@ from compress.calibration import candidates as calibration
 from compress.calibration import contamination, generation, hidden_states, sampling, selection
 from compress.calibration.calibrate import CalibrationSet
 from compress.calibration.candidates import Target
-from compress.calibration.texts import cut, first, pack, read_texts
+from compress.calibration.texts import batches, cut, first, pack, read_texts
 from tests.conftest import DATA
 
 DOMAINS = ("code", "drama", "math")
@@ -198,11 +198,10 @@ def test_a_candidate_that_gives_nothing_is_left_out(views, target):
 @pytest.mark.parametrize("by", ["measure", "uniform", "longest"])
 def test_more_tokens_than_are_measured_come_from_the_sets_chosen(by, pools, tmp_path, monkeypatch):
     monkeypatch.setattr(whole, "MEASURED", 600)
-    monkeypatch.setattr(whole, "MAX_LENGTH", 32)  # what the model writes itself takes a step a token
     monkeypatch.setattr(generation, "AT_ONCE", 4)
     targets = {"t": DATA / "text/math_sample.txt"} if by == "measure" else {}
     texts = {**pools, "self": "self"} if by == "uniform" else pools
-    options = {"tokens": 1000, "by": by, "cache": tmp_path}
+    options = {"tokens": 1000, "length": 32, "by": by, "cache": tmp_path}  # the model writes a token a step
     found = compress.calibrate(DATA / "mixlm", texts, targets, **options)
     shares = {part.name: part.share for part in found.parts}
     assert sum(map(len, found.sequences)) == pytest.approx(1000, rel=0.1) and bool(found.scores) == (by == "measure")
@@ -265,14 +264,13 @@ def test_what_is_saved_is_drawn_again_token_by_token(decoder, views, tmp_path):
 
 def test_mixtures_chance_and_the_model_itself_are_drawn(decoder, monkeypatch):
     net, tokenizer = decoder
-    monkeypatch.setattr(sampling, "MAX_LENGTH", 32)  # what the model writes itself takes a step a token
     monkeypatch.setattr(generation, "AT_ONCE", 4)
     spec = f"self:50,{DATA / 'text/math.txt'}:80,random:60"
-    found, about = sampling.sample(spec, net, tokenizer, 9, 0, lambda: net)
+    found, about = sampling.sample(spec, net, tokenizer, 9, 0, lambda: net, length=32)
     assert [part["tokens"] for part in about["parts"]] == pytest.approx([50, 80, 60], abs=2)
     assert sum(map(len, found)) == about["tokens"]
     assert about["parts"][1]["sha256"] and about["texts"] == spec
-    assert (found, about) == sampling.sample(spec, net, tokenizer, 9, 0, lambda: net)
+    assert (found, about) == sampling.sample(spec, net, tokenizer, 9, 0, lambda: net, length=32)
     special = set(tokenizer.all_special_ids)
     assert found[-1][0] == tokenizer.bos_token_id and not special & set(found[-1][1:])
 
@@ -342,3 +340,53 @@ def test_chats_go_through_the_chat_template(tmp_path):
     file.write_text(json.dumps({"messages": "Hi"}) + "\n")
     with pytest.raises(ValueError, match="row 1: messages is not a list"):
         read_texts(file, tokenizer)
+
+
+def test_lengths_are_those_of_the_model_where_none_is_given(decoder, encoder, tokenizer):
+    assert sampling.sequences_of(*decoder) == sampling.Sequences(512)  # its context is as long
+    assert sampling.sequences_of(encoder, tokenizer) == sampling.Sequences(64)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"length": 1}, "length 1 is too short, as .*: give at least [234]"),
+        ({"length": 513}, "length 513 is beyond the context of the model: give at most 512 tokens"),
+        ({"length": 2.5}, "length is 2.5: give a whole number of at least 1"),
+        ({"length": 400, "pack": True}, "a sequence needs 400 tokens, the --length, as they are packed: give longer"),
+    ],
+)
+def test_lengths_that_cannot_be_are_refused(options, message, decoder):
+    with pytest.raises(ValueError, match=message):
+        sampling.sample(str(DATA / "text/math.txt"), *decoder, 300, 0, lambda: decoder[0], **options)
+
+
+def test_packed_sequences_are_full_and_end_tokens_separate_their_texts(decoder, encoder, texts):
+    net, tokenizer = decoder
+    found, about = sampling.sample(str(DATA / "text/math.txt"), net, tokenizer, 1000, 0, None, length=200, pack=True)
+    assert [len(ids) for ids in found] == [200] * 5 and (about["length"], about["pack"]) == (200, True)
+    assert tokenizer.eos_token_id in sum(found, [])
+    with pytest.raises(ValueError, match="--pack joins texts, but the model reads them one by one: leave it out"):
+        compress.compress((encoder, tokenizer), calibration=texts, pack=True)
+    with pytest.raises(ValueError, match="calibration holds fewer than 512 tokens, a packed sequence: give longer"):
+        compress.compress(decoder, calibration=["A short text."], pack=True)
+
+
+def test_sequences_of_a_folder_are_taken_as_they_are(decoder, tmp_path):
+    net, tokenizer = decoder
+    made = compress.calibrate(
+        DATA / "mixlm", DATA / "text/math.txt", tokens=600, length=300, pack=True, out=tmp_path / "c"
+    )
+    assert (made.length, made.pack) == (300, True)
+    found, about = sampling.sample(str(tmp_path / "c"), net, tokenizer, 9, 0, None)
+    assert found == made.sequences and about["length"] == 300 and about["provenance"]["length"] == 300
+    with pytest.raises(
+        ValueError, match="sequences of up to 300 tokens, .*: leave --length 200 out, or give it to cal"
+    ):
+        sampling.sample(str(tmp_path / "c"), net, tokenizer, 9, 0, None, length=200)
+
+
+def test_a_batch_takes_no_more_memory_where_sequences_are_long(tokenizer):
+    sequences = [[5] * n for n in (512, 512, 300, 100, 100, 100)]
+    sizes = [tuple(batch["input_ids"].shape) for batch in batches(tokenizer, sequences, size=8)]
+    assert sizes == [(2, 512), (3, 300), (1, 100)]

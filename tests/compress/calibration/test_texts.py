@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from compress.calibration.texts import batches, cut, read_texts
 from compress.evaluation import prediction
+from compress.evaluation.windows import apart
 
 odd = st.one_of(
     st.text(max_size=40),
@@ -57,7 +58,8 @@ def test_odd_texts_give_whole_sequences_within_the_budget(tokenizers, texts, tok
 @given(st.lists(odd, min_size=1, max_size=4))
 def test_odd_texts_are_classified_and_labelled(encoder, decoder, tokenizers, found):
     assert len(prediction.classes(encoder, tokenizers[0], found)) == len(found)
-    assert prediction.losses(*decoder, ["a text", *found], 200).shape[1] == 2
+    windows = apart(decoder[1], ["a text", *found], 200, 64)
+    assert prediction.losses(*decoder, windows).shape[1] == 2
 
 
 def test_what_has_no_content_is_left_out(tokenizers, tmp_path):

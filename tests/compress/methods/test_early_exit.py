@@ -157,12 +157,12 @@ def test_saved_quantized_and_not_pruned_afterwards(leaving, calibration, tokeniz
 
 def test_depth_is_the_share_of_blocks_that_ran(leaving, tokenizer, texts):
     class Few:
-        outcome = staticmethod(lambda model, _: [model(**tokenizer(t[:100], return_tensors="pt")) for t in texts[:6]])
+        predict = staticmethod(lambda model, *_: [model(**tokenizer(t[:100], return_tensors="pt")) for t in texts[:6]])
 
     depths = []
     for threshold in (2.0, leaving.exits.threshold, 0.0):  # no probability is 2
         with torch.no_grad(), modeling.leaving_at(leaving, threshold):
-            depths.append(evaluate._outcome_and_depth(leaving, tokenizer, Few)[1]["mean_depth"])
+            depths.append(evaluate._predictions_and_depth(leaving, tokenizer, Few)[1]["mean_depth"])
     assert depths[0] == 1 and depths[2] == 0.5 and 0.5 <= depths[1] <= 1
 
 
