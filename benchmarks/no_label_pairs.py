@@ -1,6 +1,6 @@
 """Measure pairs that say what a source's model is worth on a target without labels: balanced accuracy beside features.
 
-    python benchmarks/no_label_pairs.py DATASETS --encoder FOLDER --work FOLDER        (15 minutes on 1 core)
+    python benchmarks/no_label_pairs.py DATASETS --encoder FOLDER --work FOLDER        (22 minutes beside other work)
 
 Targets: of tables.py two of each kind and group, and the real and text families of families.py. Their labels are
 hidden, so that classes match by name alone; the ground truth is the balanced accuracy of the source's model

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 import cli
 import transmeter
 from transmeter import checks, result
+from transmeter.report.sections import sections
 from transmeter.report.tables import format_ranking, format_transfer
 from transmeter.tables.data import load
 
@@ -72,6 +73,9 @@ def test_what_is_shown_says_what_a_gain_is(ranking, tmp_path):
     ranking.save(tmp_path / "r.json")
     assert result.load(tmp_path / "r.json") == ranking
     assert "no labelled row" in ranking._repr_html_()
+    (section, *_), _ = sections([tmp_path / "r.json"])
+    text = json.dumps(section, default=str)
+    assert "Target has no label: gain_pp is what" in text and "agreement with other sources" in text
 
 
 def test_one_source_alone_and_one_without_a_shared_column(target, frames):

@@ -15,6 +15,7 @@ from transmeter.learners.trees import Trees
 
 TAIL = 5.0  # degrees of freedom of deviations from what is expected: some pairs are of a kind of their own
 TINY = 1e-6  # least variance of a skill
+ROWS, SOURCE_ROWS = 80, 40  # the fewest of a target, and labelled ones of a source, among the pairs of the fit
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,11 @@ def load_prior() -> ZeroShotPrior:
         return ZeroShotPrior.restore(dict(arrays))
 
 
-def gain_of(skill: float, deviation: float, classes: int) -> Gain:
+def gain_of(skill: float, deviation: float, classes: int, rows: float, source_rows: float) -> Gain:
     """A skill as a gain over guessing.
+
+    Fewer rows than the pairs of the fit have add what chance does to them: of the target the variance of a balanced
+    accuracy of unequal classes, of the source at least as much for its model.
 
     Parameters
     ----------
@@ -97,12 +101,17 @@ def gain_of(skill: float, deviation: float, classes: int) -> Gain:
         Expected skill and its standard deviation.
     classes : int
         Number of classes that are guessed.
+    rows, source_rows : float
+        Number of the target's rows and of the source's labelled ones.
 
     Returns
     -------
     Gain
         In percentage points; no balanced accuracy below 0 or above 1 is in its interval.
     """
+    right = min(max(1 / classes + (1 - 1 / classes) * skill, 0.05), 0.95)
+    chance = right * (1 - right) / (1 - 1 / classes) ** 2 * max(classes / rows - classes / ROWS, 0.0)
+    deviation = float(np.sqrt(deviation**2 + chance + max(1 / source_rows - 1 / SOURCE_ROWS, 0.0)))
     points = 100 * (1 - 1 / classes)
     found = Gain.from_error(points * skill, points * deviation, TAIL, informed=True)
     return replace(found, low=max(found.low, points - 100), high=min(found.high, points))

@@ -20,7 +20,7 @@ from transmeter.tables.data import Table
 from transmeter.util.intervals import Interval
 from transmeter.zero_shot.features import agreement_of, consensus, regressors, zero_shot_features
 from transmeter.zero_shot.model import SourceModel, fit_source_model
-from transmeter.zero_shot.prior import gain_of, load_prior
+from transmeter.zero_shot.prior import ROWS, gain_of, load_prior
 
 GUESSING = "guessing"  # what the gain is over
 FAR = 0.3  # share of target rows outside of a source from which on it is said
@@ -60,7 +60,8 @@ def score(sources: Sequence[Source], target: Table, *, seed: int = 0, independen
         means, deviations = prior.among.predict(np.column_stack([x, others]))
         evidence = [told | {"consensus": float(agreed)} for told, agreed in zip(evidence, others[:, 1])]
     for i, mean, deviation, told in zip(seen, means, deviations, evidence):
-        gain = gain_of(float(mean), float(deviation), len(sources[i].table.classes))
+        counts = len(sources[i].table.classes), len(target), len(models[i].codes)
+        gain = gain_of(float(mean), float(deviation), *counts)
         scores[i] = Score(gain.mean, gain, evidence=told)
     return scores
 
@@ -111,9 +112,11 @@ def about(target: Table, sources: Sequence[Table], scores: Sequence[Score | str]
     Returns
     -------
     list of str
-        One line per source whose classes are not those of most, and per source that many target rows lie outside of.
+        One of few rows, one per source whose classes are not those of most, and one per source that many target rows
+        lie outside of.
     """
-    lines = []
+    few = f"{target.name}: what a model reaches on {len(target)} rows is chance to a good part"
+    lines = [few] if len(target) < ROWS else []
     for source, score in zip(sources, scores):
         evidence = (score.evidence or {}) if isinstance(score, Score) else {}
         if set(source.classes) != set(target.classes):

@@ -398,6 +398,24 @@ def test_a_dry_run_tells_what_is_unusable(tmp_path, cache):
     assert [r["status"] for r in again["pairs"]].count("unusable") == 2 and len(again["unusable"]) == 2
 
 
+def test_a_target_without_labels_is_scored_and_a_source_without_them_is_not(tmp_path, cache):
+    frame = pd.read_csv(TABLES / "heart_va.csv").drop(columns="label")
+    frame.to_csv(tmp_path / "bare.csv", index=False)
+    frame[1:].to_csv(tmp_path / "blank.csv", index=False)
+    files = ("--targets", tmp_path / "bare.csv", "--sources", TABLES / "heart_hungarian.csv")
+    files += ("--sources", TABLES / "pima_diabetes.csv", "--sources", tmp_path / "blank.csv", "--allow-outside")
+    path = tmp_path / "s.sqlite"
+    for scorer in ("transmeter", "logme"):
+        found = command("batch", *files, "--store", path, "--cache", cache, "--workers", 1, "--scorer", scorer)
+        assert found.exit_code == 3, found.output
+    results = rows(path)
+    row = results["bare", "heart_hungarian", "transmeter"]
+    alone = ranking.rank(frame, {"s": str(TABLES / "heart_hungarian.csv")}).rows[0]
+    assert (row.gain_pp, row.ci_low, row.verdict) == pytest.approx((alone.gain_pp, alone.ci_low, alone.verdict))
+    assert "has no label column 'label'" in results["bare", "blank", "transmeter"].error
+    assert "scorer logme needs them: use transmeter" in results["bare", "pima_diabetes", "logme"].error
+
+
 def test_results_in_every_format_and_by_target(tmp_path, cache):
     path = tmp_path / "s.sqlite"
     batch(path, cache, "--scorer", "source_size", targets=("heart_va", "heart_failure"))

@@ -42,14 +42,23 @@ def test_a_saved_model_is_what_it_was():
 
 
 def test_a_skill_is_a_gain_in_points_over_guessing():
-    gain = prior.gain_of(0.5, 0.1, 2)
+    gain = prior.gain_of(0.5, 0.1, 2, 200, 300)
     reach = half_width(5.0, prior.TAIL)
     assert (gain.mean, gain.low, gain.high) == pytest.approx((25, 25 - reach, 25 + reach))
     assert gain.verdict == "helps"
-    assert prior.gain_of(0.5, 0.1, 4).mean == pytest.approx(37.5)
-    wide = prior.gain_of(0.9, 0.9, 2)
+    assert prior.gain_of(0.5, 0.1, 4, 200, 300).mean == pytest.approx(37.5)
+    wide = prior.gain_of(0.9, 0.9, 2, 200, 300)
     assert (wide.low, wide.high) == (-50, 50) and wide.verdict == "likely helps"
-    assert prior.gain_of(0.0, 0.1, 2).p_negative == 0.5
+    assert prior.gain_of(0.0, 0.1, 2, 200, 300).p_negative == 0.5
+
+
+def test_few_rows_of_either_side_make_a_gain_unsure():
+    few = prior.gain_of(0.5, 0.1, 2, 20, 300)
+    chance = 4 * 3 / 16 * 2 * (1 / 20 - 1 / 80)  # of 3 right rows in 4, classes unequal, less that of 80 rows
+    assert few.mean - few.low == pytest.approx(half_width(50 * (0.1**2 + chance) ** 0.5, prior.TAIL))
+    tiny = prior.gain_of(0.5, 0.1, 2, 200, 10)
+    assert tiny.mean - tiny.low == pytest.approx(half_width(50 * (0.1**2 + 0.075) ** 0.5, prior.TAIL))
+    assert prior.gain_of(0.6, 0.1, 2, 3, 300).verdict != "helps" != prior.gain_of(0.6, 0.1, 2, 200, 3).verdict
 
 
 def test_a_source_whose_model_is_surer_is_expected_to_be_better(features_of):

@@ -32,7 +32,7 @@ def test_one_by_one_the_others_do_not_count(sources, target, encoded, scores):
     assert alone[0].gain == score(sources[:1], target)[0].gain != scores[0].gain
     features = zero_shot_features(sources[0], encoded, fit_source_model(sources[0], encoded))
     (mean,), (deviation,) = load_prior().alone.predict(regressors([features]))
-    assert alone[0].gain == gain_of(float(mean), float(deviation), 2)
+    assert alone[0].gain == gain_of(float(mean), float(deviation), 2, 200, 200)
     assert "consensus" not in alone[0].evidence and scores[0].evidence["consensus"] > 0.3
 
 
