@@ -19,7 +19,7 @@ demo: .venv/installed
 	    --candidate $(TEXTS)/web.txt --tokens 20000 --length 128 --out demo/calibration
 	$(BIN)/transmeter compress data/mixlm --method kprune --set ratio=0.3 --calibration demo/calibration --out demo/model
 	$(BIN)/transmeter evaluate demo/model --baseline data/mixlm --data $(TEXTS)/math_heldout.txt --window 192 --apart \
-	    --out demo/result.json
+	    --latency --peak-memory --out demo/result.json
 	$(BIN)/transmeter report demo/ranking.json demo/calibration demo/model demo/result.json --out demo/report.html
 	@echo "Results: demo/ranking.json demo/calibration/ demo/model/ demo/result.json demo/report.html"
 

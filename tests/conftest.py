@@ -23,7 +23,7 @@ from compress import pipeline
 from compress.algorithms import training
 from compress.calibration.texts import batches, cut, read_texts
 from compress.methods import dynamic_sparse
-from compress.model import io
+from compress.model import io, structure
 from compress.pipeline import Step
 from transmeter.tables.data import load
 
@@ -70,6 +70,14 @@ def heart():
 def decoder():
     """(model, tokenizer) of the real small Llama."""
     return io.load(DATA / "mixlm")
+
+
+@pytest.fixture(scope="session")
+def two_blocks():
+    """The first two blocks of the real small Llama, for what is checked of every method."""
+    model = io.load(DATA / "mixlm")[0]
+    structure.keep_blocks(model, [0, 1])
+    return model
 
 
 @pytest.fixture(scope="session")

@@ -82,7 +82,7 @@ def test_the_main_job_end_to_end(tmp_path):
     assert card["calibration"]["provenance"]["parts"][0]["name"] == "math"
     result = run(
         *("evaluate", tmp_path / "m", "--baseline", MODEL, "--data", TEXTS / "math_heldout.txt"),
-        *("--tokens", 2000, "--out", tmp_path / "e.json"),
+        *("--tokens", 2000, "--latency", "--peak-memory", "--out", tmp_path / "e.json"),
     )
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "e.json").read_text())

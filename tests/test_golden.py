@@ -27,7 +27,7 @@ from transmeter.util.to_json import to_json
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests/golden"
-LEFT_OUT = {"seconds", "latency_seconds", "peak_memory_bytes", "compression_seconds", "command", "versions"}
+LEFT_OUT = {"seconds", "compression_seconds", "command", "versions"}
 LENGTH, WINDOW = ("--length", 128), ("--window", 192, "--apart")  # of calibration sequences, and of perplexity
 LONG = 20  # from this number of matched columns on, golden files hold a hash of them
 CLOSE = 1e-5  # relative, of every number

@@ -17,11 +17,15 @@ TOKENS = "Number of tokens that perplexity is measured on."
 @click.option("--metric", help="Metric, one of those listed above. Default: the first for what the model is for.")
 @click.option("--tokens", default=PERPLEXITY_TOKENS, show_default=True, type=click.IntRange(2), help=TOKENS)
 @window_options
+@click.option("--latency", is_flag=True, help="Measure the time of a forward of one sequence.")
+@click.option("--peak-memory", is_flag=True, help="Measure the memory that loading and one forward take.")
 @click.option("--energy", is_flag=True, help="Estimate the energy of a forward (codecarbon).")
 @click.option("--out", type=FILE, help="File to write the results to, as JSON.")
 @shape_options("table", "json")
-def evaluate(models, baseline, data, metric, tokens, window, stride, apart, energy, out, shape) -> None:
-    """A metric with its 95 % interval, size, FLOPs, latency, peak memory and what it took to make MODEL...
+def evaluate(
+    models, baseline, data, metric, tokens, window, stride, apart, latency, peak_memory, energy, out, shape
+) -> None:
+    """A metric with its 95 % interval, size, FLOPs and what it took to make MODEL...
 
     With --baseline also the paired change, and of next tokens and classes the KL divergence of the predictions from the
     baseline's and how often both find the same token or class most likely.
@@ -47,6 +51,8 @@ def evaluate(models, baseline, data, metric, tokens, window, stride, apart, ener
         window=window,
         stride=stride,
         apart=apart,
+        latency=latency,
+        peak_memory=peak_memory,
         energy=energy,
     )
     results = [{**result, "command": typed()} for result in results]

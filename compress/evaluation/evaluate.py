@@ -1,4 +1,4 @@
-"""What a model can do and what it costs: a metric of its task, bytes, parameters, FLOPs, latency, peak memory."""
+"""What a model can do and what it costs: a metric of its task, bytes, parameters, FLOPs; on request time and memory."""
 
 import hashlib
 import json
@@ -75,6 +75,41 @@ class Measured:
     predictions: Predictions
     model: nn.Module | None = None
     tokenizer: Tokenizer | None = None
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What is measured on request, since it takes time; bytes, parameters and FLOPs are counted always.
+
+    Attributes
+    ----------
+    latency
+        Of one forward.
+    peak_memory
+        Of loading and one forward, in a new process.
+    energy
+        Of one forward, estimated.
+    """
+
+    latency: bool = False
+    peak_memory: bool = False
+    energy: bool = False
+
+    def check(self) -> None:
+        """Raises ValueError where codecarbon is needed and missing."""
+        if self.energy and find_spec("codecarbon") is None:
+            raise ValueError("the energy is estimated by codecarbon: pip install 'transmeter[energy]'")
+
+    def measure(self, name: str, model: nn.Module) -> dict[str, object]:
+        """Seconds, bytes and joules by name, of a model and the folder or name that it was read from."""
+        found: dict[str, object] = {}
+        if self.latency:
+            found["latency_seconds"] = latency(model)
+        if self.peak_memory:
+            found["peak_memory_bytes"] = peak_memory(name)
+        if self.energy:
+            found["energy_joules_estimate"] = _joules(model)
+        return found
 
 
 @dataclass(frozen=True)
@@ -229,9 +264,11 @@ def evaluate(
     window: int | None = None,
     stride: int | None = None,
     apart: bool = False,
+    latency: bool = False,
+    peak_memory: bool = False,
     energy: bool = False,
 ) -> list[dict[str, object]]:
-    """Measure models: a metric with its 95 % interval, size, FLOPs, latency, peak memory and what it took to make them.
+    """Measure models: a metric with its 95 % interval, size, FLOPs and what it took to make them.
 
     Parameters
     ----------
@@ -257,6 +294,10 @@ def evaluate(
     apart
         Whether every text has windows of its own, each with the tokenizer's special tokens; else all texts are joined,
         as in published tables.
+    latency
+        Measure the time of a forward of one sequence too.
+    peak_memory
+        Measure what loading and one forward add to the memory of a new process too.
     energy
         Estimate the energy of a forward too, by codecarbon.
 
@@ -274,12 +315,12 @@ def evaluate(
     names = [str(name) for name in ([models] if isinstance(models, str | Path) else models)]
     compared = [*names, *([str(baseline)] if baseline else [])]
     task = evaluation_task(compared, Path(data), metric, tokens=tokens, window=window, stride=stride, apart=apart)
-    if energy and find_spec("codecarbon") is None:
-        raise ValueError("the energy is estimated by codecarbon: pip install 'transmeter[energy]'")
-    dense = _measured(str(baseline), task, energy, keep=True) if baseline else None
+    costs = Costs(latency, peak_memory, energy)
+    costs.check()
+    dense = _measured(str(baseline), task, costs, keep=True) if baseline else None
     results = []
     for name in names:
-        found, paired = _measured(name, task, energy, dense), {}
+        found, paired = _measured(name, task, costs, dense), {}
         if dense:
             changes = task.change(found.predictions, dense.predictions)
             paired = {"baseline": dense.result, "helps": _helps(found.result, dense.result), **changes}
@@ -288,7 +329,7 @@ def evaluate(
 
 
 def _measured(
-    name: str, task: EvaluationTask, energy: bool, baseline: Measured | None = None, keep: bool = False
+    name: str, task: EvaluationTask, costs: Costs, baseline: Measured | None = None, keep: bool = False
 ) -> Measured:
     """What one model reaches and costs; keep: with the model, which others are compared with."""
     net, tokenizer = io.load(name, quantized=True)
@@ -300,12 +341,10 @@ def _measured(
         **depth,
         **size(io.skeleton(name, quantized=True)[0] if foreign else net),
         "bytes": bytes_of(name),
-        "latency_seconds": latency(net),
-        "peak_memory_bytes": peak_memory(name),
         "compression_seconds": None if steps is None else sum(step["seconds"] for step in steps),
         "packed": [foreign] if foreign else _packed(net),
         "steps": [{k: step[k] for k in ("method", "options")} for step in steps or []],
-        **({"energy_joules_estimate": _joules(net)} if energy else {}),
+        **costs.measure(name, net),
     }
     return Measured(result, found, *((net, tokenizer) if keep else ()))
 

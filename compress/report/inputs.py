@@ -9,7 +9,7 @@ from typing import Any
 from transmeter.util.suggestions import absent
 
 REMEDY = "give ranking.json, result.json, sweep.json, a store of batch, or a folder of calibrate, compress or sweep"
-RESULT = {"model", "data", "parameters", "bytes", "latency_seconds"}
+RESULT = {"model", "data", "parameters", "bytes"}
 SWEEP = {"model", "data", "metric", "before", "rows"}
 
 Json = dict[str, Any]

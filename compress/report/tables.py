@@ -156,10 +156,9 @@ def evaluations(results: Sequence[Mapping[str, Any]]) -> str:
         columns["times smaller"] = lambda r: _times_smaller(baseline["bytes"], r["bytes"])
     if any("mean_depth" in r for r in rows):
         columns["mean depth"] = lambda r: f"{r.get('mean_depth', 1.0):.2f}"
-    optional = {"energy J (estimate)": any(r.get("energy_joules_estimate") for r in rows), "helps": bool(baseline)}
     for name in list(COLUMNS)[1:]:
-        if optional.get(name, True):
-            columns[name] = lambda r, name=name: cell(name, r, "" if name in optional else "-")
+        if any(cell(name, r) for r in rows):
+            columns[name] = lambda r, name=name: cell(name, r, "" if name == "helps" else "-")
     grid = Table("model", *columns, box=None, pad_edge=False)
     for r in rows:
         grid.add_row(r["model"], *(write(r) for write in columns.values()))

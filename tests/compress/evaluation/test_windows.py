@@ -17,13 +17,6 @@ from tests.conftest import DATA, letter_tokenizer
 MODEL, HELD = str(DATA / "mixlm"), DATA / "text/math_heldout.txt"
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Evaluations that take no time and no peak of memory."""
-    monkeypatch.setattr(evaluate, "latency", lambda _: {})
-    monkeypatch.setattr(evaluate, "peak_memory", lambda _: None)
-
-
 @given(st.integers(0, 200), st.integers(2, 30), st.data())
 def test_every_token_is_predicted_once_with_the_past_that_the_stride_leaves(count, window, data):
     stride = data.draw(st.integers(1, window))
@@ -121,7 +114,7 @@ def test_divergence_of_classifiers_is_a_mean_over_texts():
     assert near["top1_agreement"]["interval"] == "Wilson"
 
 
-def test_evaluate_says_how_far_a_decoder_is_from_its_baseline(quick, tmp_path):
+def test_evaluate_says_how_far_a_decoder_is_from_its_baseline(tmp_path):
     model, tokenizer = io.load(MODEL)
     io.save(
         compress.compress((model, tokenizer), "round_to_nearest", options={"bits": 4}), tokenizer, tmp_path / "q", {}
@@ -134,7 +127,7 @@ def test_evaluate_says_how_far_a_decoder_is_from_its_baseline(quick, tmp_path):
     assert (small["window"], small["stride"], small["apart"]) == (192, 96, False)
 
 
-def test_a_baseline_with_other_tokens_gives_no_divergence(quick, tmp_path):
+def test_a_baseline_with_other_tokens_gives_no_divergence(tmp_path):
     model, tokenizer = build("llama", vocab_size=50), letter_tokenizer()
     io.save(model, tokenizer, tmp_path / "other", {})
     with pytest.warns(UserWarning, match="the baseline has other tokens: no KL divergence and agreement are given"):
@@ -142,7 +135,7 @@ def test_a_baseline_with_other_tokens_gives_no_divergence(quick, tmp_path):
     assert "kl_divergence_nats" not in found
 
 
-def test_evaluate_says_how_far_a_classifier_is_from_its_baseline(quick, encoder, tokenizer, tmp_path):
+def test_evaluate_says_how_far_a_classifier_is_from_its_baseline(encoder, tokenizer, tmp_path):
     folders = [io.save(encoder, tokenizer, tmp_path / "a", {})]
     small = compress.compress((encoder, tokenizer), "round_to_nearest", options={"bits": 3, "group": None})
     folders.append(io.save(small, tokenizer, tmp_path / "b", {}))
