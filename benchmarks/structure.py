@@ -42,6 +42,7 @@ ORDER = (
     "compress.report",
     "compress.pipeline",
     "compress.sweep",
+    "compress.gguf_files",
     "compress.export",
     "compress.recipe",
     "compress.api",

@@ -1,7 +1,8 @@
 """Models in formats that other tools read, each reread in a process of its own before it gets its name.
 
 compressed-tensors: weights of 4 or 8 bits as vLLM and plain transformers read them. torchao: weights of 8 bits;
-torchao-dynamic rounds activations too, which makes large models faster on a CPU. onnx: encoders for onnxruntime.
+torchao-dynamic rounds activations too, which makes large models faster on a CPU. onnx: encoders for onnxruntime. gguf:
+decoders for llama.cpp and what is built on it.
 """
 
 import contextlib
@@ -20,8 +21,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
-from compress import hub
+from compress import gguf_files, hub
 from compress.model import io, layers, modeling
 from compress.model.architectures import blocks_path
 from compress.model.storage import stored_type
@@ -34,8 +36,10 @@ NEEDED = {
     "torchao": ("torchao",),
     "torchao-dynamic": ("torchao",),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "gguf": ("gguf",),
 }
-TOLERANCE = 1e-4  # of ONNX, relative to the largest logit; the other formats give equal logits
+EXTRAS = {"gguf": "gguf"}  # that bring the libraries; of others "export"
+TOLERANCE = 1e-4  # of ONNX and GGUF, relative to the largest logit; the other formats give equal logits
 # what a user of the folder would do; argv: folder, class, file for the logits
 _REREAD = """
 import json, sys
@@ -46,6 +50,20 @@ ids = (torch.arange(32) * 37 % model.config.vocab_size).view(2, 16)
 with torch.no_grad():
     found = model(input_ids=ids, attention_mask=torch.ones_like(ids))
 np.save(out, torch.cat([found[k].flatten() for k in ("logits", "start_logits", "end_logits") if k in found]).numpy())
+"""
+_REREAD_GGUF = """
+import sys
+import numpy as np, torch, transformers
+folder, name, out = sys.argv[1:]
+config = transformers.AutoConfig.from_pretrained(folder)
+if config.model_type == "mistral":  # without a sliding window it is a Llama, and transformers reads it as that alone
+    settings = {k: v for k, v in config.to_dict().items() if k not in ("model_type", "architectures")}
+    config, name = transformers.LlamaConfig(**settings), "LlamaForCausalLM"
+read = getattr(transformers, name).from_pretrained
+model = read(folder, gguf_file="model.gguf", config=config, dtype=torch.float32).eval()
+ids = (torch.arange(32) * 37 % config.vocab_size).view(2, 16)
+with torch.no_grad():
+    np.save(out, model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.flatten().numpy())
 """
 _REREAD_ONNX = """
 import sys
@@ -60,7 +78,7 @@ np.save(out, np.concatenate([x.flatten() for x in found]))
 
 
 @torch.no_grad()
-def export(source: str, format: str, out: Path) -> int:
+def export(source: str, format: str, out: Path, weights: str | None = None) -> int:
     """Write a model in a format that other tools read.
 
     Parameters
@@ -71,6 +89,8 @@ def export(source: str, format: str, out: Path) -> int:
         One of `NEEDED`.
     out
         A new folder.
+    weights
+        Type of the weights of gguf, one of `gguf_files.TYPES`; None: f16. Other formats have one type.
 
     Returns
     -------
@@ -87,7 +107,10 @@ def export(source: str, format: str, out: Path) -> int:
     writing.check_new_folder(out)
     missing = [name for name in NEEDED[format] if find_spec(name) is None]
     if missing:
-        raise ValueError(f"{format} needs {', '.join(missing)}: pip install 'transmeter[export]'")
+        extra = EXTRAS.get(format, "export")
+        raise ValueError(f"{format} needs {', '.join(missing)}: pip install 'transmeter[{extra}]'")
+    if weights is not None and format != "gguf":
+        raise ValueError(f"weights of {weights} are of gguf, {format} has one type: leave them out")
     model, tokenizer = io.load(source)
     if getattr(model, "exits", None) is not None:
         raise ValueError(f"{source} has early exits, which {format} cannot say: export the model that it was made from")
@@ -96,6 +119,7 @@ def export(source: str, format: str, out: Path) -> int:
         "torchao": partial(_torchao, "Int8WeightOnlyConfig"),
         "torchao-dynamic": partial(_torchao, "Int8DynamicActivationInt8WeightConfig"),
         "onnx": _onnx,
+        "gguf": partial(_gguf, source, tokenizer, weights or gguf_files.TYPES[0]),
     }
     with writing.new_folder(out) as folder:
         with contextlib.redirect_stderr(StringIO()), warnings.catch_warnings():  # the libraries' bars and notices
@@ -106,6 +130,8 @@ def export(source: str, format: str, out: Path) -> int:
         record = {"base_model": source, **getattr(model, "compression", {})}
         record.setdefault("base", hub.about_base(source))
         record |= {"exported": source, "format": format, "bytes": size}
+        if format == "gguf":
+            record["weights"] = weights or gguf_files.TYPES[0]
         (folder / "export.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
         write_card(folder)
     return size
@@ -252,6 +278,19 @@ def _onnx(model: nn.Module, folder: Path) -> None:
     reference = _logits(model)
     limit = TOLERANCE * float(np.abs(reference).max())
     _compare(_REREAD_ONNX, folder, [str(folder / "model.onnx"), str(model.config.vocab_size)], reference, limit)
+
+
+def _gguf(source: str, tokenizer: PreTrainedTokenizerBase, weights: str, model: nn.Module, folder: Path) -> None:
+    gguf_files.check(source, model, tokenizer)
+    for path, module in list(model.named_modules()):
+        if isinstance(module, layers.PackedLinear | layers.PackedEmbedding):
+            model.set_submodule(path, _dense(module))
+    model = _of_base_class(model)
+    gguf_files.write(model, tokenizer, folder / "model.gguf", weights)
+    model.config.save_pretrained(folder)
+    reference = _logits(model)
+    limit = TOLERANCE * float(np.abs(reference).max())
+    _compare(_REREAD_GGUF, folder, [str(folder), modeling.base_class(model).__name__], reference, limit)
 
 
 def _logits(model: nn.Module) -> np.ndarray:

@@ -6,20 +6,23 @@ from compress.commands.options import PATH, check_inputs, print_written, push_op
 from transmeter.commands.options import json_option, quiet, reserve
 from transmeter.util import writing
 
-FORMATS = ("compressed-tensors", "torchao", "torchao-dynamic", "onnx")
+FORMATS = ("compressed-tensors", "torchao", "torchao-dynamic", "onnx", "gguf")
+WEIGHTS = ("f16", "bf16", "q8_0")
 
 
 @click.command()
 @click.argument("model")
 @click.option("--format", "shape", required=True, type=click.Choice(FORMATS), help="Format to write, see above.")
+@click.option("--weights", type=click.Choice(WEIGHTS), help="Type of the weights of gguf. Default: f16.")
 @click.option("--out", required=True, type=PATH, help="New folder for the model.")
 @push_option
 @json_option
-def export(model, shape, out, repo, as_json) -> None:
+def export(model, shape, weights, out, repo, as_json) -> None:
     """Write MODEL in a format that other tools read, and compare what a new process reads there.
 
     compressed-tensors: quantized models, for plain transformers and vLLM. torchao: weights in 8 bits; torchao-dynamic:
-    activations too, which makes large models faster on a CPU. onnx: encoders, for onnxruntime.
+    activations too, which makes large models faster on a CPU. onnx: encoders, for onnxruntime. gguf: decoders of types
+    llama, mistral, qwen2 and qwen3, for llama.cpp and what is built on it.
 
     Example: transmeter export small --format onnx --out exported
     """
@@ -32,5 +35,5 @@ def export(model, shape, out, repo, as_json) -> None:
     quiet()
     if repo:
         hub.check(repo)
-    size = exports.export(model, shape, out)
+    size = exports.export(model, shape, out, weights)
     print_written(model, out, size, f"as {shape}, reread in a new process", repo, as_json)

@@ -36,6 +36,7 @@ HEADS = {
 }
 GIVEN = "texts given in Python"  # in the place of a file's name
 QUANTIZED = ("compressed-tensors", "torchao", "torchao-dynamic")  # formats of export that round weights
+ROUNDED = ("q8_0",)  # types of weights of gguf that do
 
 
 def write_card(folder: Path) -> None:
@@ -125,7 +126,8 @@ def commands(record: Record) -> list[str]:
         source = _title({**record, "format": None})
         lines.append([*words, "--out", source])
     if shape:
-        lines.append(["export", source, "--format", shape, "--out", _title(record)])
+        kind = ["--weights", str(record["weights"])] if record.get("weights") else []
+        lines.append(["export", source, "--format", shape, *kind, "--out", _title(record)])
     return [shlex.join(["transmeter", *map(plain, words)]) for words in lines]
 
 
@@ -164,13 +166,14 @@ def _about(method: str) -> str:
 def _front(record: Record, config: Record) -> str:
     """The YAML between the dashes."""
     base, tags, results = record.get("base") or {}, _tags(record), _results(record, config)
-    quantized = any(quantizes(step["method"]) for step in record.get("steps", ())) or record.get("format") in QUANTIZED
+    rounded = record.get("format") in QUANTIZED or record.get("weights") in ROUNDED
+    quantized = rounded or any(quantizes(step["method"]) for step in record.get("steps", ()))
     data = ModelCardData(
         base_model=base.get("base_model") or None,
         datasets=[n for n in map(_identifier, _datasets(record)) if n] or None,
         eval_results=results or None,
         language=base.get("language"),
-        library_name="onnx" if record.get("format") == "onnx" else "transformers",
+        library_name=record["format"] if record.get("format") in ("onnx", "gguf") else "transformers",
         license=base.get("license"),
         license_name=base.get("license_name"),
         license_link=base.get("license_link"),

@@ -1,0 +1,282 @@
+"""GGUF files, which llama.cpp and what is built on it read: weights, settings, tokenizer and chat template in one.
+
+The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Names of tensors and settings are those of
+llama.cpp's graphs, which take layers of one size.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from compress.model import modeling
+from compress.model.architectures import kind_of
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+
+TYPES = ("f16", "bf16", "q8_0")  # of the weights; norms, biases and frequencies are float32
+ROW = 32  # weights that share a scale in q8_0
+
+
+@dataclass(frozen=True)
+class Graph:
+    """How llama.cpp computes a model type.
+
+    Attributes
+    ----------
+    name
+        Of the graph.
+    neighbours
+        Whether the two numbers that the rotary embedding turns lie side by side, not half a head apart as in
+        transformers: then rows of the queries and the keys change places.
+    """
+
+    name: str
+    neighbours: bool = False
+
+
+GRAPHS = {
+    "llama": Graph("llama", neighbours=True),
+    "mistral": Graph("llama", neighbours=True),
+    "qwen2": Graph("qwen2"),
+    "qwen3": Graph("qwen3"),
+}
+_OUTER = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+_INNER = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+# the way in which llama.cpp takes texts apart before it merges bytes, by the pattern of the tokenizer's own split
+_LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+_OTHERS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_SPLITS = {
+    _LETTERS + r"|\p{N}{1,3}" + _OTHERS: "llama-bpe",
+    _LETTERS + r"|\p{N}" + _OTHERS: "qwen2",
+    "digits": "smollm",
+    "": "gpt-2",
+}
+_NORMAL, _CONTROL, _ADDED, _UNUSED = 1, 3, 4, 5  # kinds of tokens
+
+
+def check(source: str, model: nn.Module, tokenizer: Tokenizer) -> None:
+    """Refuse a model that no graph of `GRAPHS` computes.
+
+    Parameters
+    ----------
+    source
+        What messages call the model.
+    model, tokenizer
+        The model.
+
+    Raises
+    ------
+    ValueError
+        For another model type, layers of several sizes, settings that the graph has not, or an unknown tokenizer.
+    """
+    kind, config = kind_of(model), model.config
+    if kind not in GRAPHS or not modeling.base_class(model).__name__.endswith("ForCausalLM"):
+        raise ValueError(f"gguf has no graph for {source} ({kind}): give a decoder of type {', '.join(GRAPHS)}")
+    for path, (form, _) in modeling.changes(model).get("layers", {}).items():
+        module = model.get_submodule(path)
+        if form not in ("PackedLinear", "PackedEmbedding"):
+            reason = f"gguf holds plain layers of one size, {path} is none ({form})"
+            raise ValueError(f"{reason}: prune with shape=uniform (kprune, kwon, magnitude), or remove blocks by depth")
+        if getattr(module, "smooth", None) is not None or getattr(module, "activations", None) is not None:
+            raise ValueError(f"gguf would lose how {path} scales and rounds its inputs: export before it is quantized")
+    window = getattr(config, "sliding_window", None)
+    if window and getattr(config, "use_sliding_window", True) and window < config.max_position_embeddings:
+        what = f"the graph of {kind} has no sliding window, {source} one of {window} tokens"
+        raise ValueError(f"{what}: give another format")
+    if config.hidden_act not in ("silu", "swish") or getattr(config, "mlp_bias", False):
+        what = f"{config.hidden_act}{' with biases' if getattr(config, 'mlp_bias', False) else ''}"
+        raise ValueError(f"the graph of {kind} has silu without biases, {source} {what}: give another format")
+    _scaling(config)
+    _split(tokenizer)
+
+
+@torch.no_grad()
+def write(model: nn.Module, tokenizer: Tokenizer, file: Path, kind: str) -> None:
+    """Write a GGUF file.
+
+    Parameters
+    ----------
+    model
+        That `check` has let through, with dense layers. Its weights are rounded to what is written.
+    tokenizer
+        Of the model.
+    file
+        To write.
+    kind
+        One of `TYPES`.
+
+    Raises
+    ------
+    ValueError
+        A weight is beyond the numbers of the type, or a row is no multiple of `ROW`.
+    """
+    import gguf
+
+    graph = GRAPHS[kind_of(model)]
+    writer = gguf.GGUFWriter(file, graph.name)
+    _settings(writer, model.config, getattr(gguf.LlamaFileType, f"MOSTLY_{kind.upper()}"))
+    _tokens(writer, tokenizer, model.config.vocab_size)
+    factors = _factors(model.config)
+    if factors is not None:
+        writer.add_tensor("rope_freqs.weight", factors)
+    for path, parameter in model.named_parameters():  # a tied head is the embeddings'
+        stored, raw = parameter.data.float().numpy(), None
+        if stored.ndim > 1:
+            stored, raw = _rounded(path, stored, kind)
+            dense = stored.astype(np.float32) if raw is None else gguf.quants.dequantize(stored, raw)
+            parameter.data = torch.from_numpy(dense)
+        if graph.neighbours and path.rpartition(".")[0].endswith(("q_proj", "k_proj")):
+            stored = _side_by_side(stored, _heads(model.config, path))
+        writer.add_tensor(_name(path), stored, raw_dtype=raw)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _rounded(path: str, weights: np.ndarray, kind: str) -> tuple[np.ndarray, Any]:
+    """(numbers as they are stored, their type where numpy has none)."""
+    import gguf
+
+    if kind == "f16":
+        with np.errstate(over="ignore"):
+            stored = weights.astype(np.float16)
+        if not np.isfinite(stored).all():
+            raise ValueError(f"{path} has weights beyond the numbers of f16: take bf16")
+        return stored, None
+    if kind == "q8_0" and weights.shape[-1] % ROW:
+        reason = f"q8_0 takes rows of {ROW} weights, {path} has {weights.shape[-1]} in a row"
+        raise ValueError(f"{reason}: prune with multiple={ROW}, or take f16")
+    raw = getattr(gguf.GGMLQuantizationType, kind.upper())
+    return gguf.quants.quantize(np.ascontiguousarray(weights), raw), raw
+
+
+def _name(path: str) -> str:
+    """What llama.cpp calls a parameter."""
+    module, _, end = path.rpartition(".")
+    if module in _OUTER:
+        return f"{_OUTER[module]}.{end}"
+    _, _, number, inner = module.split(".", 3)
+    return f"blk.{number}.{_INNER[inner]}.{end}"
+
+
+def _heads(config: Any, path: str) -> int:
+    return config.num_attention_heads if "q_proj" in path else config.num_key_value_heads
+
+
+def _side_by_side(rows: np.ndarray, heads: int) -> np.ndarray:
+    """Rows (heads * width, ...) in the order in which the two halves of every head alternate."""
+    halves = rows.reshape(heads, 2, -1, *rows.shape[1:])
+    return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(rows.shape)
+
+
+def _width(config: Any) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def _scaling(config: Any) -> dict[str, Any]:
+    """The rotary settings. Raises ValueError for a scaling that the graphs have not."""
+    rope = config.rope_parameters
+    if rope.get("rope_type", "default") not in ("default", "linear", "yarn", "llama3"):
+        raise ValueError(f"gguf has no rotary scaling of type {rope['rope_type']}: give another format")
+    if rope.get("partial_rotary_factor", 1.0) != 1.0:
+        raise ValueError("gguf turns whole heads, the model a part of each: give another format")
+    return rope
+
+
+def _factors(config: Any) -> np.ndarray | None:
+    """(width / 2,) by which frequencies of Llama 3 are divided, as transformers does; None of other models."""
+    rope = _scaling(config)
+    if rope.get("rope_type") != "llama3":
+        return None
+    width, old = _width(config), rope["original_max_position_embeddings"]
+    waves = 2 * math.pi * rope["rope_theta"] ** (np.arange(0, width, 2) / width)
+    low, high, factor = rope["low_freq_factor"], rope["high_freq_factor"], rope["factor"]
+    smooth = np.clip((old / waves - low) / (high - low), 0, 1)
+    return (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
+
+
+def _settings(writer: "GGUFWriter", config: Any, kind: int) -> None:
+    """Everything but tensors and tokenizer."""
+    writer.add_name(Path(config._name_or_path).name or config.model_type)
+    writer.add_file_type(kind)
+    writer.add_quantization_version(2)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    for add in (writer.add_key_length, writer.add_value_length, writer.add_rope_dimension_count):
+        add(_width(config))
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    rope = _scaling(config)
+    writer.add_rope_freq_base(rope["rope_theta"])
+    if rope.get("rope_type") in ("linear", "yarn"):
+        from gguf import RopeScalingType
+
+        writer.add_rope_scaling_type(RopeScalingType(rope["rope_type"]))
+        writer.add_rope_scaling_factor(rope["factor"])
+    if rope.get("rope_type") == "yarn":
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+
+
+def _tokens(writer: "GGUFWriter", tokenizer: Tokenizer, rows: int) -> None:
+    """The tokenizer; rows: of the embeddings, of which some may have no token."""
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    names = {i: token for token, i in tokenizer.get_vocab().items()}
+    added = {i: _CONTROL if token.special else _ADDED for i, token in tokenizer.added_tokens_decoder.items()}
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(_split(tokenizer))
+    writer.add_token_list([names.get(i, f"[UNUSED{i}]") for i in range(rows)])
+    writer.add_token_types([added.get(i, _NORMAL if i in names else _UNUSED) for i in range(rows)])
+    writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]])
+    ids = tokenizer("a")["input_ids"]
+    bos, eos, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    for add, token in ((writer.add_bos_token_id, bos), (writer.add_eos_token_id, eos), (writer.add_pad_token_id, pad)):
+        if token is not None:
+            add(token)
+    writer.add_add_bos_token(bos is not None and ids[0] == bos)
+    writer.add_add_eos_token(eos is not None and ids[-1] == eos)
+    if isinstance(tokenizer.chat_template, str):
+        writer.add_chat_template(tokenizer.chat_template)
+
+
+def _split(tokenizer: Tokenizer) -> str:
+    """llama.cpp's name of how texts are taken apart. Raises ValueError for a tokenizer that it does not know so."""
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    before, kinds = backend["pre_tokenizer"] or {}, []
+    steps = before.get("pretokenizers", [before])
+    for step in steps:
+        if step.get("type") == "Split":
+            kinds.append(step["pattern"].get("Regex", "?"))
+        elif step.get("type") == "Digits" and step["individual_digits"]:
+            kinds.append("digits")
+        elif step.get("type") != "ByteLevel" or step["add_prefix_space"] or not (step["use_regex"] or kinds):
+            kinds.append("?")
+    found = _SPLITS.get("".join(kinds))
+    normal = (backend["normalizer"] or {"type": "NFC"})["type"] == "NFC"
+    if found is None or not normal or backend["model"]["type"] != "BPE" or steps[-1].get("type") != "ByteLevel":
+        raise ValueError(f"gguf knows byte-level tokenizers as of {', '.join(_SPLITS.values())}: give such a model")
+    return found

@@ -1,0 +1,123 @@
+"""GGUF files: llama.cpp itself writes what we write, and what its graphs cannot say is refused."""
+
+import copy
+import json
+
+import pytest
+import torch
+
+from compress import export, gguf_files
+from compress.methods import magnitude, round_to_nearest
+from compress.model import io
+from compress.report import card
+from tests.compress.methods.test_architectures import build
+from tests.conftest import DATA, compressed, letter_tokenizer
+
+gguf = pytest.importorskip("gguf")
+MODEL = str(DATA / "mixlm")
+PROMPT = "Question: Tom has 3 apples, and his sister, who is seven years old, has 12 more than Tom's best friend."
+SIZES = {"vocab_size": 4096, "hidden_size": 64, "intermediate_size": 96, "max_position_embeddings": 256}
+LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+SCALED = {"rope_theta": 100.0, "factor": 4.0, "original_max_position_embeddings": 16}
+CASES = {
+    "llama": ("llama", {"attention_bias": True}),
+    "llama3": ("llama", {"rope_parameters": SCALED | LLAMA3}),
+    "linear": ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 100.0, "factor": 4.0}}),
+    "mistral": ("mistral", {"sliding_window": None, "head_dim": 32}),
+    "qwen2": ("qwen2", {}),
+    "qwen3": ("qwen3", {"head_dim": 32, "tie_word_embeddings": True}),
+    "yarn": ("qwen3", {"rope_parameters": SCALED | {"rope_type": "yarn"}}),
+}
+
+
+def by_llama_cpp(file, count):
+    """Text that llama.cpp writes after `PROMPT`, and the log-probabilities of its tokens."""
+    xllamacpp = pytest.importorskip("xllamacpp")
+    params = xllamacpp.CommonParams()
+    params.model.path, params.n_ctx, params.cpuparams.n_threads = str(file), 512, 1
+    params.warmup, params.verbosity = False, -1
+    asked = {"prompt": PROMPT, "n_predict": count, "temperature": 0, "logprobs": 1, "ignore_eos": True}
+    found = xllamacpp.Server(params).handle_completions(asked)["choices"][0]
+    return found["text"], [each["logprob"] for each in found["logprobs"]["content"]]
+
+
+@torch.no_grad()
+def by_us(model, tokenizer, count):
+    """The same of a model."""
+    given = tokenizer(PROMPT, return_tensors="pt")
+    ids = model.generate(**given, min_new_tokens=count, max_new_tokens=count, do_sample=False, pad_token_id=0)
+    start = given["input_ids"].shape[1]
+    logs = model(input_ids=ids).logits[0, start - 1 : -1].log_softmax(1)
+    return tokenizer.decode(ids[0, start:]), logs.gather(1, ids[0, start:, None])[:, 0].tolist()
+
+
+def test_f16_writes_the_tokens_that_the_model_writes(decoder, tmp_path):
+    export.export(MODEL, "gguf", tmp_path / "m")
+    (text, logs), (theirs, others) = by_us(*decoder, 64), by_llama_cpp(tmp_path / "m/model.gguf", 64)
+    assert theirs == text and others == pytest.approx(logs, abs=0.02)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_llama_cpp_reads_every_graph_with_its_settings(case, decoder, tmp_path):
+    kind, settings = CASES[case]
+    model = build(kind, **SIZES | settings)
+    gguf_files.check(kind, model, decoder[1])
+    gguf_files.write(model, decoder[1], tmp_path / "m.gguf", "bf16" if case == "qwen2" else "f16")
+    logs, others = by_us(model, decoder[1], 2)[1], by_llama_cpp(tmp_path / "m.gguf", 2)[1]
+    assert others[0] == pytest.approx(logs[0], abs=0.05)  # later ones are of other tokens where two are as likely
+
+
+@pytest.mark.parametrize("weights, error", [("f16", 0.0), ("bf16", 2e-5), ("q8_0", 1e-4)])
+def test_weights_are_those_of_the_model_as_the_type_rounds_them(weights, error, decoder, tmp_path):
+    gguf_files.write(copy.deepcopy(decoder[0]), decoder[1], tmp_path / "m.gguf", weights)
+    found = {t.name: t for t in gguf.GGUFReader(tmp_path / "m.gguf").tensors}
+    assert len(found) == 56 and "output.weight" not in found  # it is tied
+    stored = found["blk.2.ffn_up.weight"]
+    dense = torch.from_numpy(gguf.quants.dequantize(stored.data, stored.tensor_type).astype("float32"))
+    wanted = decoder[0].model.layers[2].mlp.up_proj.weight.detach()
+    assert (dense - wanted).square().mean() <= error * wanted.square().mean()
+
+
+def test_the_tokenizer_and_the_chat_template_are_in_the_file(decoder, tmp_path):
+    model, tokenizer = io.load(MODEL)
+    model = compressed(round_to_nearest, model, [], embeddings=True, head=True)
+    tokenizer.chat_template = "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }}{% endfor %}"
+    io.save(model, tokenizer, tmp_path / "m", {})
+    size = export.export(str(tmp_path / "m"), "gguf", tmp_path / "g", "q8_0")
+    assert size == (tmp_path / "g/model.gguf").stat().st_size < 1.1 * 3_443_136 * 8.5 / 8
+    fields = gguf.GGUFReader(tmp_path / "g/model.gguf").fields
+    assert fields["tokenizer.chat_template"].contents() == tokenizer.chat_template
+    assert fields["tokenizer.ggml.pre"].contents() == "gpt-2" and fields["tokenizer.ggml.add_bos_token"].contents()
+    assert fields["tokenizer.ggml.tokens"].contents() == tokenizer.convert_ids_to_tokens(range(4096))
+    record = json.loads((tmp_path / "g/export.json").read_text())
+    assert (record["format"], record["weights"]) == ("gguf", "q8_0")
+    text = (tmp_path / "g/README.md").read_text()
+    assert "llama-cli -m model.gguf" in text and "--format gguf --weights q8_0" in text
+    assert card.render(record, json.loads((tmp_path / "g/config.json").read_text())) == text
+
+
+def test_what_no_graph_can_say_is_refused(decoder, encoder, calibration, tmp_path):
+    model, tokenizer = decoder
+    pruned = compressed(magnitude, model, calibration, ratio=0.3)
+    wide = {"intermediate_size": 50}
+    for given, message in (
+        ((pruned, tokenizer), "plain layers of one size, model.layers.* is none .*: prune with shape=uniform"),
+        (
+            (encoder, tokenizer),
+            r"gguf has no graph for a \(bert\): give a decoder of type llama, mistral, q",
+        ),
+        (
+            (build("llama"), letter_tokenizer()),
+            "gguf knows byte-level tokenizers as of llama-bpe, qwen2, smollm, g",
+        ),
+        ((build("mistral", **SIZES), tokenizer), "the graph of mistral has no sliding window, a one of 8 tokens"),
+        ((build("llama", **SIZES, mlp_bias=True), tokenizer), "has silu without biases, a silu with biases"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            gguf_files.check("a", *given)
+    with pytest.raises(ValueError, match="q8_0 takes rows of 32 weights, .*down_proj.weight has 50 in a row: prune"):
+        gguf_files.write(build("llama", **SIZES | wide), tokenizer, tmp_path / "m.gguf", "q8_0")
+    with pytest.raises(ValueError, match="weights of q8_0 are of gguf, torchao has one type: leave them out"):
+        export.export(MODEL, "torchao", tmp_path / "g", "q8_0")
+    with pytest.raises(ValueError, match="has weights beyond the numbers of f16: take bf16"):
+        gguf_files._rounded("w", torch.full((2, 32), 1e6).numpy(), "f16")
