@@ -30,7 +30,7 @@ from compress.methods import check, distil, methods, traits
 from compress.model import io, structure
 from compress.model.offload import move, store_of
 from compress.model.reading import check_device
-from compress.model.storage import stored_bytes, stored_type
+from compress.model.storage import forget, stored_bytes, stored_type
 from compress.model.structure import shallow_copy, unshare
 from compress.model.walk import Batch
 from compress.report.card import write_card
@@ -197,6 +197,7 @@ def _run(run: _Run, resume: bool) -> dict[str, object]:
         card = {**card, **record}
         if run.machine.device == "auto":
             accelerate.hooks.remove_hook_from_submodules(net)
+        forget(net)
         memory.trim()
         io.save(move(net, "cpu"), tokenizer, run.out, card, write_card)
     shutil.rmtree(run.work)

@@ -55,17 +55,33 @@ def swept(weight: Tensor, factor: Tensor, values: Tensor) -> Tensor:
     books, _, width = values.shape
     columns = side_by_side([weight])
     factor = factor.to(columns.dtype)
+    if width == 1:
+        return _swept_singly(columns, factor, values.squeeze(2))
     codes, taken = [], columns[:0]
     step = max(EDGE // width, 1) * width
     edges = [*range(0, len(columns), step), len(columns)]
+    inverses = torch.linalg.inv(
+        torch.stack([factor[j : j + width, j : j + width] for j in range(0, len(factor), width)])
+    )
     for j, column, error, current in sweep(columns, factor, edges, width):
         if j % width == 0:
-            inverse = torch.linalg.inv(factor[j : j + width, j : j + width])
+            inverse = inverses[j // width]
             points = (current.T @ inverse).reshape(books, -1, width)
             found = torch.cdist(points, values @ inverse).argmin(2)  # (books, rows)
             codes.append(found.flatten())
             taken = values.gather(1, found[:, :, None].expand(-1, -1, width)).reshape(-1, width)
         torch.sub(column, taken[:, j % width], out=error).div_(factor[j, j])
+    return torch.stack(codes, 1).to(torch.uint8)
+
+
+def _swept_singly(columns: Tensor, factor: Tensor, values: Tensor) -> Tensor:
+    """`swept` for numbers, of columns (in, out) and values (books, 2^bits): the nearest is found among sorted ones."""
+    values, order = values.sort(1)
+    middles, pivots, codes = (values[:, 1:] + values[:, :-1]) / 2, factor.diagonal().tolist(), []
+    for j, column, error, _ in sweep(columns, factor, [*range(0, len(columns), EDGE), len(columns)]):
+        places = torch.searchsorted(middles, column.view(len(values), -1))
+        codes.append(order.gather(1, places).flatten())
+        torch.sub(column, values.gather(1, places).flatten(), out=error).div_(pivots[j])
     return torch.stack(codes, 1).to(torch.uint8)
 
 

@@ -16,6 +16,7 @@ from compress.model.structure import block_linears
 from compress.model.walk import Batch, capture_inputs, drop_padding, run
 from transmeter.util.progress import track
 
+TILE = 192  # features of a product, and of a triangle that is inverted as a whole
 STEP = 16  # columns between two matrix products inside a block of a sweep
 
 Shared = tuple[list[str], Tensor]  # paths of the linear layers that get one and the same input, and its moment
@@ -110,10 +111,16 @@ def gram(states: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        X^T X in float64, (features, features); the product itself is in float32, which loses far less than any damping.
+        X^T X in float64, (features, features); the product itself is in float32, which loses far less than any damping,
+        and of its upper half, the other being the same.
     """
     states = states.float()
-    return (states.T @ states).double()
+    found = torch.empty(2 * states.shape[1:], dtype=torch.float64, device=states.device)
+    for start in range(0, len(found), TILE):
+        end = start + TILE
+        found[start:end, start:] = states[:, start:end].T @ states[:, start:]
+        found[end:, start:end] = found[start:end, end:].T
+    return found
 
 
 def squares(states: Tensor) -> Tensor:
@@ -132,7 +139,7 @@ def squares(states: Tensor) -> Tensor:
     return states.float().square().sum(0, dtype=torch.float64)
 
 
-def inverse_factor(gram: Tensor, damping: float) -> Tensor:
+def inverse_factor(gram: Tensor, damping: float, dtype: torch.dtype | None = None) -> Tensor:
     """Factor of the inverse of second moments.
 
     Parameters
@@ -141,6 +148,9 @@ def inverse_factor(gram: Tensor, damping: float) -> Tensor:
         (features, features).
     damping
         Above 0, so that dead features have an inverse too; relative to the mean of the diagonal.
+    dtype
+        Of the result, in which the Cholesky factor of `gram` is inverted: its condition is but the square root of that
+        of `gram`; None: that of `gram`.
 
     Returns
     -------
@@ -148,10 +158,19 @@ def inverse_factor(gram: Tensor, damping: float) -> Tensor:
         Upper triangular U with U^T U = (gram + d I)^-1. From one Cholesky: with the order of the features reversed,
         gram = R R^T for an upper triangular R, and U = R^-1.
     """
-    eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    pull = damping * float(gram.diagonal().mean()) or 1.0  # nothing ever enters: any inverse will do
-    upper = torch.linalg.cholesky((gram + pull * eye).flip(0, 1)).flip(0, 1)
-    return torch.linalg.solve_triangular(upper, eye, upper=True)
+    damped = gram.flip(0, 1)
+    damped.diagonal().add_(damping * float(gram.diagonal().mean()) or 1.0)  # nothing ever enters: any inverse will do
+    return _inverse(torch.linalg.cholesky(damped).flip(0, 1).to(dtype or gram.dtype))
+
+
+def _inverse(upper: Tensor) -> Tensor:
+    """The inverse of an upper triangular matrix: of its quarters, so that matrix products do most of the work."""
+    if len(upper) <= TILE:
+        return torch.linalg.solve_triangular(upper, torch.eye(len(upper)).to(upper), upper=True)
+    half, found = len(upper) // 2, torch.zeros_like(upper)
+    found[:half, :half], found[half:, half:] = _inverse(upper[:half, :half]), _inverse(upper[half:, half:])
+    found[:half, half:] = found[:half, :half] @ upper[:half, half:] @ found[half:, half:].neg()
+    return found
 
 
 def side_by_side(weights: Sequence[Tensor]) -> Tensor:
@@ -192,11 +211,12 @@ def sweep(columns: Tensor, factor: Tensor, edges: Sequence[int], step: int = STE
     """
     for start, end in pairwise(edges):
         now, upper = columns[start:end], factor[start:end, start:end]
-        errors = torch.zeros_like(now)
+        errors = torch.zeros_like(now)  # of a column whose turn is still to come
         for a in range(0, len(now), step):
-            current = now[a : a + step] - upper[:a, a : a + step].T @ errors[:a]
-            for i, column in enumerate(current):
-                row = torch.addmv(column, errors[a : a + i].T, upper[a : a + i, a + i], alpha=-1)
-                yield _Turn(start + a + i, row, errors[a + i], current)
+            part = slice(a, a + step)
+            current = now[part] - upper[:a, part].T @ errors[:a]
+            turns = zip(current, upper[part, part].unbind(1), errors[part])
+            for j, (column, shares, error) in enumerate(turns, start + a):
+                yield _Turn(j, torch.addmv(column, errors[part].T, shares, alpha=-1), error, current)
         now -= upper.triu(1).T @ errors
         columns[end:] -= factor[start:end, end:].T @ errors

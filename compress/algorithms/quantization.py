@@ -12,7 +12,10 @@ from compress.model.storage import stored_type
 from compress.model.structure import refuse_changed
 
 BITS = range(2, 9)
-SHRINKS = torch.linspace(1.0, 0.4, 31)  # of a group's range, tried by `Grid.fit`
+# Tried by `Grid.fit`: shares of the whole range, then what is added to the best of them.
+OFFSETS = ((1.0, 0.85, 0.7, 0.55, 0.4), (-0.05, 0.05))
+FINER = ((1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4), (-0.05, 0.05), (-0.025, 0.025))
+CHUNK = 2**17  # weights that `Grid.fit` looks at together, so that they stay in the cache
 SLACK = 1.05  # what is stored may take so much more than codes, scales and zeros need
 
 
@@ -56,41 +59,56 @@ class Grid:
         is smallest; (groups, columns of a group, columns of a group): to where e G e^T is, for the errors e and the
         group's matrix G; None: the levels span the whole range.
         """
-        groups = self.split(weight)
-        low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
-        if importance is None:
-            return self._levels(low, high, dtype)
-        least, best = None, None
-        for shrink in SHRINKS.tolist():
-            fitted = self._levels(low * shrink, high * shrink, dtype)
-            error = self._errors(groups, *fitted)
-            if importance.dim() == 1:
-                weighted = error * self.split(importance[None])
-            else:
-                weighted = (error.transpose(0, 1) @ importance).transpose(0, 1)
-            lost = weighted.mul_(error).sum(-1)
-            if least is None:
-                least, best = lost, fitted
-                continue
-            better = lost < least
-            least = torch.where(better, lost, least)
-            best = tuple(None if new is None else torch.where(better, new, old) for new, old in zip(fitted, best))
-        return best
+        groups = weight.T.reshape(-1, self.group or weight.shape[1], len(weight))  # rows last: they share what is done
+        scale, zero = self._levels(groups.amin(1).clamp(max=0), groups.amax(1).clamp(min=0), dtype)
+        if importance is not None:
+            below = torch.full_like(scale, 2 ** (self.bits - 1)) if zero is None else zero.to(scale.dtype)
+            weights = (importance.view(groups.shape[:2]) if importance.dim() == 1 else importance).to(groups.dtype)
+            parts = zip(*(t.split(max(CHUNK // groups[0].numel(), 1)) for t in (groups, scale, below, weights)))
+            scale = torch.cat([self._shrunk(*part, dtype) for part in parts])
+        return scale.T.contiguous(), None if zero is None else zero.T.contiguous()
 
     def _levels(self, low: Tensor, high: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-        """Scale and zero of levels that span low <= 0 to high >= 0, all (rows, groups)."""
+        """Scale and zero of levels that span low <= 0 to high >= 0, all of one shape."""
         top = 2**self.bits - 1
         if self.symmetric:
             return _usable(torch.maximum(-low, high) * 2 / top, dtype), None
         scale = _usable((high - low) / top, dtype)
         return scale, (-low / scale).round().clamp(0, top).to(torch.uint8)
 
-    def _errors(self, groups: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
-        """What rounding to the nearest level adds to groups (rows, groups, columns of a group)."""
-        below = torch.full_like(scale, 2 ** (self.bits - 1)) if zero is None else zero.to(scale.dtype)
-        steps = (groups / scale[:, :, None]).round_()
-        steps = torch.clamp(steps, -below[:, :, None], 2**self.bits - 1 - below[:, :, None], out=steps)
-        return steps.mul_(scale[:, :, None]).sub_(groups)
+    def _shrunk(self, groups: Tensor, widest: Tensor, below: Tensor, importance: Tensor, dtype: torch.dtype) -> Tensor:
+        """The scale (groups, rows) of least error for groups (groups, columns of a group, rows).
+
+        With t the steps that w is rounded to at some scale, and e = s t - w for any other scale s, e G e^T is w G w^T
+        less s (2 t G w^T - s t G t^T), least at s = t G w^T / t G t^T. For a diagonal G every scale that is tried gives
+        way to that s: rounding anew can only lower the error. For another G it may not, and more are tried as they are.
+
+        widest: the scale of the whole range, (groups, rows); below: the number of levels under zero, (groups, rows);
+        importance: G, (groups, columns of a group, columns of a group), or its diagonal.
+        """
+        groups, full = groups.contiguous(), importance.dim() == 3
+        weighted = importance @ groups if full else importance[:, :, None] * groups
+        steps, spare = torch.empty_like(groups), torch.empty_like(groups)
+        least, highest = -below[:, None], 2**self.bits - 1 - below[:, None]
+        best, centre, most = widest, torch.zeros_like(widest), torch.full_like(widest, -torch.inf)
+        for offsets in FINER if full else OFFSETS:
+            around = centre
+            for offset in offsets:
+                scale = at = _usable(around + offset * widest, dtype)
+                torch.clamp(torch.div(groups, at[:, None], out=steps).round_(), least, highest, out=steps)
+                along = torch.mul(steps, weighted, out=spare).sum(1)
+                if full:
+                    curved = (importance @ steps).mul_(steps).sum(1)
+                else:
+                    curved = (importance[:, None] @ torch.mul(steps, steps, out=spare)).squeeze(1)
+                    scale = torch.where(along > 0, torch.minimum(along / curved, 2 * widest), at)
+                    scale = _usable(scale, dtype)
+                gain = scale * (2 * along - scale * curved)
+                better = gain > most
+                best = torch.where(better, scale, best)
+                centre = torch.where(better, at, centre)
+                most = torch.where(better, gain, most)
+        return best
 
     def codes(self, weight: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
         """The nearest levels, (rows, columns) uint8, of weight (rows, columns)."""
@@ -108,6 +126,11 @@ class Grid:
         packed = layers.Uniform.pack(codes, scale, zero, self.bits)
         require(packed, self.bits + (0 if zero is None else self.bits) / packed.group)
         return packed
+
+    def rounded(self, weight: Tensor, dtype: torch.dtype, importance: Tensor | None = None) -> Tensor:
+        """What `nearest` stands for, (rows, columns)."""
+        scale, zero = self.fit(weight, dtype, importance)
+        return self.values(self.codes(weight, scale, zero), scale, zero)
 
     def nearest(self, weight: Tensor, dtype: torch.dtype, importance: Tensor | None = None) -> layers.Uniform:
         """weight (rows, columns) with every number at its nearest level."""

@@ -128,8 +128,7 @@ def scales(weight: Tensor, squares: Tensor, means: Tensor, grid: Grid, dtype: to
     for exponent in EXPONENTS.tolist():
         smooth = smoothing(means**exponent, dtype)
         importance = squares.diagonal() / smooth.square() if clip else None
-        scale, zero = grid.fit(weight * smooth, dtype, importance)
-        error = grid.values(grid.codes(weight * smooth, scale, zero), scale, zero) / smooth - weight
+        error = grid.rounded(weight * smooth, dtype, importance) / smooth - weight
         lost = ((error @ squares) * error).sum()
         if least is None or lost < least:
             least, best = lost, smooth

@@ -158,16 +158,16 @@ def quantize(
     """
     size, top = grid.group or len(hessian), 2**grid.bits - 1
     columns, outs = side_by_side(weights)[places], [len(w) for w in weights]
-    factor = inverse_factor(hessian[places][:, places], damping).to(columns.dtype)
+    factor = inverse_factor(hessian[places[:, None], places], damping, columns.dtype)
     pivots, costs = factor.diagonal().tolist(), factor.diagonal() ** -2
     edges = sorted({*range(0, len(columns), block), *range(0, len(columns), size), len(columns)})
     steps, fits = torch.empty_like(columns), []  # steps: how many levels a weight is above zero
-    for j, values, error, _ in sweep(columns, factor, edges):
+    for (j, values, error, _), step in zip(sweep(columns, factor, edges), steps):
         if j % size == 0:
-            fits.append(grid.fit(columns[j : j + size].T.contiguous(), dtype, costs[j : j + size]))
+            fits.append(grid.fit(columns[j : j + size].T, dtype, costs[j : j + size]))
             scale, low = fits[-1][0].squeeze(1), -_zero(grid, *fits[-1]).squeeze(1)
             high = low + top
-        step = torch.clamp((values / scale).round_(), low, high, out=steps[j])
+        torch.clamp(torch.div(values, scale, out=step).round_(), low, high, out=step)
         torch.addcmul(values, step, scale, value=-1, out=error).div_(pivots[j])
     back = places[::size].argsort()  # of groups
     scale, zero = (torch.cat([(s, _zero(grid, s, z))[k] for s, z in fits], 1)[:, back] for k in (0, 1))

@@ -91,7 +91,7 @@ def compress(
     dtype = stored_type(model)
     for shared in blocks(model, batches, gram if update else squares, "k-means", progress):
         for inputs, moment in shared:
-            factor = inverse_factor(moment, damping) if update else None
+            factor = inverse_factor(moment, damping, torch.float32) if update else None
             for path in inputs:
                 weight = model.get_submodule(path).weight.detach()
                 values, codes = _clustered(weight, moment.diagonal() if update else moment, bits, rows, dtype)

@@ -100,10 +100,14 @@ def compress(
     found = progress.once("bits", measure) if progress else measure()
     with torch.no_grad():
         for shared in blocks(model, batches, gram, "Mixed precision", progress):
-            for path, hessian in ((path, hessian) for inputs, hessian in shared for path in inputs):
-                places, grid = arranged(hessian.diagonal(), group), Grid(found[path], group, symmetric)
-                weight = model.get_submodule(path).weight
-                put(model, path, quantize([weight], hessian, places, grid, dtype, damping, COLUMNS)[0])
+            for inputs, hessian in shared:
+                places = arranged(hessian.diagonal(), group)
+                for grid in grids:
+                    alike = [path for path in inputs if found[path] == grid.bits]
+                    weights = [model.get_submodule(path).weight for path in alike]
+                    packed = quantize(weights, hessian, places, grid, dtype, damping, COLUMNS) if alike else []
+                    for path, form in zip(alike, packed):
+                        put(model, path, form)
         _require(model, list(found), bits)
         round_rest(model, paths, max((g for g in grids if g.bits <= bits), key=lambda g: g.bits))
     return model
@@ -140,9 +144,9 @@ def _assigned(
     for shared in blocks(model, batches, gram, "Sensitivity"):
         for path, hessian in ((path, hessian) for inputs, hessian in shared for path in inputs):
             weight, diagonal = model.get_submodule(path).weight, hessian.diagonal()
-            unit = float(squared[path]) / (float(diagonal.mean()) or 1.0)
-            errors = ((grid.nearest(weight, dtype, diagonal).unpack() - weight).double() for grid in grids)
-            losses = [unit * float(((error @ hessian) * error).sum()) for error in errors]
+            unit, squares = float(squared[path]) / (float(diagonal.mean()) or 1.0), hessian.to(weight.dtype)
+            errors = (grid.rounded(weight, dtype, diagonal) - weight for grid in grids)
+            losses = [unit * float(((error @ squares) * error).sum(dtype=torch.float64)) for error in errors]
             options.append([(g.bits * weight.numel(), loss) for g, loss in zip(grids, losses)])
             paths.append(path)
     weights = sum(option[0][0] for option in options) / grids[0].bits

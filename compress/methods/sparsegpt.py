@@ -72,7 +72,9 @@ def compress(
     for shared in blocks(model, batches, gram, "SparseGPT", progress):
         for paths, hessian in shared:
             weights = [model.get_submodule(path).weight for path in paths]
-            for path, pruned in zip(paths, prune(weights, inverse_factor(hessian, damping), sparsity, block)):
+            for path, pruned in zip(
+                paths, prune(weights, inverse_factor(hessian, damping, torch.float32), sparsity, block)
+            ):
                 sparsity.require(pruned)
                 set_parameter(model, f"{path}.weight", pruned)
     return model

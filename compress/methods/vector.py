@@ -99,7 +99,7 @@ def compress(
     dtype = stored_type(model)
     for shared in blocks(model, batches, gram if update else squares, "Vectors", progress):
         for inputs, moment in shared:
-            factor = inverse_factor(moment, damping) if update else None
+            factor = inverse_factor(moment, damping, torch.float32) if update else None
             for path in inputs:
                 weight = model.get_submodule(path).weight.detach()
                 importance = moment.diagonal() if update else moment

@@ -390,10 +390,9 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
     Tensor
         (ceil(n * bits / 8),) uint8, lowest bit first.
     """
-    places = torch.arange(bits, dtype=torch.uint8, device=codes.device)
-    stream = (codes[:, None] >> places & 1).flatten()
-    stream = nn.functional.pad(stream, (0, -len(stream) % 8)).view(-1, 8)
-    return (stream << torch.arange(8, dtype=torch.uint8, device=codes.device)).sum(1, dtype=torch.uint8)
+    if 8 % bits:
+        codes, bits = _split(codes, 1, bits), 1
+    return _join(nn.functional.pad(codes, (0, -len(codes) % (8 // bits))).view(-1, 8 // bits), bits)
 
 
 def unpack_bits(stream: Tensor, bits: int, count: int) -> Tensor:
@@ -413,9 +412,23 @@ def unpack_bits(stream: Tensor, bits: int, count: int) -> Tensor:
     Tensor
         (count,) uint8.
     """
-    found = (stream[:, None] >> torch.arange(8, dtype=torch.uint8, device=stream.device) & 1).flatten()
-    places = torch.arange(bits, dtype=torch.uint8, device=stream.device)
-    return (found[: count * bits].view(count, bits) << places).sum(1, dtype=torch.uint8)
+    if 8 % bits:
+        return _join(_split(stream, 1, 8)[: count * bits].view(count, bits), 1)
+    return _split(stream, bits, 8 // bits)[:count]
+
+
+def _split(numbers: Tensor, bits: int, count: int) -> Tensor:
+    """The lowest `count` parts of every number, so many bits each, of numbers (n,) uint8; (n * count,)."""
+    parts = numbers[:, None] >> torch.arange(0, bits * count, bits, dtype=torch.uint8, device=numbers.device)
+    return parts.bitwise_and_(2**bits - 1).flatten()
+
+
+def _join(parts: Tensor, bits: int) -> Tensor:
+    """Numbers (n,) uint8 of parts (n, count), the lowest first, so many bits each."""
+    numbers = parts[:, 0].clone()
+    for i in range(1, parts.shape[1]):
+        numbers |= parts[:, i] << i * bits
+    return numbers
 
 
 def make(kind: str, spec: dict[str, object]) -> nn.Module:

@@ -68,7 +68,7 @@ def is_sparse(linear: nn.Linear) -> bool:
         Whether at least the share `SPARSE_FROM` of its weight is 0.
     """
     size = linear.weight.numel()
-    return bool(size) and int((linear.weight == 0).sum()) / size >= SPARSE_FROM
+    return bool(size) and 1 - int(torch.count_nonzero(linear.weight)) / size >= SPARSE_FROM
 
 
 def linearise(model: nn.Module) -> None:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.model import layers, modeling, offload, walk
 from compress.model.reading import align, check_pair, load
-from compress.model.storage import cast, round_weights, stored_type
+from compress.model.storage import cast, forgetting, round_weights, stored_type
 from compress.model.tokenizers import write_tokenizer
 from transmeter.util import arguments, writing
 
@@ -147,7 +147,8 @@ def _probe(model: nn.Module) -> Tensor:
     """Logits of fixed tokens, (2, rows, classes); where there are exits, below them those of each and of the end."""
     ids = (torch.arange(32) * 37 % model.config.vocab_size).view(2, 16)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    logits = [walk.outputs(model(**batch), batch)]
-    if hasattr(model, "exits"):
-        logits += [walk.outputs(output, batch) for output in modeling.stages(model, batch, model.exits)]
+    with forgetting(model):
+        logits = [walk.outputs(model(**batch), batch)]
+        if hasattr(model, "exits"):
+            logits += [walk.outputs(output, batch) for output in modeling.stages(model, batch, model.exits)]
     return torch.cat(logits)

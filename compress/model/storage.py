@@ -1,9 +1,13 @@
 """What the weights of a model take on disk: their type, their bytes, and the values that are left of them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from torch import nn
 
-from compress.model import layers, modeling, offload
+from compress.model import modeling, offload
 
 
 def stored_type(model: nn.Module) -> torch.dtype:
@@ -40,7 +44,8 @@ def stored_bytes(model: nn.Module) -> int:
     total = sum(p.numel() * (each if p.is_floating_point() else 1) for p in model.parameters())
     for module in model.modules():
         if isinstance(module, nn.Linear) and modeling.is_sparse(module):
-            total += module.weight.numel() // 8 - each * int((module.weight == 0).sum())
+            weight = module.weight
+            total += weight.numel() // 8 - each * (weight.numel() - int(torch.count_nonzero(weight)))
     return total
 
 
@@ -73,6 +78,43 @@ def round_weights(model: nn.Module, dtype: torch.dtype) -> None:
     """
     cast(model, stored_type(model))
     cast(model, dtype)
-    for module in model.modules():
-        if isinstance(module, layers.PackedLinear | layers.PackedEmbedding):
-            module.forget()
+    forget(model)
+
+
+def forget(model: nn.Module) -> None:
+    """Drop the dense copies that packed weights leave in memory from their first use on; the next use makes them anew.
+
+    Parameters
+    ----------
+    model
+        Changed in place, but for what it computes.
+    """
+    for module in _packed(model):
+        module.forget()
+
+
+@contextmanager
+def forgetting(model: nn.Module) -> Iterator[None]:
+    """While the context is open, a packed weight is dense for no longer than its layer runs.
+
+    Parameters
+    ----------
+    model
+        Any; its packed layers may be of the code in its folder.
+
+    Yields
+    ------
+    None
+        Nothing.
+    """
+    handles = [module.register_forward_hook(lambda module, *_: module.forget()) for module in _packed(model)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _packed(model: nn.Module) -> list[Any]:
+    """The modules with a packed weight; told by what they can do, since code in a folder has classes of its own."""
+    return [module for module in model.modules() if hasattr(module, "forget")]

@@ -276,10 +276,11 @@ def drop_padding(batch: Batch, states: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        (real tokens, ...).
+        (real tokens, ...); where there is no padding perhaps the states themselves in another shape.
     """
     mask = batch["attention_mask"].bool()
-    return (states if states.shape[:2] == mask.shape else states.view(*mask.shape, -1))[mask]
+    states = states if states.shape[:2] == mask.shape else states.view(*mask.shape, -1)
+    return states.flatten(0, 1) if mask.all() else states[mask]
 
 
 def sums_of_squares(batch: Batch, states: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -69,6 +70,21 @@ def test_the_first_block_drops_what_costs_least():
     assert torch.equal(pruned == 0, costs <= costs.flatten().kthvalue(7 * 8).values)
     pruned = sparsegpt.prune([weight], factor, Sparsity(0.5, 4), 16)[0][:, :4]
     assert torch.equal(pruned == 0, costs[:, :4].argsort(1).argsort(1) < 2)
+
+
+def test_moments_and_their_factor_are_those_of_whole_matrices():
+    """Wider than a tile, by numpy's product and inverse in float64; the factor also in float32."""
+    states = torch.randn(900, 450, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    states[:, :40] += 3 * states[:, 40:80]
+    exact = states.float().double().numpy().T @ states.float().double().numpy()
+    found = hessian.gram(states.float())
+    assert found.dtype == torch.float64 and torch.equal(found, found.T)
+    torch.testing.assert_close(found, torch.from_numpy(exact), rtol=1e-5, atol=1e-2)
+    inverse = np.linalg.inv(exact + 0.01 * exact.diagonal().mean() * np.eye(450))
+    for dtype, close in ((None, 1e-9), (torch.float32, 1e-4)):
+        factor = hessian.inverse_factor(torch.from_numpy(exact), 0.01, dtype).double()
+        assert torch.equal(factor, factor.triu())
+        torch.testing.assert_close((factor.T @ factor).numpy(), inverse, rtol=close, atol=close * inverse.max())
 
 
 def test_inverse_factor_with_dead_features_and_without_data():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from compress.algorithms import quantization
 from compress.algorithms.quantization import Grid
 from compress.methods import round_to_nearest
-from compress.model import io, layers, modeling
+from compress.model import io, layers, modeling, storage
 from tests.conftest import compressed
 from transmeter.util.checkpoint import bytes_of
 
@@ -126,6 +126,19 @@ def test_low_rank_layers_reload_also_packed(decoder, tmp_path):
     again, _ = io.load(tmp_path / "packed")
     assert isinstance(again.model.layers[0].mlp.up_proj.down, layers.PackedLinear)
     assert bytes_of(tmp_path / "packed") < 0.7 * bytes_of(tmp_path / "low")
+
+
+def test_a_check_leaves_no_dense_weight_in_memory(decoder):
+    small = compressed(round_to_nearest, decoder[0], [], embeddings=True, head=True)
+    packed = [m for m in small.modules() if isinstance(m, layers.PackedLinear | layers.PackedEmbedding)]
+    with torch.no_grad(), storage.forgetting(small):
+        within = small(torch.arange(9)[None]).logits
+    assert all(m._dense is None for m in packed)
+    with torch.no_grad():
+        assert torch.equal(small(torch.arange(9)[None]).logits, within)
+    assert all(m._dense is not None for m in packed)
+    storage.forget(small)
+    assert all(m._dense is None for m in packed)
 
 
 def test_tensors_that_are_the_same_stay_the_same(decoder, tmp_path):
