@@ -11,7 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from compress.algorithms import memory
 from compress.algorithms.resume import Progress
+from compress.model.architectures import blocks_path
+from compress.model.storage import forget
 from compress.model.structure import block_linears
 from compress.model.walk import Batch, capture_inputs, drop_padding, run
 from transmeter.util.progress import track
@@ -76,6 +79,8 @@ def blocks(
         if block + 1 < end:
             for i, batch in enumerate(batches):
                 stream[i] = run(model, batch, block, block + 1, stream[i])
+        forget(model.get_submodule(f"{blocks_path(model)}.{block}"))
+        memory.trim()  # the weights before were made by other threads, whose memory this one does not use again
 
 
 def _moments(
