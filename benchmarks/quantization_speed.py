@@ -60,6 +60,7 @@ class Meter:
 
 def command(model: str, calibration: str, method: str, out: str) -> dict[str, Any]:
     """One run of the command line of the checkout that PYTHONPATH names."""
+    import click
     import torch
     import transformers  # noqa: F401
 
@@ -68,6 +69,9 @@ def command(model: str, calibration: str, method: str, out: str) -> dict[str, An
 
     torch.set_num_threads(1)
     words = ["-q", "compress", model, "--method", method, "--calibration", calibration]
+    options = cli.main.get_command(click.Context(cli.main), "compress").params
+    if any(option.name == "length" for option in options):  # else that is what sequences have at most
+        words += ["--length", str(LENGTH)]
     meter = Meter()
     with meter:
         cli.main([*words, "--tokens", str(TOKENS), "--out", out], standalone_mode=False)

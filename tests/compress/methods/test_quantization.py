@@ -231,7 +231,9 @@ def test_bytes_are_those_of_bits_and_scales(decoder, calibration, tmp_path):
         (smoothquant, {}, 8, smooth),
     ):
         folder = tmp_path / f"{method.__name__} {options}"
-        io.save(compressed(method, decoder[0], calibration, **options), decoder[1], folder, {})
+        small = compressed(method, decoder[0], calibration, **options)
+        assert all(getattr(m, "_dense", None) is None for m in small.modules())  # nor is memory that of two models
+        io.save(small, decoder[1], folder, {})
         assert bytes_of(folder) <= 1.05 * (inner * bits / 8 + rest + more)
 
 
