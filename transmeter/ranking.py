@@ -147,6 +147,7 @@ def rank(
         file, and where no source can be used.
     """
     shots = None if shots is None else whole_number("shots", shots, 1)
+    measuring = [name for name, value in (("repeats", repeats), ("budget", budget)) if value is not None]
     repeats = default_repeats(shots) if repeats is None else whole_number("repeats", repeats, 2)
     budget = None if budget is None else positive_number("budget", budget)
     seed, metric = seed_number("seed", seed), known_metric(metric)
@@ -159,6 +160,8 @@ def rank(
     if unlabelled := table.unlabelled:
         check_unlabelled(table, sources, scorer, values, shots, metric, together)
         shots, repeats = 0, 0
+        for name in measuring:
+            warnings.warn(f"{table.name} has no labelled row to measure on: {name} is left aside", stacklevel=2)
     target, metric = measured_by(table, metric, needs(scorer).quantities)
     if table.quantity is not None and not needs(scorer).quantities:
         warnings.warn(f"scorer {scorer} tells classes apart: the terciles of {table.name} are ranked for", stacklevel=2)

@@ -139,6 +139,12 @@ def test_what_needs_labels_is_refused_with_the_remedy(options, message, target, 
         transmeter.rank(target, {"hungarian": frames["hungarian"]}, **options)
 
 
+def test_what_is_of_measuring_is_left_aside_and_said(target, frames):
+    with pytest.warns(UserWarning, match="no labelled row to measure on: (repeats|budget) is left aside") as said:
+        found = transmeter.rank(target, {"hungarian": frames["hungarian"]}, repeats=5, budget=9)
+    assert sum("left aside" in str(w.message) for w in said) == 2 and found.repeats == 0
+
+
 def test_scorers_that_look_at_no_label_take_such_a_target(target, frames):
     sources = {name: frames[name] for name in ("hungarian", "cleveland")}
     for scorer in ("source_accuracy", "source_size", "shared_columns"):
