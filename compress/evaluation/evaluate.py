@@ -445,7 +445,7 @@ def size(model: nn.Module) -> dict[str, int | None]:
         parameters += form.rows * form.columns
     for parameter in model.parameters():
         if id(parameter) not in inside:
-            zeros = 0 if parameter.is_meta else int((parameter == 0).sum())
+            zeros = 0 if parameter.is_meta else parameter.numel() - int(parameter.count_nonzero())
             stored = parameter.numel()
             parameters += stored - zeros if stored and zeros / stored >= SPARSE_FROM else stored
     known = kind_of(model) in ARCHITECTURES
