@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertTokenizer
 
@@ -30,6 +31,9 @@ from transmeter.tables.data import load
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
 torch.set_num_threads(1)
+# how long an example takes depends on what else the machine does
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 class Deprecated(logging.Handler):

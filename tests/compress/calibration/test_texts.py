@@ -39,7 +39,9 @@ def tokenizers(letters, tokenizer):
     return letters, tokenizer
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(texts, st.integers(1, 300), st.integers(16, 64))
 @example([("x" * 3000, "x" * 3000)], 300, 16)
 @example([("", "x"), ("x", "")], 5, 16)
@@ -54,7 +56,9 @@ def test_odd_texts_give_whole_sequences_within_the_budget(tokenizers, texts, tok
             assert not batch.get("token_type_ids", batch["attention_mask"])[batch["attention_mask"] == 0].any()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(odd, min_size=1, max_size=4))
 def test_odd_texts_are_classified_and_labelled(encoder, decoder, tokenizers, found):
     assert len(prediction.classes(encoder, tokenizers[0], found)) == len(found)

@@ -293,7 +293,9 @@ def test_a_ranking_without_a_scored_source_and_one_of_plain_scores_are_told_too(
     assert "No source could be scored." in text and "a comes first of 2, by logme." in text
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(names=st.lists(st.text(max_size=20), min_size=1, max_size=4, unique=True))
 def test_any_name_is_drawn_and_stays_text(names, tmp_path):
     path = tmp_path / "ranking.json"
