@@ -15,15 +15,15 @@ from pathlib import Path
 import click
 import numpy as np
 import pandas as pd
+from fit_prior import markdown, mean_interval, percent, shown, tau
 from scipy import stats
 from sklearn.ensemble import ExtraTreesRegressor
 
 from transmeter.gain.agreement import interval_coverage, rank_agreement
-from transmeter.gain.prior import Gain
+from transmeter.gain.prior import TAIL, Gain
 from transmeter.learners.trees import Trees, moment_trees
-from transmeter.util.intervals import half_width
 from transmeter.zero_shot.features import ZeroShotFeatures, consensus
-from transmeter.zero_shot.prior import TAIL, SkillForest, ZeroShotPrior, gain_of
+from transmeter.zero_shot.prior import SkillForest, ZeroShotPrior, gain_of
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -126,7 +126,7 @@ def _figures(pairs: pd.DataFrame, name: str) -> dict[str, object]:
     covered = interval_coverage(gains, true, np.zeros(len(true)))
     cells = [cell for _, cell in pairs.groupby("problem") if len(cell) > 2]
     scores = {"ranking": lambda cell: cell[f"{name}_mean"], **SIMPLE}
-    taus = {k: [_tau(score(cell), cell["gain"]) for cell in cells] for k, score in scores.items()}
+    taus = {k: [tau(score(cell), cell["gain"]) for cell in cells] for k, score in scores.items()}
     regrets = {k: [_regret(score(cell), cell["gain"]) for cell in cells] for k, score in scores.items()}
     verdicts = np.array([gain.verdict for gain in gains])
     said = {v: _share((true[verdicts == v] > 0) if v != "hurts" else (true[verdicts == v] < 0)) for v in SAID}
@@ -139,12 +139,12 @@ def _figures(pairs: pd.DataFrame, name: str) -> dict[str, object]:
         "error": float((mean - true).abs().mean()),
         "error of a constant": float((true.mean() - true).abs().mean()),
         "calibration_error": covered.calibration_error,
-        "ceiling": _mean([_ceiling(cell) for cell in cells]),
-        "tau": {k: _mean(tau) for k, tau in taus.items()},
-        "tau_lead": {k: _mean(np.subtract(taus["ranking"], tau)) for k, tau in taus.items() if k != "ranking"},
-        "regret": {k: _mean(regret) for k, regret in regrets.items()},
+        "ceiling": mean_interval([_ceiling(cell) for cell in cells]),
+        "tau": {k: mean_interval(tau) for k, tau in taus.items()},
+        "tau_lead": {k: mean_interval(np.subtract(taus["ranking"], tau)) for k, tau in taus.items() if k != "ranking"},
+        "regret": {k: mean_interval(regret) for k, regret in regrets.items()},
         "regret_lead": {
-            k: _mean(np.subtract(regret, regrets["ranking"])) for k, regret in regrets.items() if k != "ranking"
+            k: mean_interval(np.subtract(regret, regrets["ranking"])) for k, regret in regrets.items() if k != "ranking"
         },
         "right": said,
         "found": _share(np.isin(verdicts, ["helps", "likely helps"])[true >= 10]),
@@ -155,16 +155,12 @@ def _figures(pairs: pd.DataFrame, name: str) -> dict[str, object]:
     }
 
 
-def _tau(scores: pd.Series, gains: pd.Series) -> float:
-    return rank_agreement(scores.to_numpy(), gains.to_numpy()).weighted_tau or 0.0
-
-
 def _regret(scores: pd.Series, gains: pd.Series) -> float:
     return rank_agreement(scores.to_numpy(), gains.to_numpy()).regret_1
 
 
 def _ceiling(cell: pd.DataFrame) -> float:
-    return _tau(cell["half_0"], cell["half_1"])
+    return tau(cell["half_0"], cell["half_1"])
 
 
 def _bins(p: pd.Series, true: pd.Series) -> list[list[float]]:
@@ -181,46 +177,30 @@ def _share(found: pd.Series | np.ndarray) -> float | None:
     return round(float(np.mean(found)), 3) if len(found) else None
 
 
-def _mean(values: list[float] | np.ndarray) -> list[float]:
-    """Mean and the ends of its 95 % interval over targets."""
-    values = np.asarray(values, dtype=float)
-    reach = half_width(values.std(ddof=1) / len(values) ** 0.5, len(values) - 1)
-    return [round(float(v), 3) for v in (values.mean(), values.mean() - reach, values.mean() + reach)]
-
-
 def table(found: dict[str, dict]) -> str:
     """The figures as Markdown."""
     rows = {
         "targets (pairs, groups)": lambda f: f"{f['targets']} ({f['pairs']}, {f['groups']})",
-        "weighted tau": lambda f: _shown(f["tau"]["ranking"]),
-        "split-half ceiling": lambda f: _shown(f["ceiling"]),
-        **{f"{name}: weighted tau": lambda f, name=name: _shown(f["tau"][name]) for name in SIMPLE},
-        **{f"ahead of {name}": lambda f, name=name: _shown(f["tau_lead"][name]) for name in SIMPLE},
-        "regret of the first pick, pp": lambda f: _shown(f["regret"]["ranking"]),
-        **{f"less than {name}": lambda f, name=name: _shown(f["regret_lead"][name]) for name in SIMPLE},
+        "weighted tau": lambda f: shown(f["tau"]["ranking"]),
+        "split-half ceiling": lambda f: shown(f["ceiling"]),
+        **{f"{name}: weighted tau": lambda f, name=name: shown(f["tau"][name]) for name in SIMPLE},
+        **{f"ahead of {name}": lambda f, name=name: shown(f["tau_lead"][name]) for name in SIMPLE},
+        "regret of the first pick, pp": lambda f: shown(f["regret"]["ranking"]),
+        **{f"less than {name}": lambda f, name=name: shown(f["regret_lead"][name]) for name in SIMPLE},
         "mean error, pp": lambda f: f"{f['error']:.1f}",
         "mean error of the mean of all pairs, pp": lambda f: f"{f['error of a constant']:.1f}",
         "coverage of 95 % intervals": lambda f: f"{100 * f['coverage']:.1f} %",
         "their median width, pp": lambda f: f"{f['width']:.1f}",
         "calibration error of P(gain < 0)": lambda f: f"{f['calibration_error']:.3f}",
-        "pairs no better than guessing": lambda f: _percent(f["negative"]),
-        "*helps* that are above guessing": lambda f: _percent(f["right"]["helps"]),
-        "*likely helps* that are above guessing": lambda f: _percent(f["right"]["likely helps"]),
-        "*hurts* that are below guessing": lambda f: _percent(f["right"]["hurts"]),
-        "gains of 10 pp that *help*": lambda f: _percent(f["helps"]),
-        "gains of 10 pp that at least *likely help*": lambda f: _percent(f["found"]),
-        "sources below 1 pp that at least *likely help*": lambda f: _percent(f["false"]),
+        "pairs no better than guessing": lambda f: percent(f["negative"]),
+        "*helps* that are above guessing": lambda f: percent(f["right"]["helps"]),
+        "*likely helps* that are above guessing": lambda f: percent(f["right"]["likely helps"]),
+        "*hurts* that are below guessing": lambda f: percent(f["right"]["hurts"]),
+        "gains of 10 pp that *help*": lambda f: percent(f["helps"]),
+        "gains of 10 pp that at least *likely help*": lambda f: percent(f["found"]),
+        "sources below 1 pp that at least *likely help*": lambda f: percent(f["false"]),
     }
-    lines = [f"| | {' | '.join(found)} |", "|---" * (len(found) + 1) + "|"]
-    return "\n".join([*lines, *(f"| {k} | {' | '.join(map(v, found.values()))} |" for k, v in rows.items())]) + "\n"
-
-
-def _shown(mean: list[float]) -> str:
-    return f"{mean[0]:.2f} ({mean[1]:.2f} to {mean[2]:.2f})"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.0f} %"
+    return markdown(rows, found)
 
 
 @click.command()

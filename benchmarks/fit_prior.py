@@ -7,7 +7,7 @@ Real pairs are reported by themselves: parts and mates of tables, heart sites, c
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -127,12 +127,13 @@ def ablation(pairs: pd.DataFrame) -> dict[str, list[list[float]]]:
         scored = pairs.assign(expected=expected)
         parts = scored[scored["shots"] < BETWEEN], scored[scored["shots"] >= BETWEEN]
         found[words] = [
-            _mean([_tau(c["expected"], c["gain"]) for _, c in p.groupby(CELL) if len(c) > 2]) for p in parts
+            mean_interval([tau(c["expected"], c["gain"]) for _, c in p.groupby(CELL) if len(c) > 2]) for p in parts
         ]
     return found
 
 
-def _tau(scores: pd.Series, gains: pd.Series) -> float:
+def tau(scores: pd.Series, gains: pd.Series) -> float:
+    """Weighted tau, 0 where there is none."""
     return rank_agreement(scores.to_numpy(), gains.to_numpy()).weighted_tau or 0.0
 
 
@@ -169,18 +170,20 @@ def _figures(pairs: pd.DataFrame) -> dict[str, object]:
         "found_helps": covered.found_helps,
         "false_helps": covered.false_helps,
         "calibration_error": covered.calibration_error,
-        "ceiling": _mean(ceilings),
-        "tau": {name: _mean([a.weighted_tau or 0 for a in order]) for name, order in orders.items()},
-        "regret": {name: _mean([a.regret_1 for a in order]) for name, order in orders.items()},
+        "ceiling": mean_interval(ceilings),
+        "tau": {name: mean_interval([a.weighted_tau or 0 for a in order]) for name, order in orders.items()},
+        "regret": {name: mean_interval([a.regret_1 for a in order]) for name, order in orders.items()},
         "tau_lead": {
-            name: _mean([(a.weighted_tau or 0) - (b.weighted_tau or 0) for a, b in zip(orders["ranking"], order)])
+            name: mean_interval(
+                [(a.weighted_tau or 0) - (b.weighted_tau or 0) for a, b in zip(orders["ranking"], order)]
+            )
             for name, order in orders.items()
         },
         "found_likely": float(likely[large].mean()),
         "false_likely": float(likely[null].mean()),
-        "taken_if_likely": _mean(taken),
-        "all_together": _mean([cell["together"].iloc[0] for cell in cells]),
-        "best": _mean([max(cell["gain"].max(), 0.0) for cell in cells]),
+        "taken_if_likely": mean_interval(taken),
+        "all_together": mean_interval([cell["together"].iloc[0] for cell in cells]),
+        "best": mean_interval([max(cell["gain"].max(), 0.0) for cell in cells]),
     }
 
 
@@ -198,7 +201,7 @@ SCORES = {
 }
 
 
-def _mean(values: list[float]) -> list[float]:
+def mean_interval(values: list[float]) -> list[float]:
     """Mean and the ends of its 95 % interval over cells."""
     values = np.asarray(values, dtype=float)
     reach = half_width(values.std(ddof=1) / len(values) ** 0.5, len(values) - 1)
@@ -209,32 +212,37 @@ def table(found: dict[str, dict]) -> str:
     """The figures as Markdown."""
     rows = {
         "cells (pairs)": lambda f: f"{f['cells']} ({f['pairs']})",
-        "weighted tau": lambda f: _shown(f["tau"]["ranking"]),
+        "weighted tau": lambda f: shown(f["tau"]["ranking"]),
         "split-half ceiling": lambda f: f"{f['ceiling'][0]:.2f}",
-        "ahead of the mean of four ranks": lambda f: _shown(f["tau_lead"]["mean of four ranks"]),
-        "ahead of the measured gain": lambda f: _shown(f["tau_lead"]["measured gain"]),
-        "regret of the first pick, pp": lambda f: _shown(f["regret"]["ranking"]),
-        "regret of the mean of four ranks": lambda f: _shown(f["regret"]["mean of four ranks"]),
-        "gains of 3 pp that *help*": lambda f: _percent(f["found_helps"]),
-        "sources without gain that *help*": lambda f: _percent(f["false_helps"]),
-        "gains of 3 pp that at least *likely help*": lambda f: _percent(f["found_likely"]),
-        "sources without gain that at least *likely help*": lambda f: _percent(f["false_likely"]),
-        "coverage of 95 % intervals": lambda f: _percent(f["coverage"]),
+        "ahead of the mean of four ranks": lambda f: shown(f["tau_lead"]["mean of four ranks"]),
+        "ahead of the measured gain": lambda f: shown(f["tau_lead"]["measured gain"]),
+        "regret of the first pick, pp": lambda f: shown(f["regret"]["ranking"]),
+        "regret of the mean of four ranks": lambda f: shown(f["regret"]["mean of four ranks"]),
+        "gains of 3 pp that *help*": lambda f: percent(f["found_helps"]),
+        "sources without gain that *help*": lambda f: percent(f["false_helps"]),
+        "gains of 3 pp that at least *likely help*": lambda f: percent(f["found_likely"]),
+        "sources without gain that at least *likely help*": lambda f: percent(f["false_likely"]),
+        "coverage of 95 % intervals": lambda f: percent(f["coverage"]),
         "their median width, pp": lambda f: f"{f['width']:.1f}",
         "calibration error of P(gain < 0)": lambda f: f"{f['calibration_error']:.3f}",
-        "first pick if it *likely helps* at least, pp": lambda f: _shown(f["taken_if_likely"]),
-        "all sources together, pp": lambda f: _shown(f["all_together"]),
-        "the best source, pp": lambda f: _shown(f["best"]),
+        "first pick if it *likely helps* at least, pp": lambda f: shown(f["taken_if_likely"]),
+        "all sources together, pp": lambda f: shown(f["all_together"]),
+        "the best source, pp": lambda f: shown(f["best"]),
     }
+    return markdown(rows, found)
+
+
+def markdown(rows: dict[str, Callable[[dict], str]], found: dict[str, dict]) -> str:
+    """A table with a column for each part of the figures."""
     lines = [f"| | {' | '.join(found)} |", "|---" * (len(found) + 1) + "|"]
     return "\n".join([*lines, *(f"| {k} | {' | '.join(map(v, found.values()))} |" for k, v in rows.items())]) + "\n"
 
 
-def _shown(mean: list[float]) -> str:
+def shown(mean: list[float]) -> str:
     return f"{mean[0]:.2f} ({mean[1]:.2f} to {mean[2]:.2f})"
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.0f} %"
 
 
@@ -250,7 +258,7 @@ def main(out: Path, report: bool) -> None:
         found = figures(with_posterior(pairs)) | {"ablation": ablation(pairs)}
         (RESULTS / "prior.json").write_text(json.dumps(found, indent=1) + "\n")
         text = table({name: part for name, part in found.items() if name != "ablation"})
-        lines = [f"| {words} | {' | '.join(map(_shown, taus))} |" for words, taus in found["ablation"].items()]
+        lines = [f"| {words} | {' | '.join(map(shown, taus))} |" for words, taus in found["ablation"].items()]
         heads = "\n| weighted tau of what is expected | 5 labels | 10 or more |\n|---|---|---|\n"
         (RESULTS / "prior.md").write_text(text + heads + "\n".join(lines) + "\n")
         click.echo((RESULTS / "prior.md").read_text())

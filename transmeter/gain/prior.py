@@ -217,11 +217,27 @@ def load_prior() -> Prior:
     Prior
         Read once.
     """
+    return Prior.restore(shipped_arrays("transmeter.gain"))
+
+
+def shipped_arrays(package: str) -> dict[str, np.ndarray]:
+    """The arrays in the prior.npz of a package.
+
+    Parameters
+    ----------
+    package : str
+        Its name.
+
+    Returns
+    -------
+    dict
+        By name.
+    """
     with (
-        resources.files("transmeter.gain").joinpath("prior.npz").open("rb") as file,
+        resources.files(package).joinpath("prior.npz").open("rb") as file,
         np.load(file, allow_pickle=False) as arrays,
     ):
-        return Prior.restore(dict(arrays))
+        return dict(arrays)
 
 
 def regressors(pair: PairFeatures, shots: int, transfer: ShortTransfer | None = None) -> np.ndarray:

@@ -105,7 +105,7 @@ def task_of(target: Encoded, training: Sequence[np.ndarray], seed: int, estimato
     weights = np.stack([balanced(codes, part) * part.sum() for part in inside])
     row_weights = np.take_along_axis(weights, seen, axis=1) * counted
     classes = len(target.table.classes)
-    basis = basis_of(target, max(FEWEST, int(WIDE / (classes - 1) ** 0.5)))
+    basis = basis_of(target, most_features(classes))
     x = target.x.numpy()[rows] @ basis
     seeds = tuple(seed_of(seed, part) for part in training)
     return Task(x, codes, weights, seen, row_weights, classes, basis, seed, seeds, estimator)
@@ -256,6 +256,22 @@ def balanced(codes: np.ndarray, inside: np.ndarray) -> np.ndarray:
     if not inside.any():
         return np.zeros(len(codes))
     return np.where(inside, 1 / ((counts > 0).sum() * np.maximum(counts, 1))[np.minimum(codes, len(counts) - 1)], 0.0)
+
+
+def most_features(classes: int) -> int:
+    """Number of features that a learner of so many classes takes at most.
+
+    Parameters
+    ----------
+    classes
+        Number of classes.
+
+    Returns
+    -------
+    int
+        WIDE for two classes, fewer for more.
+    """
+    return max(FEWEST, int(WIDE / max(classes - 1, 1) ** 0.5))
 
 
 def basis_of(target: Encoded, most: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from transmeter.learners import linear
-from transmeter.learners.task import FEWEST, PENALTY, WIDE, balanced, basis_of, in_units, labelled_rows
+from transmeter.learners.task import PENALTY, balanced, basis_of, in_units, labelled_rows, most_features
 from transmeter.network.source import Encoded, Source
 
 
@@ -73,7 +73,7 @@ def fit_source_model(source: Source, target: Encoded) -> SourceModel | None:
     if not scales:
         return None
     classes, codes = len(source.table.classes), source.table.codes[rows]
-    basis = basis_of(target, max(FEWEST, int(WIDE / max(classes - 1, 1) ** 0.5)))
+    basis = basis_of(target, most_features(classes))
     weights, labels = len(rows) * balanced(codes, codes >= 0), np.eye(classes)[codes]
     everyone = np.arange(len(rows))[None]
     fits = [linear.fit(u @ basis, labels[None], weights[None], PENALTY, everyone) for u in scales.values()]

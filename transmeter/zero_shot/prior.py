@@ -6,14 +6,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib import resources
 
 import numpy as np
 
-from transmeter.gain.prior import Gain
+from transmeter.gain.prior import TAIL, Gain, shipped_arrays
 from transmeter.learners.trees import Trees
 
-TAIL = 5.0  # degrees of freedom of deviations from what is expected: some pairs are of a kind of their own
 TINY = 1e-6  # least variance of a skill
 ROWS, SOURCE_ROWS = 80, 40  # the fewest of a target, and labelled ones of a source, among the pairs of the fit
 
@@ -82,11 +80,7 @@ def load_prior() -> ZeroShotPrior:
     ZeroShotPrior
         Read once.
     """
-    with (
-        resources.files("transmeter.zero_shot").joinpath("prior.npz").open("rb") as file,
-        np.load(file, allow_pickle=False) as arrays,
-    ):
-        return ZeroShotPrior.restore(dict(arrays))
+    return ZeroShotPrior.restore(shipped_arrays("transmeter.zero_shot"))
 
 
 def gain_of(skill: float, deviation: float, classes: int, rows: float, source_rows: float) -> Gain:

@@ -1,6 +1,6 @@
 """The shipped forests, what a skill is as a gain, and the fit on pairs that are known."""
 
-import importlib.util
+import importlib
 from dataclasses import replace
 
 import numpy as np
@@ -17,11 +17,9 @@ FIELDS = list(ZeroShotFeatures.__dataclass_fields__)
 @pytest.fixture(scope="module")
 def fit(root):
     """The benchmark that fits prior.npz."""
-    path = root / "benchmarks" / "fit_no_label_prior.py"
-    spec = importlib.util.spec_from_file_location("fit_no_label_prior", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(root / "benchmarks"))  # as of a script, which imports its neighbours
+        return importlib.import_module("fit_no_label_prior")
 
 
 def test_the_shipped_forests_see_every_feature(root):
