@@ -17,6 +17,7 @@ from transmeter import TransferClassifier, TransferRegressor
 from transmeter.gain.transfers import by_combination
 from transmeter.learners.combination import COMBINATION
 from transmeter.network.source import Encoded, Source
+from transmeter.tables.data import in_order
 from transmeter.tables.splits import Split
 
 
@@ -84,7 +85,7 @@ def test_a_source_of_shared_columns_beats_none_at_few_shots(sites, cache):
 
 
 def test_it_is_the_combination_whose_gain_validation_measures(heart):
-    source, target = Source(heart["hungarian"]), Encoded(heart["va"])
+    source, target = Source(in_order(heart["hungarian"])), Encoded(heart["va"])
     rows = np.arange(0, 200, 4)
     rest = np.setdiff1d(np.arange(200), rows)
     measured = by_combination([source], target, [Split(rows, rest, 0)], rest, 0).with_and_without[0][COMBINATION][0][0]

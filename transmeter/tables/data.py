@@ -358,6 +358,27 @@ def sample(data: Table, rows: int, seed: int) -> Table:
     return data.take(_drawn(data.codes >= 0, rows, seed))
 
 
+def in_order(data: Table) -> Table:
+    """The rows in an order that follows from what is in them, so that draws of rows do not depend on the file's.
+
+    Parameters
+    ----------
+    data
+        A table.
+
+    Returns
+    -------
+    Table
+        Rows in the same order whatever the order of rows and columns, and whatever the columns' names.
+    """
+    hashed = [pd.util.hash_array(data.features[c].to_numpy()) for c in data.columns]
+    hashed.sort(key=lambda column: int(column.sum()))  # by what is in them, so that no name counts
+    others = [data.codes if data.quantity is None else data.quantity]
+    others += [] if data.keys is None else [data.keys]
+    rows = pd.util.hash_pandas_object(pd.DataFrame(dict(enumerate([*hashed, *others]))), index=False)
+    return data.take(np.argsort(rows.to_numpy(), kind="stable"))
+
+
 def drop_small_classes(data: Table, rows: int) -> Table:
     """A table without the rows of classes that have too few.
 

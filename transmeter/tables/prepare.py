@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transmeter.tables.classes import align_classes
 from transmeter.tables.columns import listed
-from transmeter.tables.data import Table
+from transmeter.tables.data import Table, in_order
 from transmeter.tables.matching import Match, align
 from transmeter.tables.text import check_encoder, embed, featurise
 
@@ -41,7 +41,7 @@ def prepare(
     Returns
     -------
     tuple
-        The target, the sources, and the matches of the columns of each.
+        The target, the sources with their rows in an order of their own, and the matches of the columns of each.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def prepare(
     for table, (_, matches) in zip(tables, aligned):
         for line in match_lines(table, matches):
             LOG.info("%s: %s", table.name, line)
-    tables = [t for t, _ in aligned]
+    tables = [in_order(t) for t, _ in aligned]
     if target.quantity is None:
         tables = [align_classes(t, target, (classes or {}).get(t.name)) for t in tables]
     elif classes:
