@@ -31,6 +31,7 @@ from compress.model.tokenizers import write_tokenizer
 from compress.report.card import write_card
 from transmeter.util import writing
 
+LOG = logging.getLogger(__name__)
 NEEDED = {
     "compressed-tensors": ("compressed_tensors",),
     "torchao": ("torchao",),
@@ -78,7 +79,9 @@ np.save(out, np.concatenate([x.flatten() for x in found]))
 
 
 @torch.no_grad()
-def export(source: str, format: str, out: Path, weights: str | None = None) -> int:
+def export(
+    source: str, format: str, out: Path, weights: str | None = None, tell: Callable[[str], None] | None = None
+) -> int:
     """Write a model in a format that other tools read.
 
     Parameters
@@ -91,6 +94,8 @@ def export(source: str, format: str, out: Path, weights: str | None = None) -> i
         A new folder.
     weights
         Type of the weights of gguf, one of `gguf_files.TYPES`; None: f16. Other formats have one type.
+    tell
+        Is given a line on the types that the weights of gguf have.
 
     Returns
     -------
@@ -114,7 +119,7 @@ def export(source: str, format: str, out: Path, weights: str | None = None) -> i
     model, tokenizer = io.load(source)
     if getattr(model, "exits", None) is not None:
         raise ValueError(f"{source} has early exits, which {format} cannot say: export the model that it was made from")
-    convert: dict[str, Callable[[nn.Module, Path], None]] = {
+    convert: dict[str, Callable[[nn.Module, Path], str | None]] = {
         "compressed-tensors": _compressed_tensors,
         "torchao": partial(_torchao, "Int8WeightOnlyConfig"),
         "torchao-dynamic": partial(_torchao, "Int8DynamicActivationInt8WeightConfig"),
@@ -124,7 +129,7 @@ def export(source: str, format: str, out: Path, weights: str | None = None) -> i
     with writing.new_folder(out) as folder:
         with contextlib.redirect_stderr(StringIO()), warnings.catch_warnings():  # the libraries' bars and notices
             warnings.simplefilter("ignore")
-            convert[format](model, folder)
+            note = convert[format](model, folder)
         write_tokenizer(tokenizer, folder)
         size = sum(f.stat().st_size for f in folder.iterdir() if f.name.startswith("model"))
         record = {"base_model": source, **getattr(model, "compression", {})}
@@ -134,6 +139,8 @@ def export(source: str, format: str, out: Path, weights: str | None = None) -> i
             record["weights"] = weights or gguf_files.TYPES[0]
         (folder / "export.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
         write_card(folder)
+    if note:
+        (tell or LOG.debug)(note)
     return size
 
 
@@ -280,17 +287,19 @@ def _onnx(model: nn.Module, folder: Path) -> None:
     _compare(_REREAD_ONNX, folder, [str(folder / "model.onnx"), str(model.config.vocab_size)], reference, limit)
 
 
-def _gguf(source: str, tokenizer: PreTrainedTokenizerBase, weights: str, model: nn.Module, folder: Path) -> None:
+def _gguf(source: str, tokenizer: PreTrainedTokenizerBase, weights: str, model: nn.Module, folder: Path) -> str:
+    """Returns which types the weights have."""
     gguf_files.check(source, model, tokenizer)
     for path, module in list(model.named_modules()):
         if isinstance(module, layers.PackedLinear | layers.PackedEmbedding):
             model.set_submodule(path, _dense(module))
     model = _of_base_class(model)
-    gguf_files.write(model, tokenizer, folder / "model.gguf", weights)
+    numbers = gguf_files.write(model, tokenizer, folder / "model.gguf", weights)
     model.config.save_pretrained(folder)
     reference = _logits(model)
     limit = TOLERANCE * float(np.abs(reference).max())
     _compare(_REREAD_GGUF, folder, [str(folder), modeling.base_class(model).__name__], reference, limit)
+    return f"gguf: {gguf_files.describe(numbers, weights)}"
 
 
 def _logits(model: nn.Module) -> np.ndarray:

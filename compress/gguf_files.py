@@ -6,6 +6,8 @@ llama.cpp's graphs, which take layers of one size.
 
 import json
 import math
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +23,10 @@ from compress.model.architectures import kind_of
 if TYPE_CHECKING:
     from gguf import GGUFWriter
 
-TYPES = ("f16", "bf16", "q8_0")  # of the weights; norms, biases and frequencies are float32
-ROW = 32  # weights that share a scale in q8_0
+TYPES = ("f16", "bf16", "q8_0", "q5_1", "q4_1", "q4_0")  # of the weights, from the most bits to the fewest
+ROW = 32  # weights that share a scale in those that quantize
+_HEAD = "q8_0"  # of the output head where others have fewer bits; llama.cpp's q6_k can be read here, but not written
+_REASONS = {"f32": "norms and other vectors", "f16": f"rows that are no multiple of {ROW}", _HEAD: "the output head"}
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,11 @@ def check(source: str, model: nn.Module, tokenizer: Tokenizer) -> None:
 
 
 @torch.no_grad()
-def write(model: nn.Module, tokenizer: Tokenizer, file: Path, kind: str) -> None:
+def write(model: nn.Module, tokenizer: Tokenizer, file: Path, kind: str) -> dict[str, int]:
     """Write a GGUF file.
+
+    What llama.cpp keeps at a higher precision is so here: vectors are f32, rows that are no multiple of `ROW` f16, the
+    output head (tied embeddings too) has 8 bits.
 
     Parameters
     ----------
@@ -125,10 +132,15 @@ def write(model: nn.Module, tokenizer: Tokenizer, file: Path, kind: str) -> None
     kind
         One of `TYPES`.
 
+    Returns
+    -------
+    dict
+        Number of weights by their type.
+
     Raises
     ------
     ValueError
-        A weight is beyond the numbers of the type, or a row is no multiple of `ROW`.
+        A weight is beyond the numbers of the type.
     """
     import gguf
 
@@ -139,12 +151,12 @@ def write(model: nn.Module, tokenizer: Tokenizer, file: Path, kind: str) -> None
     factors = _factors(model.config)
     if factors is not None:
         writer.add_tensor("rope_freqs.weight", factors)
+    head, numbers = model.get_output_embeddings().weight, Counter[str]()
     for path, parameter in model.named_parameters():  # a tied head is the embeddings'
-        stored, raw = parameter.data.float().numpy(), None
-        if stored.ndim > 1:
-            stored, raw = _rounded(path, stored, kind)
-            dense = stored.astype(np.float32) if raw is None else gguf.quants.dequantize(stored, raw)
-            parameter.data = torch.from_numpy(dense)
+        own = _type_of(parameter, kind, parameter is head)
+        numbers[own] += parameter.numel()
+        stored, raw = _rounded(path, parameter.data.float().numpy(), own)
+        parameter.data = torch.from_numpy(gguf.quants.dequantize(stored, raw))
         if graph.neighbours and path.rpartition(".")[0].endswith(("q_proj", "k_proj")):
             stored = _side_by_side(stored, _heads(model.config, path))
         writer.add_tensor(_name(path), stored, raw_dtype=raw)
@@ -152,23 +164,49 @@ def write(model: nn.Module, tokenizer: Tokenizer, file: Path, kind: str) -> None
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    return dict(numbers)
+
+
+def describe(numbers: Mapping[str, int], kind: str) -> str:
+    """Say which types the weights have, and why where that is not the one that was asked for.
+
+    Parameters
+    ----------
+    numbers
+        As `write` returns it.
+    kind
+        One of `TYPES`.
+
+    Returns
+    -------
+    str
+        A part of a line.
+    """
+    others = [f"{numbers[own]:,} {own} ({_REASONS[own]})" for own in _REASONS if own != kind and own in numbers]
+    return ", ".join([f"{numbers.get(kind, 0):,} weights are {kind}", *others])
+
+
+def _type_of(parameter: nn.Parameter, kind: str, head: bool) -> str:
+    """The type in which a weight is stored where `kind` is asked for."""
+    if parameter.ndim == 1:
+        return "f32"
+    if kind in ("f16", "bf16"):
+        return kind
+    if parameter.shape[-1] % ROW:
+        return "f16"
+    return _HEAD if head else kind
 
 
 def _rounded(path: str, weights: np.ndarray, kind: str) -> tuple[np.ndarray, Any]:
-    """(numbers as they are stored, their type where numpy has none)."""
+    """(numbers as they are stored, their type for the gguf package)."""
     import gguf
 
-    if kind == "f16":
-        with np.errstate(over="ignore"):
-            stored = weights.astype(np.float16)
-        if not np.isfinite(stored).all():
-            raise ValueError(f"{path} has weights beyond the numbers of f16: take bf16")
-        return stored, None
-    if kind == "q8_0" and weights.shape[-1] % ROW:
-        reason = f"q8_0 takes rows of {ROW} weights, {path} has {weights.shape[-1]} in a row"
-        raise ValueError(f"{reason}: prune with multiple={ROW}, or take f16")
     raw = getattr(gguf.GGMLQuantizationType, kind.upper())
-    return gguf.quants.quantize(np.ascontiguousarray(weights), raw), raw
+    with np.errstate(over="ignore"):
+        stored = gguf.quants.quantize(np.ascontiguousarray(weights), raw)
+    if kind == "f16" and not np.isfinite(stored).all():
+        raise ValueError(f"{path} has weights beyond the numbers of f16: take bf16")
+    return stored, raw
 
 
 def _name(path: str) -> str:

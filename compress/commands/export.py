@@ -3,11 +3,11 @@
 import click
 
 from compress.commands.options import PATH, check_inputs, print_written, push_option
-from transmeter.commands.options import json_option, quiet, reserve
+from transmeter.commands.options import json_option, quiet, reserve, tell
 from transmeter.util import writing
 
 FORMATS = ("compressed-tensors", "torchao", "torchao-dynamic", "onnx", "gguf")
-WEIGHTS = ("f16", "bf16", "q8_0")
+WEIGHTS = ("f16", "bf16", "q8_0", "q5_1", "q4_1", "q4_0")
 
 
 @click.command()
@@ -35,5 +35,5 @@ def export(model, shape, weights, out, repo, as_json) -> None:
     quiet()
     if repo:
         hub.check(repo)
-    size = exports.export(model, shape, out, weights)
+    size = exports.export(model, shape, out, weights, tell)
     print_written(model, out, size, f"as {shape}, reread in a new process", repo, as_json)

@@ -36,7 +36,7 @@ HEADS = {
 }
 GIVEN = "texts given in Python"  # in the place of a file's name
 QUANTIZED = ("compressed-tensors", "torchao", "torchao-dynamic")  # formats of export that round weights
-ROUNDED = ("q8_0",)  # types of weights of gguf that do
+ROUNDED = ("q8_0", "q5_1", "q4_1", "q4_0")  # types of weights of gguf that do
 
 
 def write_card(folder: Path) -> None:
