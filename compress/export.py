@@ -1,4 +1,4 @@
-"""Models in formats that other tools read, each reread in a process of its own before it gets its name.
+"""Models in formats that other tools read, each reread before it gets its name, all but gguf in another process.
 
 compressed-tensors: weights of 4 or 8 bits as vLLM and plain transformers read them. torchao: weights of 8 bits;
 torchao-dynamic rounds activations too, which makes large models faster on a CPU. onnx: encoders for onnxruntime. gguf:
@@ -41,6 +41,7 @@ NEEDED = {
 }
 EXTRAS = {"gguf": "gguf"}  # that bring the libraries; of others "export"
 TOLERANCE = 1e-4  # of ONNX and GGUF, relative to the largest logit; the other formats give equal logits
+_PROBE = 'It\'s 1,234 times "more" \u2014\n\n\tna\u00efve \u65e5\u672c; if (x == 10) {\n  y++;\n}'  # for tokenizers
 # what a user of the folder would do; argv: folder, class, file for the logits
 _REREAD = """
 import json, sys
@@ -51,20 +52,6 @@ ids = (torch.arange(32) * 37 % model.config.vocab_size).view(2, 16)
 with torch.no_grad():
     found = model(input_ids=ids, attention_mask=torch.ones_like(ids))
 np.save(out, torch.cat([found[k].flatten() for k in ("logits", "start_logits", "end_logits") if k in found]).numpy())
-"""
-_REREAD_GGUF = """
-import sys
-import numpy as np, torch, transformers
-folder, name, out = sys.argv[1:]
-config = transformers.AutoConfig.from_pretrained(folder)
-if config.model_type == "mistral":  # without a sliding window it is a Llama, and transformers reads it as that alone
-    settings = {k: v for k, v in config.to_dict().items() if k not in ("model_type", "architectures")}
-    config, name = transformers.LlamaConfig(**settings), "LlamaForCausalLM"
-read = getattr(transformers, name).from_pretrained
-model = read(folder, gguf_file="model.gguf", config=config, dtype=torch.float32).eval()
-ids = (torch.arange(32) * 37 % config.vocab_size).view(2, 16)
-with torch.no_grad():
-    np.save(out, model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.flatten().numpy())
 """
 _REREAD_ONNX = """
 import sys
@@ -296,9 +283,11 @@ def _gguf(source: str, tokenizer: PreTrainedTokenizerBase, weights: str, model: 
     model = _of_base_class(model)
     numbers = gguf_files.write(model, tokenizer, folder / "model.gguf", weights)
     model.config.save_pretrained(folder)
+    reread, again = io.load(folder / "model.gguf")
     reference = _logits(model)
-    limit = TOLERANCE * float(np.abs(reference).max())
-    _compare(_REREAD_GGUF, folder, [str(folder), modeling.base_class(model).__name__], reference, limit)
+    _judge(_logits(reread), reference, TOLERANCE * float(np.abs(reference).max()))
+    if again(_PROBE)["input_ids"] != tokenizer(_PROBE)["input_ids"]:
+        raise RuntimeError("what was written gives other tokens when it is reread")
     return f"gguf: {gguf_files.describe(numbers, weights)}"
 
 
@@ -321,7 +310,12 @@ def _compare(script: str, folder: Path, arguments: list[str], reference: np.ndar
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise RuntimeError(f"what was written cannot be reread: {reason}")
-    difference = float(np.abs(np.load(found) - reference).max())
+    _judge(np.load(found), reference, limit)
     found.unlink()
+
+
+def _judge(found: np.ndarray, reference: np.ndarray, limit: float) -> None:
+    """Raise RuntimeError unless these are the reference logits, within `limit`."""
+    difference = float(np.abs(found - reference).max())
     if not difference <= limit:
         raise RuntimeError(f"what was written differs when it is reread (largest logit difference {difference:.3g})")

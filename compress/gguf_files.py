@@ -5,10 +5,8 @@ llama.cpp's graphs, which take layers of one size.
 """
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +17,17 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.model import modeling
 from compress.model.architectures import kind_of
+from compress.model.gguf.graphs import (
+    ADDED,
+    CONTROL,
+    DIGITS,
+    GRAPHS,
+    NORMAL,
+    SPLITS,
+    UNUSED,
+    factors,
+    side_by_side,
+)
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -27,55 +36,6 @@ TYPES = ("f16", "bf16", "q8_0", "q5_1", "q4_1", "q4_0")  # of the weights, from 
 ROW = 32  # weights that share a scale in those that quantize
 _HEAD = "q8_0"  # of the output head where others have fewer bits; llama.cpp's q6_k can be read here, but not written
 _REASONS = {"f32": "norms and other vectors", "f16": f"rows that are no multiple of {ROW}", _HEAD: "the output head"}
-
-
-@dataclass(frozen=True)
-class Graph:
-    """How llama.cpp computes a model type.
-
-    Attributes
-    ----------
-    name
-        Of the graph.
-    neighbours
-        Whether the two numbers that the rotary embedding turns lie side by side, not half a head apart as in
-        transformers: then rows of the queries and the keys change places.
-    """
-
-    name: str
-    neighbours: bool = False
-
-
-GRAPHS = {
-    "llama": Graph("llama", neighbours=True),
-    "mistral": Graph("llama", neighbours=True),
-    "qwen2": Graph("qwen2"),
-    "qwen3": Graph("qwen3"),
-}
-_OUTER = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-_INNER = {
-    "input_layernorm": "attn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
-# the way in which llama.cpp takes texts apart before it merges bytes, by the pattern of the tokenizer's own split
-_LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
-_OTHERS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_SPLITS = {
-    _LETTERS + r"|\p{N}{1,3}" + _OTHERS: "llama-bpe",
-    _LETTERS + r"|\p{N}" + _OTHERS: "qwen2",
-    "digits": "smollm",
-    "": "gpt-2",
-}
-_NORMAL, _CONTROL, _ADDED, _UNUSED = 1, 3, 4, 5  # kinds of tokens
 
 
 def check(source: str, model: nn.Module, tokenizer: Tokenizer) -> None:
@@ -148,18 +108,18 @@ def write(model: nn.Module, tokenizer: Tokenizer, file: Path, kind: str) -> dict
     writer = gguf.GGUFWriter(file, graph.name)
     _settings(writer, model.config, getattr(gguf.LlamaFileType, f"MOSTLY_{kind.upper()}"))
     _tokens(writer, tokenizer, model.config.vocab_size)
-    factors = _factors(model.config)
-    if factors is not None:
-        writer.add_tensor("rope_freqs.weight", factors)
+    divisors = _factors(model.config)
+    if divisors is not None:
+        writer.add_tensor("rope_freqs.weight", divisors)
     head, numbers = model.get_output_embeddings().weight, Counter[str]()
     for path, parameter in model.named_parameters():  # a tied head is the embeddings'
         own = _type_of(parameter, kind, parameter is head)
         numbers[own] += parameter.numel()
         stored, raw = _rounded(path, parameter.data.float().numpy(), own)
         parameter.data = torch.from_numpy(gguf.quants.dequantize(stored, raw))
-        if graph.neighbours and path.rpartition(".")[0].endswith(("q_proj", "k_proj")):
-            stored = _side_by_side(stored, _heads(model.config, path))
-        writer.add_tensor(_name(path), stored, raw_dtype=raw)
+        if graph.turned(path):
+            stored = side_by_side(stored, getattr(model.config, graph.turned(path)))
+        writer.add_tensor(graph.tensor(path), stored, raw_dtype=raw)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -209,25 +169,6 @@ def _rounded(path: str, weights: np.ndarray, kind: str) -> tuple[np.ndarray, Any
     return stored, raw
 
 
-def _name(path: str) -> str:
-    """What llama.cpp calls a parameter."""
-    module, _, end = path.rpartition(".")
-    if module in _OUTER:
-        return f"{_OUTER[module]}.{end}"
-    _, _, number, inner = module.split(".", 3)
-    return f"blk.{number}.{_INNER[inner]}.{end}"
-
-
-def _heads(config: Any, path: str) -> int:
-    return config.num_attention_heads if "q_proj" in path else config.num_key_value_heads
-
-
-def _side_by_side(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Rows (heads * width, ...) in the order in which the two halves of every head alternate."""
-    halves = rows.reshape(heads, 2, -1, *rows.shape[1:])
-    return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(rows.shape)
-
-
 def _width(config: Any) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
@@ -247,11 +188,7 @@ def _factors(config: Any) -> np.ndarray | None:
     rope = _scaling(config)
     if rope.get("rope_type") != "llama3":
         return None
-    width, old = _width(config), rope["original_max_position_embeddings"]
-    waves = 2 * math.pi * rope["rope_theta"] ** (np.arange(0, width, 2) / width)
-    low, high, factor = rope["low_freq_factor"], rope["high_freq_factor"], rope["factor"]
-    smooth = np.clip((old / waves - low) / (high - low), 0, 1)
-    return (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
+    return factors(rope, _width(config))
 
 
 def _settings(writer: "GGUFWriter", config: Any, kind: int) -> None:
@@ -284,11 +221,11 @@ def _tokens(writer: "GGUFWriter", tokenizer: Tokenizer, rows: int) -> None:
     """The tokenizer; rows: of the embeddings, of which some may have no token."""
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     names = {i: token for token, i in tokenizer.get_vocab().items()}
-    added = {i: _CONTROL if token.special else _ADDED for i, token in tokenizer.added_tokens_decoder.items()}
+    added = {i: CONTROL if token.special else ADDED for i, token in tokenizer.added_tokens_decoder.items()}
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(_split(tokenizer))
     writer.add_token_list([names.get(i, f"[UNUSED{i}]") for i in range(rows)])
-    writer.add_token_types([added.get(i, _NORMAL if i in names else _UNUSED) for i in range(rows)])
+    writer.add_token_types([added.get(i, NORMAL if i in names else UNUSED) for i in range(rows)])
     writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]])
     ids = tokenizer("a")["input_ids"]
     bos, eos, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
@@ -310,11 +247,11 @@ def _split(tokenizer: Tokenizer) -> str:
         if step.get("type") == "Split":
             kinds.append(step["pattern"].get("Regex", "?"))
         elif step.get("type") == "Digits" and step["individual_digits"]:
-            kinds.append("digits")
+            kinds.append(DIGITS)
         elif step.get("type") != "ByteLevel" or step["add_prefix_space"] or not (step["use_regex"] or kinds):
             kinds.append("?")
-    found = _SPLITS.get("".join(kinds))
+    found = SPLITS.get("".join(kinds))
     normal = (backend["normalizer"] or {"type": "NFC"})["type"] == "NFC"
     if found is None or not normal or backend["model"]["type"] != "BPE" or steps[-1].get("type") != "ByteLevel":
-        raise ValueError(f"gguf knows byte-level tokenizers as of {', '.join(_SPLITS.values())}: give such a model")
+        raise ValueError(f"gguf knows byte-level tokenizers as of {', '.join(SPLITS.values())}: give such a model")
     return found

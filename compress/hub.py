@@ -36,7 +36,7 @@ def about_base(source: str | Path) -> dict[str, object]:
     Parameters
     ----------
     source
-        A folder or a hub name.
+        A folder, a GGUF file or a hub name.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def about_base(source: str | Path) -> dict[str, object]:
         The metadata of the card cannot be read.
     """
     local = Path(source).is_dir()
-    if not (local or _valid(str(source))):  # a folder that is gone
+    if Path(source).is_file() or not (local or _valid(str(source))):  # a GGUF file, or a folder that is gone
         return {}
     file = Path(source) / "README.md" if local else _download(str(source))
     found: dict[str, object] = {} if local else {"base_model": [str(source)]}

@@ -19,9 +19,17 @@ from datasets import ClassLabel, Dataset, concatenate_datasets, load_from_disk
 from safetensors.torch import load_file, save_file
 from scipy.io import arff
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, BertForSequenceClassification, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoTokenizer,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from cli import main
+from compress import gguf_files
 from compress.model import io, structure
 from tests.compress.model.test_structure import SLIDING, SMALL, build
 from tests.conftest import DATA, ROOT
@@ -320,6 +328,22 @@ def test_an_unknown_quantizer(llama, loglines):
     LlamaForCausalLM.from_pretrained(llama)
     assert "Unknown quantization type, got of_tomorrow" in loglines()
     refused(llama, r"is quantized already \(of_tomorrow\)")
+
+
+@pytest.mark.filterwarnings("ignore:.* stores weights of types")
+def test_frequencies_in_a_gguf_file(decoder, tmp_path):
+    scaling = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "factor": 4.0, "original_max_position_embeddings": 16}
+    settings = SMALL | {"vocab_size": 4096, "hidden_size": 64, "num_attention_heads": 4, "max_position_embeddings": 99}
+    rope = {"rope_type": "llama3", "rope_theta": 100.0} | scaling
+    model = LlamaForCausalLM(LlamaConfig(**settings, rope_parameters=rope, attention_bias=True)).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    gguf_files.write(model, decoder[1], tmp_path / "m.gguf", "f16")
+    theirs, info = LlamaForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf", output_loading_info=True)
+    assert not any(info.values()) and theirs.config.rope_parameters["rope_type"] == "default"
+    assert theirs.model.layers[0].self_attn.q_proj.bias is None
+    assert (logits(theirs) - logits(model)).abs().max() > 0.1
+    torch.testing.assert_close(logits(io.load(tmp_path / "m.gguf")[0]), logits(model), atol=1e-4, rtol=0)
 
 
 def test_the_exit_of_click():

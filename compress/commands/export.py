@@ -18,7 +18,7 @@ WEIGHTS = ("f16", "bf16", "q8_0", "q5_1", "q4_1", "q4_0")
 @push_option
 @json_option
 def export(model, shape, weights, out, repo, as_json) -> None:
-    """Write MODEL in a format that other tools read, and compare what a new process reads there.
+    """Write MODEL in a format that other tools read, and compare what is read there.
 
     compressed-tensors: quantized models, for plain transformers and vLLM. torchao: weights in 8 bits; torchao-dynamic:
     activations too, which makes large models faster on a CPU. onnx: encoders, for onnxruntime. gguf: decoders of types
@@ -36,4 +36,6 @@ def export(model, shape, weights, out, repo, as_json) -> None:
     if repo:
         hub.check(repo)
     size = exports.export(model, shape, out, weights, tell)
-    print_written(model, out, size, f"as {shape}, reread in a new process", repo, as_json)
+    print_written(
+        model, out, size, f"as {shape}, reread{'' if shape == 'gguf' else ' in a new process'}", repo, as_json
+    )

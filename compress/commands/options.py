@@ -136,6 +136,7 @@ def check_inputs(
 ) -> None:
     """Raise ValueError for models and texts that are not there or broken, before torch is imported."""
     from compress.calibration import spec
+    from compress.model.gguf import reading as gguf_reading
     from transmeter.util import checkpoint
 
     for file in files:
@@ -144,7 +145,10 @@ def check_inputs(
     if calibration:
         spec.parse(calibration)
     for model in models:
-        checkpoint.check(model, quantized=quantized)
+        if checkpoint.is_gguf(model):
+            gguf_reading.check(model)
+        else:
+            checkpoint.check(model, quantized=quantized)
 
 
 def print_written(model: str, out: Path, size: int, checked: str, repo: str | None, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import transformers
 from transformers import PreTrainedModel
 
+from compress.model.gguf import reading as gguf_reading
 from transmeter.util import checkpoint
 
 # what a model is for, by the end of its class's name; a classifier of one class gives "values"
@@ -25,18 +26,20 @@ def config_of(source: str | Path) -> dict[str, Any]:
     Parameters
     ----------
     source
-        A folder or a hub name.
+        A folder, a GGUF file or a hub name.
 
     Returns
     -------
     dict
-        The object in config.json.
+        The object in config.json, or what stands for it in a GGUF file.
 
     Raises
     ------
     ValueError
         There is none, or a value in it is one that no model can have.
     """
+    if checkpoint.is_gguf(source):
+        return gguf_reading.check(source)[1]
     return checkpoint.read_config(source, checkpoint.folder_of(source))
 
 

@@ -32,6 +32,7 @@ from transformers.pytorch_utils import Conv1D
 
 from compress.model import layers, modeling
 from compress.model.architectures import blocks_path
+from compress.model.gguf import reading as gguf_reading
 from transmeter.util import writing
 from transmeter.util.checkpoint import FLOATS, Stored
 
@@ -51,7 +52,7 @@ class _Place:
 
     file: str
     key: str
-    form: str = "plain"  # or "transposed" or "bitmask"
+    form: str = "plain"  # or "transposed", "bitmask" or "gguf"
     scratch: _Scratch | None = None
 
 
@@ -141,6 +142,8 @@ def _on_meta(parameter: nn.Parameter | None) -> nn.Parameter | None:
 
 
 def _read(place: _Place, shape: torch.Size, device: torch.device) -> Tensor:
+    if place.form == "gguf":
+        return gguf_reading.read(Path(place.file), place.key).to(device)
     with safe_open(place.file, "pt", device=str(device)) as file:
         if place.form != "bitmask":
             value = file.get_tensor(place.key)  # mapped, not copied, on a CPU
@@ -338,6 +341,7 @@ def _places(
         key = keys.get(name.removesuffix("weight") + "packed.values" if form == "bitmask" else name)
         if key is not None:
             file, kind = str(tensors[key].file), tensors[key].dtype
+            form = "gguf" if file.endswith(".gguf") else form
             if kind not in FLOATS:
                 raise ValueError(f"'{key}' is packed ({kind}), and such a model cannot be streamed: give more memory")
             found[name] = _Place(file, key.removesuffix("packed.values") + "weight" if form == "bitmask" else key, form)

@@ -14,6 +14,7 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, Pr
 
 from compress.model import modeling, offload
 from compress.model.config import base_of, check_head, task_of
+from compress.model.gguf import reading as gguf_reading
 from compress.model.storage import stored_type
 from compress.model.tokenizers import fit_tokenizer, read_tokenizer
 from transmeter.util import arguments, checkpoint
@@ -33,7 +34,7 @@ def load(
     Parameters
     ----------
     source
-        A folder or a hub name.
+        A folder, a GGUF file or a hub name.
     device
         Of torch, or "auto" to spread the blocks over all GPUs and the memory (accelerate).
     dtype
@@ -94,7 +95,7 @@ def skeleton(source: str | Path, *, quantized: bool = False) -> tuple[nn.Module,
     Parameters
     ----------
     source
-        A folder or a hub name.
+        A folder, a GGUF file or a hub name.
     quantized
         Whether a model that another tool has quantized will do; it has the sizes that it had before.
 
@@ -207,8 +208,8 @@ def align(model: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class _Folder:
-    """A model folder whose files were checked: `config.dtype` is the type that its weights are stored in; quantizer:
-    the method by which another tool has quantized it."""
+    """A model folder or a GGUF file that was checked: `config.dtype` is the type that its weights are stored in;
+    quantizer: the method by which another tool has quantized it."""
 
     source: str | Path
     path: Path
@@ -220,7 +221,8 @@ class _Folder:
 
 def _open(source: str | Path, quantized: bool) -> _Folder:
     """The folder of a model, its class, its config and what its files hold. Raises ValueError as `load`."""
-    path, written, tensors = checkpoint.check(source, quantized=quantized)
+    packed = checkpoint.is_gguf(source)
+    path, written, tensors = gguf_reading.check(source) if packed else checkpoint.check(source, quantized=quantized)
     cls: Any = base_of(source, written)
     if "compressed" in written:
         cls = modeling.compressed_model(cls)
@@ -231,7 +233,9 @@ def _open(source: str | Path, quantized: bool) -> _Folder:
     with _loading(source):
         config = cls.config_class.from_dict({k: v for k, v in written.items() if k not in ("dtype", "torch_dtype")})
     config.name_or_path = str(source)
-    config.dtype = getattr(torch, checkpoint.stored_type(source, tensors))
+    config.dtype = getattr(
+        torch, gguf_reading.stored_type(source) if packed else checkpoint.stored_type(source, tensors)
+    )
     attention = config._attn_implementation
     if attention not in (None, "eager", "sdpa"):
         warnings.warn(f"{source}: attn_implementation '{attention}' of config.json is not used: sdpa is", stacklevel=1)
@@ -253,9 +257,12 @@ def _match(folder: _Folder) -> dict[str, str]:
 
 def _whole(folder: _Folder, dtype: torch.dtype, device: str) -> nn.Module:
     """The model in memory, as transformers loads it. Raises ValueError where that leaves a weight at random."""
+    packed = folder.path.is_file()
+    weights = {name: gguf_reading.read(folder.path, name).to(dtype) for name in folder.tensors} if packed else None
     model, info = folder.cls.from_pretrained(
-        folder.path,
+        None if packed else folder.path,
         config=folder.config,
+        state_dict=weights,
         dtype=dtype,
         device_map=device if device != "cpu" else None,
         use_safetensors=True,

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from compress.model import modeling
+from compress.model.gguf import tokenizer as gguf_tokenizer
 from transmeter.util.checkpoint import TOKENIZERS
 
 _NONE = "put the files that the model was trained with beside it"  # what to do without a tokenizer
@@ -19,7 +20,7 @@ def read_tokenizer(folder: Path, model: nn.Module) -> PreTrainedTokenizerBase:
     Parameters
     ----------
     folder
-        Of the model.
+        Of the model, or the GGUF file that it is.
     model
         The model, whose config says which tokenizer it has.
 
@@ -33,8 +34,12 @@ def read_tokenizer(folder: Path, model: nn.Module) -> PreTrainedTokenizerBase:
     FileNotFoundError
         There is none.
     ValueError
-        It is broken.
+        It is broken, or in a GGUF file of a kind that is not known.
     """
+    if folder.is_file():
+        tokenizer = gguf_tokenizer.read_tokenizer(folder)
+        tokenizer.as_loaded = None, None
+        return tokenizer
     if not any((folder / name).exists() for name in TOKENIZERS):
         raise FileNotFoundError(f"it has no tokenizer in it: {_NONE}")
     try:

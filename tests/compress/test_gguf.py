@@ -62,7 +62,7 @@ def divergence(model, tokenizer, llama):
     found = []
     for prompt in (PROMPT, "HAMLET. To be", "It was a dark and"):
         logs = model(**tokenizer(prompt, return_tensors="pt")).logits[0, -1].log_softmax(0)
-        asked = {"prompt": prompt, "n_predict": 1, "temperature": 0, "logprobs": len(logs)}
+        asked = {"prompt": prompt, "n_predict": 1, "temperature": 0, "logprobs": len(logs), "ignore_eos": True}
         answer = llama.handle_completions(asked)["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
         theirs = torch.full_like(logs, -torch.inf)
         theirs[[each["id"] for each in answer]] = torch.tensor([each["logprob"] for each in answer])
@@ -107,6 +107,11 @@ def test_llama_cpp_reads_every_graph_with_its_settings(case, decoder, tmp_path):
     gguf_files.write(model, decoder[1], tmp_path / "m.gguf", "bf16" if case == "qwen2" else "f16")
     logs, others = by_us(model, decoder[1], 2)[1], by_llama_cpp(tmp_path / "m.gguf", 2)[1]
     assert others[0] == pytest.approx(logs[0], abs=0.05)  # later ones are of other tokens where two are as likely
+    with pytest.warns(UserWarning, match="m.gguf stores weights of types .*, results take b?float16"):
+        read = io.load(tmp_path / "m.gguf")[0]
+    ids = torch.arange(32)[None] * 37
+    with torch.no_grad():
+        torch.testing.assert_close(read(ids).logits, model(ids).logits, atol=1e-4, rtol=0)
 
 
 def test_rows_that_have_no_whole_number_of_scales_are_f16(decoder, tmp_path):

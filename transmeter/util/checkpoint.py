@@ -72,18 +72,35 @@ class Stored:
     dtype: str
 
 
-def folder_of(source: str | Path) -> Path:
-    """The folder of a model.
+def is_gguf(source: str | Path) -> bool:
+    """Whether a model is a GGUF file, which compress.model.gguf_reading reads.
 
     Parameters
     ----------
     source
-        A folder, or a name on the Hub, of which what is needed is downloaded into the cache of huggingface_hub.
+        What stands for the model.
+
+    Returns
+    -------
+    bool
+        By the end of its name.
+    """
+    return Path(source).suffix == ".gguf" and Path(source).is_file()
+
+
+def folder_of(source: str | Path) -> Path:
+    """The folder of a model, or the one file that it is.
+
+    Parameters
+    ----------
+    source
+        A folder, a GGUF file, or a name on the Hub, of which what is needed is downloaded into the cache of
+        huggingface_hub.
 
     Returns
     -------
     Path
-        The folder, on this machine.
+        The folder or the file, on this machine.
 
     Raises
     ------
@@ -92,7 +109,7 @@ def folder_of(source: str | Path) -> Path:
     """
     if not str(source):  # Path("") would be the folder that one is in
         raise ValueError("the name of the model is empty: give a folder")
-    if Path(source).is_dir():
+    if Path(source).is_dir() or is_gguf(source):
         return Path(source)
     try:
         from huggingface_hub import snapshot_download
@@ -127,6 +144,8 @@ def read_config(source: str | Path, folder: Path) -> dict[str, Any]:
     ValueError
         There is none, it is not a JSON object, or a value in it is of a kind that no model can have.
     """
+    if folder.is_file():
+        raise ValueError(f"{source} is a GGUF file, which holds a decoder: give a model folder")
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
             _refuse_adapter(source, folder)
@@ -320,7 +339,9 @@ def _weight_files(source: str | Path, folder: Path, config: Mapping[str, Any]) -
             convert = f"from transformers import {class_} as M; M.from_pretrained('{source}').save_pretrained('safe')"
             why = "could run code when it is opened: where you trust it, convert it"
             raise ValueError(f'{source}: {pickled} is pickled and {why}, python -c "{convert}"')
-        raise ValueError(f"{source} has no weights that transformers reads: it has neither {WEIGHTS} nor {INDEX}")
+        packed = next((f": give {f}" for f in sorted(folder.glob("*.gguf"))), "")
+        why = f"it has neither {WEIGHTS} nor {INDEX}{packed}"
+        raise ValueError(f"{source} has no weights that transformers reads: {why}")
     if not name.endswith(".index.json"):
         return [_inside(source, folder, name)]
     index = read_json(source, folder, _inside(source, folder, name).name)
@@ -408,6 +429,8 @@ def bytes_of(source: str | Path) -> int:
         As `check`.
     """
     folder = folder_of(source)
+    if folder.is_file():
+        return folder.stat().st_size
     return sum(f.stat().st_size for f in _weight_files(source, folder, read_config(source, folder)))
 
 
@@ -430,9 +453,12 @@ def hash_of(source: str | Path) -> str:
         As `check`.
     """
     folder = folder_of(source)
-    files = [folder / n for n in ("config.json", "generation_config.json", *TOKENIZERS, *BESIDE_TOKENIZERS)]
+    names = ("config.json", "generation_config.json", *TOKENIZERS, *BESIDE_TOKENIZERS)
+    files = [folder] if folder.is_file() else [folder / name for name in names if (folder / name).is_file()]
+    if not folder.is_file():
+        files += _weight_files(source, folder, read_config(source, folder))
     found = hashlib.sha256()
-    for file in [*filter(Path.is_file, files), *_weight_files(source, folder, read_config(source, folder))]:
+    for file in files:
         with file.open("rb") as content:
             found.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
     return found.hexdigest()
