@@ -76,6 +76,16 @@ def test_f16_writes_the_tokens_that_the_model_writes(decoder, tmp_path):
     assert theirs == text and others == pytest.approx(logs, abs=0.02)
 
 
+def test_a_model_pruned_to_one_size_writes_the_tokens_that_it_writes(decoder, calibration, tmp_path):
+    pruned = compressed("kprune", decoder[0], calibration, ratio=0.3, shape="uniform", iterative=False)
+    assert pruned.config.intermediate_size < 512
+    io.save(pruned, decoder[1], tmp_path / "m", {})
+    export.export(str(tmp_path / "m"), "gguf", tmp_path / "g")
+    text, logs = by_us(*io.load(tmp_path / "m"), 64)
+    theirs, others = by_llama_cpp(tmp_path / "g/model.gguf", 64)
+    assert theirs == text and others == pytest.approx(logs, abs=0.02)
+
+
 @pytest.mark.parametrize(
     "kind, bits, limit", [("q8_0", 8.5, 1e-4), ("q5_1", 6, 1e-2), ("q4_1", 5, 3e-2), ("q4_0", 4.5, 4e-2)]
 )
