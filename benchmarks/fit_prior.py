@@ -20,8 +20,10 @@ from transmeter.gain.agreement import interval_coverage, rank_agreement
 from transmeter.gain.ground_truth import half_means
 from transmeter.gain.prior import (
     LIKELY,
+    ROUGH,
     SHOTS,
     TAIL,
+    TINY,
     FitFeatures,
     Forest,
     Gain,
@@ -76,8 +78,12 @@ def fit(pairs: pd.DataFrame) -> Prior:
         z = np.abs(y - left_out[0]) / np.hypot(left_out[1], pairs["gain_error"])
         ends = [np.quantile(z[some], 0.95) for some in (shots < BETWEEN, shots >= BETWEEN)]
         found.append(Forest(_grown(x, y).trees, np.array(ends) / stats.t.ppf(0.975, TAIL)))
-    z = (pairs["measured"] - pairs["gain"]) / np.hypot(pairs["error"], pairs["gain_error"])
-    return Prior(*found, float(max(1.0, np.sqrt(np.mean(np.clip(z, -4, 4) ** 2)))))
+    off, error = pairs["gain"] - pairs["measured"], pairs["error"]
+    rough = np.maximum(error - ROUGH, 0.0)
+    counts = rough / error**2  # least squares in standard errors
+    shortfall = float((off * counts).sum() / max((rough * counts).sum(), TINY))
+    z = (off - shortfall * rough) / np.hypot(error, pairs["gain_error"])
+    return Prior(*found, float(max(1.0, np.sqrt(np.mean(np.clip(z, -4, 4) ** 2)))), shortfall)
 
 
 def _screen(row: pd.Series) -> np.ndarray:

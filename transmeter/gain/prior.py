@@ -19,6 +19,7 @@ SHOTS = (5.0, 20.0)  # labelled rows per class that deviations are scaled at, be
 TINY = 1e-6  # least variance of a gain
 LIKELY = 0.2  # P(gain < 0) below which a source likely helps
 SURPRISING = 3.0  # standard errors of a measured gain
+ROUGH = 2.0  # standard error in percentage points beyond which a measured gain is too low
 Measurement = tuple[float, float, float]  # mean, standard error (percentage points) and degrees of freedom of a gain
 
 
@@ -183,15 +184,24 @@ class Prior:
         From these and what repeats tell.
     inflation : float
         Factor of the measured gain's standard error, which few rows understate.
+    shortfall : float
+        By how much a measured gain is too low for every point of its standard error beyond `ROUGH`: the best learner of
+        the target alone is chosen by the rows that measure the gain, of which few are kind to one of them by chance.
     """
 
     screen: Forest
     transfer: Forest
     inflation: float
+    shortfall: float
+
+    def corrected(self, measurement: Measurement) -> Measurement:
+        """A measured gain without its bias, and with the standard error that it really has."""
+        mean, error, freedom = measurement
+        return mean + self.shortfall * max(error - ROUGH, 0.0), error * self.inflation, freedom
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything by name, as `restore` takes it."""
-        found = {"inflation": np.array(self.inflation)}
+        found = {"inflation": np.array(self.inflation), "shortfall": np.array(self.shortfall)}
         for name in ("screen", "transfer"):
             forest: Forest = getattr(self, name)
             found[f"{name}.scales"] = forest.scales
@@ -205,7 +215,7 @@ class Prior:
         for name in ("screen", "transfer"):
             mine = {k.removeprefix(f"{name}."): v for k, v in arrays.items() if k.startswith(f"{name}.")}
             forests.append(Forest(Trees.restore(mine), mine["scales"]))
-        return cls(*forests, float(arrays["inflation"]))
+        return cls(*forests, float(arrays["inflation"]), float(arrays["shortfall"]))
 
 
 @cache
@@ -309,8 +319,7 @@ def combine(prior: Prior, pair: PairFeatures, shots: int, transfer: ShortTransfe
         The posterior.
     """
     expected, deviation = prior.transfer.predict(regressors(pair, shots, transfer), shots)
-    mean, error, freedom = measurement
-    error *= prior.inflation
+    mean, error, freedom = prior.corrected(measurement)
     weight = _trust(deviation, mean - expected, error)
     # as uncertain as the degrees of freedom of both, by their shares in the variance
     freedom = 1 / (weight**2 / freedom + (1 - weight) ** 2 / TAIL)
@@ -340,9 +349,9 @@ def explain(
     Returns
     -------
     dict
-        `measured`, which counts by the share `trust`, and the terms that sum to what was expected, which counts by the
-        rest. In percentage points: `usual` is what the average pair of the prior gains, the others what a short
-        transfer and every feature add to that along the paths of the trees.
+        `measured`, without its bias, which counts by the share `trust`, and the terms that sum to what was expected,
+        which counts by the rest. In percentage points: `usual` is what the average pair of the prior gains, the others
+        what a short transfer and every feature add to that along the paths of the trees.
 
     References
     ----------
@@ -350,9 +359,9 @@ def explain(
     """
     x = regressors(pair, shots, transfer)
     expected, deviation = prior.transfer.predict(x, shots)
-    mean, error, _ = measurement
+    mean, error, _ = prior.corrected(measurement)
     usual, parts = _along_paths(prior.transfer.trees, x)
-    terms = {"trust": _trust(deviation, mean - expected, error * prior.inflation), "measured": mean, "usual": usual}
+    terms = {"trust": _trust(deviation, mean - expected, error), "measured": mean, "usual": usual}
     for term, part in zip(TERMS, parts, strict=True):
         terms[term] = terms.get(term, 0.0) + float(part)
     return terms

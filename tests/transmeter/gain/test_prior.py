@@ -91,10 +91,11 @@ def test_the_joined_gain_lies_between_both_and_is_surer_than_either(mean, error,
     shipped = prior.load_prior()
     expected, deviation = shipped.transfer.predict(prior.regressors(PLAIN, 10, short(probability_gain)), 10)
     found = prior.combine(shipped, PLAIN, 10, short(probability_gain), (mean, error, np.inf))
+    mean, error, _ = shipped.corrected((mean, error, np.inf))
     assert min(mean, expected) - 1e-9 <= found.mean <= max(mean, expected) + 1e-9
     half = (found.high - found.low) / 2
     kind = max(deviation, abs(mean - expected) - prior.SURPRISING * error)  # a pair that the prior does not know
-    assert half <= half_width(1.0, prior.TAIL) * min(kind, error * shipped.inflation) + 1e-9
+    assert half <= half_width(1.0, prior.TAIL) * min(kind, error) + 1e-9
 
 
 @given(pairs, st.integers(1, 10_000), transfers, st.floats(-50, 50), st.floats(0, 1e6))
@@ -177,6 +178,16 @@ def test_intervals_of_pairs_left_out_hold_their_gains(fit_prior):
         mean, deviation = found.screen.predict(prior.regressors(fit_prior.features_of(row), row["shots"]), row["shots"])
         held.append(abs(row["gain"] - mean) <= half_width(deviation, prior.TAIL))
     assert 0.9 <= np.mean(held) <= 0.99
+
+
+def test_gains_of_few_rows_are_known_to_be_measured_too_low(fit_prior):
+    pairs = pairs_of(lambda e: 3 * e.skill, noise=1.0, n=300)
+    low = pairs.assign(error=8.0, measured=pairs["measured"] - 3.0)  # by a half of what is beyond ROUGH
+    found = fit_prior.fit(low)
+    assert found.shortfall == pytest.approx(0.5, abs=0.05)
+    assert found.corrected((-3.0, 8.0, 5.0))[0] == pytest.approx(0.0, abs=0.3)
+    assert found.corrected((-3.0, 1.0, 5.0))[0] == -3.0  # many rows choose the best learner rightly
+    assert fit_prior.fit(pairs).shortfall == 0
 
 
 def test_errors_that_are_understated_are_inflated(fit_prior):
