@@ -4,7 +4,6 @@ The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Names of 
 llama.cpp's graphs, which take layers of one size.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,17 +16,8 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.model import modeling
 from compress.model.architectures import kind_of
-from compress.model.gguf.graphs import (
-    ADDED,
-    CONTROL,
-    DIGITS,
-    GRAPHS,
-    NORMAL,
-    SPLITS,
-    UNUSED,
-    factors,
-    side_by_side,
-)
+from compress.model.gguf.graphs import GRAPHS, PERIOD, factors, kinds_of_blocks, query_scalar, side_by_side
+from compress.model.gguf.tokenizer import form_of, write_tokenizer
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -63,15 +53,49 @@ def check(source: str, model: nn.Module, tokenizer: Tokenizer) -> None:
             raise ValueError(f"{reason}: prune with shape=uniform (kprune, kwon, magnitude), or remove blocks by depth")
         if getattr(module, "smooth", None) is not None or getattr(module, "activations", None) is not None:
             raise ValueError(f"gguf would lose how {path} scales and rounds its inputs: export before it is quantized")
-    window = getattr(config, "sliding_window", None)
-    if window and getattr(config, "use_sliding_window", True) and window < config.max_position_embeddings:
+    _check_graph(kind, source, config)
+    form_of(tokenizer)
+
+
+def _check_graph(kind: str, source: str, config: Any) -> None:
+    """Raise ValueError for settings that the graph of a model type has not."""
+    window, gemma = getattr(config, "sliding_window", None), kind == "gemma3_text"
+    if window and getattr(config, "use_sliding_window", True) and window < config.max_position_embeddings and not gemma:
         what = f"the graph of {kind} has no sliding window, {source} one of {window} tokens"
         raise ValueError(f"{what}: give another format")
-    if config.hidden_act not in ("silu", "swish") or getattr(config, "mlp_bias", False):
-        what = f"{config.hidden_act}{' with biases' if getattr(config, 'mlp_bias', False) else ''}"
-        raise ValueError(f"the graph of {kind} has silu without biases, {source} {what}: give another format")
+    activation = config.hidden_activation if gemma else config.hidden_act
+    biased = getattr(config, "mlp_bias", False) or (gemma and config.attention_bias)
+    if activation not in (("gelu_pytorch_tanh",) if gemma else ("silu", "swish")) or biased:
+        what = f"{'gelu_pytorch_tanh' if gemma else 'silu'} without biases, {source} {activation}"
+        raise ValueError(f"the graph of {kind} has {what}{' with biases' if biased else ''}: give another format")
+    if gemma:
+        _check_gemma(source, config)
     _scaling(config)
-    _split(tokenizer)
+
+
+def _check_gemma(source: str, config: Any) -> None:
+    """Raise ValueError for settings of Gemma 3 that its graph has not."""
+    scalar = query_scalar(config.num_hidden_layers, _width(config), config.hidden_size // config.num_attention_heads)
+    if config.query_pre_attn_scalar != scalar:
+        what = f"the graph of gemma3 has a query_pre_attn_scalar of {scalar}, {source} {config.query_pre_attn_scalar}"
+        raise ValueError(f"{what}: give another format")
+    for key in ("final_logit_softcapping", "attn_logit_softcapping", "use_bidirectional_attention"):
+        if getattr(config, key):
+            raise ValueError(f"the graph of gemma3 has no {key}, {source} has: give another format")
+    if config.rope_parameters["sliding_attention"].get("rope_type", "default") != "default":
+        raise ValueError(f"the graph of gemma3 has no rotary scaling inside windows, {source} has: give another format")
+    _period(config)
+
+
+def _period(config: Any) -> int:
+    """Every how-manieth block of Gemma 3 looks at all tokens. Raises ValueError where they are not regular."""
+    count = config.num_hidden_layers
+    for period in (PERIOD, *range(1, count + 2)):
+        if kinds_of_blocks(count, period) == config.layer_types:
+            return period
+    whole = [i for i, kind in enumerate(config.layer_types) if kind == "full_attention"]
+    what = "the graph of gemma3 has blocks without a window in regular distances"
+    raise ValueError(f"{what}, the model has them at {whole}: keep all blocks")
 
 
 @torch.no_grad()
@@ -107,7 +131,7 @@ def write(model: nn.Module, tokenizer: Tokenizer, file: Path, kind: str) -> dict
     graph = GRAPHS[kind_of(model)]
     writer = gguf.GGUFWriter(file, graph.name)
     _settings(writer, model.config, getattr(gguf.LlamaFileType, f"MOSTLY_{kind.upper()}"))
-    _tokens(writer, tokenizer, model.config.vocab_size)
+    write_tokenizer(writer, tokenizer, model.config.vocab_size)
     divisors = _factors(model.config)
     if divisors is not None:
         writer.add_tensor("rope_freqs.weight", divisors)
@@ -115,8 +139,8 @@ def write(model: nn.Module, tokenizer: Tokenizer, file: Path, kind: str) -> dict
     for path, parameter in model.named_parameters():  # a tied head is the embeddings'
         own = _type_of(parameter, kind, parameter is head)
         numbers[own] += parameter.numel()
-        stored, raw = _rounded(path, parameter.data.float().numpy(), own)
-        parameter.data = torch.from_numpy(gguf.quants.dequantize(stored, raw))
+        stored, raw = _rounded(path, parameter.data.float().numpy() + graph.shift(path), own)
+        parameter.data = torch.from_numpy(gguf.quants.dequantize(stored, raw)) - graph.shift(path)
         if graph.turned(path):
             stored = side_by_side(stored, getattr(model.config, graph.turned(path)))
         writer.add_tensor(graph.tensor(path), stored, raw_dtype=raw)
@@ -175,7 +199,7 @@ def _width(config: Any) -> int:
 
 def _scaling(config: Any) -> dict[str, Any]:
     """The rotary settings. Raises ValueError for a scaling that the graphs have not."""
-    rope = config.rope_parameters
+    rope = config.rope_parameters.get("full_attention", config.rope_parameters)
     if rope.get("rope_type", "default") not in ("default", "linear", "yarn", "llama3"):
         raise ValueError(f"gguf has no rotary scaling of type {rope['rope_type']}: give another format")
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
@@ -215,43 +239,7 @@ def _settings(writer: "GGUFWriter", config: Any, kind: int) -> None:
         writer.add_rope_scaling_factor(rope["factor"])
     if rope.get("rope_type") == "yarn":
         writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
-
-
-def _tokens(writer: "GGUFWriter", tokenizer: Tokenizer, rows: int) -> None:
-    """The tokenizer; rows: of the embeddings, of which some may have no token."""
-    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
-    names = {i: token for token, i in tokenizer.get_vocab().items()}
-    added = {i: CONTROL if token.special else ADDED for i, token in tokenizer.added_tokens_decoder.items()}
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(_split(tokenizer))
-    writer.add_token_list([names.get(i, f"[UNUSED{i}]") for i in range(rows)])
-    writer.add_token_types([added.get(i, NORMAL if i in names else UNUSED) for i in range(rows)])
-    writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]])
-    ids = tokenizer("a")["input_ids"]
-    bos, eos, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
-    for add, token in ((writer.add_bos_token_id, bos), (writer.add_eos_token_id, eos), (writer.add_pad_token_id, pad)):
-        if token is not None:
-            add(token)
-    writer.add_add_bos_token(bos is not None and ids[0] == bos)
-    writer.add_add_eos_token(eos is not None and ids[-1] == eos)
-    if isinstance(tokenizer.chat_template, str):
-        writer.add_chat_template(tokenizer.chat_template)
-
-
-def _split(tokenizer: Tokenizer) -> str:
-    """llama.cpp's name of how texts are taken apart. Raises ValueError for a tokenizer that it does not know so."""
-    backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    before, kinds = backend["pre_tokenizer"] or {}, []
-    steps = before.get("pretokenizers", [before])
-    for step in steps:
-        if step.get("type") == "Split":
-            kinds.append(step["pattern"].get("Regex", "?"))
-        elif step.get("type") == "Digits" and step["individual_digits"]:
-            kinds.append(DIGITS)
-        elif step.get("type") != "ByteLevel" or step["add_prefix_space"] or not (step["use_regex"] or kinds):
-            kinds.append("?")
-    found = SPLITS.get("".join(kinds))
-    normal = (backend["normalizer"] or {"type": "NFC"})["type"] == "NFC"
-    if found is None or not normal or backend["model"]["type"] != "BPE" or steps[-1].get("type") != "ByteLevel":
-        raise ValueError(f"gguf knows byte-level tokenizers as of {', '.join(SPLITS.values())}: give such a model")
-    return found
+    if "sliding_attention" in config.rope_parameters:
+        writer.add_sliding_window(config.sliding_window)
+        writer.add_sliding_window_pattern(_period(config))
+        writer.add_rope_freq_base_swa(config.rope_parameters["sliding_attention"]["rope_theta"])

@@ -22,6 +22,11 @@ _INNER = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+_GEMMA3 = {path: name for path, name in _INNER.items() if path != "post_attention_layernorm"} | {
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,14 @@ class Graph:
         transformers: then rows of the queries and the keys change places.
     inner
         What llama.cpp calls the modules of a block.
+    shifted
+        Whether transformers stores of the weight of a norm what it is above one.
     """
 
     name: str
     neighbours: bool = False
     inner: Mapping[str, str] = field(default_factory=lambda: _INNER)
+    shifted: bool = False
 
     def tensor(self, path: str) -> str:
         """What llama.cpp calls a parameter.
@@ -101,16 +109,33 @@ class Graph:
             return "num_attention_heads"
         return "num_key_value_heads" if self.neighbours and module.endswith("k_proj") else ""
 
+    def shift(self, path: str) -> float:
+        """By how much llama.cpp's numbers of a parameter are larger.
+
+        Parameters
+        ----------
+        path
+            Of transformers.
+
+        Returns
+        -------
+        float
+            0 or 1.
+        """
+        return float(self.shifted and path.endswith("norm.weight"))
+
 
 GRAPHS = {  # by model type
     "llama": Graph("llama", neighbours=True),
     "mistral": Graph("llama", neighbours=True),
     "qwen2": Graph("qwen2"),
     "qwen3": Graph("qwen3"),
+    "gemma3_text": Graph("gemma3", inner=_GEMMA3, shifted=True),
 }
 # the way in which llama.cpp takes texts apart before it merges bytes, by the pattern of the tokenizer's own split
 _LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
 _OTHERS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+SENTENCEPIECE = "SentencePiece"  # letters are merged, by scores, and bytes only where there is no token
 DIGITS = "digits"  # every one by itself, the rest as GPT-2 does
 SPLITS = {
     _LETTERS + r"|\p{N}{1,3}" + _OTHERS: "llama-bpe",
@@ -118,6 +143,7 @@ SPLITS = {
     DIGITS: "smollm",
     "": "gpt-2",
 }
+PERIOD = 6  # every how-manieth block of Gemma 3 looks at all tokens, unless it is said
 NORMAL, UNKNOWN, CONTROL, ADDED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # kinds of tokens
 
 
@@ -157,6 +183,44 @@ def apart(rows: np.ndarray, heads: int) -> np.ndarray:
     """
     pairs = rows.reshape(heads, -1, 2, *rows.shape[1:])
     return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(rows.shape)
+
+
+def kinds_of_blocks(count: int, period: int) -> list[str]:
+    """How far the blocks of Gemma 3 look back.
+
+    Parameters
+    ----------
+    count
+        Number of blocks.
+    period
+        Every how-manieth looks at all tokens.
+
+    Returns
+    -------
+    list
+        Of the names that transformers gives them.
+    """
+    return ["sliding_attention" if (i + 1) % period else "full_attention" for i in range(count)]
+
+
+def query_scalar(count: int, width: int, share: int) -> int:
+    """By the root of what the graph of Gemma 3 divides the products of queries and keys.
+
+    Parameters
+    ----------
+    count
+        Number of blocks.
+    width
+        Of a head.
+    share
+        Of a head of the width of the residual stream, which the largest model takes, known by its 62 blocks.
+
+    Returns
+    -------
+    int
+        As in transformers' config.
+    """
+    return share if count == 62 else width
 
 
 def factors(rope: Mapping[str, float], width: int) -> np.ndarray:

@@ -14,16 +14,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.model.gguf import container
-from compress.model.gguf.graphs import GRAPHS, Graph, apart, factors
+from compress.model.gguf.graphs import GRAPHS, PERIOD, Graph, apart, factors, kinds_of_blocks, query_scalar
 from transmeter.util.checkpoint import SHOWN, Stored
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
     from torch import Tensor
 
-_CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}  # by graph
+_CLASSES = {  # by graph
+    "llama": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "gemma3": "Gemma3ForCausalLM",
+}
 _TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # others are quantized
 _RESULTS = "float16"  # the type that is saved of what was quantized
+_WINDOWS = {"attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa"}  # of Gemma 3
 _FREQUENCIES = "rope_freqs.weight"
 # settings of a graph that are looked at; any other may change what it computes
 _SETTINGS = {
@@ -145,13 +151,13 @@ def read(file: Path, path: str) -> "Tensor":
     if graph.turned(path):
         key = {"num_attention_heads": "head_count", "num_key_value_heads": "head_count_kv"}[graph.turned(path)]
         rows = apart(rows, _settings(reader, graph)[f"attention.{key}"])
-    return torch.from_numpy(rows)
+    return torch.from_numpy(rows) - graph.shift(path)
 
 
 def _config(source: str | Path, reader: "GGUFReader", graph: Graph, tensors: Mapping[str, Stored]) -> dict[str, Any]:
     """The settings, as config.json has them. Raises ValueError for one that is missing or not known here."""
     settings = _settings(reader, graph)
-    unknown = sorted(settings.keys() - _SETTINGS)
+    unknown = sorted(settings.keys() - _SETTINGS - (_WINDOWS if graph.name == "gemma3" else set()))
     if unknown:
         what = f"settings that the graph {graph.name} here has not ({', '.join(unknown)})"
         raise ValueError(f"{source} has {what}: give the model in safetensors")
@@ -187,8 +193,23 @@ def _config(source: str | Path, reader: "GGUFReader", graph: Graph, tensors: Map
         raise ValueError(
             f"{source} says that it has {found['num_hidden_layers']} blocks, but holds {len(tensors)} weights"
         )
+    if graph.name == "gemma3":
+        found |= _gemma(found, settings)
     ids = {f"{name}_id": number for name, number in container.special(reader).items() if name != "unk_token"}
     return found | {key: ids.get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+
+
+def _gemma(found: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What Gemma 3 has beside what others have; `found`: the settings so far."""
+    count, width = found["num_hidden_layers"], found["head_dim"]
+    theta = settings.get("rope.freq_base_swa", 10_000.0)
+    inside = {"rope_type": "default", "rope_theta": theta}
+    return {
+        "sliding_window": settings["attention.sliding_window"],
+        "layer_types": kinds_of_blocks(count, settings.get("attention.sliding_window_pattern", PERIOD)),
+        "query_pre_attn_scalar": query_scalar(count, width, found["hidden_size"] // found["num_attention_heads"]),
+        "rope_parameters": {"full_attention": found["rope_parameters"], "sliding_attention": inside},
+    }
 
 
 def _rope(source: str | Path, reader: "GGUFReader", settings: Mapping[str, Any], width: int) -> dict[str, Any]:

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from tokenizers import normalizers
+from transformers import GemmaTokenizer
 
 from cli import main
 from compress import gguf_files
 from compress.model import io
+from compress.model.gguf import tokenizer as tokenizers
 from tests.compress.methods.test_architectures import build
-from tests.compress.test_gguf import PROMPT, SIZES, divergence, server
+from tests.compress.test_gguf import GEMMA, PROMPT, SIZES, divergence, server
 from tests.conftest import DATA
 from transmeter.util import checkpoint
 
@@ -135,6 +138,57 @@ def test_sentencepiece_takes_texts_apart_as_llama_cpp_does(prefix, pieces, tmp_p
     assert divergence(read, tokenizer, llama) < 1e-4
 
 
+@pytest.mark.parametrize("prefix", [True, False])
+def test_sentencepiece_is_written_as_llama_cpp_takes_texts_apart(prefix, tmp_path):
+    """Merges of words that have several ways to them."""
+    vocabulary = {token: i for i, token in enumerate([*PIECES, *sorted(WORDS)])}
+    ways = ((a, w[len(a) :]) for w in sorted(WORDS, key=WORDS.get, reverse=True) for a in (w[:i] for i in range(1, 5)))
+    merges = [pair for pair in ways if all(part in vocabulary for part in pair)]
+    tokenizer = GemmaTokenizer(
+        vocabulary, merges, bos_token="<s>", eos_token="</s>", pad_token="</s>", mask_token="</s>"
+    )
+    if prefix:
+        steps = [normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)]
+        tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(steps)
+    model = build(
+        "gemma3_text", **SIZES | GEMMA | {"vocab_size": len(vocabulary), "bos_token_id": 1, "eos_token_id": 2}
+    )
+    model.model.embed_tokens.weight.data[3:259] *= 0.01
+    gguf_files.check("a", model, tokenizer)
+    gguf_files.write(model, tokenizer, tmp_path / "m.gguf", "f16")
+    read, again = io.load(tmp_path / "m.gguf")
+    llama = server(tmp_path / "m.gguf")
+    for text in ("then the  then", "a the ü</s> then", "thethen 7"):
+        ids = tokenizer(text)["input_ids"]
+        asked = llama.handle_completions({"prompt": text, "n_predict": 1, "temperature": 0})
+        assert again(text)["input_ids"] == ids and asked["usage"]["prompt_tokens"] == len(ids)
+    assert divergence(model, tokenizer, llama) < 1e-4
+    with torch.no_grad():
+        torch.testing.assert_close(read(IDS % 290).logits, model(IDS % 290).logits, atol=1e-4, rtol=0)
+
+
+def test_sentencepiece_tokenizers_that_llama_cpp_would_take_apart_otherwise_are_refused():
+    vocabulary = {token: i for i, token in enumerate([*PIECES, "th", "the", "he"])}
+    whole = [("t", "h"), ("h", "e"), ("th", "e"), ("t", "he")]
+
+    def made(merges, **others):
+        names = dict.fromkeys(("eos_token", "pad_token", "mask_token"), "</s>")
+        return GemmaTokenizer(others.get("vocabulary", vocabulary), merges, bos_token="<s>", **names)
+
+    assert tokenizers.form_of(made(whole)) == "SentencePiece"
+    lower = made(whole)
+    lower.backend_tokenizer.normalizer = normalizers.Lowercase()
+    bytes_only = {token: i for i, token in enumerate(token for token in vocabulary if token != "<0x41>")}
+    for other, message in (
+        (made(whole[:3]), "merge by a score of every token"),  # the last way to "the" is missing
+        (made([whole[2], *whole[:2], whole[3]]), "merge by a score of every token"),  # and here it comes later
+        (lower, "replace spaces, and do no more"),
+        (made(whole, vocabulary=bytes_only), "know every byte"),
+    ):
+        with pytest.raises(ValueError, match=f"gguf has SentencePiece tokenizers that {message}: give such a model"):
+            tokenizers.form_of(other)
+
+
 def test_commands_take_a_file(files, tmp_path):
     file, text = str(files["q8_0"][0]), str(DATA / "text/math_sample.txt")
 
@@ -146,7 +200,10 @@ def test_commands_take_a_file(files, tmp_path):
     compared = ("--baseline", DATA / "mixlm", "--data", text, "--tokens", 300)
     result = json.loads(run("--quiet", "evaluate", file, *compared, "--json"))
     assert result["bytes"] == files["q8_0"][0].stat().st_size
-    small, pruned = tmp_path / "small", ("--method", "kprune", "--set", "ratio=0.3", "--set", "shape=uniform")
+    small, pruned = (
+        tmp_path / "small",
+        ("--method", "kprune", "--set", "ratio=0.3", "--set", "shape=uniform", "--set", "iterative=false"),
+    )
     run("compress", file, *pruned, "--calibration", text, "--tokens", 500, "--out", small)
     assert io.load(small)[0].config.model_type.endswith("llama")
     run("export", file, "--format", "gguf", "--weights", "q5_1", "--out", tmp_path / "again")
