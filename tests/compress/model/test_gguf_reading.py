@@ -20,6 +20,7 @@ from tests.conftest import DATA
 from transmeter.util import checkpoint
 
 gguf = pytest.importorskip("gguf")
+PRUNED = ("--method", "kprune", "--set", "ratio=0.3", "--set", "shape=uniform", "--set", "iterative=false")
 IDS = torch.arange(64).view(2, 32) * 37 % 4096
 SPACE = "▁"
 PIECES = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), SPACE, *"abcdefghijklmnopqrstuvwxyz"]
@@ -200,15 +201,9 @@ def test_commands_take_a_file(files, tmp_path):
     compared = ("--baseline", DATA / "mixlm", "--data", text, "--tokens", 300)
     result = json.loads(run("--quiet", "evaluate", file, *compared, "--json"))
     assert result["bytes"] == files["q8_0"][0].stat().st_size
-    small, pruned = (
-        tmp_path / "small",
-        ("--method", "kprune", "--set", "ratio=0.3", "--set", "shape=uniform", "--set", "iterative=false"),
-    )
-    run("compress", file, *pruned, "--calibration", text, "--tokens", 500, "--out", small)
-    assert io.load(small)[0].config.model_type.endswith("llama")
+    run("compress", file, *PRUNED, "--calibration", text, "--tokens", 500, "--out", tmp_path / "small")
+    assert io.load(tmp_path / "small")[0].config.model_type.endswith("llama")
     run("export", file, "--format", "gguf", "--weights", "q5_1", "--out", tmp_path / "again")
-    sets = ("--target", text, "--candidate", DATA / "text/code.txt", "--candidate", DATA / "text/math.txt")
-    run("calibrate", file, *sets, "--tokens", 200, "--out", tmp_path / "calibration")
 
 
 REFUSED = [
