@@ -43,8 +43,8 @@ ABLATION = {
     "kprune, no tuning": Step("kprune", {"tune": False}),
     "kprune, no predictive knowledge": Step("kprune", {"predictive": 0.0}),
     "kprune, no representational knowledge": Step("kprune", {"representational": 0.0}),
-    "kprune, one-shot": Step("kprune", {"iterative": False}),
-    "kprune, knowledge=gradient": Step("kprune", {"knowledge": "gradient"}),
+    "kprune, measured anew": Step("kprune", {"iterative": True}),
+    "kprune, measured anew, knowledge=gradient": Step("kprune", {"iterative": True, "knowledge": "gradient"}),
 }
 DECODER = {
     **{name: Step(name, {}) for name in ("kprune", "kwon", "sublayer", "magnitude", "wanda", "sparsegpt")},

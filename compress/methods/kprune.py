@@ -1,13 +1,14 @@
 """K-prune: retraining-free removal of attention heads and neurons that preserves the teacher's knowledge.
 
 Park, Choi, Kang, "Accurate Retraining-free Pruning for Pretrained Encoder-based Language Models", ICLR 2024,
-arXiv 2308.03449. Sublayer by sublayer, bottom to top: measure the knowledge in every remaining unit on the partly
-pruned student, search the mask of this sublayer and all above it against the remaining FLOPs, commit this sublayer
-alone, and fit its output weights to the teacher by least squares. Needs no labels.
+arXiv 2308.03449. Sublayer by sublayer, bottom to top: search the mask of this sublayer and all above it against the
+remaining FLOPs by the knowledge in every unit, commit this sublayer alone, and fit its output weights to the teacher by
+least squares. Needs no labels.
 
-Two deviations, both measured (benchmarks/compress_quality.py): a head has one mask, not one a dimension; and the
-predictive knowledge is the curvature of the divergence, not its squared gradient, which is zero as long as the
-student still is the teacher and mostly noise while it is close. knowledge=gradient is the paper's.
+Three deviations, all measured (benchmarks/prune_quality.py, benchmarks/kprune_measurements.py): knowledge is measured
+once, not anew on the partly pruned student for every sublayer, which iterative=true does; a head has one mask, not one
+a dimension; and the predictive knowledge is the curvature of the divergence, not its squared gradient, which is zero as
+long as the student still is the teacher and mostly noise while it is close. knowledge=gradient is the paper's.
 """
 
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ def compress(
     representational: float = 2.5e-4,
     ridge: float = 1e-6,
     tune: bool = True,
-    iterative: bool = True,
+    iterative: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> nn.Module:
@@ -81,11 +82,11 @@ def compress(
     tune
         Whether the output weights are fitted.
     iterative
-        Whether knowledge is measured anew for every sublayer, not once.
+        Whether knowledge is measured anew for every sublayer, as in the paper; else once.
     seed
         Of the labels that curvature draws.
     progress
-        Where finished sublayers are kept; None: nowhere.
+        Where finished sublayers and what was measured are kept; None: nowhere.
 
     Returns
     -------
@@ -105,6 +106,8 @@ def compress(
     """
     if temperature <= 0 or min(predictive, representational, ridge) < 0:
         raise ValueError("temperature must be above 0; predictive, representational and ridge at least 0")
+    if knowledge == "gradient" and not iterative:
+        raise ValueError("knowledge=gradient is zero until something is cut: give iterative=true with it")
     teacher = shallow_copy(model)
     limit = budget(model, mean_length(batches), limits, progress=progress)
     if limit.allowed >= limit.dense:
@@ -123,13 +126,17 @@ def compress(
             measured = _knowledge(pair, last, limit.found[index:], temperature, draws)
         return [(predictive * p + representational * r) / c for (p, r), c in zip(measured, limit.costs[index:])]
 
-    def count() -> list[int]:
-        return uniform_counts(score(0), limit)
+    def first() -> list[list[float]]:
+        return [scores.tolist() for scores in score(0)]
 
-    counts = (progress.once("counts", count) if progress else count()) if limit.shapes else None
+    measured: list[Tensor] = []  # before anything is cut
+    if limit.shapes or not iterative:
+        found = progress.once("scores", first) if progress else first()
+        measured = [torch.tensor(scores, dtype=torch.float64) for scores in found]
+    counts = uniform_counts(measured, limit) if limit.shapes else None
     done = progress.restore(model) if progress else 0
     units = {s.output: s.units for s in sublayers(model)}
-    allowed, changed, scores = limit.allowed, False, []
+    allowed, changed = limit.allowed, False
     for index, sub in enumerate(track(limit.found, "K-prune")):
         costs = limit.costs[index:]
         if index < done:
@@ -137,13 +144,11 @@ def compress(
             allowed, changed = allowed - kept * costs[0], changed or kept < sub.units
             continue
         pair.advance(sub.block)
-        if iterative or not scores:
-            scores = score(index)
+        scores = score(index) if iterative else measured[index:]
         if counts:
             keep = best(scores[0], counts[index])
         else:
             keep = select(scores, costs, allowed, limit.multiples[index:])[0]
-        scores = scores[1:]
         changed = changed or not bool(keep.all())
         for name, value in (fit(pair, sub, keep, ridge) if changed and tune else {}).items():
             set_parameter(model, name, value)

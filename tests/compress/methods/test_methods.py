@@ -28,7 +28,7 @@ WAYS = [(name, {}) for name in PRUNING if name != "dynamic_sparse"] + [
     ("magnitude", {"unit": "weights", "pattern": "2:4"}),
     ("wanda", {"pattern": "2:4"}),
     ("sparsegpt", {"pattern": "2:4"}),
-    ("kprune", {"knowledge": "gradient"}),
+    ("kprune", {"iterative": True, "knowledge": "gradient"}),
 ]
 # training at its default length is for real models
 WAYS += [

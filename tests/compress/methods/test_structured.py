@@ -270,13 +270,20 @@ def test_removed_sublayers_take_no_time(decoder):
     assert found < 0.75 * clock.dense
 
 
-def test_a_killed_run_goes_on(encoder, calibration, tmp_path):
-    whole = compressed(sublayer, encoder, calibration, ratio=0.7, progress=Progress(tmp_path))
+@pytest.mark.parametrize("method", [sublayer, "kprune"])
+def test_a_killed_run_goes_on(method, encoder, calibration, tmp_path):
+    whole = compressed(method, encoder, calibration, ratio=0.7, progress=Progress(tmp_path))
     steps = sorted(tmp_path.iterdir())
-    assert len(steps) >= 2
-    steps[-1].unlink()
-    again = compressed(sublayer, encoder, calibration, ratio=0.7, progress=Progress(tmp_path))
+    finished = [step for step in steps if step.suffix == ".safetensors"]
+    assert len(finished) >= 2
+    finished[-1].unlink()
+    again = compressed(method, encoder, calibration, ratio=0.7, progress=Progress(tmp_path))
     assert torch.equal(logits(again), logits(whole)) and sorted(tmp_path.iterdir()) == steps
+
+
+def test_the_gradient_is_not_measured_before_anything_is_cut(encoder, calibration):
+    with pytest.raises(ValueError, match="give iterative=true with it"):
+        compressed("kprune", encoder, calibration, ratio=0.5, knowledge="gradient")
 
 
 def test_pieces_of_a_budget(encoder):

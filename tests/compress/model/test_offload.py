@@ -20,7 +20,10 @@ from tests.compress.model.test_structure import build, every_model, logits
 from tests.conftest import DATA, compressed
 
 NAMES = [name for name in methods() if traits(name).streams]
-WAYS = [(name, {}) for name in NAMES] + [("magnitude", {"unit": "weights"}), ("kprune", {"knowledge": "gradient"})]
+WAYS = [(name, {}) for name in NAMES] + [
+    ("magnitude", {"unit": "weights"}),
+    ("kprune", {"iterative": True, "knowledge": "gradient"}),
+]
 every_way = pytest.mark.parametrize("name, options", WAYS, ids=[f"{n} {o}" if o else n for n, o in WAYS])
 
 
