@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.model import modeling
 from compress.model.architectures import kind_of
-from compress.model.gguf.graphs import GRAPHS, PERIOD, factors, kinds_of_blocks, query_scalar, side_by_side
+from compress.model.gguf.graphs import GRAPHS, PERIOD, SCALES, factors, kinds_of_blocks, query_scalar, side_by_side
 from compress.model.gguf.tokenizer import form_of, write_tokenizer
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 TYPES = ("f16", "bf16", "q8_0", "q5_1", "q4_1", "q4_0")  # of the weights, from the most bits to the fewest
 ROW = 32  # weights that share a scale in those that quantize
+UNBIASED = ("qwen3", "smollm3", "gemma3_text")  # llama.cpp refuses a file with biases of the attention of these
 _HEAD = "q8_0"  # of the output head where others have fewer bits; llama.cpp's q6_k can be read here, but not written
 _REASONS = {"f32": "norms and other vectors", "f16": f"rows that are no multiple of {ROW}", _HEAD: "the output head"}
 
@@ -64,12 +65,16 @@ def _check_graph(kind: str, source: str, config: Any) -> None:
         what = f"the graph of {kind} has no sliding window, {source} one of {window} tokens"
         raise ValueError(f"{what}: give another format")
     activation = config.hidden_activation if gemma else config.hidden_act
-    biased = getattr(config, "mlp_bias", False) or (gemma and config.attention_bias)
+    biased = getattr(config, "mlp_bias", False) or (kind in UNBIASED and config.attention_bias)
     if activation not in (("gelu_pytorch_tanh",) if gemma else ("silu", "swish")) or biased:
         what = f"{'gelu_pytorch_tanh' if gemma else 'silu'} without biases, {source} {activation}"
         raise ValueError(f"the graph of {kind} has {what}{' with biases' if biased else ''}: give another format")
     if gemma:
         _check_gemma(source, config)
+    turned = [int((i + 1) % 4 > 0) for i in range(config.num_hidden_layers)]
+    if kind == "smollm3" and list(config.no_rope_layers) != turned:
+        what = "the graph of smollm3 does not turn heads in every fourth block, and in no other"
+        raise ValueError(f"{what}, {source} has no_rope_layers {config.no_rope_layers}: keep all blocks")
     _scaling(config)
 
 
@@ -239,6 +244,8 @@ def _settings(writer: "GGUFWriter", config: Any, kind: int) -> None:
         writer.add_rope_scaling_factor(rope["factor"])
     if rope.get("rope_type") == "yarn":
         writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+    for key, name in SCALES.items() if config.model_type == "granite" else ():
+        writer.add_float32(f"granite.{name}", getattr(config, key))
     if "sliding_attention" in config.rope_parameters:
         writer.add_sliding_window(config.sliding_window)
         writer.add_sliding_window_pattern(_period(config))

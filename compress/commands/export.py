@@ -22,7 +22,7 @@ def export(model, shape, weights, out, repo, as_json) -> None:
 
     compressed-tensors: quantized models, for plain transformers and vLLM. torchao: weights in 8 bits; torchao-dynamic:
     activations too, which makes large models faster on a CPU. onnx: encoders, for onnxruntime. gguf: decoders of types
-    llama, mistral, qwen2, qwen3 and gemma3_text, for llama.cpp and what is built on it.
+    llama, mistral, qwen2, qwen3, smollm3, granite and gemma3_text, for llama.cpp and what is built on it.
 
     Example: transmeter export small --format onnx --out exported
     """

@@ -35,6 +35,8 @@ CASES = {
     "mistral": ("mistral", {"sliding_window": None, "head_dim": 32}),
     "qwen2": ("qwen2", {}),
     "qwen3": ("qwen3", {"head_dim": 32, "tie_word_embeddings": True}),
+    "smollm3": ("smollm3", {"num_hidden_layers": 4, "no_rope_layers": [1, 1, 1, 0]}),
+    "granite": ("granite", {"embedding_multiplier": 2.0, "logits_scaling": 0.5}),
     "gemma3": ("gemma3_text", GEMMA),
     "gemma3, all blocks in windows": ("gemma3_text", GEMMA | {"layer_types": ["sliding_attention"] * 2}),
     "yarn": ("qwen3", {"rope_parameters": SCALED | {"rope_type": "yarn"}}),
@@ -183,6 +185,14 @@ def test_what_no_graph_can_say_is_refused(decoder, encoder, calibration, tmp_pat
             "gguf knows tokenizers as of llama-bpe, qwen2, smollm, gpt-2, SentencePiece: give such a model",
         ),
         ((build("mistral", **SIZES), tokenizer), "the graph of mistral has no sliding window, a one of 8 tokens"),
+        (
+            (build("qwen3", **SIZES, attention_bias=True), tokenizer),
+            "qwen3 has silu without biases, a silu with biases",
+        ),
+        (
+            (build("smollm3", **SIZES, no_rope_layers=[1, 0]), tokenizer),
+            r"does not turn heads in every fourth block, and in no other, a has no_rope_layers \[1, 0\]: keep all bl",
+        ),
         ((gemma(query_pre_attn_scalar=8), tokenizer), "gemma3 has a query_pre_attn_scalar of 32, a 8: give another f"),
         (
             (gemma(final_logit_softcapping=30.0), tokenizer),

@@ -130,6 +130,8 @@ GRAPHS = {  # by model type
     "mistral": Graph("llama", neighbours=True),
     "qwen2": Graph("qwen2"),
     "qwen3": Graph("qwen3"),
+    "smollm3": Graph("smollm3", neighbours=True),
+    "granite": Graph("granite", neighbours=True),
     "gemma3_text": Graph("gemma3", inner=_GEMMA3, shifted=True),
 }
 # the way in which llama.cpp takes texts apart before it merges bytes, by the pattern of the tokenizer's own split
@@ -142,6 +144,12 @@ SPLITS = {
     _LETTERS + r"|\p{N}" + _OTHERS: "qwen2",
     DIGITS: "smollm",
     "": "gpt-2",
+}
+SCALES = {  # of Granite: what llama.cpp calls the settings
+    "attention_multiplier": "attention.scale",
+    "embedding_multiplier": "embedding_scale",
+    "residual_multiplier": "residual_scale",
+    "logits_scaling": "logit_scale",
 }
 PERIOD = 6  # every how-manieth block of Gemma 3 looks at all tokens, unless it is said
 NORMAL, UNKNOWN, CONTROL, ADDED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # kinds of tokens

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.model.gguf import container
-from compress.model.gguf.graphs import GRAPHS, PERIOD, Graph, apart, factors, kinds_of_blocks, query_scalar
+from compress.model.gguf.graphs import GRAPHS, PERIOD, SCALES, Graph, apart, factors, kinds_of_blocks, query_scalar
 from transmeter.util.checkpoint import SHOWN, Stored
 
 if TYPE_CHECKING:
@@ -25,11 +25,16 @@ _CLASSES = {  # by graph
     "llama": "LlamaForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
+    "smollm3": "SmolLM3ForCausalLM",
+    "granite": "GraniteForCausalLM",
     "gemma3": "Gemma3ForCausalLM",
 }
 _TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # others are quantized
 _RESULTS = "float16"  # the type that is saved of what was quantized
-_WINDOWS = {"attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa"}  # of Gemma 3
+_OWN = {  # those of one graph alone
+    "gemma3": {"attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa"},
+    "granite": set(SCALES.values()),
+}
 _FREQUENCIES = "rope_freqs.weight"
 # settings of a graph that are looked at; any other may change what it computes
 _SETTINGS = {
@@ -157,7 +162,7 @@ def read(file: Path, path: str) -> "Tensor":
 def _config(source: str | Path, reader: "GGUFReader", graph: Graph, tensors: Mapping[str, Stored]) -> dict[str, Any]:
     """The settings, as config.json has them. Raises ValueError for one that is missing or not known here."""
     settings = _settings(reader, graph)
-    unknown = sorted(settings.keys() - _SETTINGS - (_WINDOWS if graph.name == "gemma3" else set()))
+    unknown = sorted(settings.keys() - _SETTINGS - _OWN.get(graph.name, set()))
     if unknown:
         what = f"settings that the graph {graph.name} here has not ({', '.join(unknown)})"
         raise ValueError(f"{source} has {what}: give the model in safetensors")
@@ -195,6 +200,9 @@ def _config(source: str | Path, reader: "GGUFReader", graph: Graph, tensors: Map
         )
     if graph.name == "gemma3":
         found |= _gemma(found, settings)
+    if graph.name == "granite":
+        usual = {"attention.scale": width**-0.5}  # where a file does not say it
+        found |= {ours: settings.get(key, usual.get(key, 1.0)) for ours, key in SCALES.items()}
     ids = {f"{name}_id": number for name, number in container.special(reader).items() if name != "unk_token"}
     return found | {key: ids.get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
 
