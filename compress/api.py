@@ -119,6 +119,7 @@ def compress(
     start = time.perf_counter()
     found = pipeline.apply(net, data, step, seed)
     round_weights(found, net.dtype)
+    noted = {**noted, **pipeline.about_embedding(found)}
     done = {**asdict(step), "seconds": time.perf_counter() - start, "after": pipeline.measured(found, tokenizer)}
     both = _both(noted.get("calibration"), used if calibration is not None else None)
     found.compression = {**noted, "steps": [*noted["steps"], done], "calibration": both, "versions": hub.versions()}

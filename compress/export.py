@@ -26,6 +26,7 @@ from transformers import PreTrainedTokenizerBase
 from compress import gguf_files, hub
 from compress.model import io, layers, modeling
 from compress.model.architectures import blocks_path
+from compress.model.embedding import Companions, has_head
 from compress.model.storage import stored_type
 from compress.model.tokenizers import write_tokenizer
 from compress.report.card import write_card
@@ -41,9 +42,10 @@ NEEDED = {
 }
 EXTRAS = {"gguf": "gguf"}  # that bring the libraries; of others "export"
 TOLERANCE = 1e-4  # of ONNX and GGUF, relative to the largest logit; the other formats give equal logits
+OUTPUTS = ("logits", "start_logits", "end_logits", "last_hidden_state")  # that are compared, each where there is one
 _PROBE = 'It\'s 1,234 times "more" \u2014\n\n\tna\u00efve \u65e5\u672c; if (x == 10) {\n  y++;\n}'  # for tokenizers
 # what a user of the folder would do; argv: folder, class, file for the logits
-_REREAD = """
+_REREAD = f"""
 import json, sys
 import numpy as np, torch, transformers
 folder, name, out = sys.argv[1:]
@@ -51,7 +53,7 @@ model = getattr(transformers, name).from_pretrained(folder, dtype=torch.float32,
 ids = (torch.arange(32) * 37 % model.config.vocab_size).view(2, 16)
 with torch.no_grad():
     found = model(input_ids=ids, attention_mask=torch.ones_like(ids))
-np.save(out, torch.cat([found[k].flatten() for k in ("logits", "start_logits", "end_logits") if k in found]).numpy())
+np.save(out, torch.cat([found[k].flatten() for k in {OUTPUTS} if k in found]).numpy())
 """
 _REREAD_ONNX = """
 import sys
@@ -118,6 +120,7 @@ def export(
             warnings.simplefilter("ignore")
             note = convert[format](model, folder)
         write_tokenizer(tokenizer, folder)
+        getattr(model, "companions", Companions()).write(folder)
         size = sum(f.stat().st_size for f in folder.iterdir() if f.name.startswith("model"))
         record = {"base_model": source, **getattr(model, "compression", {})}
         record.setdefault("base", hub.about_base(source))
@@ -204,7 +207,7 @@ def _of_base_class(model: nn.Module) -> nn.Module:
     for ours in ("compressed", "auto_map", "architectures", "model_type"):
         settings.pop(ours, None)
     with torch.device("meta"):
-        plain = base(base.config_class(**settings))
+        plain = _without_pooler(base(base.config_class(**settings)), model)
     plain.load_state_dict(model.state_dict(), assign=True)
     for (name, new), old in zip(plain.named_buffers(), model.buffers(), strict=True):  # rotary frequencies, not stored
         if new.is_meta:
@@ -213,6 +216,13 @@ def _of_base_class(model: nn.Module) -> nn.Module:
     plain.tie_weights()
     plain.config.dtype = stored_type(model)
     return plain.eval()
+
+
+def _without_pooler(new: nn.Module, model: nn.Module) -> nn.Module:
+    """`new`, in place without what transformers puts behind the first token where `model` has none."""
+    if getattr(new, "pooler", None) is not None and model.pooler is None:
+        new.pooler = None
+    return new
 
 
 def _dense(module: layers.PackedLinear | layers.PackedEmbedding) -> nn.Linear | nn.Embedding:
@@ -244,7 +254,7 @@ def _torchao(kind: str, model: nn.Module, folder: Path) -> None:
         quantized = type(model).from_pretrained(plain, dtype=torch.float32, quantization_config=config)
     finally:
         shutil.rmtree(plain, ignore_errors=True)
-    reference = _logits(quantized.eval())
+    reference = _logits(_without_pooler(quantized, model).eval())
     quantized.save_pretrained(folder)
     _reread(quantized, folder, reference, 0.0)
 
@@ -262,6 +272,8 @@ def _onnx(model: nn.Module, folder: Path) -> None:
     if getattr(model.config, "type_vocab_size", 0) > 1:
         given["token_type_ids"] = torch.zeros_like(ids)
     sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens")}
+    if not has_head(model):  # the states of the tokens alone, as others export such models
+        model.pooler = None
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     model.config.use_cache = False
     program = torch.onnx.export(
@@ -295,7 +307,7 @@ def _logits(model: nn.Module) -> np.ndarray:
     """All logits of the tokens that `_REREAD` gives, flat."""
     ids = (torch.arange(32) * 37 % model.config.vocab_size).view(2, 16)
     found = model(input_ids=ids, attention_mask=torch.ones_like(ids))
-    return torch.cat([found[k].flatten() for k in ("logits", "start_logits", "end_logits") if k in found]).numpy()
+    return torch.cat([found[k].flatten() for k in OUTPUTS if k in found]).numpy()
 
 
 def _reread(model: nn.Module, folder: Path, reference: np.ndarray, limit: float) -> None:

@@ -28,6 +28,7 @@ from compress.evaluation.evaluate import EvaluationTask
 from compress.evaluation.metrics import METRICS
 from compress.methods import check, distil, methods, traits
 from compress.model import io, structure
+from compress.model.embedding import has_head, pooling_of
 from compress.model.offload import move, store_of
 from compress.model.reading import check_device
 from compress.model.storage import forget, stored_bytes, stored_type
@@ -188,9 +189,11 @@ def _run(run: _Run, resume: bool) -> dict[str, object]:
         LOG.info("calibration: %s", used)
         run.tell(_lengths(sequences, run.pack))
     data = batches(tokenizer, sequences, run.machine.batch_size)
+    if not has_head(sizes):
+        run.tell(f"embedding: {pooling_of(sizes).about()}")
     stream = _plan(run, sizes, data)
     _begin(run.work, _fingerprint(run, sequences))
-    record = {"calibration": used, **_record(run)}
+    record = {"calibration": used, **_record(run), **about_embedding(sizes)}
     with _scratch(run.work) as scratch:
         load = partial(io.load, device=run.machine.device, dtype=run.machine.dtype, stream=stream, scratch=scratch)
         net, card = _run_steps(run, load, tokenizer, data)
@@ -311,6 +314,25 @@ def _keep(net: nn.Module, tokenizer: Tokenizer, folder: Path, card: Mapping[str,
     net.config.dtype = stored
 
 
+def about_embedding(net: nn.Module) -> dict[str, object]:
+    """What the model card says of the embeddings of a model.
+
+    Parameters
+    ----------
+    net
+        The model.
+
+    Returns
+    -------
+    dict
+        Its pooling, and the file that says so; empty for a model with a head.
+    """
+    if has_head(net):
+        return {}
+    pooling = pooling_of(net)
+    return {"embedding": {"pooling": pooling.about(), "file": pooling.file}}
+
+
 def measured(net: nn.Module, tokenizer: Tokenizer, task: EvaluationTask | None = None) -> dict[str, object]:
     """What is measured of a model.
 
@@ -324,12 +346,12 @@ def measured(net: nn.Module, tokenizer: Tokenizer, task: EvaluationTask | None =
     Returns
     -------
     dict
-        Its sizes, and the value of the metric; empty for a model that streams from files.
+        Its sizes, and the values of the task; empty for a model that streams from files.
     """
     if store_of(net):
         return {}
     sizes = {**evaluate.size(net), "bytes": stored_bytes(net)}
-    return {**sizes, task.metric: task.value(task.predict(net, tokenizer))} if task else sizes
+    return {**sizes, **task.values(task.predict(net, tokenizer))} if task else sizes
 
 
 def _line(step: Step, seconds: float, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

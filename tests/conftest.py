@@ -18,7 +18,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertTokenizer
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertTokenizer, dynamic_module_utils
 
 from compress import pipeline
 from compress.algorithms import training
@@ -56,6 +56,22 @@ def compressed(method, model, batches, *, seed=0, teacher=None, progress=None, *
     """The model that a method, given by its name or module, makes of `model`, which stays as it is."""
     name = method if isinstance(method, str) else method.__name__.rpartition(".")[2]
     return pipeline.apply(model, batches, Step(name, options), seed, teacher, progress, in_place=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def code_parsed_once():
+    """transformers parses the code in a model folder for its imports at every loading; here once for every text."""
+    whole, known = dynamic_module_utils.get_imports, {}
+
+    def imports(file):
+        text = Path(file).read_bytes()
+        if text not in known:
+            known[text] = whole(file)
+        return list(known[text])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dynamic_module_utils, "get_imports", imports)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,7 @@ class DistillationLoss:
         if int((number + 1) * share) > int(number * share):
             return self._of_own_text(batch, number)
         logits, states, maps = _watched(self.student, batch, *(_side(p, 0) for p in (self.blocks, self.maps)))
-        weights = row_weights(logits, batch)
+        weights = row_weights(self.student, logits, batch)
         if self.config.top_k:
             target, chosen = self._top(batch)
             each = divergence(target, bins(logits, chosen, temperature), weights, temperature)

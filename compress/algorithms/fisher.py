@@ -44,7 +44,7 @@ def fisher(model: nn.Module, batches: Sequence[Batch], seed: int, of: Callable[[
             weight.requires_grad_(True)
         for batch in track(batches, "Squared gradients"):
             logits = run(model, batch).float()
-            loss = curvature_probe(logits, row_weights(logits, batch), 1.0, generator).sum()
+            loss = curvature_probe(logits, row_weights(model, logits, batch), 1.0, generator).sum()
             for path, gradient in zip(weights, torch.autograd.grad(loss, list(weights.values()))):
                 added = of(gradient.double().square())
                 found[path] = found[path] + added if path in found else added

@@ -189,7 +189,7 @@ def distance(student: nn.Module, teacher: nn.Module, batch: Batch, number: int =
     with torch.no_grad():
         target = run(teacher, batch).float()
     logits = run(student, batch).float()
-    return divergence(target, logits, row_weights(logits, batch), temperature).mean()
+    return divergence(target, logits, row_weights(student, logits, batch), temperature).mean()
 
 
 def divergence(student: Tensor, teacher: Tensor, weights: Tensor, temperature: float) -> Tensor:

@@ -19,6 +19,7 @@ from compress.calibration.sampling import Sequences, fingerprint, sequences_of
 from compress.calibration.selection import WAYS
 from compress.calibration.texts import Text, check_texts, decode, read_texts
 from compress.model import io
+from compress.model.embedding import has_head
 from transmeter.result import Ranking
 from transmeter.tables import specs
 from transmeter.util import arguments, writing
@@ -213,6 +214,8 @@ def calibrate(
     if out is not None:
         out = writing.check_new_folder(arguments.path("out", out))
     sizes, tokenizer = io.skeleton(model)
+    if by == "lowest_perplexity" and not has_head(sizes):
+        raise ValueError(f"--by {by} asks for predictions, {model} has no head and makes none: give another way")
     kind = sequences_of(sizes, tokenizer, length, pack)
     texts = {name: _read(name, source, tokenizer) for name, source in pools.items() if not _is_self(source)}
     texts = contamination.without_copies(texts)

@@ -48,7 +48,7 @@ def generate(model: nn.Module, tokenizer: Tokenizer, tokens: int, length: int, s
     ----------
     arXiv 2410.17711.
     """
-    if model.get_output_embeddings() is None or not hasattr(model, "generate"):
+    if not model.can_generate():
         raise ValueError("only a model that predicts next tokens writes text by itself: give texts")
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if start is None:

@@ -19,7 +19,8 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.calibration.texts import batches
 from compress.model.architectures import blocks_path
-from compress.model.walk import drop_padding, inputs, outputs
+from compress.model.embedding import has_head
+from compress.model.walk import drop_padding, inputs, outputs, row_weights
 from transmeter.util import writing
 
 DEPTHS = ("first", "middle", "last")  # blocks, whose inputs are the hidden states
@@ -38,7 +39,8 @@ class HiddenStates:
     origins
         The set that each sequence is of.
     nll
-        (sequences,) mean negative log-likelihood of a decoder's next tokens, else the entropy of the prediction, nats.
+        (sequences,) mean negative log-likelihood of a decoder's next tokens, else the entropy of the prediction, nats;
+        NaN for a model without a head.
     states
         (rows, depths, width).
     labels
@@ -111,7 +113,8 @@ def collect(
     """Collect the hidden states of token sequences.
 
     Labels are the predicted class, rounded where it is a value; of a decoder the cluster of the token predicted next;
-    of a model of answers the cluster of the token that the answer begins with.
+    of a model of answers the cluster of the token that the answer begins with; of masked tokens the cluster of the
+    token predicted; of a model without a head, whose rows are tokens, the cluster of the token itself.
 
     Parameters
     ----------
@@ -148,10 +151,12 @@ def collect(
     for batch in batches(tokenizer, ordered):
         with inputs(model, places) as seen:
             output = model(**batch)
-        logits = outputs(output, batch)
+        logits = outputs(model, output, batch)
         predicted = logits.round().long()[..., 0] if logits.shape[-1] == 1 else logits.argmax(-1)
         if "start_logits" in output:
             predicted = batch["input_ids"].gather(1, predicted[:, :1])
+        elif not has_head(model):
+            predicted = batch["input_ids"]
         nll.append(_nll(model, logits, batch))
         if groups is not None:
             predicted = groups[predicted]
@@ -217,12 +222,14 @@ def collect_cached(
 
 def _nll(model: nn.Module, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
     """(sequences,) mean negative log-likelihood of the next tokens, or entropy of the prediction, nats."""
-    if model.get_output_embeddings() is not None:
+    if not has_head(model):
+        return torch.full((len(logits),), torch.nan)
+    if model.can_generate():
         following, mask = batch["input_ids"][:, 1:], batch["attention_mask"][:, 1:]
         each = nn.functional.cross_entropy(logits[:, :-1].mT, following, reduction="none") * mask
         return each.sum(1) / mask.sum(1).clamp_min(1)
-    shares = logits.log_softmax(-1)
-    return -(shares.exp() * shares).sum(-1).mean(1)
+    shares, weights = logits.log_softmax(-1), row_weights(model, logits, batch)
+    return -((shares.exp() * shares).sum(-1) * weights).sum(1) / weights.sum(1)
 
 
 def clusters(model: nn.Module, seed: int) -> Tensor | None:
@@ -231,7 +238,7 @@ def clusters(model: nn.Module, seed: int) -> Tensor | None:
     Parameters
     ----------
     model
-        A decoder, or a model of answers.
+        Any.
     seed
         Of the clustering.
 
@@ -240,7 +247,8 @@ def clusters(model: nn.Module, seed: int) -> Tensor | None:
     Tensor or None
         (vocabulary,) cluster of every token; None for a classifier.
     """
-    head = model.get_input_embeddings() if hasattr(model, "qa_outputs") else model.get_output_embeddings()
+    by_input = hasattr(model, "qa_outputs") or not has_head(model)
+    head = model.get_input_embeddings() if by_input else model.get_output_embeddings()
     if head is None:
         return None
     vectors = nn.functional.normalize(head.weight.detach().float(), dim=1).numpy()

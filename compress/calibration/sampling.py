@@ -88,7 +88,7 @@ def sequences_of(model: nn.Module, tokenizer: Tokenizer, length: int | None = No
     ValueError
         A length beyond the context or without room for a text, or texts joined for a model that reads them one by one.
     """
-    decoder = model.get_output_embeddings() is not None
+    decoder = model.can_generate()
     if pack and not decoder:
         raise ValueError("--pack joins texts, but the model reads them one by one: leave it out")
     if length is None:

@@ -101,6 +101,7 @@ def _compress(recipe, resume, repo, as_json) -> None:
             window=recipe.window,
             stride=recipe.stride,
             apart=recipe.apart,
+            reference=recipe.model,
         )
     pipeline.run(
         recipe.model,

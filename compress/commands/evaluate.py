@@ -27,10 +27,12 @@ def evaluate(
 ) -> None:
     """A metric with its 95 % interval, size, FLOPs and what it took to make MODEL...
 
-    With --baseline also the paired change, and of next tokens and classes the KL divergence of the predictions from the
+    With --baseline also the paired change, and of tokens and classes the KL divergence of the predictions from the
     baseline's and how often both find the same token or class most likely.
-    Metrics by what MODEL is for: perplexity (next tokens); accuracy, f1, macro_f1 (classes); spearman, pearson (one
-    value); f1, macro_f1 of the words not labelled O, accuracy (labels of tokens); f1, exact_match (answers).
+    Metrics by what MODEL is for: perplexity (next tokens); masked_perplexity, masked_accuracy (15 % of the tokens
+    masked); accuracy, f1, macro_f1 (classes); spearman, pearson (one value); f1, macro_f1 of the words not labelled O,
+    accuracy (labels of tokens); f1, exact_match (answers). Of a model without a head, with --baseline:
+    similarity_spearman (how similar texts are to each other), cosine (of a text's embedding in both models).
     Columns: text, perhaps text_pair, and label; tokens and labels (lists); or question, context, answers.
 
     Example: transmeter evaluate small --baseline MODEL --data test.csv

@@ -65,13 +65,13 @@ def sweep(model, calibration, tokens, length, pack, seed, data, metric, window, 
     from compress.report import tables
 
     quiet()
-    measured = {"tokens": options.PERPLEXITY_TOKENS, "window": window, "stride": stride, "apart": apart}
+    measured = {"window": window, "stride": stride, "apart": apart, "reference": model}
     result = sweeps.run(
         model,
         [pipeline.Step(*step) for step in steps],
         calibration,
         out,
-        evaluation_task(model, data, metric, **measured),
+        evaluation_task(model, data, metric, tokens=options.PERPLEXITY_TOKENS, **measured),
         tokens=tokens,
         length=length,
         pack=pack,

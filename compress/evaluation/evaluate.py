@@ -21,14 +21,15 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.algorithms.budget import flops
 from compress.calibration.sampling import fingerprint
-from compress.calibration.texts import read_texts
+from compress.calibration.texts import parts_of, read_texts
 from compress.evaluation import metrics, prediction
 from compress.evaluation.examples import read_examples
 from compress.evaluation.metrics import METRICS
-from compress.evaluation.windows import Reading, reading
+from compress.evaluation.windows import Reading, masked_reading, reading
 from compress.model import io, modeling, structure
 from compress.model.architectures import ARCHITECTURES, kind_of
 from compress.model.config import config_of, quantizer_of, task_of
+from compress.model.embedding import has_head, pooling_of
 from compress.model.layers import FORMS
 from compress.model.modeling import SPARSE_FROM
 from compress.model.walk import Batch
@@ -36,6 +37,8 @@ from transmeter.util.checkpoint import bytes_of
 
 LENGTH = 128  # tokens of the sequence that FLOPs and latency are given for
 TOKENS = 100_000  # that perplexity is measured on
+TEXTS = 300  # largest number of texts whose embeddings are compared, each with every other
+FEWEST = 10  # and the smallest
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Predictions:
     Attributes
     ----------
     outcome
-        Of every item, as `compress.evaluation.metrics` takes it.
+        Of every item, as `compress.evaluation.metrics` takes it; of embeddings the embeddings.
     compared
         With the baseline, as `metrics.divergence` takes it; None where there is none, or none to compare with.
     logits
@@ -128,6 +131,8 @@ class EvaluationTask:
         Of the file: texts, or inputs and what is right for them.
     reading
         How texts are read for perplexity, None for other kinds.
+    reference
+        (texts, width) of embeddings: those that a model's are compared with; None for other kinds.
     """
 
     file: Path
@@ -135,14 +140,21 @@ class EvaluationTask:
     metric: str
     content: Sequence
     reading: Reading | None = None
+    reference: np.ndarray | None = None
 
     def predict(self, model: nn.Module, tokenizer: Tokenizer, baseline: Measured | None = None) -> Predictions:
         """What a model predicts for every item, compared with what a baseline does."""
         if self.reading:
             windows = self.reading.windows(tokenizer, self.content)
             other = baseline.model if baseline and _same_tokens(model, tokenizer, baseline) else None
+            if self.reading.masked:
+                how = self.reading.masked, self.reading.seed
+                found = prediction.masked_losses(model, tokenizer, windows, *how, other)
+                return Predictions(found[:, [0, 1, -1]], None if other is None else found[:, [2, 3, 1]])
             found = prediction.losses(model, tokenizer, windows, other)
             return Predictions(found[:, :2], None if other is None else found[:, [2, 3, 1]])
+        if self.kind == "embeddings":
+            return Predictions(prediction.embeddings(model, tokenizer, self.content))
         if self.kind != "classes":
             return Predictions(_outcome(model, tokenizer, self.kind, self.metric, *self.content))
         inputs, truths = self.content
@@ -155,9 +167,23 @@ class EvaluationTask:
         compared = None if other is None else metrics.divergence_of_classes(logits, other)
         return Predictions(outcome, compared, logits)
 
-    def value(self, found: Predictions) -> metrics.Estimate:
-        """The metric with its interval."""
-        return metrics.perplexity(found.outcome) if self.reading else metrics.measure(self.metric, found.outcome)
+    def values(self, found: Predictions) -> dict[str, metrics.Estimate]:
+        """The metric with its interval, by name; of masked tokens and embeddings behind it the other one."""
+        own = found.outcome
+        if self.kind == "embeddings":
+            values = {"similarity_spearman": metrics.similarity(own, self.reference)}
+            if own.shape == self.reference.shape:  # a student may have another width
+                values["cosine"] = metrics.mean_cosine(own, self.reference)
+        elif self.kind == "masked":
+            values = {"masked_perplexity": metrics.perplexity(own)}
+            values["masked_accuracy"] = metrics.token_share(own[:, 2], own[:, 1])
+        else:
+            return {self.metric: metrics.perplexity(own) if self.reading else metrics.measure(self.metric, own)}
+        if self.metric not in values:
+            raise ValueError(
+                "cosine is of embeddings of one width, the models differ: use --metric similarity_spearman"
+            )
+        return {self.metric: values[self.metric], **values}
 
     def about(self) -> dict[str, object]:
         """What the model card says of it: the data, their SHA-256 where they are one file, the metric, the windows."""
@@ -171,14 +197,17 @@ class EvaluationTask:
     def change(self, found: Predictions, baseline: Predictions) -> dict[str, metrics.Estimate]:
         """The paired change, and how far predictions are from the baseline's, each by its name.
 
-        No change of windows that differ, as they do where tokenizers do.
+        No change of windows that differ, as they do where tokenizers do, nor of embeddings, whose metrics say it.
         """
+        if self.kind == "embeddings":
+            return {}
         near = {} if found.compared is None else metrics.divergence(found.compared)
         own, other = found.outcome, baseline.outcome
         if not self.reading:
             return {f"{self.metric}_change": metrics.change(self.metric, own, other), **near}
-        same = np.array_equal(own[:, 1], other[:, 1])
-        return {**({"loss_change_nats": metrics.loss_change(own, other)} if same else {}), **near}
+        if not np.array_equal(own[:, 1], other[:, 1]):
+            return near
+        return {"loss_change_nats": metrics.loss_change(own, other), **near}
 
 
 def _same_tokens(model: nn.Module, tokenizer: Tokenizer, baseline: Measured) -> bool:
@@ -207,6 +236,7 @@ def evaluation_task(
     window: int | None = None,
     stride: int | None = None,
     apart: bool = False,
+    reference: str | None = None,
 ) -> EvaluationTask:
     """Read what models are measured on.
 
@@ -222,6 +252,8 @@ def evaluation_task(
         Number of tokens that perplexity is measured on.
     window, stride, apart
         Of perplexity, as of `windows.reading`.
+    reference
+        Model whose embeddings those of the others are compared with, where they have no head.
 
     Returns
     -------
@@ -231,8 +263,8 @@ def evaluation_task(
     Raises
     ------
     ValueError
-        A model is of another kind or cannot give the metric, the data lack the labels that it needs, or the windows do
-        not fit the models.
+        A model is of another kind or cannot give the metric, the data lack the labels that it needs, the windows do
+        not fit the models, or there is nothing to compare embeddings with.
     """
     models = [models] if isinstance(models, str) else list(models)
     model = models[0]
@@ -244,14 +276,39 @@ def evaluation_task(
             kinds = f"{task_of(name)}, {kind}"
             raise ValueError(f"{name} is for another task than the first model ({kinds}): give models for the same")
     chosen = metric or METRICS[kind][0]
-    if kind != "text":
+    if kind not in ("text", "masked"):
         if any((window, stride, apart)):
             raise ValueError(f"windows are of perplexity, {model} gives {chosen}: leave window, stride and apart out")
+        if kind == "embeddings":
+            return _embedding_task(model, file, chosen, reference)
         names = (config_of(model).get("id2label") or {}).values()
         return EvaluationTask(file, kind, chosen, read_examples(file, kind, names))
     contexts = {name: structure.context(io.skeleton(name, quantized=True)[0], structure.UNLIMITED) for name in models}
-    how = reading(tokens, window, stride, apart, contexts)
-    return EvaluationTask(file, kind, chosen, read_texts(file, io.skeleton(model, quantized=True)[1]), how)
+    tokenizer = io.skeleton(model, quantized=True)[1]
+    if kind == "masked":
+        how = masked_reading(tokens, window, stride, contexts)
+        if tokenizer.mask_token_id is None:
+            raise ValueError(f"the tokenizer of {model} has no mask token to predict behind: give the model's own")
+    else:
+        how = reading(tokens, window, stride, apart, contexts)
+    return EvaluationTask(file, kind, chosen, read_texts(file, tokenizer), how)
+
+
+def _embedding_task(model: str, file: Path, metric: str, reference: str | None) -> EvaluationTask:
+    """What models without a head are measured on: at most `TEXTS` different texts, those of pairs one by one."""
+    if reference is None:
+        why = "has no head, so that only how near its embeddings are to another model's can be measured"
+        raise ValueError(f"{model} {why}: give --baseline, the model that it was made of, in Python baseline=")
+    net, tokenizer = io.load(reference, quantized=True)
+    texts = list(dict.fromkeys(part for text in read_texts(file, tokenizer) for part in parts_of(text)))
+    if len(texts) < FEWEST:
+        raise ValueError(
+            f"{file} holds {len(texts)} different texts: give at least {FEWEST} to compare with each other"
+        )
+    if len(texts) > TEXTS:
+        warnings.warn(f"{file} holds {len(texts):,} different texts: {TEXTS} are taken by chance, seed 0", stacklevel=3)
+        texts = [texts[i] for i in np.sort(np.random.default_rng(0).permutation(len(texts))[:TEXTS])]
+    return EvaluationTask(file, "embeddings", metric, texts, None, prediction.embeddings(net, tokenizer, texts))
 
 
 def evaluate(
@@ -277,10 +334,10 @@ def evaluate(
     data
         Texts, or a labelled table.
     baseline
-        Another model, measured on the same items; each result has it, the paired change and, of next tokens and
-        classes, the mean KL divergence of the model's predictions from the baseline's (`kl_divergence_nats`) and the
-        share of them whose most likely token or class is the same (`top1_agreement`). Models of next tokens are in
-        memory together with it.
+        Another model, measured on the same items; each result has it, the paired change and, of tokens and classes,
+        the mean KL divergence of the model's predictions from the baseline's (`kl_divergence_nats`) and the share of
+        them whose most likely token or class is the same (`top1_agreement`). Models of tokens are in memory together
+        with it. Models without a head need one: their metrics compare embeddings.
     metric
         One of `metrics.METRICS`; None: the first for what the first model is for.
     tokens
@@ -314,7 +371,8 @@ def evaluate(
     """
     names = [str(name) for name in ([models] if isinstance(models, str | Path) else models)]
     compared = [*names, *([str(baseline)] if baseline else [])]
-    task = evaluation_task(compared, Path(data), metric, tokens=tokens, window=window, stride=stride, apart=apart)
+    how: dict[str, Any] = {"tokens": tokens, "window": window, "stride": stride, "apart": apart}
+    task = evaluation_task(compared, Path(data), metric, **how, reference=compared[-1] if baseline else None)
     costs = Costs(latency, peak_memory, energy)
     costs.check()
     dense = _measured(str(baseline), task, costs, keep=True) if baseline else None
@@ -337,7 +395,8 @@ def _measured(
     foreign, steps = quantizer_of(name), _steps(name)
     result = {
         "model": name,
-        task.metric: task.value(found),
+        **task.values(found),
+        **({} if has_head(net) else {"pooling": pooling_of(net).about()}),
         **depth,
         **size(io.skeleton(name, quantized=True)[0] if foreign else net),
         "bytes": bytes_of(name),

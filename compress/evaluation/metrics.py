@@ -21,11 +21,14 @@ Outcome = np.ndarray | list[np.ndarray]
 # by what a model is for (compress.model.config.HEADS); the first is the default
 METRICS = {
     "text": ("perplexity",),
+    "masked": ("masked_perplexity", "masked_accuracy"),
     "classes": ("accuracy", "f1", "macro_f1"),
     "values": ("spearman", "pearson"),
     "labels": ("f1", "macro_f1", "accuracy"),
     "answers": ("f1", "exact_match"),
+    "embeddings": ("similarity_spearman", "cosine"),
 }
+LOWER = ("perplexity", "masked_perplexity")  # metrics that are better when lower
 REPEATS = 1000  # of a bootstrap
 NONE = -1  # the class of what F1 does not count
 
@@ -157,6 +160,23 @@ def perplexity(losses: np.ndarray) -> Estimate:
     return _estimate(float(np.exp(mean)), low, high, int(losses[:, 1].sum()), "t over windows")
 
 
+def token_share(hits: np.ndarray, tokens: np.ndarray) -> Estimate:
+    """Share of tokens.
+
+    Parameters
+    ----------
+    hits, tokens
+        (windows,) their numbers.
+
+    Returns
+    -------
+    Estimate
+        With its t interval over windows.
+    """
+    mean, reach = _a_token(hits, tokens)
+    return _estimate(mean, max(0.0, mean - reach), min(1.0, mean + reach), int(tokens.sum()), "t over windows")
+
+
 def loss_change(losses: np.ndarray, baseline: np.ndarray) -> Estimate:
     """Difference of the mean losses per token.
 
@@ -196,8 +216,7 @@ def divergence(compared: np.ndarray) -> dict[str, Estimate]:
     found = {"kl_divergence_nats": _estimate(mean, max(0.0, mean - reach), mean + reach, n, by)}
     if single:
         return found | {"top1_agreement": share(same.astype(bool))}
-    mean, reach = _a_token(same, rows)
-    return found | {"top1_agreement": _estimate(mean, max(0.0, mean - reach), min(1.0, mean + reach), n, by)}
+    return found | {"top1_agreement": token_share(same, rows)}
 
 
 def divergence_of_classes(logits: np.ndarray, baseline: np.ndarray) -> np.ndarray:
@@ -216,6 +235,74 @@ def divergence_of_classes(logits: np.ndarray, baseline: np.ndarray) -> np.ndarra
     own, other = (special.log_softmax(found.astype(float), axis=1) for found in (logits, baseline))
     sums = (np.exp(other) * (other - own)).sum(1)
     return np.column_stack([sums, own.argmax(1) == other.argmax(1), np.ones(len(sums))])
+
+
+def similarity(embeddings: np.ndarray, baseline: np.ndarray, seed: int = 0) -> Estimate:
+    """Rank correlation of how similar texts are to each other in two models.
+
+    Parameters
+    ----------
+    embeddings, baseline
+        (texts, width) of the same texts; the widths may differ.
+    seed
+        Of the bootstrap.
+
+    Returns
+    -------
+    Estimate
+        Spearman's correlation of the cosines of all pairs of texts, with the percentiles of a bootstrap over texts, in
+        which a pair counts as often as both of its texts are drawn together; a text is no pair with itself.
+    """
+    n, rng = len(embeddings), np.random.default_rng(seed)
+    first, second = np.triu_indices(n, 1)
+    kinds = [np.unique(_cosines(found)[first, second], return_inverse=True)[1] for found in (embeddings, baseline)]
+    counts = [np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(REPEATS)]
+    values = [_spearman(*kinds, count[first] * count[second]) for count in counts]
+    interval = f"bootstrap over texts, {REPEATS} repeats, seed {seed}"
+    low, high = np.percentile(values, [2.5, 97.5])
+    return _estimate(_spearman(*kinds, np.ones(len(first))), float(low), float(high), n, interval)
+
+
+def mean_cosine(embeddings: np.ndarray, baseline: np.ndarray) -> Estimate:
+    """Mean cosine of the embedding of a text in two models.
+
+    Parameters
+    ----------
+    embeddings, baseline
+        (texts, width) of the same texts.
+
+    Returns
+    -------
+    Estimate
+        With its t interval over texts.
+    """
+    own, other = (_unit(found) for found in (embeddings, baseline))
+    return paired_change((own * other).sum(1), np.zeros(len(own)))
+
+
+def _unit(embeddings: np.ndarray) -> np.ndarray:
+    found = embeddings.astype(float)
+    return found / np.linalg.norm(found, axis=1, keepdims=True).clip(1e-12)
+
+
+def _cosines(embeddings: np.ndarray) -> np.ndarray:
+    found = _unit(embeddings)
+    return found @ found.T
+
+
+def _spearman(own: np.ndarray, other: np.ndarray, weights: np.ndarray) -> float:
+    """Spearman's correlation of pairs that are there several times, 0 where one side is constant.
+
+    own, other (pairs,): places of the values among the different ones, in order; weights (pairs,): how often each is.
+    """
+    ranks = []
+    for places in (own, other):
+        there = np.bincount(places, weights)
+        found = (there.cumsum() - there / 2)[places]
+        ranks.append(found - np.average(found, weights=weights) if weights.any() else found)
+    a, b = ranks
+    spread = np.sqrt((weights * a * a).sum() * (weights * b * b).sum())
+    return float((weights * a * b).sum() / spread) if spread > 0 else 0.0
 
 
 def _a_token(sums: np.ndarray, counts: np.ndarray) -> tuple[float, float]:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from compress.evaluation.metrics import LOWER
+
 DENSE = "dense"  # stands for the model before compression
 
 
@@ -33,7 +35,7 @@ def point(method: str, before: dict, after: dict, metric: str) -> Point:
     before, after
         Bytes and metric of the dense model and of this one.
     metric
-        Of perplexity, which is better when lower, the share is dense / value.
+        Of perplexities, which are better when lower, the share is dense / value.
 
     Returns
     -------
@@ -41,7 +43,7 @@ def point(method: str, before: dict, after: dict, metric: str) -> Point:
         With shares of the dense model's.
     """
     dense, value = before[metric]["value"], after[metric]["value"]
-    quality = dense / value if metric == "perplexity" else value / dense
+    quality = dense / value if metric in LOWER else value / dense
     return Point(method, after["bytes"] / before["bytes"], quality)
 
 

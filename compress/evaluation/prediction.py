@@ -1,4 +1,5 @@
-"""What a model predicts: classes and values of texts, labels of words, answers to questions, losses of next tokens."""
+"""What a model predicts: classes and values of texts, labels of words, answers to questions, next and masked tokens;
+and embeddings of texts."""
 
 import re
 from collections import Counter
@@ -12,6 +13,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from compress.calibration.texts import Text, pad, portions, shorten
 from compress.evaluation.windows import Window
 from compress.model import walk
+from compress.model.embedding import pooling_of
 from compress.model.structure import context
 from transmeter.util.progress import track
 
@@ -92,7 +94,7 @@ def _outputs(model: nn.Module, tokenizer: Tokenizer, sequences: Sequence[list[in
     for start in track(range(0, len(order), size), "Predicting"):
         part = order[start : start + size]
         batch = {k: v.to(model.device) for k, v in pad(tokenizer, [sequences[i] for i in part]).items()}
-        found |= zip(part, walk.outputs(model(**batch), batch).float().cpu())
+        found |= zip(part, walk.outputs(model, model(**batch), batch).float().cpu())
     return [found[i] for i in range(len(sequences))]
 
 
@@ -207,19 +209,98 @@ def losses(
         part = ordered[place]
         batch = {k: v.to(model.device) for k, v in pad(tokenizer, [window.ids for window in part]).items()}
         both = [net(**batch).logits for net in (model, baseline) if net is not None]
-        found.append(_sums(both, batch, torch.tensor([window.scored for window in part], device=model.device)))
+        places = _next_tokens(batch, torch.tensor([window.scored for window in part], device=model.device))
+        found.append(_sums(both, batch["input_ids"], places, 1))
     return torch.cat(found).cpu().numpy()
 
 
-def _sums(logits: Sequence[Tensor], batch: Mapping[str, Tensor], scored: Tensor) -> Tensor:
-    """(windows, 2 or 4) as `losses` gives them, of one or two (windows, tokens, vocabulary); `LOGITS` at a time."""
-    ids, lengths = batch["input_ids"], batch["attention_mask"].sum(1)
-    targets = torch.arange(ids.shape[1], device=ids.device)
-    places = ((targets >= (lengths - scored)[:, None]) & (targets < lengths[:, None])).nonzero()
+@torch.no_grad()
+def masked_losses(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    windows: Sequence[Window],
+    masked: float,
+    seed: int,
+    baseline: nn.Module | None = None,
+) -> np.ndarray:
+    """Losses of masked tokens, and how far the predictions are from those of another model.
+
+    Parameters
+    ----------
+    model
+        The model.
+    tokenizer
+        Of the model, with a mask token.
+    windows
+        Of text.
+    masked
+        Share of the ordinary tokens of a window that are masked, at least one.
+    seed
+        Of which tokens are masked.
+    baseline
+        Another model with the same tokens; None: there is none to compare with.
+
+    Returns
+    -------
+    np.ndarray
+        (windows, 3 or 5), longest window first: the columns of `losses`, and the number of tokens that are predicted
+        right.
+    """
+    ordered, found = sorted(windows, key=lambda window: len(window.ids), reverse=True), []
+    rng, special = np.random.default_rng(seed), list(tokenizer.all_special_ids)
+    for place in track(portions([len(window.ids) for window in ordered], WINDOWS), "Predicting"):
+        batch = pad(tokenizer, [window.ids for window in ordered[place]])
+        ids, hidden = batch["input_ids"], torch.zeros_like(batch["input_ids"], dtype=torch.bool)
+        for row, window in enumerate(ordered[place]):
+            ordinary = np.flatnonzero(~np.isin(window.ids, special))
+            hidden[row, rng.permutation(ordinary)[: max(1, round(masked * len(ordinary)))]] = True
+        given = {**batch, "input_ids": ids.masked_fill(hidden, tokenizer.mask_token_id)}
+        given = {k: v.to(model.device) for k, v in given.items()}
+        both = [net(**given).logits for net in (model, baseline) if net is not None]
+        ids, hidden = ids.to(model.device), hidden.to(model.device)
+        right = ((both[0].argmax(-1) == ids) & hidden).sum(1, dtype=torch.float64)
+        found.append(torch.cat([_sums(both, ids, hidden.nonzero(), 0), right[:, None]], 1))
+    return torch.cat(found).cpu().numpy()
+
+
+def embeddings(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
+    """Embeddings of texts by a model without a head.
+
+    Parameters
+    ----------
+    model
+        The model.
+    tokenizer
+        Of the model.
+    texts
+        Of each as many tokens are read as its pooling says, and at most `LONGEST`.
+
+    Returns
+    -------
+    np.ndarray
+        (texts, width), pooled as `compress.model.embedding` says, up to a common factor.
+    """
+    length = min(context(model, LONGEST), pooling_of(model).length or LONGEST)
+    sequences = [tokenizer(text, truncation=True, max_length=length)["input_ids"] for text in texts]
+    return torch.stack(_outputs(model, tokenizer, sequences))[:, :, 0].numpy()
+
+
+def _next_tokens(batch: Mapping[str, Tensor], scored: Tensor) -> Tensor:
+    """(predicted tokens, 2): row and place of the last `scored` (windows,) tokens of every window."""
+    lengths, targets = batch["attention_mask"].sum(1), torch.arange(batch["input_ids"].shape[1], device=scored.device)
+    return ((targets >= (lengths - scored)[:, None]) & (targets < lengths[:, None])).nonzero()
+
+
+def _sums(logits: Sequence[Tensor], ids: Tensor, places: Tensor, ahead: int) -> Tensor:
+    """(windows, 2 or 4) as `losses` gives them, of one or two (windows, tokens, vocabulary); `LOGITS` at a time.
+
+    ids (windows, tokens): what is right; places (predicted tokens, 2): where; ahead: how many tokens before it stands
+    what predicts a token.
+    """
     sums = torch.zeros(len(ids), 2 * len(logits), dtype=torch.float64, device=ids.device)
     for part in places.split(max(1, LOGITS // logits[0].shape[-1])):
         rows, target = part.T
-        logs = [found[rows, target - 1].float().log_softmax(-1) for found in logits]
+        logs = [found[rows, target - ahead].float().log_softmax(-1) for found in logits]
         loss = -logs[0].gather(1, ids[rows, target][:, None])[:, 0].double()
         columns = [loss, torch.ones_like(loss)]
         if len(logs) > 1:

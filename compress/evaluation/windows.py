@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
@@ -10,6 +10,8 @@ from compress.calibration.texts import Text, cut, parts_of
 from transmeter.util.arguments import whole_number
 
 LONGEST = 2048  # tokens of a window where none is given and the context holds it
+LONGEST_MASKED = 512  # the same of masked tokens
+MASKED = 0.15  # share of the tokens that are masked, as BERT was trained
 BETWEEN = "\n\n"  # texts that are joined
 
 
@@ -43,12 +45,18 @@ class Reading:
         Tokens from the beginning of a window to the next; the window where windows do not overlap.
     apart
         Whether every text has windows of its own, each with the special tokens of the tokenizer.
+    masked
+        Share of the tokens that are masked and predicted; None: each is predicted from those before it.
+    seed
+        Of which tokens are masked.
     """
 
     tokens: int
     window: int
     stride: int
     apart: bool = False
+    masked: float | None = None
+    seed: int = 0
 
     def windows(self, tokenizer: Tokenizer, texts: Sequence[Text]) -> list[Window]:
         """Windows of texts.
@@ -81,13 +89,15 @@ class Reading:
             warnings.warn(f"{held}: they are one window", stacklevel=2)
         return found
 
-    def about(self) -> dict[str, int | bool]:
+    def about(self) -> dict[str, float | bool]:
         """What results say of it."""
-        return {"window": self.window, "stride": self.stride, "apart": self.apart}
+        masked = {} if self.masked is None else {"masked": self.masked, "mask_seed": self.seed}
+        return {"window": self.window, "stride": self.stride, "apart": self.apart, **masked}
 
     def arguments(self) -> dict[str, int | bool | None]:
         """The options that ask for it."""
-        return {"window": self.window, "stride": None if self.apart else self.stride, "apart": self.apart or None}
+        alone = self.apart and self.masked is None  # what is masked is read text by text always
+        return {"window": self.window, "stride": None if self.apart else self.stride, "apart": alone or None}
 
 
 def reading(
@@ -130,6 +140,35 @@ def reading(
         raise ValueError(f"stride {stride} is of texts that are joined: leave it out, or leave apart out")
     stride = whole_number("stride", window if stride is None else stride, 1, window)
     return Reading(tokens, window, stride, bool(apart))
+
+
+def masked_reading(tokens: int, window: int | None, stride: int | None, contexts: dict[str, int | None]) -> Reading:
+    """Check how texts are to be read for masked tokens: each by itself, as such models were trained.
+
+    Parameters
+    ----------
+    tokens
+        Number of tokens in all.
+    window
+        Largest number of tokens of a window; None: `LONGEST_MASKED`, or the shortest context.
+    stride
+        None, as windows do not overlap.
+    contexts
+        Tokens that every model reads at once, by its name.
+
+    Returns
+    -------
+    Reading
+        That all models can do.
+
+    Raises
+    ------
+    ValueError
+        As `reading`.
+    """
+    if window is None:
+        window = min(LONGEST_MASKED, *(limit for limit in contexts.values() if limit is not None), LONGEST_MASKED)
+    return replace(reading(tokens, window, stride, True, contexts), masked=MASKED)
 
 
 def joined(tokenizer: Tokenizer, texts: Sequence[Text], tokens: int) -> list[int]:

@@ -24,6 +24,7 @@ from compress.algorithms.training import checkpointed, require_trainable, train
 from compress.algorithms.traits import Needs, Traits
 from compress.methods import kprune
 from compress.model import io
+from compress.model.embedding import has_head
 from compress.model.structure import context, keep_blocks, shallow_copy, unshare
 from compress.model.walk import Batch, run
 
@@ -165,6 +166,9 @@ def _load(student: str, model: nn.Module, batches: Sequence[Batch]) -> nn.Module
     probe = {k: v[:1] for k, v in batches[0].items()}
     with torch.no_grad():
         ours, theirs = (tuple(run(m, probe).shape[1:]) for m in (found, model))
+    if ours != theirs and not (has_head(found) or has_head(model)):
+        widths = f"embeddings of {ours[0]} numbers, the teacher's have {theirs[0]}"
+        raise ValueError(f"student {student} gives {widths}: give one of the same width")
     if ours != theirs:
         what = f"outputs (rows, classes) {ours}, the teacher {theirs}"
         raise ValueError(f"student {student} is for another task: it has {what}")

@@ -23,6 +23,7 @@ from compress.algorithms.least_squares import least_squares
 from compress.algorithms.traits import Needs, Traits
 from compress.model import modeling
 from compress.model.architectures import blocks_path
+from compress.model.embedding import has_head
 from compress.model.layers import Exits
 from compress.model.modeling import confidence, stages
 from compress.model.offload import refuse
@@ -70,7 +71,7 @@ def compress(
     Raises
     ------
     ValueError
-        For an option out of range, and a model that has exits, streams, or gives values or answers.
+        For an option out of range, and a model that has exits, streams, or gives values, answers or embeddings.
 
     References
     ----------
@@ -96,6 +97,8 @@ def _check(model: nn.Module, exits: int | None, tolerance: float) -> list[int]:
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance {tolerance} is no share of predictions: give more than 0, less than 1")
     kind, blocks = modeling.base_class(model).__name__, model.config.num_hidden_layers
+    if not has_head(model):
+        raise ValueError(f"a {kind} gives embeddings, of which none is sure: exits are for classes and text")
     if kind.endswith("QuestionAnswering") or kind.endswith("SequenceClassification") and model.config.num_labels == 1:
         raise ValueError(f"a {kind} gives values or answers, of which none is sure: exits are for classes and text")
     exits = blocks - 1 if exits is None else exits
@@ -151,7 +154,7 @@ def _least_squares(model: nn.Module, batches: Sequence[Batch], after: Sequence[i
 def _logits(model: nn.Module, batch: Batch, exits: Exits) -> list[Tensor]:
     """Logits (batch, rows, classes) of every exit, and of the end."""
     given = {k: v for k, v in batch.items() if k != "labels"}
-    return [outputs(output, batch).float() for output in stages(model, given, exits)]
+    return [outputs(model, output, batch).float() for output in stages(model, given, exits)]
 
 
 @torch.no_grad()
@@ -160,7 +163,7 @@ def _temperatures(model: nn.Module, batches: Sequence[Batch], exits: Exits) -> l
     losses = torch.zeros(len(exits.maps), len(TEMPERATURES), dtype=torch.float64)
     for batch in batches:
         *early, end = _logits(model, batch, exits)
-        rows = row_weights(end, batch).bool()
+        rows = row_weights(model, end, batch).bool()
         for e, logits in enumerate(early):
             for t, temperature in enumerate(TEMPERATURES):
                 losses[e, t] += F.cross_entropy(logits[rows] / temperature, end[rows].argmax(-1), reduction="sum").cpu()
@@ -194,7 +197,7 @@ def _tested(model: nn.Module, batches: Sequence[Batch], exits: Exits) -> tuple[n
     sure, differs, sequence, count = [], [], [], 0
     for batch in batches:
         *early, end = _logits(model, batch, exits)
-        rows = row_weights(end, batch).bool()
+        rows = row_weights(model, end, batch).bool()
         sure.append(torch.stack([confidence(x, t)[rows] for x, t in zip(early, exits.temperatures)], 1).cpu())
         differs.append(torch.stack([(x.argmax(-1) != end.argmax(-1))[rows] for x in early], 1).cpu())
         sequence.append(rows.nonzero()[:, 0].cpu() + count)

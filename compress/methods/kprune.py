@@ -189,7 +189,7 @@ def _knowledge(
         with inputs(pair.student, paths, squared) as seen:
             with masked(pair.student, remaining, masks):
                 logits = run(pair.student, batch, remaining[0].block, hidden=hidden).float()
-                weights = row_weights(logits, batch)
+                weights = row_weights(pair.student, logits, batch)
                 if generator is None:
                     with torch.no_grad():
                         end = pair.student.config.num_hidden_layers - 1

@@ -134,7 +134,7 @@ def mask_gradients(model: nn.Module, batches: Sequence[Batch], found: Sequence[S
             if "labels" in batch:
                 loss = _task_loss(logits, batch["labels"])
             else:
-                loss = curvature_probe(logits, row_weights(logits, batch), 1.0, generator)
+                loss = curvature_probe(logits, row_weights(model, logits, batch), 1.0, generator)
             taken = torch.autograd.grad(loss.sum(), masks)
         for rows, gradient in zip(gradients, taken):
             rows.append(gradient.cpu())

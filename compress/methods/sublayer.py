@@ -129,7 +129,7 @@ def sensitivities(
     totals = [0.0] * (len(found) + 1)
     for batch in track(batches, "Sensitivity of sublayers"):
         wanted, at, hidden = run(teacher, batch).float(), 0, run(student, batch, stop=0)
-        weights = row_weights(wanted, batch)
+        weights = row_weights(student, wanted, batch)
         totals[0] += float(divergence(run(student, batch, hidden=hidden).float(), wanted, weights, 1.0).sum())
         for i, sub in enumerate(found):
             if sub.block != at:

@@ -7,16 +7,19 @@ from typing import Any
 import transformers
 from transformers import PreTrainedModel
 
+from compress.model.embedding import gives_embeddings
 from compress.model.gguf import reading as gguf_reading
 from transmeter.util import checkpoint
 
-# what a model is for, by the end of its class's name; a classifier of one class gives "values"
+# what a model is for, by the end of its class's name, the first that fits; a classifier of one class gives "values"
 HEADS = {
     "ForCausalLM": "text",
     "LMHeadModel": "text",
+    "ForMaskedLM": "masked",
     "ForSequenceClassification": "classes",
     "ForTokenClassification": "labels",
     "ForQuestionAnswering": "answers",
+    "Model": "embeddings",  # the states of the tokens alone, which AutoModel gives
 }
 
 
@@ -46,10 +49,13 @@ def config_of(source: str | Path) -> dict[str, Any]:
 def base_of(source: str | Path, config: Mapping[str, Any]) -> type[PreTrainedModel]:
     """The transformers class of a model, or of which it is the compressed kind.
 
+    A folder that says how the states of its model are pooled (compress.model.embedding) is of the class without a head,
+    whatever head its config still names.
+
     Parameters
     ----------
     source
-        What messages call the model.
+        A folder or a hub name.
     config
         Its config, as `config_of` returns it.
 
@@ -65,7 +71,15 @@ def base_of(source: str | Path, config: Mapping[str, Any]) -> type[PreTrainedMod
     """
     name = (config.get("architectures") or ["(none)"])[0].removeprefix("Compressed")
     check_head(source, name)
-    return getattr(transformers, name)
+    cls = getattr(transformers, name)
+    return _without_head(cls) or cls if gives_embeddings(source, checkpoint.folder_of(source)) else cls
+
+
+def _without_head(cls: type[PreTrainedModel]) -> type[PreTrainedModel] | None:
+    """The class that AutoModel takes for the config of another one, None where it takes none or several."""
+    known: Any = transformers.AutoModel._model_mapping
+    found = known[cls.config_class] if cls.config_class in known else None
+    return found if isinstance(found, type) else None
 
 
 def check_head(source: str | Path, name: str) -> None:
@@ -83,9 +97,14 @@ def check_head(source: str | Path, name: str) -> None:
     ValueError
         It is no class of transformers with one of the `HEADS`.
     """
-    if not hasattr(transformers, name) or not name.endswith(tuple(HEADS)):
+    cls = getattr(transformers, name, None) if name.endswith(tuple(HEADS)) else None
+    if cls is None or HEADS[_head_of(name)] == "embeddings" and _without_head(cls) is not cls:
         remedy = f"give a class of transformers that ends in {', '.join(HEADS)}"
-        raise ValueError(f"{source}: architecture '{name}' has no head to compress for: {remedy}")
+        raise ValueError(f"{source}: architecture '{name}' is none that can be compressed: {remedy}")
+
+
+def _head_of(name: str) -> str:
+    return next(head for head in HEADS if name.endswith(head))
 
 
 def task_of(source: str | Path) -> str:
@@ -99,7 +118,7 @@ def task_of(source: str | Path) -> str:
     Returns
     -------
     str
-        text, classes, values (a regression), labels (of tokens), or answers.
+        text, masked (tokens), classes, values (a regression), labels (of tokens), answers, or embeddings.
 
     Raises
     ------
@@ -108,7 +127,7 @@ def task_of(source: str | Path) -> str:
     """
     config = config_of(source)
     name = base_of(source, config).__name__
-    task = next(task for head, task in HEADS.items() if name.endswith(head))
+    task = HEADS[_head_of(name)]
     return "values" if task == "classes" and len(config.get("id2label") or "two") == 1 else task
 
 

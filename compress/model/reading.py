@@ -14,6 +14,7 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, Pr
 
 from compress.model import modeling, offload
 from compress.model.config import base_of, check_head, task_of
+from compress.model.embedding import has_head, read_companions, read_pooling
 from compress.model.gguf import reading as gguf_reading
 from compress.model.storage import stored_type
 from compress.model.tokenizers import fit_tokenizer, read_tokenizer
@@ -82,6 +83,7 @@ def load(
             adopt(model, tokenizer, str(source))
             if not stream:  # what streams is read into memory of torch's own
                 align(model)
+    _describe(model, folder)
     model.config.dtype, model.config.name_or_path = folder.config.dtype, str(source)
     if (folder.path / "compression.json").is_file():
         model.compression = checkpoint.read_json(source, folder.path, "compression.json")
@@ -115,6 +117,7 @@ def skeleton(source: str | Path, *, quantized: bool = False) -> tuple[nn.Module,
             _match(folder)
         model = _blank(folder)
         offload.flatten(model)
+        _describe(model, folder)
         tokenizer = read_tokenizer(folder.path, model)
     fit_tokenizer(source, model, tokenizer)
     return model, tokenizer
@@ -244,13 +247,32 @@ def _open(source: str | Path, quantized: bool) -> _Folder:
 
 
 def _blank(folder: _Folder) -> nn.Module:
-    return offload.build(folder.cls, folder.config)
+    model = offload.build(folder.cls, folder.config)
+    _drop_pooler(model, folder)
+    return model
+
+
+def _drop_pooler(model: nn.Module, folder: _Folder) -> bool:
+    """Take from a model without a head, in place, what transformers puts behind the first token where the folder has
+    no weights for it: many embedding models leave it out, as they pool in another way. Returns whether it is gone."""
+    gone = not has_head(model) and not any("pooler." in name for name in folder.tensors)
+    if gone and getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    return gone
+
+
+def _describe(model: nn.Module, folder: _Folder) -> None:
+    """Note in a model what lies beside it for sentence-transformers, and where it has no head its pooling."""
+    model.companions = read_companions(folder.source, folder.path)
+    if not has_head(model):
+        model.pooling = read_pooling(folder.source, folder.path)
 
 
 def _match(folder: _Folder) -> dict[str, str]:
     """`checkpoint.match` for a model of which nothing takes memory yet, buffers neither: sizes may be nonsense."""
     with torch.device("meta"):
         model = folder.cls(folder.config)
+    _drop_pooler(model, folder)
     model.tie_weights()
     return checkpoint.match(folder.source, model, folder.tensors)
 
@@ -270,7 +292,10 @@ def _whole(folder: _Folder, dtype: torch.dtype, device: str) -> nn.Module:
     )
     unexpected = set(info["unexpected_keys"]) if folder.quantizer else set()  # else `checkpoint.match` has told of them
     mismatched = {name for name, *_ in info["mismatched_keys"]}
-    checkpoint.refuse_incomplete(folder.source, model, set(info["missing_keys"]) | mismatched, unexpected)
+    missing = set(info["missing_keys"])
+    if _drop_pooler(model, folder):
+        missing = {name for name in missing if not name.startswith("pooler.")}
+    checkpoint.refuse_incomplete(folder.source, model, missing | mismatched, unexpected)
     return model
 
 

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.model import layers, modeling, offload, walk
+from compress.model.embedding import Companions, has_head
 from compress.model.reading import align, check_pair, load
 from compress.model.storage import cast, forgetting, round_weights, stored_type
 from compress.model.tokenizers import write_tokenizer
 from transmeter.util import arguments, writing
 
 _AUTO_CLASSES = (
+    "AutoModel",
     "AutoModelForCausalLM",
     "AutoModelForSequenceClassification",
     "AutoModelForTokenClassification",
@@ -78,6 +80,7 @@ def save(
     with writing.new_folder(out) as partial:
         _write(stored, changed, partial)
         write_tokenizer(tokenizer, partial)
+        getattr(model, "companions", Companions()).write(partial)
         for file in (layers.__file__, modeling.__file__) if changed else ():
             shutil.copy(file, partial)
         streams = offload.store_of(stored) is not None
@@ -144,11 +147,16 @@ def _compare(folder: Path, reference: Tensor, stream: bool, attention: str) -> N
 
 
 def _probe(model: nn.Module) -> Tensor:
-    """Logits of fixed tokens, (2, rows, classes); where there are exits, below them those of each and of the end."""
+    """Logits of fixed tokens, (2, rows, classes); where there are exits, below them those of each and of the end.
+
+    Of a model without a head the states of the tokens, (2, tokens, width).
+    """
     ids = (torch.arange(32) * 37 % model.config.vocab_size).view(2, 16)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     with forgetting(model):
-        logits = [walk.outputs(model(**batch), batch)]
+        if not has_head(model):
+            return model(**batch).last_hidden_state
+        logits = [walk.outputs(model, model(**batch), batch)]
         if hasattr(model, "exits"):
-            logits += [walk.outputs(output, batch) for output in modeling.stages(model, batch, model.exits)]
+            logits += [walk.outputs(model, output, batch) for output in modeling.stages(model, batch, model.exits)]
     return torch.cat(logits)

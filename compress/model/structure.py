@@ -90,8 +90,9 @@ def context(model: nn.Module, limit: int) -> int:
     int
         The limit, or fewer where the model has not that many positions.
     """
-    # RoBERTa counts its positions from behind the padding index
-    lost = model.config.pad_token_id + 1 if model.config.model_type.endswith("roberta") else 0
+    # these count their positions from behind the padding index
+    counted = model.config.model_type.endswith(("roberta", "camembert", "mpnet"))
+    lost = model.config.pad_token_id + 1 if counted else 0
     return min(limit, getattr(model.config, "max_position_embeddings", limit) - lost)
 
 

@@ -17,6 +17,7 @@ from transformers.utils import ModelOutput
 
 from compress.model import modeling
 from compress.model.architectures import blocks_path
+from compress.model.embedding import has_head, pooling_of
 from compress.model.structure import Sublayer
 
 Batch = dict[str, Tensor]  # input_ids and attention_mask, both (batch, tokens); perhaps token_type_ids, labels
@@ -66,7 +67,7 @@ def run(
         elif stop is not None:
             handle = blocks[stop - 1].register_forward_hook(leave)
         try:
-            return outputs(model(**{k: v for k, v in batch.items() if k != "labels"}), batch)
+            return outputs(model, model(**{k: v for k, v in batch.items() if k != "labels"}), batch)
         except _Stop as reached:
             return reached.args[0]
         finally:
@@ -74,15 +75,19 @@ def run(
                 handle.remove()
 
 
-def outputs(output: ModelOutput, batch: Batch) -> Tensor:
+def outputs(model: nn.Module, output: ModelOutput, batch: Batch) -> Tensor:
     """Logits of every task in one shape.
 
-    Rows are tokens, the sequence as a whole, or the start and the end of an answer, whose classes are the tokens.
+    Rows are tokens, the sequence as a whole, or the start and the end of an answer, whose classes are the tokens. Of a
+    model without a head they are the numbers of the embedding, each a value (a row of one class); where embeddings have
+    length 1, numbers whose mean square is 1, so that the mean of squared differences is 2 (1 - cosine).
 
     Parameters
     ----------
+    model
+        The model.
     output
-        What the forward of a model returns.
+        What its forward returns.
     batch
         What it has read.
 
@@ -91,6 +96,10 @@ def outputs(output: ModelOutput, batch: Batch) -> Tensor:
     Tensor
         (batch, rows, classes).
     """
+    if not has_head(model):
+        pooling = pooling_of(model)
+        found = pooling.embed(output.last_hidden_state, batch["attention_mask"])
+        return (found * found.shape[1] ** 0.5 if pooling.normalize else found)[:, :, None]
     if "start_logits" in output:
         spans = torch.stack([output.start_logits, output.end_logits], 1)
         return spans.masked_fill(batch["attention_mask"][:, None] == 0, torch.finfo(spans.dtype).min / 2)
@@ -115,11 +124,13 @@ def empty_cache(model: nn.Module) -> dict[str, DynamicCache]:
     return {name: DynamicCache(config=model.config)}
 
 
-def row_weights(logits: Tensor, batch: Batch) -> Tensor:
+def row_weights(model: nn.Module, logits: Tensor, batch: Batch) -> Tensor:
     """Which rows of `outputs` count.
 
     Parameters
     ----------
+    model
+        The model.
     logits
         (batch, rows, classes).
     batch
@@ -131,7 +142,7 @@ def row_weights(logits: Tensor, batch: Batch) -> Tensor:
         (batch, rows), 0 for padding, else 1.
     """
     mask = batch["attention_mask"]
-    if logits.shape[1] == mask.shape[1] and logits.shape[1] != 1:
+    if has_head(model) and logits.shape[1] == mask.shape[1] and logits.shape[1] != 1:
         return mask.to(logits.dtype)
     return logits.new_ones(logits.shape[:2])
 

@@ -33,6 +33,8 @@ HEADS = {
     "ForSequenceClassification": ("AutoModelForSequenceClassification", "text-classification"),
     "ForTokenClassification": ("AutoModelForTokenClassification", "token-classification"),
     "ForQuestionAnswering": ("AutoModelForQuestionAnswering", "question-answering"),
+    "ForMaskedLM": ("AutoModelForMaskedLM", "fill-mask"),
+    "Model": ("AutoModel", "feature-extraction"),
 }
 GIVEN = "texts given in Python"  # in the place of a file's name
 QUANTIZED = ("compressed-tensors", "torchao", "torchao-dynamic")  # formats of export that round weights

@@ -10,6 +10,7 @@ import altair as alt
 import vl_convert
 
 from compress.evaluation import pareto
+from compress.evaluation.metrics import LOWER
 from compress.evaluation.pareto import DENSE, Point
 from transmeter.util.charts import BAND, COLOURS, INK, short
 
@@ -169,7 +170,7 @@ def pareto_chart(
     LayerChart
         With 95 % intervals; the Pareto front is dashed.
     """
-    lower, rows = metric == "perplexity", []
+    lower, rows = metric in LOWER, []
     for method, result in models:
         found, size = result[metric], cost_of(result, cost)
         if size is not None and math.isfinite(found["value"]):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.evaluation import pareto
+from compress.evaluation.metrics import LOWER
 from compress.evaluation.pareto import DENSE
 from compress.report.charts import COSTS, cost_of, pareto_chart
 from compress.report.inputs import Folder, Inputs, Json
@@ -97,7 +98,7 @@ def _lead(metric: str, group: dict[str, tuple[str, Json]]) -> str:
         smaller = dense["bytes"] / r["bytes"] if dense.get("bytes") and r.get("bytes") else None
         size = f" at {smaller:.2f} times fewer bytes" if smaller else ""
         return f"{name}: {r[metric]['value']:.4g} instead of {dense[metric]['value']:.4g}{size}."
-    signs = -1 if metric == "perplexity" else 1
+    signs = -1 if metric in LOWER else 1
     points = [pareto.Point(n, r["bytes"], signs * r[metric]["value"]) for n, r in others if r.get("bytes")]
     best = [p.method for p in pareto.best(points)]
     listed = ", ".join(best[:4]) + (f" and {len(best) - 4} more" if len(best) > 4 else "")

@@ -111,7 +111,8 @@ def windows(result: Mapping[str, Any]) -> str:
     text = f", windows of {result['window']:,} tokens"
     if result["stride"] != result["window"]:
         text += f" every {result['stride']:,}"
-    return text + (", every text by itself" if result["apart"] else ", texts joined")
+    masked = f", {result['masked']:.0%} masked, seed {result['mask_seed']}" if result.get("masked") else ""
+    return text + (", every text by itself" if result["apart"] else ", texts joined") + masked
 
 
 def options(step: Mapping[str, Any]) -> str:
@@ -145,9 +146,11 @@ def evaluations(results: Sequence[Mapping[str, Any]]) -> str:
     """
     baseline = results[0].get("baseline")
     rows = [*([baseline] if baseline else []), *results]
-    metric = next(key for key in rows[0] if key in KNOWN)
+    metric, *others = [key for key in rows[0] if key in KNOWN]
     columns = {f"{metric} (95 %)": lambda r: interval(r[metric])}
-    if baseline:
+    for name in others:
+        columns[f"{name} (95 %)"] = lambda r, name=name: interval(r[name]) if name in r else "-"
+    if baseline and not results[0].get("pooling"):
         columns["change (95 %)"] = lambda r: change(r) or "-"
     for name in (name for name in NEAR if any(NEAR[name][0] in r for r in results)):
         columns[name] = lambda r, name=name: near(name, r) or "-"
@@ -165,6 +168,9 @@ def evaluations(results: Sequence[Mapping[str, Any]]) -> str:
     text = _text(grid)
     if results[0].get("window"):
         text += f"{metric} on {results[0]['data']}{windows(results[0])}\n"
+    if results[0].get("pooling"):
+        text += f"embeddings of the texts of {results[0]['data']} beside those of the baseline; "
+        text += f"pooling: {results[0]['pooling']}\n"
     if baseline and baseline["bytes"]:
         points = [pareto.point("", baseline, r, metric) for r in results if r["bytes"]]
         text += f"{AREA}: {pareto.area(points):.3f} (dense alone 0, at best 1)\n"

@@ -29,8 +29,12 @@ PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
 # what else decides which tokens a text has, but is no tokenizer by itself
 BESIDE_TOKENIZERS = ("merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
-# what a snapshot of the Hub needs; the folders beside (onnx, original) hold the same weights in other formats
-NEEDED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"]
+# what a snapshot of the Hub needs; the folders beside (onnx, original) hold the same weights in other formats, but for
+# those of sentence-transformers' modules (1_Pooling), which have a number
+NEEDED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md", "[0-9]_*/*"]
+BESIDE = ["[!0-9]*/*"]
+# what decides how the states of a model become an embedding
+POOLING = ("modules.json", "*_Pooling/config.json")
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # safetensors' names, torch's
 SHOWN = 5  # names in a message
 # whole numbers of a config and the least that they may be; several names of one thing in several families
@@ -116,7 +120,7 @@ def folder_of(source: str | Path) -> Path:
         from huggingface_hub.utils import disable_progress_bars
 
         disable_progress_bars()
-        return Path(snapshot_download(str(source), allow_patterns=NEEDED, ignore_patterns=["*/*"]))
+        return Path(snapshot_download(str(source), allow_patterns=NEEDED, ignore_patterns=BESIDE))
     except Exception:  # of the HTTP library, which is another one by version
         guess = absent(Path(source)).partition("does not exist")[2]
         raise ValueError(
@@ -456,6 +460,7 @@ def hash_of(source: str | Path) -> str:
     names = ("config.json", "generation_config.json", *TOKENIZERS, *BESIDE_TOKENIZERS)
     files = [folder] if folder.is_file() else [folder / name for name in names if (folder / name).is_file()]
     if not folder.is_file():
+        files += [file for pattern in POOLING for file in sorted(folder.glob(pattern))]
         files += _weight_files(source, folder, read_config(source, folder))
     found = hashlib.sha256()
     for file in files:

@@ -65,6 +65,9 @@ MODELS = {
         SIZES | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "share_att_key": True},
     ),
     "albert": ("AlbertForSequenceClassification", SIZES | {"embedding_size": 16}),
+    # other heads of an entry: masked tokens, and none, whose embeddings methods keep
+    "bert-masked": ("BertForMaskedLM", SIZES),
+    "bert-headless": ("BertModel", SIZES),
 }
 OPTIONS = {name: {"ratio": 0.5} for name in PRUNING} | {name: options for name, options, _ in OTHERS} | {"gqa": {}}
 OPTIONS["dynamic_sparse"] |= {"steps": 2, "every": 1}
@@ -99,7 +102,7 @@ def batches():
 @torch.no_grad()
 def logits(model, batch):
     """Logits (batch, rows, classes)."""
-    return outputs(model(**batch), batch)
+    return outputs(model, model(**batch), batch)
 
 
 def run(kind, tokenizer, folder):

@@ -112,7 +112,7 @@ CHANGES = (change_weights, change_config, change_bytes, change_files)
 def logits(model):
     """Logits of a fixed batch, (batch, rows, classes)."""
     with torch.no_grad():
-        return walk.outputs(model(**BATCH), BATCH)
+        return walk.outputs(model, model(**BATCH), BATCH)
 
 
 def attempt(read, folder):

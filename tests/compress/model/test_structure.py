@@ -126,7 +126,7 @@ def build(name, kinds=MODELS):
 def logits(model):
     """Logits of BATCH, (batch, rows, classes)."""
     with torch.no_grad():
-        return walk.outputs(model(**BATCH), BATCH)
+        return walk.outputs(model, model(**BATCH), BATCH)
 
 
 @every_model

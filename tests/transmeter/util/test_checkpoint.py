@@ -65,7 +65,7 @@ def setting(without=(), **changes):
 def logits(model):
     """Logits of a fixed batch, (batch, rows, classes)."""
     with torch.no_grad():
-        return walk.outputs(model(**BATCH), BATCH)
+        return walk.outputs(model, model(**BATCH), BATCH)
 
 
 REFUSED = {
