@@ -49,7 +49,7 @@ def compress(
     Parameters
     ----------
     model
-        Folder, hub name, or (model, tokenizer).
+        Folder, GGUF file, hub name, or (model, tokenizer).
     method
         Name of a method; `transmeter methods` lists them.
     ratio, parameters, bytes, latency, multiple

@@ -76,7 +76,7 @@ def export(
     Parameters
     ----------
     source
-        A folder or a hub name.
+        A folder, a GGUF file or a hub name.
     format
         One of `NEEDED`.
     out

@@ -122,7 +122,7 @@ def run(
     Parameters
     ----------
     model
-        Folder or hub name.
+        Folder, GGUF file or hub name.
     steps
         Methods with their options, which run in order.
     texts

@@ -63,7 +63,7 @@ class Recipe(BaseModel):
     Attributes
     ----------
     model
-        Folder or name on the Hub.
+        Folder, GGUF file or name on the Hub.
     steps
         In order.
     out

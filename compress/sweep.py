@@ -55,7 +55,7 @@ def run(
     Parameters
     ----------
     model
-        Folder or name on the Hub.
+        Folder, GGUF file or name on the Hub.
     steps
         Each is tried by itself.
     texts

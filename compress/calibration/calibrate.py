@@ -158,7 +158,7 @@ def calibrate(
     Parameters
     ----------
     model
-        Folder or name on the Hub.
+        Folder, GGUF file or name on the Hub.
     candidates
         What texts may be taken from: paths, each perhaps as NAME=PATH, or a mapping from names to paths or lists of
         texts (a pair of texts is a text too). "self" is what the model writes. Texts that stand in several candidates

@@ -243,7 +243,7 @@ def evaluation_task(
     Parameters
     ----------
     models
-        Folders or names on the Hub, one or several for the same kind of task.
+        Folders, GGUF files or names on the Hub, one or several for the same kind of task.
     file
         Texts, or a labelled table.
     metric
@@ -330,7 +330,7 @@ def evaluate(
     Parameters
     ----------
     models
-        Folders or names on the Hub, one or several for the same kind of task.
+        Folders, GGUF files or names on the Hub, one or several for the same kind of task.
     data
         Texts, or a labelled table.
     baseline
@@ -579,7 +579,7 @@ def peak_memory(source: str) -> int | None:
     Parameters
     ----------
     source
-        Folder or name on the Hub.
+        Folder, GGUF file or name on the Hub.
 
     Returns
     -------
