@@ -13,7 +13,7 @@ from compress.commands.sweep import sweep
 from transmeter.commands import config as defaults
 from transmeter.commands.batch import batch, results, status
 from transmeter.commands.check import check
-from transmeter.commands.options import Group, listen
+from transmeter.commands.options import Group, limit_threads, listen
 from transmeter.commands.rank import rank, scorers, transfer, validate
 
 COMMANDS = (check, rank, validate, transfer, scorers, batch, results, status)
@@ -25,10 +25,16 @@ COMMANDS += (calibrate, compress, run, sweep, evaluate, export, report, methods)
 @click.option("-q", "--quiet", "silent", is_flag=True, help="Write nothing to stderr but errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Write to stderr what is decided, and why.")
 @click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Threads of one process. [default: OMP_NUM_THREADS, or the processors that it may use]",
+)
+@click.option(
     "--config", type=click.Path(path_type=Path), help="File with defaults of options. [default: ./transmeter.toml]"
 )
 @click.pass_context
-def main(ctx, silent, verbose, config) -> None:
+def main(ctx, silent, verbose, threads, config) -> None:
     """Which data should I use? Rank source data sets, choose calibration data, and compress models with it.
 
     Example: transmeter rank mine.csv a.csv b.csv --shots 5
@@ -43,6 +49,7 @@ def main(ctx, silent, verbose, config) -> None:
       eval "$(_TRANSMETER_COMPLETE=bash_source transmeter)"
     """
     listen(silent, verbose)
+    limit_threads(threads)
     ctx.default_map = defaults.read(config, main)
 
 

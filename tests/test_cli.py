@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -28,17 +29,17 @@ def run(*args):
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     """Keep the user's cache out of the tests."""
-    monkeypatch.setattr("click.get_app_dir", lambda name: str(tmp_path / "app"))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / "app"))
 
 
 def test_rank_as_table_json_csv_and_file(tmp_path):
     base = ("rank", VA, HUNGARIAN, f"pima={TABLES}/pima_diabetes.csv", "--shots", 5, "--repeats", 2)
     table = run(*base, "--out", tmp_path / "r.json")
     assert table.exit_code == 0, table.output
-    assert (
-        table.stdout.splitlines()[0].split()
-        == "rank tie group source gain_pp 95 % interval P(gain<0) verdict repeats seconds".split()
-    )
+    assert table.stdout.splitlines()[0].split() == "rank tie source gain_pp 95 % interval P(gain<0) verdict".split()
+    assert max(map(len, table.stdout.splitlines()[:3])) < 80
+    again = shlex.join(["transmeter", "transfer", VA, HUNGARIAN, "--out", "model"])
+    assert f"next: {again}\n" in table.stderr
     found = json.loads(run(*base, "--format", "json").stdout)
     saved = json.loads((tmp_path / "r.json").read_text())
     assert {r["source"] for r in found["rows"]} == {"heart_hungarian", "pima"} == {r["source"] for r in saved["rows"]}

@@ -110,7 +110,7 @@ def test_every_block_does_as_the_page_says(page, cache, tmp_path, monkeypatch):
     _clone(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr("click.get_app_dir", lambda name: str(cache))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(cache))
     names: dict[str, object] = {"__name__": page.stem}
     before, printed = 0, ""
     for start, end, kind, title, code in found:

@@ -36,7 +36,7 @@ def score_catalogue(said):
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_it_runs_and_shows_what_it_says(script, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("click.get_app_dir", lambda name: str(tmp_path / "app"))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / "app"))
     runpy.run_path(str(script))
     globals()[script.stem](capsys.readouterr().out)
 

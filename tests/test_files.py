@@ -54,7 +54,7 @@ def here(tmp_path, monkeypatch):
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
-    monkeypatch.setattr("click.get_app_dir", lambda name: str(tmp_path / "app"))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / "app"))
     steps = f"model: {MODEL}\ncalibration: {MATH}\ntokens: 200\nsteps:\n  - method: magnitude\nout: out\n"
     (work / "recipe.yaml").write_text(steps)
     (work / "result.json").write_text("{}")

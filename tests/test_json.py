@@ -69,7 +69,7 @@ BATCH = ("--targets", VA, "--sources", HUNGARIAN, "--scorer", "source_size", "--
 @pytest.mark.parametrize("args, keys", CASES.values(), ids=CASES)
 def test_json_is_one_document(args, keys, folder, monkeypatch):
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("click.get_app_dir", lambda name: str(folder / "app"))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(folder / "app"))
     found = run(*args, *(BATCH if args[0] == "batch" else ()), "--json")
     assert keys <= set(found[0] if isinstance(found, list) else found)
 

@@ -172,7 +172,7 @@ MISTAKES = {
 @pytest.mark.parametrize("args, message", MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_ends_with_what_to_do_and_nothing_written(args, message, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("click.get_app_dir", lambda name: str(tmp_path / "app"))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / "app"))
     before = sorted(folder.rglob("*"))
     found = CliRunner().invoke(cli.main, list(args))
     assert found.exit_code == 2 and found.stdout == "", found.output

@@ -25,7 +25,7 @@ SIZES = ("rank", VA, HUNGARIAN, "--scorer", "source_size")
 def alone(tmp_path, monkeypatch):
     """A working directory and a cache of the test's own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("click.get_app_dir", lambda name: str(tmp_path / "app"))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / "app"))
 
 
 def run(*args):
@@ -136,3 +136,17 @@ def test_a_word_with_a_letter_left_out_is_recognised(word, place, others):
     known = [*others, word]
     assert did_you_mean(typed, known) == f", did you mean '{word}'?"
     assert did_you_mean(typed, []) == ""
+
+
+def test_a_ranking_of_tables_imports_what_it_needs_and_threads_are_bounded():
+    """transformers, datasets and POT take two CPU seconds and more; waiting threads that spin take those of others."""
+    code = f"""
+import os, sys, click, cli
+cli.main(["--threads", "1", *{[str(part) for part in SIZES]!r}], standalone_mode=False)
+import torch
+print({{"transformers", "datasets", "ot"}} & set(sys.modules), torch.get_num_threads(), os.environ["OMP_WAIT_POLICY"])
+"""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("OMP_")}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "set() 1 PASSIVE", done.stderr
+    assert run("--threads", 0, *SIZES).exit_code == 2

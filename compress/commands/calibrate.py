@@ -3,7 +3,7 @@
 import click
 
 from compress.commands.options import PATH, check_inputs, length_option, pack_option, tokens_option, weight_option
-from transmeter.commands.options import json_option, quiet, reserve, seed_option, typed, user_cache
+from transmeter.commands.options import configure_libraries, json_option, reserve, seed_option, typed, user_cache
 from transmeter.util import writing
 from transmeter.util.to_json import to_json
 
@@ -45,6 +45,7 @@ def calibrate(
 
     Example: transmeter calibrate MODEL --target task.txt --candidate a.txt --candidate b.txt --out calibration
     """
+    configure_libraries()
     from transmeter.tables import specs
 
     reserve(out, writing.check_new_folder)
@@ -54,7 +55,6 @@ def calibrate(
     import compress
     from transmeter.report.tables import format_ranking
 
-    quiet()
     chosen = compress.calibrate(
         model,
         candidates,

@@ -4,7 +4,7 @@ import click
 
 from compress.commands import options
 from compress.commands.options import FILE, PATH, check_inputs, machine_options
-from transmeter.commands.options import Ordered, json_option, listing, quiet, seed_option, tell
+from transmeter.commands.options import Ordered, configure_libraries, json_option, listing, seed_option, tell
 from transmeter.util import writing
 from transmeter.util.signatures import convert
 
@@ -33,6 +33,7 @@ def compress(
 
     Example: transmeter compress MODEL --method kprune --set ratio=0.5 --calibration DIR --out small
     """
+    configure_libraries()
     from compress.recipe import Recipe, Step
 
     steps = [Step(method=name, settings=given) for name, _, given in options.methods_in_order()]
@@ -68,6 +69,7 @@ def run(recipe, resume, repo, as_json) -> None:
 
     Example: transmeter run examples/small_math.yaml
     """
+    configure_libraries()
     from compress import recipe as recipes
     from compress.methods import method_signatures
 
@@ -87,7 +89,6 @@ def _compress(recipe, resume, repo, as_json) -> None:
     from compress.evaluation.evaluate import evaluation_task
     from transmeter.util.checkpoint import bytes_of
 
-    quiet()
     if repo:
         hub.check(repo)
     task = None
@@ -131,5 +132,4 @@ def methods(as_json) -> None:
     from compress.methods import SHARED
     from compress.methods import methods as known
 
-    quiet()
     listing(known(), SHARED, as_json)

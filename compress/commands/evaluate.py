@@ -3,7 +3,7 @@
 import click
 
 from compress.commands.options import FILE, PATH, PERPLEXITY_TOKENS, check_inputs, window_options
-from transmeter.commands.options import printing, quiet, reserve, shape_options, typed
+from transmeter.commands.options import configure_libraries, printing, reserve, shape_options, typed
 from transmeter.util import writing
 from transmeter.util.to_json import to_json
 
@@ -37,13 +37,13 @@ def evaluate(
 
     Example: transmeter evaluate small --baseline MODEL --data test.csv
     """
+    configure_libraries()
     reserve(out, writing.check_file)
     check_inputs([*models, *([baseline] if baseline else [])], [data], quantized=True)
 
     import compress
     from compress.report import tables
 
-    quiet()
     results = compress.evaluate(
         models,
         data,

@@ -3,7 +3,7 @@
 import click
 
 from compress.commands.options import PATH, check_inputs, print_written, push_option
-from transmeter.commands.options import json_option, quiet, reserve, tell
+from transmeter.commands.options import configure_libraries, json_option, reserve, tell
 from transmeter.util import writing
 
 FORMATS = ("compressed-tensors", "torchao", "torchao-dynamic", "onnx", "gguf")
@@ -26,13 +26,13 @@ def export(model, shape, weights, out, repo, as_json) -> None:
 
     Example: transmeter export small --format onnx --out exported
     """
+    configure_libraries()
     reserve(out, writing.check_new_folder)
     check_inputs([model], [])
 
     from compress import export as exports
     from compress import hub
 
-    quiet()
     if repo:
         hub.check(repo)
     size = exports.export(model, shape, out, weights, tell)

@@ -7,7 +7,7 @@ import click
 
 from compress.commands import options
 from compress.commands.options import PATH, check_inputs
-from transmeter.commands.options import Ordered, json_option, quiet, reserve, seed_option, tell, typed
+from transmeter.commands.options import Ordered, configure_libraries, json_option, reserve, seed_option, tell, typed
 from transmeter.util import writing
 from transmeter.util.signatures import convert
 from transmeter.util.to_json import to_json
@@ -52,6 +52,7 @@ def sweep(model, calibration, tokens, length, pack, seed, data, metric, window, 
     Example: transmeter sweep MODEL --method kprune --set ratio=0.2,0.4 --method gptq --set bits=3,4 --calibration DIR
     --data FILE --out sweep
     """
+    configure_libraries()
     from compress.methods import SHARED
 
     reserve(out, writing.check_folder)
@@ -64,7 +65,6 @@ def sweep(model, calibration, tokens, length, pack, seed, data, metric, window, 
     from compress.evaluation.evaluate import evaluation_task
     from compress.report import tables
 
-    quiet()
     measured = {"window": window, "stride": stride, "apart": apart, "reference": model}
     result = sweeps.run(
         model,

@@ -11,7 +11,7 @@ from tests.faults.fuzz import bad_inputs, wrong  # noqa: E402
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_bad_input_ends_with_exit_2_and_one_line_and_nothing_is_written(tmp_path, monkeypatch, seed):
-    monkeypatch.setattr("click.get_app_dir", lambda name: str(tmp_path / "app"))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / "app"))
     for number, case in enumerate(bad_inputs(seed, 90)):
         folder = tmp_path / str(number)
         folder.mkdir()

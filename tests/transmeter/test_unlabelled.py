@@ -185,7 +185,7 @@ def test_validate_transfer_and_check_say_what_they_do(ranking, target, frames):
 
 
 def test_the_command_answers_and_a_source_needs_labels(target, root, tmp_path, monkeypatch):
-    monkeypatch.setattr("click.get_app_dir", lambda name: str(tmp_path / "cache"))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / "cache"))
     target.to_csv(tmp_path / "va.csv", index=False)
     hungarian = str(root / "data/tabular/heart_hungarian.csv")
     words = ["rank", str(tmp_path / "va.csv"), hungarian, str(tmp_path / "va.csv"), "--json"]

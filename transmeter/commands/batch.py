@@ -1,7 +1,6 @@
 """The commands of batch scoring: batch, results, status."""
 
 import csv
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -91,7 +90,10 @@ def batch(
     plan = spec.plan(file, options, not allow_outside, cache or user_cache())
     from transmeter.batch import run, watch  # pandas, which takes time, only for a good spec
 
-    workers = workers or os.cpu_count() or 1
+    if workers is None:
+        import joblib
+
+        workers = joblib.cpu_count()  # what the process may use, which is fewer in a container
     if address and engine == "local":
         raise ValueError("--address is of a cluster: give --engine dask or --engine ray with it")
     if dry_run:

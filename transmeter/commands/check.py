@@ -2,7 +2,7 @@
 
 import click
 
-from transmeter.commands.options import check_compared, json_option, quiet, reading
+from transmeter.commands.options import check_compared, configure_libraries, json_option, reading
 from transmeter.util.to_json import to_json
 
 
@@ -18,10 +18,10 @@ def check(files, as_json, encoder, **options) -> None:
 
     Example: transmeter check mine.csv a.csv b=other/b.csv::diagnosis
     """
+    configure_libraries()
     check_compared(files[0], files[1:], encoder)
 
     from transmeter import checks
 
-    quiet()
     result = checks.check(files[0], files[1:], encoder=encoder, **options)
     click.echo(to_json(result) if as_json else "\n".join(result.lines) + "\n", nl=False)

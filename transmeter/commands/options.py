@@ -59,6 +59,12 @@ class Echo(logging.Handler):
         click.echo(self.format(record), err=True)
 
 
+def limit_threads(threads: int | None) -> None:
+    """Let libraries that are imported later use so many threads; None: as many as the process may use."""
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
 def listen(quiet: bool, verbose: bool) -> None:
     """Log what is decided and why to stderr (verbose), or show nothing there but errors (quiet)."""
     if quiet and verbose:
@@ -220,7 +226,9 @@ def compared(command: Callable) -> Callable:
 
 def user_cache() -> Path:
     """The folder in which source classifiers are kept between runs."""
-    return Path(click.get_app_dir("transmeter")) / "sources"
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("transmeter")) / "sources"
 
 
 def check_compared(target: str, sources: Sequence[str | Path], encoder: str | None) -> None:
@@ -285,11 +293,21 @@ def listing(functions: dict[str, Callable], fixed: tuple[str, ...], as_json: boo
             click.echo(f"    --set {option}={default}")
 
 
-def quiet() -> None:
-    """Switch off the libraries' progress bars and tables of weights: what matters of them is said in one line."""
-    import datasets
-    import transformers
+def configure_libraries() -> None:
+    """Set up the libraries that a command is about to import, by the environment, so that none is imported needlessly.
 
-    datasets.disable_progress_bars()
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
+    Their progress bars and tables of weights are off: what matters of them is said in one line. They take as many
+    threads as the process may use, where the machine has more; a thread that waits for others sleeps, as on a busy
+    machine those that spin take most of the time.
+    """
+    import joblib
+
+    os.environ.update(HF_DATASETS_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OMP_NUM_THREADS", str(joblib.cpu_count()))
+    if datasets := sys.modules.get("datasets"):
+        datasets.disable_progress_bars()
+    if transformers := sys.modules.get("transformers"):
+        transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.set_verbosity_error()

@@ -1,5 +1,6 @@
 """The commands that need transmeter alone: rank, validate, transfer, scorers."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,10 @@ from transmeter.commands.options import (
     SECONDS,
     check_compared,
     compared,
+    configure_libraries,
     json_option,
     listing,
     printing,
-    quiet,
     reserve,
     seed_option,
     shape_options,
@@ -22,6 +23,7 @@ from transmeter.commands.options import (
     user_cache,
 )
 from transmeter.gain.metric_names import METRICS
+from transmeter.tables.specs import parse
 from transmeter.util import writing
 from transmeter.util.arguments import LARGEST_SEED, one_of
 from transmeter.util.signatures import convert
@@ -100,6 +102,7 @@ def rank(target, sources, encoder, scorer, settings, out, shape, cache, classes,
 
     Example: transmeter rank mine.csv a.csv b=other/b.csv::diagnosis
     """
+    configure_libraries()
     from transmeter.scorers import SHARED, scorer_signatures
 
     reserve(out, writing.check_file)
@@ -111,7 +114,6 @@ def rank(target, sources, encoder, scorer, settings, out, shape, cache, classes,
     from transmeter import ranking
     from transmeter.report.tables import format_ranking
 
-    quiet()
     cache = cache or user_cache()
     result = ranking.rank(
         target, sources, encoder=encoder, scorer=scorer, options=values, cache=cache, classes=class_maps, **options
@@ -119,6 +121,24 @@ def rank(target, sources, encoder, scorer, settings, out, shape, cache, classes,
     with printing(format_ranking(result, shape)):
         if out:
             replace(result, command=typed()).save(out)
+    chosen = result.together.sources if result.together else [result.best] if result.best else []
+    if chosen and result.scored[0].verdict and shape == "table" and not options["learner"]:
+        paths = {parse(spec)[0]: spec for spec in sources}
+        tell(f"next: {_transfer_command(target, [paths[name] for name in chosen])}")
+
+
+def _transfer_command(target: str, sources: Sequence[str]) -> str:
+    """The command that trains with these sources, with the options of this one that it has too."""
+    ctx, words = click.get_current_context(), ["transmeter", "transfer", target, *sources]
+    shared = {param.name for param in transfer.params if isinstance(param, click.Option)}
+    shared -= {"out", "shape", "repeats", "seed", "cache"}  # what the check of a transfer has of its own
+    for param in ctx.command.params:
+        given = ctx.get_parameter_source(param.name) is click.core.ParameterSource.COMMANDLINE
+        if param.name in shared and given and not param.multiple:
+            words += [param.opts[0], str(ctx.params[param.name])]
+        elif param.name in shared and given:
+            words += [word for value in ctx.params[param.name] for word in (param.opts[0], str(value))]
+    return shlex.join([*words, "--out", "model"])
 
 
 @click.command()
@@ -148,6 +168,7 @@ def validate(target, sources, encoder, ranking, out, as_json, cache, classes, **
 
     Example: transmeter validate mine.csv a.csv b.csv --ranking ranking.json
     """
+    configure_libraries()
     reserve(out, writing.check_file)
     class_maps = _class_maps(classes)
     check_compared(target, sources, encoder)
@@ -192,6 +213,7 @@ def transfer(target, sources, encoder, predict, out, shape, cache, classes, **op
 
     Example: transmeter transfer mine.csv a.csv --predict new.csv --out model
     """
+    configure_libraries()
     reserve(out, writing.check_new_folder)
     if options["learner"] and not predict:
         raise ValueError(f"--learner {options['learner']} cannot be saved, as it is not plain arrays: add --predict")
@@ -201,7 +223,6 @@ def transfer(target, sources, encoder, predict, out, shape, cache, classes, **op
     from transmeter import api
     from transmeter.report.tables import format_transfer
 
-    quiet()
     cache = cache or user_cache()
     found = api.transfer(
         target, list(sources), predict=predict, encoder=encoder, cache=cache, classes=class_maps, **options

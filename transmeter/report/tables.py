@@ -46,14 +46,14 @@ def _ranking_csv(ranking: Ranking) -> str:
 
 def _ranking_table(ranking: Ranking) -> str:
     gains = any(row.gain for row in ranking.rows)
-    heads = ["gain_pp", "95 % interval", "P(gain<0)", "verdict", "repeats"] if gains else ["score"]
+    heads = ["gain_pp", "95 % interval", "P(gain<0)", "verdict"] if gains else ["score"]
     heads += ["gain in MAE"] if any(row.mae for row in ranking.rows) else []
-    grid = Grid("rank", "tie group", "source", *heads, "seconds", box=None, pad_edge=False)
+    grid = Grid("rank", "tie", "source", *heads, box=None, pad_edge=False)
     for row in ranking.rows:
         if row.error:
             grid.add_row("-", "-", row.source, row.error)
         else:
-            grid.add_row(str(row.rank), str(row.tie_group), row.source, *_cells(row), f"{row.seconds:.2f}")
+            grid.add_row(str(row.rank), str(row.tie_group), row.source, *_cells(row))
     text = _printed(grid)
     baseline = next((row.baseline for row in ranking.rows if row.baseline), None)
     if baseline and ranking.shots == 0:
@@ -61,6 +61,8 @@ def _ranking_table(ranking: Ranking) -> str:
     elif baseline:
         text += f"gains on the rows of {ranking.target} over {baseline} alone; {ranking.setting}; {ranking.metric}\n"
         text += "gain_pp is in R2 points, gain in MAE in the unit of the label\n" if ranking.metric == R2 else ""
+        if screened := [row.source for row in ranking.scored if row.repeats == 0]:
+            text += f"not measured, so that features alone tell what to expect: {', '.join(screened)}\n"
     text += "".join(f"{line}\n" for line in ranking.about_metric)
     text += "".join(f"{line}\n" for line in ranking.about_labels)
     for row in ranking.rows:
@@ -77,7 +79,7 @@ def _cells(row: Row) -> list[str]:
     if not row.gain:
         return [f"{row.score:.4g}"]
     interval = f"{row.ci_low:+.1f} to {row.ci_high:+.1f}"
-    cells = [f"{row.gain_pp:+.1f}", interval, f"{row.p_negative:.2f}", row.verdict or "", str(row.repeats)]
+    cells = [f"{row.gain_pp:+.1f}", interval, f"{row.p_negative:.2f}", row.verdict or ""]
     return cells + ([f"{row.mae['mean']:+.3g}"] if row.mae else [])
 
 

@@ -9,7 +9,6 @@ sources of one kind. At most 300 labelled rows a side, drawn by the seed. Range:
 from collections.abc import Sequence
 
 import numpy as np
-import ot
 
 from transmeter.gain.score import Needs, Score
 from transmeter.network.source import Source
@@ -89,6 +88,8 @@ def distance(x_s: np.ndarray, codes_s: np.ndarray, x_t: np.ndarray, codes_t: np.
         raise ValueError(f"the value {largest:.3g} is too large to be squared: give at most {LARGEST:g}")
     if not entropy >= 0:
         raise ValueError(f"entropy {entropy} is too small: give at least 0")
+    import ot  # takes two seconds, which no other scorer should cost
+
     (here, place_s), (there, place_t) = _gaussians(x_s, codes_s), _gaussians(x_t, codes_t)
     labels = np.array([[_bures_wasserstein(a, b) for b in there] for a in here])
     cost = ot.dist(x_s, x_t) + labels[np.ix_(place_s, place_t)]

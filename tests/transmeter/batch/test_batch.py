@@ -32,7 +32,7 @@ def here(monkeypatch, tmp_path):
     monkeypatch.setattr(
         engines, "guarded", lambda task: json.loads(json.dumps(scoring.run(json.loads(json.dumps(task)))))
     )
-    monkeypatch.setattr("click.get_app_dir", lambda name: str(tmp_path / "app"))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / "app"))
 
 
 @pytest.fixture(scope="module")

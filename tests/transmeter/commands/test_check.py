@@ -29,7 +29,7 @@ def run(*args):
 def alone(tmp_path, monkeypatch):
     """A working directory and a cache of the test's own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("click.get_app_dir", lambda name: str(tmp_path / "app"))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / "app"))
 
 
 def odd(n=200):

@@ -41,7 +41,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def own_cache(cache, monkeypatch):
     """Keep the user's cache out of the tests."""
-    monkeypatch.setattr("click.get_app_dir", lambda name: str(cache))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(cache))
 
 
 @pytest.fixture(scope="module")

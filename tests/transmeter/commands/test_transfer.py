@@ -26,7 +26,7 @@ def run(*args):
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     """Keep the user's cache out of the tests."""
-    monkeypatch.setattr("click.get_app_dir", lambda name: str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 def test_it_saves_the_model_its_check_and_predictions(tmp_path):
