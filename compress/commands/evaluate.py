@@ -7,13 +7,15 @@ from transmeter.commands.options import configure_libraries, printing, reserve, 
 from transmeter.util import writing
 from transmeter.util.to_json import to_json
 
+TASK = "Task of the lm-evaluation-harness, a task file (.yaml) or a folder of them, in the place of --data."
 TOKENS = "Number of tokens that perplexity is measured on."
 
 
 @click.command()
 @click.argument("models", nargs=-1, required=True)
 @click.option("--baseline", help="Another model to measure on the same data; changes are paired.")
-@click.option("--data", required=True, type=PATH, help="TEXTS, or a labelled table, to measure on.")
+@click.option("--data", type=PATH, help="TEXTS, or a labelled table, to measure on.")
+@click.option("--task", "tasks", multiple=True, metavar="NAME", help=TASK)
 @click.option("--metric", help="Metric, one of those listed above. Default: the first for what the model is for.")
 @click.option("--tokens", default=PERPLEXITY_TOKENS, show_default=True, type=click.IntRange(2), help=TOKENS)
 @window_options
@@ -23,7 +25,7 @@ TOKENS = "Number of tokens that perplexity is measured on."
 @click.option("--out", type=FILE, help="File to write the results to, as JSON.")
 @shape_options("table", "json")
 def evaluate(
-    models, baseline, data, metric, tokens, window, stride, apart, latency, peak_memory, energy, out, shape
+    models, baseline, data, tasks, metric, tokens, window, stride, apart, latency, peak_memory, energy, out, shape
 ) -> None:
     """A metric with its 95 % interval, size, FLOPs and what it took to make MODEL...
 
@@ -33,6 +35,8 @@ def evaluate(
     masked); accuracy, f1, macro_f1 (classes); spearman, pearson (one value); f1, macro_f1 of the words not labelled O,
     accuracy (labels of tokens); f1, exact_match (answers). Of a model without a head, with --baseline:
     similarity_spearman (how similar texts are to each other), cosine (of a text's embedding in both models).
+    --task runs tasks of the lm-evaluation-harness on models of next tokens, with --baseline also what is left of its
+    results, in per cent.
     Columns: text, perhaps text_pair, and label; tokens and labels (lists); or question, context, answers.
 
     Example: transmeter evaluate small --baseline MODEL --data test.csv
@@ -40,6 +44,8 @@ def evaluate(
     configure_libraries()
     reserve(out, writing.check_file)
     check_inputs([*models, *([baseline] if baseline else [])], [data], quantized=True)
+    if (data is None) == (not tasks):
+        raise ValueError("evaluate needs something to measure on: give either --data or --task")
 
     import compress
     from compress.report import tables
@@ -47,6 +53,7 @@ def evaluate(
     results = compress.evaluate(
         models,
         data,
+        task=tasks or None,
         baseline=baseline,
         metric=metric,
         tokens=tokens,
@@ -59,6 +66,6 @@ def evaluate(
     )
     results = [{**result, "command": typed()} for result in results]
     text = to_json(results if len(results) > 1 else results[0])
-    with printing(text if shape == "json" else tables.evaluations(results)):
+    with printing(text if shape == "json" else (tables.tasks if tasks else tables.evaluations)(results)):
         if out:
             writing.write_text(out, text)

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from compress.algorithms.budget import flops
 from compress.calibration.sampling import fingerprint
 from compress.calibration.texts import parts_of, read_texts
-from compress.evaluation import metrics, prediction
+from compress.evaluation import harness, metrics, prediction
 from compress.evaluation.examples import read_examples
 from compress.evaluation.metrics import METRICS
 from compress.evaluation.windows import Reading, masked_reading, reading
@@ -313,8 +313,9 @@ def _embedding_task(model: str, file: Path, metric: str, reference: str | None) 
 
 def evaluate(
     models: str | Path | Sequence[str | Path],
-    data: str | Path,
+    data: str | Path | None = None,
     *,
+    task: str | Path | Sequence[str | Path] | None = None,
     baseline: str | Path | None = None,
     metric: str | None = None,
     tokens: int = TOKENS,
@@ -332,7 +333,11 @@ def evaluate(
     models
         Folders, GGUF files or names on the Hub, one or several for the same kind of task.
     data
-        Texts, or a labelled table.
+        Texts, or a labelled table; None: `task` says what is measured.
+    task
+        Tasks of the lm-evaluation-harness, for models of next tokens: names, task files (.yaml) or folders of these.
+        Each result has `tasks`, by task and metric; with a baseline also `recovery_percent`, of metrics that are a mean
+        over documents, with the paired interval.
     baseline
         Another model, measured on the same items; each result has it, the paired change and, of tokens and classes,
         the mean KL divergence of the model's predictions from the baseline's (`kl_divergence_nats`) and the share of
@@ -367,14 +372,22 @@ def evaluate(
     ------
     ValueError
         For a model of another kind, a metric that it cannot give, data without the labels needed, windows that a model
-        cannot read, or where codecarbon is missing.
+        cannot read, tasks that are not known, or where codecarbon or lm-eval is missing.
     """
     names = [str(name) for name in ([models] if isinstance(models, str | Path) else models)]
     compared = [*names, *([str(baseline)] if baseline else [])]
-    how: dict[str, Any] = {"tokens": tokens, "window": window, "stride": stride, "apart": apart}
-    task = evaluation_task(compared, Path(data), metric, **how, reference=compared[-1] if baseline else None)
     costs = Costs(latency, peak_memory, energy)
     costs.check()
+    if (data is None) == (task is None):
+        raise ValueError("give data, texts or a labelled table to measure on, or task, of the lm-evaluation-harness")
+    if task is not None:
+        if metric or window or stride or apart:
+            raise ValueError("tasks have metrics of their own: leave metric, window, stride and apart out")
+        asked = [str(name) for name in ([task] if isinstance(task, str | Path) else task)]
+        return _on_tasks(names, asked, str(baseline) if baseline else None, costs)
+    assert data is not None
+    how: dict[str, Any] = {"tokens": tokens, "window": window, "stride": stride, "apart": apart}
+    task = evaluation_task(compared, Path(data), metric, **how, reference=compared[-1] if baseline else None)
     dense = _measured(str(baseline), task, costs, keep=True) if baseline else None
     results = []
     for name in names:
@@ -392,12 +405,15 @@ def _measured(
     """What one model reaches and costs; keep: with the model, which others are compared with."""
     net, tokenizer = io.load(name, quantized=True)
     found, depth = _predictions_and_depth(net, tokenizer, task, baseline)
+    pooling = {} if has_head(net) else {"pooling": pooling_of(net).about()}
+    result = {"model": name, **task.values(found), **pooling, **depth, **_costs(name, net, costs)}
+    return Measured(result, found, *((net, tokenizer) if keep else ()))
+
+
+def _costs(name: str, net: nn.Module, costs: Costs) -> dict[str, Any]:
+    """What a model takes, and what it took to make it."""
     foreign, steps = quantizer_of(name), _steps(name)
-    result = {
-        "model": name,
-        **task.values(found),
-        **({} if has_head(net) else {"pooling": pooling_of(net).about()}),
-        **depth,
+    return {
         **size(io.skeleton(name, quantized=True)[0] if foreign else net),
         "bytes": bytes_of(name),
         "compression_seconds": None if steps is None else sum(step["seconds"] for step in steps),
@@ -405,7 +421,29 @@ def _measured(
         "steps": [{k: step[k] for k in ("method", "options")} for step in steps or []],
         **costs.measure(name, net),
     }
-    return Measured(result, found, *((net, tokenizer) if keep else ()))
+
+
+def _on_tasks(
+    names: Sequence[str], asked: Sequence[str], baseline: str | None, costs: Costs
+) -> list[dict[str, object]]:
+    """Results on tasks of the lm-evaluation-harness."""
+    harness.check_models([*names, *([baseline] if baseline else [])])
+    tasks = harness.Tasks(asked)
+
+    def measured(name: str) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
+        net, tokenizer = io.load(name, quantized=True)
+        values, documents = tasks.run(net, tokenizer)
+        return {"model": name, "tasks": values, **_costs(name, net, costs)}, documents
+
+    dense = measured(baseline) if baseline else None
+    results = []
+    for name in names:
+        found, documents = measured(name)
+        if dense:
+            left = harness.recovery(documents, dense[1])
+            found |= {"baseline": dense[0], "helps": _helps(found, dense[0]), "recovery_percent": left}
+        results.append(found)
+    return results
 
 
 def _packed(net: nn.Module) -> list[str]:

@@ -142,6 +142,23 @@ def paired_change(value: np.ndarray, baseline: np.ndarray) -> Estimate:
     return _estimate(mean, mean - reach, mean + reach, len(difference), "t")
 
 
+def paired_ratio(value: np.ndarray, baseline: np.ndarray) -> Estimate:
+    """Mean of one model as a share of another's.
+
+    Parameters
+    ----------
+    value, baseline
+        (n,) on the same items; the baseline's sum is not 0.
+
+    Returns
+    -------
+    Estimate
+        mean(value) / mean(baseline), with its t interval, of the ratio estimator over items.
+    """
+    ratio, reach = _a_token(value, baseline)
+    return _estimate(ratio, ratio - reach, ratio + reach, len(value), "t of the ratio")
+
+
 def perplexity(losses: np.ndarray) -> Estimate:
     """Perplexity: exp of the mean loss per token.
 

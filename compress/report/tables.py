@@ -177,6 +177,31 @@ def evaluations(results: Sequence[Mapping[str, Any]]) -> str:
     return text
 
 
+def tasks(results: Sequence[Mapping[str, Any]]) -> str:
+    """Results of `evaluate` on tasks of the lm-evaluation-harness as a table, a row per model, task and metric.
+
+    Parameters
+    ----------
+    results
+        With the same baseline or with none.
+
+    Returns
+    -------
+    str
+        The baseline first; ends with a line break.
+    """
+    baseline = results[0].get("baseline")
+    columns = ["task", "metric", "model", "value (95 %)", *(["recovery, % (95 %)"] if baseline else []), "MB"]
+    grid = Table(*columns, box=None, pad_edge=False)
+    rows = [*([baseline] if baseline else []), *results]
+    for task, metric in ((task, metric) for task, found in rows[0]["tasks"].items() for metric in found):
+        for r in rows:
+            left = r.get("recovery_percent", {}).get(task, {}).get(metric)
+            paired = [interval(left, ".1f") if left else "-"] if baseline else []
+            grid.add_row(task, metric, r["model"], interval(r["tasks"][task][metric]), *paired, cell("MB", r, "-"))
+    return _text(grid)
+
+
 def _times_smaller(before: int | None, after: int | None) -> str:
     return f"{before / after:.2f}" if before and after else "-"
 
