@@ -5,6 +5,7 @@ import copy
 import pandas as pd
 import pytest
 import torch
+from transformers import GPT2Config, GPT2DoubleHeadsModel
 
 import compress
 from compress import pipeline
@@ -119,6 +120,15 @@ def test_loading_and_saving_refuse_what_they_cannot_take(encoder, tokenizer, fol
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_without_a_head_is_refused(decoder):
-    with pytest.raises(ValueError, match="architecture 'LlamaModel' has no head"):
-        compress.compress((decoder[0].model, decoder[1]), "round_to_nearest")
+def test_a_model_of_several_heads_is_refused(tokenizer):
+    model = GPT2DoubleHeadsModel(GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=2))
+    with pytest.raises(ValueError, match="architecture 'GPT2DoubleHeadsModel' is none that can be compressed"):
+        compress.compress((model, tokenizer), "round_to_nearest")
+
+
+def test_a_decoder_without_its_head_gives_embeddings(decoder):
+    small = compress.compress((decoder[0].model, decoder[1]), "round_to_nearest", options={"group": None})
+    assert small.compression["embedding"] == {
+        "pooling": "the mean over the tokens, as the folder has no modules.json",
+        "file": "",
+    }
