@@ -108,6 +108,8 @@ def export(
     model, tokenizer = io.load(source)
     if getattr(model, "exits", None) is not None:
         raise ValueError(f"{source} has early exits, which {format} cannot say: export the model that it was made from")
+    if format == "gguf" and not has_head(model):
+        raise ValueError(f"{source} has no head, gguf is for decoders that predict next tokens: give another format")
     convert: dict[str, Callable[[nn.Module, Path], str | None]] = {
         "compressed-tensors": _compressed_tensors,
         "torchao": partial(_torchao, "Int8WeightOnlyConfig"),

@@ -168,6 +168,8 @@ def test_what_lies_beside_a_model_is_carried_along(folder, tmp_path):
     assert 'SentenceTransformer(".", trust_remote_code=True)' in (out / "README.md").read_text()
     assert task_of(out) == "embeddings" and io.load(out)[0].pooling == io.load(folder)[0].pooling
     export(str(out), "onnx", onnx)
+    with pytest.raises(ValueError, match="has no head, gguf is for decoders"):
+        export(str(out), "gguf", tmp_path / "gguf")
     assert all((onnx / n).exists() for n in beside)
 
 
