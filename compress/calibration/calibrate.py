@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.calibration import contamination
-from compress.calibration.candidates import Choice, Target, check_way, choose, screen, select
+from compress.calibration.candidates import Choice, Target, check_way, choose, reason, screen, select
 from compress.calibration.generation import generate
 from compress.calibration.hidden_states import HiddenStates, clusters, collect_cached, merge
 from compress.calibration.sampling import Sequences, fingerprint, sequences_of
@@ -78,6 +78,8 @@ class CalibrationSet:
         Largest number of tokens that a sequence may have.
     pack
         Whether texts are joined, so that every sequence is full.
+    reason
+        Why what is closest was not taken; None where it was.
     """
 
     sequences: list[list[int]]
@@ -88,6 +90,7 @@ class CalibrationSet:
     rankings: list[Ranking] = field(default_factory=list, compare=False)
     length: int | None = None
     pack: bool = False
+    reason: str | None = None
 
     @property
     def texts(self) -> list[Text]:
@@ -229,15 +232,16 @@ def calibrate(
     sets = screen(list(pools), lambda name: reader.states(name, texts.get(name), read, seed), goals, seed=seed)
     choice = choose(sets, goals, tokens=read, by=by, protect=protect, seed=seed)
     sequences, origins = _sample(reader, choice, goals, texts, tokens)
+    why = reason(choice.scores, choice.name)
     found = CalibrationSet(
-        sequences, origins, reader.tokenizer, by, choice.scores, choice.rankings, kind.length, kind.pack
+        sequences, origins, reader.tokenizer, by, choice.scores, choice.rankings, kind.length, kind.pack, why
     )
     if sum(map(len, sequences)) < 0.95 * tokens:
         warnings.warn(f"the texts sampled hold fewer than {tokens} tokens", stacklevel=2)
     if out:
         about = {"model": str(model), "targets": {name: _shown(source) for name, source in aims.items()}}
         options = {"by": by, "tokens": tokens, **kind.about(), "seed": seed, "protect": protect, "command": command}
-        found.save(out, {**about, **options, "scores": choice.scores, "chosen": choice.name})
+        found.save(out, {**about, **options, "scores": choice.scores, "chosen": choice.name, "reason": why})
     return found
 
 

@@ -307,3 +307,25 @@ def pick(scores: Mapping[str, float]) -> str:
     if mixture is None or single is None:
         return mixture or single
     return mixture if scores[mixture] > MARGIN * scores[single] else single
+
+
+def reason(scores: Mapping[str, float], taken: str) -> str | None:
+    """Why what scores highest was not taken.
+
+    Parameters
+    ----------
+    scores
+        Closeness by name.
+    taken
+        What `pick` gave.
+
+    Returns
+    -------
+    str or None
+        A sentence without its stop; None where the highest was taken, and where nothing was measured.
+    """
+    first = max(scores, key=lambda name: scores[name], default=taken)
+    if first == taken:
+        return None
+    ahead = scores[first] / scores[taken]
+    return f"{first}, a mixture, is {ahead:.2f} times as close as {taken}: it is taken from {MARGIN:g} times on"

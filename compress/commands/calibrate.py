@@ -73,11 +73,13 @@ def calibrate(
     )
     if as_json:
         about = {"out": out, "by": chosen.by, "length": chosen.length, "pack": chosen.pack}
-        result = {**about, "parts": chosen.parts, "scores": chosen.scores}
+        result = {**about, "parts": chosen.parts, "scores": chosen.scores, "reason": chosen.reason}
         click.echo(to_json({**result, "rankings": chosen.rankings}), nl=False)
         return
     for ranking in chosen.rankings:
         click.echo(format_ranking(ranking), nl=False)
+    if chosen.reason:
+        click.echo(chosen.reason)
     for part in chosen.parts:
         click.echo(f"{out}: {part.tokens} tokens in {part.texts} texts of {part.name} ({part.share:.0%})")
     joined = ", texts joined" if chosen.pack else ""

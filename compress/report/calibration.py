@@ -45,6 +45,7 @@ def _choice(made: Json) -> Json:
     note = f"For the model {made['model']} and {aims}, chosen by {made.get('by', 'measure')}, seed {made['seed']}."
     if made.get("length"):
         note += f" Sequences of at most {made['length']:,} tokens{', texts joined' if made.get('pack') else ''}."
+    notes = [note, f"Not the closest: {made['reason']}."] if made.get("reason") else [note]
     charts = []
     if scores:
         caption = "How close every candidate comes to the target in the model's states, and its share of the tokens."
@@ -60,7 +61,7 @@ def _choice(made: Json) -> Json:
     return {
         "title": "Calibration data",
         "lead": f"Chosen: {listed}, {sum(p['tokens'] for p in parts.values()):,} tokens.",
-        "notes": [note],
+        "notes": notes,
         "figures": charts,
         "tables": [{"caption": "Candidates and what was taken from them", "heads": heads, "rows": rows}],
         "commands": [made.get("command")],

@@ -27,31 +27,31 @@ WAYS = {
     "network": "network",
 }
 TERMS = {
-    "usual": "pairs on average",
+    "usual": "average pair",
     "transfer": "probability gain",
-    "likelihood": "labels likelier",
+    "likelihood": "likelihood of labels",
     "predictions": "predictions changed",
-    "zero_shot": "accuracy as it is",
-    "closeness": "classes lie close",
-    "ridge_gain": "helps a ridge",
+    "zero_shot": "zero-shot accuracy",
+    "closeness": "closeness of classes",
+    "ridge_gain": "gain of a ridge",
     "misfit": "reconstruction",
-    "separation": "domains told apart",
-    "shared": "columns shared",
-    "mapped": "classes shared",
-    "paired": "rows paired",
+    "separation": "domain classifier",
+    "shared": "share of columns",
+    "mapped": "share of classes",
+    "paired": "share of paired rows",
     "size": "rows of the source",
     "skill": "accuracy on itself",
 }
 FEATURES = {
     "classes": "classes",
-    "shared": "columns shared",
-    "mapped": "classes shared",
-    "paired": "rows paired",
+    "shared": "share of columns",
+    "mapped": "share of classes",
+    "paired": "share of paired rows",
     "size": "log10 of rows",
     "skill": "accuracy on itself",
-    "zero_shot": "accuracy here as it is",
+    "zero_shot": "zero-shot accuracy",
     "closeness": "closeness of classes",
-    "separation": "domains told apart",
+    "separation": "domain classifier",
     "misfit": "misfit of reconstruction",
     "ridge_gain": "gain of a ridge, pp",
     "source_likelihood": "likelihood, source alone",
@@ -65,7 +65,7 @@ FEATURES = {
 }
 ZERO_SHOT = {
     "classes": "classes",
-    "shared": "features shared",
+    "shared": "share of features",
     "size": "log10 of rows",
     "skill": "accuracy on itself",
     "weighted_skill": "the same, rows like the target's",
@@ -76,7 +76,7 @@ ZERO_SHOT = {
     "unit_agreement": "agreement of units",
     "neighbour_agreement": "agreement with neighbours",
     "outside": "target rows outside",
-    "separation": "domains told apart",
+    "separation": "domain classifier",
     "distance": "distance of means",
     "misfit": "misfit of reconstruction",
     "smoothness": "smoothness of predictions",
@@ -273,14 +273,14 @@ def _why(rows: Sequence[Row], scale: str) -> list[Section]:
         figures.append(_map(cells, [source for source, _ in compared], columns, scale, caption))
     matched = [[row.source, *_columns(row)] for row in rows if row.matches is not None]
     if matched:
-        heads = ["source", "columns shared", "by name", "by meaning (confidence)"]
+        heads = ["source", "columns matched", "by name", "by meaning (confidence)"]
         caption = "Columns of the sources that stand for columns of the target"
         tables.append({"caption": caption, "heads": heads, "rows": matched})
     described = [r for r in rows if r.evidence]
     if described:
         features = ZERO_SHOT if all("outside" in (r.evidence or {}) for r in described) else FEATURES
-        heads = ["source", *features.values()]
-        listed = [[r.source, *(_number((r.evidence or {}).get(e)) for e in features)] for r in described]
+        heads = ["feature", *(r.source for r in described)]
+        listed = [[name, *(_number((r.evidence or {}).get(e)) for r in described)] for e, name in features.items()]
         caption = "Features of the pairs before any transfer; shares and accuracies above chance lie between 0 and 1"
         tables.append({"caption": caption, "heads": heads, "rows": listed})
     return [{"title": "Why they rank so", "figures": figures, "tables": tables}] if figures or tables else []

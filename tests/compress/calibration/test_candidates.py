@@ -149,6 +149,12 @@ def test_a_mixture_has_to_be_clearly_closer():
     assert calibration.pick({"a": 1.0, "b": 2.0, "uniform": 2.3, "closeness": 2.1}) == "b"
     assert calibration.pick({"a": 1.0, "b": 2.0, "uniform": 2.5, "closeness": 2.1}) == "uniform"
     assert calibration.pick({"a": 1.0}) == "a"
+    close = {"a": 1.0, "b": 2.0, "uniform": 2.3, "closeness": 2.1}
+    assert (
+        calibration.reason(close, "b")
+        == "uniform, a mixture, is 1.15 times as close as b: it is taken from 1.2 times on"
+    )
+    assert calibration.reason({"a": 1.0, "b": 2.0}, "b") is calibration.reason({}, "uniform") is None
 
 
 def test_several_targets_count_by_weight_or_the_worst(views, monkeypatch):
