@@ -23,7 +23,7 @@ from compress.algorithms import memory, sparsity
 from compress.algorithms.resume import Progress
 from compress.calibration import sampling
 from compress.calibration.texts import batches
-from compress.evaluation import evaluate
+from compress.evaluation import costs
 from compress.evaluation.evaluate import EvaluationTask
 from compress.evaluation.metrics import METRICS
 from compress.methods import check, distil, methods, traits
@@ -350,7 +350,7 @@ def measured(net: nn.Module, tokenizer: Tokenizer, task: EvaluationTask | None =
     """
     if store_of(net):
         return {}
-    sizes = {**evaluate.size(net), "bytes": stored_bytes(net)}
+    sizes = {**costs.size(net), "bytes": stored_bytes(net)}
     return {**sizes, **task.values(task.predict(net, tokenizer))} if task else sizes
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from compress.algorithms.budget import flops
 from compress.calibration.texts import batches, cut, read_texts
-from compress.evaluation import evaluate, metrics, prediction
+from compress.evaluation import costs, evaluate, metrics, prediction
 from compress.evaluation.examples import read_examples
 from compress.evaluation.windows import apart
 from compress.model import io
@@ -187,10 +187,10 @@ def test_an_evaluation_reads_chats_by_the_models_template(decoder, tmp_path):
 
 
 def test_costs_are_measured(decoder):
-    size = evaluate.size(decoder[0])
+    size = costs.size(decoder[0])
     assert size == {"parameters": 3_443_136, "flops": round(flops(decoder[0], 128))}
-    assert evaluate.peak_memory(str(DATA / "mixlm")) > 3_443_136 * 4
-    speed = evaluate.latency(decoder[0], repeats=5)
+    assert costs.peak_memory(str(DATA / "mixlm")) > 3_443_136 * 4
+    speed = costs.latency(decoder[0], repeats=5)
     assert 0 < speed["q1"] <= speed["median"] <= speed["q3"] and speed["n"] == 5
 
 
