@@ -72,6 +72,7 @@ class Given:
     threads: int
     steps: int
     repeats: int
+    cases: tuple[str, ...]
     out: Path
 
 
@@ -218,12 +219,16 @@ MEMORY_CASES = {
     "wanda": {"ratio": 0.5},
     "sparsegpt": {"ratio": 0.5},
     "kprune": {"ratio": 0.5, "iterative": False},
+    "round_to_nearest": {"bits": 4},
+    "gptq": {"bits": 4},
 }
 
 
 def memory(given: Given) -> dict:
     """Peak and estimated bytes of every case, in memory and streamed, each in a fresh process."""
-    source, rows = given.work / "wide", []
+    source, names = given.work / "wide", given.cases or tuple(MEMORY_CASES)
+    known = json.loads(given.out.read_text()).get("memory", {}).get("rows", []) if given.out.exists() else []
+    rows = [row for row in known if row["method"] not in names]
     if not source.exists():
         tokenizer = AutoTokenizer.from_pretrained(HERE.parent / "data/mixlm")
         sizes = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 12, "num_attention_heads": 16}
@@ -231,7 +236,7 @@ def memory(given: Given) -> dict:
         config = LlamaConfig(vocab_size=len(tokenizer), **sizes, max_position_embeddings=512, tie_word_embeddings=True)
         LlamaForCausalLM(config).half().save_pretrained(source, max_shard_size="50MB")
         tokenizer.save_pretrained(source)
-    for name in MEMORY_CASES:
+    for name in names:
         found = {}
         for kind in ("whole", "streamed"):
             shutil.rmtree(given.work / kind, ignore_errors=True)
@@ -297,6 +302,7 @@ PARTS = {
 @click.option("--threads", default=2, show_default=True)
 @click.option("--steps", default=400, show_default=True, help="Of training.")
 @click.option("--repeats", default=5, show_default=True, help="Of ours, before the others and again after them.")
+@click.option("--case", "cases", multiple=True, type=click.Choice(list(MEMORY_CASES)), help="Of memory. Default: all.")
 @click.option("--out", default="benchmarks/results/prune_speed.json", type=click.Path(path_type=Path))
 def main(
     parts: tuple[str, ...],
@@ -307,10 +313,11 @@ def main(
     threads: int,
     steps: int,
     repeats: int,
+    cases: tuple[str, ...],
     out: Path,
 ) -> None:
     """Measure some parts and put them into the results."""
-    options = Given(train, held_out, venv, work, threads, steps, repeats, out)
+    options = Given(train, held_out, venv, work, threads, steps, repeats, cases, out)
     work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads)
     for part in parts:

@@ -1,6 +1,6 @@
 """What quantizers share: the uniform grid, which layers are quantized, and putting packed weights in their place."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -262,7 +262,7 @@ def smoothing(wanted: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(known, logs - logs[known].mean(), 0.0).clamp(-7, 7).exp().to(dtype).to(wanted.dtype)
 
 
-def weights(model: nn.Module, paths: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+def weights(model: nn.Module, paths: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
     """The weights of layers in float32, a tied one once.
 
     Parameters
@@ -280,8 +280,9 @@ def weights(model: nn.Module, paths: Sequence[str]) -> Iterator[tuple[str, Tenso
     seen: set[int] = set()
     for path in paths:
         module = model.get_submodule(path)
-        if isinstance(module, nn.Linear | nn.Embedding) and id(module.weight) not in seen:
-            seen.add(id(module.weight))
+        held = id(module._parameters.get("weight"))  # of a model that streams what stands for the weight
+        if isinstance(module, nn.Linear | nn.Embedding) and held not in seen:
+            seen.add(held)
             yield path, module.weight.detach().float()
 
 

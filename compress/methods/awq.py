@@ -21,9 +21,7 @@ from compress.algorithms.resume import Progress
 from compress.algorithms.traits import Needs, Traits
 from compress.model.walk import Batch
 
-TRAITS = Traits(
-    Needs(models=1, states=1, gradients=False, matrices=5, copies=12), changes="bits", resumes=True, streams=False
-)
+TRAITS = Traits(Needs(models=1, states=1, gradients=False, matrices=5, copies=12), changes="bits", resumes=True)
 EXPONENTS = torch.linspace(0.0, 0.9, 10)
 
 

@@ -22,7 +22,7 @@ from compress.model import layers
 from compress.model.storage import stored_type
 from compress.model.walk import Batch
 
-TRAITS = Traits(Needs(models=1, states=1, gradients=False, copies=10), changes="bits", resumes=True, streams=False)
+TRAITS = Traits(Needs(models=1, states=1, gradients=False, copies=10), changes="bits", resumes=True)
 
 
 @torch.no_grad()

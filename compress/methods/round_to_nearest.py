@@ -15,9 +15,7 @@ from compress.model.storage import stored_type
 from compress.model.walk import Batch
 from transmeter.util.progress import track
 
-TRAITS = Traits(
-    Needs(models=1, states=0, gradients=False, matrices=0, copies=5), changes="bits", texts=False, streams=False
-)
+TRAITS = Traits(Needs(models=1, states=0, gradients=False, matrices=0, copies=5), changes="bits", texts=False)
 
 
 @torch.no_grad()
@@ -73,7 +71,7 @@ def compress(
     """
     grid, paths = Grid(bits, group, symmetric), chosen(model, embeddings, head)
     check_divides(model, paths, group)
-    for path, weight in track(list(weights(model, paths)), "Rounding"):
+    for path, weight in weights(model, track(paths, "Rounding")):
         importance = weight.new_ones(weight.shape[1]) if clip else None
         put(model, path, grid.nearest(weight, stored_type(model), importance))
     return model

@@ -19,7 +19,7 @@ from compress.algorithms.resume import Progress
 from compress.algorithms.traits import Needs, Traits
 from compress.model.walk import Batch
 
-TRAITS = Traits(Needs(models=1, states=1, gradients=False, matrices=0), changes="bits", resumes=True, streams=False)
+TRAITS = Traits(Needs(models=1, states=1, gradients=False, matrices=0), changes="bits", resumes=True)
 
 
 @torch.no_grad()

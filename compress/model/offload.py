@@ -1,6 +1,7 @@
 """Models larger than memory: the weights of the transformer blocks stay in files, one block at a time is read.
 
-Embeddings, norms outside the blocks and the head are in memory. `module.weight` of a module inside a block reads the
+Embeddings, norms outside the blocks and the head are in memory, and so are layers whose weights are packed in few bits,
+which take a fraction of what they did. `module.weight` of a module inside a block reads the
 tensor from its file and keeps it until another block is touched; what was put in its place is then written to a
 scratch file. So whatever touches weights a block at a time - the walk, `set_parameter`, `remove` - works
 as on a model in memory. What only asks for names and sizes (`parameters()`, `state_dict()`) sees tensors on the meta
@@ -275,18 +276,25 @@ def load(
         The files hold weights in a form that is not read a block at a time.
     """
     forms = flatten(model)
-    places = _places(model, keys, tensors, forms)
+    kinds = (layers.PackedLinear, layers.PackedEmbedding)
+    packed = {id(part) for module in model.modules() if isinstance(module, kinds) for part in module.modules()}
+    held = {f"{p}.{n}" for p, m in model.named_modules() if id(m) in packed for n in m._parameters}
+    places = _places(model, keys, tensors, forms, held)
     path = blocks_path(model)
-    store = Store({n: p for n, p in places.items() if n.startswith(f"{path}.")}, [dtype], torch.device("cpu"), scratch)
+    inside = {n: p for n, p in places.items() if n.startswith(f"{path}.") and n not in held}
+    store = Store(inside, [dtype], torch.device("cpu"), scratch)
     for name in places.keys() - store.places.keys():
         holder, _, kind = name.rpartition(".")
-        value = _read(places[name], model.get_parameter(name).shape, store.device).to(dtype)
-        setattr(model.get_submodule(holder), kind, nn.Parameter(value))
+        shape = model.get_parameter(name)
+        value = _read(places[name], shape.shape, store.device)
+        value = value.to(dtype) if value.is_floating_point() else value
+        setattr(model.get_submodule(holder), kind, nn.Parameter(value, shape.requires_grad))
     names = [n for n, _ in model.named_parameters(remove_duplicate=False)]
     model.tie_weights(missing_keys={n for n in names if n not in places})
     for i, block in enumerate(model.get_submodule(path)):
         for name, module in block.named_modules(prefix=f"{path}.{i}"):
-            module._parameters = _Weights(store, i, name, module._parameters)
+            if id(module) not in packed:
+                module._parameters = _Weights(store, i, name, module._parameters)
         block.__class__ = _run_anew(type(block))
     lost = [n for n, p in model.named_parameters() if p.is_meta and n not in store.places]
     if lost:
@@ -332,9 +340,13 @@ def is_finite(weight: Tensor) -> bool:
 
 
 def _places(
-    model: nn.Module, keys: Mapping[str, str], tensors: Mapping[str, Stored], forms: Mapping[str, str]
+    model: nn.Module,
+    keys: Mapping[str, str],
+    tensors: Mapping[str, Stored],
+    forms: Mapping[str, str],
+    packed: Collection[str],
 ) -> dict[str, _Place]:
-    """Where the weights of a flat `model` are in the files, those that are there."""
+    """Where the weights of a flat `model` are in the files, those that are there; packed: names of those packed"""
     found = {}
     for name, _ in model.named_parameters(remove_duplicate=False):
         form = forms.get(name, "plain")
@@ -342,7 +354,7 @@ def _places(
         if key is not None:
             file, kind = str(tensors[key].file), tensors[key].dtype
             form = "gguf" if file.endswith(".gguf") else form
-            if kind not in FLOATS:
+            if kind not in FLOATS and name not in packed:
                 raise ValueError(f"'{key}' is packed ({kind}), and such a model cannot be streamed: give more memory")
             found[name] = _Place(file, key.removesuffix("packed.values") + "weight" if form == "bitmask" else key, form)
     return found

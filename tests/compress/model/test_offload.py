@@ -18,13 +18,20 @@ from compress.methods import methods, traits
 from compress.model import io, offload, structure
 from tests.compress.model.test_structure import build, every_model, logits
 from tests.conftest import DATA, compressed
+from transmeter.util.signatures import keyword_options
 
 NAMES = [name for name in methods() if traits(name).streams]
+OPTIONS = {name: {option.name for option in keyword_options(method)} for name, method in methods().items()}
 WAYS = [(name, {}) for name in NAMES] + [
     ("magnitude", {"unit": "weights"}),
     ("kprune", {"iterative": True, "knowledge": "gradient"}),
 ]
 every_way = pytest.mark.parametrize("name, options", WAYS, ids=[f"{n} {o}" if o else n for n, o in WAYS])
+
+
+def small(name):
+    """Options by which a method makes the small models here smaller."""
+    return {"ratio": 0.5} if "ratio" in OPTIONS[name] else {"group": None} if "group" in OPTIONS[name] else {}
 
 
 def same(one, other):
@@ -51,8 +58,9 @@ def folder(request, kind, encoder, tokenizer, tmp_path):
 def test_streamed_equals_in_memory_also_when_saved(name, options, kind, folder, short, tokenizer, tmp_path):
     whole, streamed = io.load(folder)[0], io.load(folder, stream=True)[0]
     teacher = copy.deepcopy(streamed)
-    expected = compressed(name, whole, short, ratio=0.5, **options)
-    found = compressed(name, streamed, short, ratio=0.5, **options)
+    options = options | small(name)
+    expected = compressed(name, whole, short, **options)
+    found = compressed(name, streamed, short, **options)
     assert same(found, expected) and same(streamed, teacher) and same(streamed, whole)
     one = io.save(expected, tokenizer, tmp_path / "one", {})
     other = io.save(found, tokenizer, tmp_path / "other", {})
@@ -106,8 +114,8 @@ def alive(monkeypatch):
 def test_few_blocks_are_in_memory(name, options, short, tokenizer, tmp_path, alive):
     """One of each model of a method, and what a loop still holds of the one before."""
     model = io.load(DATA / "mixlm", stream=True)[0]
-    small = compressed(name, model, short, ratio=0.5, **options)
-    io.save(small, tokenizer, tmp_path / "m", {})
+    made = compressed(name, model, short, **options, **small(name))
+    io.save(made, tokenizer, tmp_path / "m", {})
     assert 1 <= alive["blocks"] <= traits(name).needs.models + 1
 
 
@@ -128,13 +136,25 @@ def test_scratch_files_live_as_long_as_a_model_needs_them(tmp_path):
     assert not list((tmp_path / "s").iterdir())
 
 
-def test_finished_steps_are_restored(short, tmp_path):
-    expected = compressed("kprune", io.load(DATA / "mixlm")[0], short, ratio=0.5)
+@pytest.mark.parametrize("name, finished", [("kprune", 5), ("gptq", 2)])
+def test_finished_steps_are_restored(name, finished, short, tmp_path):
+    expected = compressed(name, io.load(DATA / "mixlm")[0], short, **small(name))
     runs = [io.load(DATA / "mixlm", stream=True)[0] for _ in range(2)]
-    compressed("kprune", runs[0], short, ratio=0.5, progress=Progress(tmp_path / "p"))
-    for file in sorted((tmp_path / "p").iterdir())[5:]:
+    compressed(name, runs[0], short, **small(name), progress=Progress(tmp_path / "p"))
+    for file in sorted((tmp_path / "p").glob("*.safetensors"))[finished:]:
         file.unlink()
-    assert same(compressed("kprune", runs[1], short, ratio=0.5, progress=Progress(tmp_path / "p")), expected)
+    assert same(compressed(name, runs[1], short, **small(name), progress=Progress(tmp_path / "p")), expected)
+
+
+def test_packed_weights_stay_in_memory_and_count(short):
+    sizes, streamed = io.skeleton(DATA / "mixlm")[0], io.load(DATA / "mixlm", stream=True)[0]
+    found = compressed("round_to_nearest", streamed, short, bits=4)
+    blocks = sum(p.nbytes for n, p in found.named_parameters() if n.startswith("model.layers") and not p.is_meta)
+    estimates = [
+        memory.estimate(sizes, [], traits("round_to_nearest"), {"bits": bits}, torch.float32).streamed
+        for bits in (4, 0)
+    ]
+    assert blocks <= (estimates[0] - estimates[1]) * 5 / 8 <= 1.3 * blocks  # of 2 (4 + 1) bits without 2 (0 + 1)
 
 
 def test_what_needs_the_model_in_memory_is_refused(calibration):
@@ -156,11 +176,16 @@ def test_keys_without_the_base_model_prefix_are_found(decoder, tmp_path):
     assert same(io.load(folder, stream=True)[0], decoder[0])
 
 
-def test_packed_weights_cannot_be_streamed(tokenizer, short, decoder, tmp_path):
-    small = compressed("round_to_nearest", decoder[0], short)
-    io.save(small, tokenizer, tmp_path / "m", {})
-    with pytest.raises(ValueError, match=r"is packed \(U8\), and such a model cannot be streamed: give more memory"):
-        io.load(tmp_path / "m", stream=True)
+@pytest.mark.parametrize(
+    "method, options", [("round_to_nearest", {"embeddings": True, "head": True}), ("smoothquant", {})]
+)
+def test_a_folder_of_packed_weights_streams(method, options, tokenizer, short, decoder, tmp_path):
+    folder = io.save(compressed(method, decoder[0], short, **options), tokenizer, tmp_path / "m", {})
+    whole, streamed = io.load(folder)[0], io.load(folder, stream=True)[0]
+    with torch.no_grad():
+        assert torch.equal(streamed(**short[0]).logits, whole(**short[0]).logits)
+    again = io.save(streamed, tokenizer, tmp_path / "again", {})
+    assert same(io.load(again)[0], whole)
 
 
 def steps(**options):
