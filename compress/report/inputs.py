@@ -10,6 +10,7 @@ from transmeter.util.suggestions import absent
 
 REMEDY = "give ranking.json, result.json, sweep.json, a store of batch, or a folder of calibrate, compress or sweep"
 RESULT = {"model", "data", "parameters", "bytes"}
+TASKS = {"model", "tasks", "parameters", "bytes"}
 SWEEP = {"model", "data", "metric", "before", "rows"}
 
 Json = dict[str, Any]
@@ -43,12 +44,15 @@ class Inputs:
     ----------
     calibrations, folders, sweeps, results
         Of calibrate, compress, sweep and evaluate.
+    tasks
+        Of evaluate --task.
     """
 
     calibrations: list[Json] = field(default_factory=list)
     folders: list[Folder] = field(default_factory=list)
     sweeps: list[Json] = field(default_factory=list)
     results: list[Json] = field(default_factory=list)
+    tasks: list[Json] = field(default_factory=list)
 
 
 def read(paths: Sequence[Path]) -> Inputs:
@@ -100,6 +104,8 @@ def _read_file(path: Path, found: Inputs) -> None:
     for part in content if isinstance(content, list) else [content]:
         if isinstance(part, dict) and RESULT <= set(part):
             found.results.append(part)
+        elif isinstance(part, dict) and TASKS <= set(part):
+            found.tasks.append(part)
         elif isinstance(part, dict) and SWEEP <= set(part):
             found.sweeps.append(part)
 

@@ -24,7 +24,7 @@ def sections(found: Inputs) -> list[Json]:
     Returns
     -------
     list
-        One for every (metric, data file, windows) of the results and sweeps.
+        One for every (metric, data file, windows) of the results and sweeps, and one for tasks.
     """
     groups: dict[tuple[str, str, str], dict[str, tuple[str, Json]]] = defaultdict(dict)
     commands: dict[tuple[str, str, str], list[str | None]] = defaultdict(list)
@@ -48,7 +48,8 @@ def sections(found: Inputs) -> list[Json]:
         for row in (r for r in sweep["rows"] if "error" not in r):
             name = f"{row['method']} {options(row)}".strip()
             group[name] = row["method"], {**row["after"], "compression_seconds": row["seconds"]}
-    return [{**_section(*key, group), "commands": commands[key]} for key, group in groups.items()]
+    sections = [{**_section(*key, group), "commands": commands[key]} for key, group in groups.items()]
+    return sections + ([_tasks(found.tasks)] if found.tasks else [])
 
 
 def is_of(result: Json, folder: Folder) -> bool:
@@ -87,6 +88,26 @@ def _section(metric: str, data: str, how: str, group: dict[str, tuple[str, Json]
         "lead": _lead(metric, group),
         "figures": figures,
         "tables": [{"caption": f"Models measured on {data}{how}", "heads": heads, "rows": rows}],
+    }
+
+
+def _tasks(results: Sequence[Json]) -> Json:
+    """What models reach on tasks of the lm-evaluation-harness, and what that is of their baselines."""
+    rows = {}
+    for result in results:
+        for r in (result.get("baseline"), result):
+            for task, found in (r or {}).get("tasks", {}).items():
+                for metric, value in found.items():
+                    left = r.get("recovery_percent", {}).get(task, {}).get(metric)
+                    about = [interval(value), interval(left, ".1f") if left else "", cell("MB", r) or ""]
+                    rows[r["model"], task, metric] = [r["model"], task, metric, *about]
+    heads = ["model", "task", "metric", "value (95 %)", "of its baseline, % (95 %, paired)", "MB"]
+    caption = "Tasks of the lm-evaluation-harness; the interval of a share is that of the same documents"
+    return {
+        "title": "Tasks",
+        "lead": f"{len({model for model, *_ in rows})} models on {len({task for _, task, _ in rows})} tasks.",
+        "tables": [{"caption": caption, "heads": heads, "rows": list(rows.values())}],
+        "commands": [result.get("command") for result in results],
     }
 
 
