@@ -85,7 +85,7 @@ def decoder_cell(folder: str, texts: Path, tokens: int, draw: int, ratio: float)
     pruned, seconds = both_ways(net, batches(tokenizer, sequences), ratio)
     once, anew = ([prediction.losses(each, tokenizer, part) for part in windows] for each in pruned)
     changes = [metrics.loss_change(a, b) for a, b in zip(anew, once)]  # by domain
-    errors = [(c["high"] - c["low"]) / 2 / half_width(1.0, len(w) - 1) for c, w in zip(changes, windows)]
+    errors = [(c["ci_high"] - c["ci_low"]) / 2 / half_width(1.0, len(w) - 1) for c, w in zip(changes, windows)]
     about = {
         "change": float(np.mean([c["value"] for c in changes])),
         "error": float(np.linalg.norm(errors)) / len(errors),

@@ -14,8 +14,8 @@ its parameters, V the classes of a row, T tokens with padding in all batches and
     q           3 (P - o) (bits + 1) / 8   of packed bits, else 0: the model's, those that are saved, and their file
 
 kept is the share of the model that stays, r 3, or 4 where weights are sparse and the forward unpacks them; models,
-states, matrices and copies are a method's own `Needs`. Attention is taken to build no matrix of tokens x tokens. Measured in
-benchmarks/prune_speed.py, part memory.
+states, matrices and copies are a method's own `Needs`. Attention is taken to build no matrix of tokens x tokens.
+Measured in benchmarks/prune_speed.py, part memory.
 """
 
 import contextlib
