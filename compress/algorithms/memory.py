@@ -4,14 +4,15 @@ In bytes, with w of one number in the working type, s in the stored one, P param
 block and o outside the blocks, L blocks, d the width of the hidden states, f the widest input of a linear layer and m
 its parameters, V the classes of a row, T tokens with padding in all batches and t in the largest one:
 
-    in memory   max((w + s) P, w P (1 + kept (models - 1)) + held, back)         loading, the method, reading back
-    streamed    max(w (o + models p) + held, (2 w + s) o + w p) + q                       the method, reading back
+    in memory   max((w + s) P, w P (1 + kept (models - 1)) + held + beside, back)    loading, the method, reading back
+    streamed    max(w (o + models p) + held, (2 w + s) o + w p) + 3 q                    the method, reading back
     held        w states T d + max(forward + 8 matrices f^2, backward, 4 copies m)
     forward     w t (8 d + 3 f) + 16 t f
     backward    w t (12 d + 8 f + L d) + 20 t V + w p     streamed, a block at a time
                 w t L (8 d + 4 f) + 20 t V                in memory, all blocks
-    back        r w P kept, of packed bits 2 w o + q
-    q           3 (P - o) (bits + 1) / 8   of packed bits, else 0: the model's, those that are saved, and their file
+    beside      s P + q of packed bits, else 0
+    back        2 w o + 3 q of packed bits, else r w P kept
+    q           (P - o) (bits + 1) / 8 of packed bits, else 0; three times: the model's, those saved, and their file
 
 kept is the share of the model that stays, r 3, or 4 where weights are sparse and the forward unpacks them; models,
 states, matrices and copies are a method's own `Needs`. Attention is taken to build no matrix of tokens x tokens.
@@ -101,13 +102,14 @@ def estimate(
 
     whole = w * total * (1 + kept * (needs.models - 1)) + held(w * t * len(each) * (8 * d + 4 * f) + 20 * t * v)
     bits = options.get("bits", 8)
-    packed = 3 * (total - o) * (bits + 1) / 8 if traits.changes == "bits" and isinstance(bits, int) else 0
-    back = 2 * w * o + packed if packed else (3 if needs.shrinks else 4) * w * total * kept
-    whole = round(max((w + s) * total, whole, back))
+    packed = (total - o) * (bits + 1) / 8 if traits.changes == "bits" and isinstance(bits, int) else 0
+    beside = s * total + packed if packed else 0
+    back = 2 * w * o + 3 * packed if packed else (3 if needs.shrinks else 4) * w * total * kept
+    whole = round(max((w + s) * total, whole + beside, back))
     if not traits.streams or limits.latency:  # a latency is measured on the model as it runs
         return Estimate(whole, None)
     streamed = w * (o + p * needs.models) + held(w * t * (12 * d + 8 * f + len(each) * d) + 20 * t * v + w * p)
-    return Estimate(whole, round(packed + max(streamed, (2 * w + s) * o + w * p)))
+    return Estimate(whole, round(3 * packed + max(streamed, (2 * w + s) * o + w * p)))
 
 
 def plan(
