@@ -19,7 +19,6 @@ from sklearn.ensemble import ExtraTreesRegressor
 from transmeter.gain.agreement import interval_coverage, rank_agreement
 from transmeter.gain.ground_truth import half_means
 from transmeter.gain.prior import (
-    LIKELY,
     ROUGH,
     SHOTS,
     TAIL,
@@ -109,15 +108,23 @@ def _forest() -> ExtraTreesRegressor:
     return ExtraTreesRegressor(TREES, min_samples_leaf=LEAF, max_features=FEATURES, random_state=0)
 
 
+def posterior(prior: Prior, row: pd.Series) -> Gain:
+    """The gain that `rank` gives for a row of the pairs: 0 for a source that changes nothing."""
+    if not row[["measured", *TOLD]].any():
+        return Gain.from_error(0.0, 0.0)
+    parts = (row["measured"], row["error"], row["freedom"])
+    return combine(prior, features_of(row), int(row["shots"]), transfer_of(row), parts)
+
+
 def with_posterior(pairs: pd.DataFrame) -> pd.DataFrame:
     """The pairs with the gains that a user would get from a prior that has not seen their group."""
     pairs = pairs.copy()
     for inside in _folds(pairs, FOLDS):
         prior = fit(pairs[~inside])
         for i, row in pairs[inside].iterrows():
-            parts = (row["measured"], row["error"], row["freedom"])
-            gain = combine(prior, features_of(row), int(row["shots"]), transfer_of(row), parts)
+            gain = posterior(prior, row)
             pairs.loc[i, ["mean", "low", "high", "p_negative"]] = [gain.mean, gain.low, gain.high, gain.p_negative]
+            pairs.loc[i, "likely"] = gain.verdict in ("helps", "likely helps")
     return pairs
 
 
@@ -162,9 +169,9 @@ def _figures(pairs: pd.DataFrame) -> dict[str, object]:
     }
     halves = [half_means(cell[REPEATS].to_numpy())[:6] for cell in cells]
     ceilings = [np.mean([rank_agreement(*pair).weighted_tau or 0 for pair in half]) for half in halves]
-    taken = [cell["gain"][cell["mean"].idxmax()] * (cell["p_negative"].min() < LIKELY) for cell in cells]
+    taken = [cell["gain"][cell["mean"].idxmax()] * bool(cell["likely"][cell["mean"].idxmax()]) for cell in cells]
     likely, null, large = (
-        pairs["p_negative"] < LIKELY,
+        pairs["likely"].astype(bool),
         pairs["gain"] + 2 * pairs["gain_error"] < 0.5,
         pairs["gain"] >= 3,
     )

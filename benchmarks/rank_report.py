@@ -7,11 +7,11 @@ import click
 import matplotlib
 import numpy as np
 import pandas as pd
-from fit_prior import FIELDS, PAIRS, TOLD, features_of, fit, transfer_of
+from fit_prior import FIELDS, PAIRS, TOLD, fit, posterior
 
 from transmeter.gain.agreement import interval_coverage, rank_agreement
 from transmeter.gain.ground_truth import half_means
-from transmeter.gain.prior import Gain, Prior, combine
+from transmeter.gain.prior import Gain, Prior
 
 matplotlib.use("svg")
 from matplotlib import pyplot as plt  # noqa: E402
@@ -86,8 +86,7 @@ def with_posterior(pairs: pd.DataFrame, given: Prior | None = None) -> pd.DataFr
     for data, mine in pairs.groupby("data"):
         prior = given or fit(known[~known["group"].isin(groups_of(known, str(data)))])
         for i, row in mine.iterrows():
-            parts = (row["measured"], row["error"], row["freedom"])
-            gain = combine(prior, features_of(row), int(row["shots"]), transfer_of(row), parts)
+            gain = posterior(prior, row)
             pairs.loc[i, ["mean", "low", "high", "p_negative"]] = [gain.mean, gain.low, gain.high, gain.p_negative]
     return pairs
 

@@ -73,7 +73,7 @@ class IntervalCoverage:
     auroc : float or None
         Of P(gain < 0), for pairs whose true sign is beyond doubt.
     calibration_error : float
-        Mean gap between P(gain < 0) and how often gains are negative, those of exactly 0 counting half, over five bins.
+        Mean gap between P(gain < 0) and how often gains are negative, over five bins of the pairs whose gain is not 0.
     false_helps : float or None
         Share of the sources without gain that are said to help.
     found_helps : float or None
@@ -112,9 +112,11 @@ def interval_coverage(gains: Sequence[Gain], true_gains: Sequence[float], errors
     if negative.any() and not negative.all():
         auroc = float(roc_auc_score(negative, p[clear]))
     bins = np.clip(np.digitize(p, BINS) - 1, 0, len(BINS) - 2)
-    groups = [bins == b for b in np.unique(bins)]
-    below_zero = (true < 0) + (true == 0) / 2  # what changes nothing is on neither side
-    calibration_error = float(sum(abs(p[i].mean() - below_zero[i].mean()) * i.mean() for i in groups))
+    moved = true != 0  # what changes nothing is on neither side
+    groups = [moved & (bins == b) for b in np.unique(bins[moved])]
+    calibration_error = float(
+        sum(abs(p[i].mean() - (true[i] < 0).mean()) * i.sum() for i in groups) / max(moved.sum(), 1)
+    )
     null, large = true + 2 * error < 0.5, true >= 3
     return IntervalCoverage(
         pairs=len(true),

@@ -315,7 +315,9 @@ def estimate_gain(outcome: Outcome) -> Gain:
     Gain
         The posterior.
     """
-    if outcome.metric not in ACCURACIES or outcome.unchanged:
+    if outcome.unchanged:
+        return Gain.from_error(0.0, 0.0)  # of no row could it be otherwise
+    if outcome.metric not in ACCURACIES:
         return Gain.from_error(*measure_gain(outcome))
     return combine(load_prior(), outcome.features, outcome.shots, outcome.transfer, measure_gain(outcome))
 
