@@ -93,7 +93,7 @@ def _check_gemma(source: str, config: Any) -> None:
 
 
 def _period(config: Any) -> int:
-    """Every how-manieth block of Gemma 3 looks at all tokens. Raises ValueError where they are not regular."""
+    """One block of Gemma 3 in how many looks at all tokens. Raises ValueError where they are not regular."""
     count = config.num_hidden_layers
     for period in (PERIOD, *range(1, count + 2)):
         if kinds_of_blocks(count, period) == config.layer_types:

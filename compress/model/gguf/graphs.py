@@ -151,7 +151,7 @@ SCALES = {  # of Granite: what llama.cpp calls the settings
     "residual_multiplier": "residual_scale",
     "logits_scaling": "logit_scale",
 }
-PERIOD = 6  # every how-manieth block of Gemma 3 looks at all tokens, unless it is said
+PERIOD = 6  # one block of Gemma 3 in so many looks at all tokens, unless the file says otherwise
 NORMAL, UNKNOWN, CONTROL, ADDED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # kinds of tokens
 
 
@@ -201,7 +201,7 @@ def kinds_of_blocks(count: int, period: int) -> list[str]:
     count
         Number of blocks.
     period
-        Every how-manieth looks at all tokens.
+        One block in so many looks at all tokens.
 
     Returns
     -------
