@@ -32,7 +32,7 @@ from cli import main
 from compress import gguf_files
 from compress.model import io, structure
 from tests.compress.model.test_structure import SLIDING, SMALL, build
-from tests.conftest import DATA, ROOT
+from tests.conftest import DATA, ROOT, letter_tokenizer
 from transmeter.scorers import otdd
 from transmeter.tables import files
 from transmeter.util import checkpoint
@@ -44,9 +44,9 @@ ROWS = re.findall(r"^\| \*\*(.+?)\.\*\* .+ \| (.+?) \| .+ \| .+ \|$", PAGE, re.M
 
 
 @pytest.fixture(scope="module")
-def sound(letters, tmp_path_factory):
+def sound(tmp_path_factory):
     """Folders of a random Llama and BERT of two blocks, as transformers writes them, with a tokenizer."""
-    work = tmp_path_factory.mktemp("sound")
+    work, letters = tmp_path_factory.mktemp("sound"), letter_tokenizer()  # not one that another test made truncate
     for name in ("llama", "bert"):
         build(name).save_pretrained(work / name)
         letters.save_pretrained(work / name)

@@ -136,7 +136,7 @@ def test_bfloat16_and_a_device_that_is_not_here(tmp_path):
 
 def test_the_limit_of_memory_holds_without_texts_too(tmp_path):
     rounded = [pipeline.Step("round_to_nearest", {})]
-    message = "round_to_nearest cannot stream with its options, but 1 MB may be used: raise --memory$"
+    message = "streamed from files, but 1 MB may be used: raise --memory$"
     with pytest.raises(ValueError, match=message):
         pipeline.run(str(DATA / "mixlm"), rounded, None, tmp_path / "small", machine=pipeline.Machine(memory=10**6))
     assert not list(tmp_path.iterdir())

@@ -256,7 +256,7 @@ def test_the_same_file_and_copied_rows_are_told(tmp_path):
     assert "rows of heart_va stand in part too: its gain is overstated" in found.stderr
     assert "own file" not in found.stderr
     clean = run("rank", VA, HUNGARIAN, *QUICK)
-    assert clean.exit_code == 0 and told(clean) == []
+    assert clean.exit_code == 0 and [line for line in told(clean) if not line.startswith("next: ")] == []
 
 
 def test_a_long_source_is_sampled_with_a_warning(heart, monkeypatch):
@@ -283,7 +283,7 @@ def test_no_column_in_common_is_ranked_too(tmp_path):
     found = run("rank", VA, table(tmp_path / "apart.csv", name="zz"), *QUICK, "--format", "json")
     row = json.loads(found.stdout)["rows"][0]
     assert found.exit_code == 0 and row["evidence"]["shared"] == 0
-    assert row["verdict"] != "helps" and row["ci_low"] < row["gain_pp"] < row["ci_high"] and abs(row["gain_pp"]) < 10
+    assert row["verdict"] == "no evidence" and row["ci_low"] == row["gain_pp"] == row["ci_high"] == 0
 
 
 def test_a_source_with_one_row_of_a_class_is_ranked(tmp_path):
@@ -291,7 +291,7 @@ def test_a_source_with_one_row_of_a_class_is_ranked(tmp_path):
     found = run("rank", VA, table(tmp_path / "lonely.csv", label=label), *QUICK, "--format", "json")
     row = json.loads(found.stdout)["rows"][0]
     assert found.exit_code == 0 and row["error"] is None
-    assert row["ci_low"] < row["gain_pp"] < row["ci_high"] and abs(row["gain_pp"]) < 15
+    assert row["ci_low"] <= row["gain_pp"] <= row["ci_high"] and abs(row["gain_pp"]) < 15
 
 
 def test_classes_are_matched_by_hand_and_small_ones_left_out(tmp_path):
