@@ -142,6 +142,7 @@ def test_a_ranking_of_tables_imports_what_it_needs_and_threads_are_bounded():
     """transformers, datasets and POT take two CPU seconds and more; waiting threads that spin take those of others."""
     code = f"""
 import os, sys, click, cli
+os.getloadavg = lambda: (99.0, 99.0, 99.0)
 cli.main(["--threads", "1", *{[str(part) for part in SIZES]!r}], standalone_mode=False)
 import torch
 print({{"transformers", "datasets", "ot"}} & set(sys.modules), torch.get_num_threads(), os.environ["OMP_WAIT_POLICY"])
