@@ -199,7 +199,7 @@ def _of_documents(samples: Sequence[Mapping[str, Any]], metric: str, way: str) -
 def _mean(each: np.ndarray) -> Estimate:
     if np.isin(each, (0.0, 1.0)).all():
         return metrics.share(each.astype(bool))
-    return metrics.paired_change(each, np.zeros(len(each)))
+    return metrics.mean(each)
 
 
 def _as_given(value: float, error: object, result: Mapping[str, Any]) -> Estimate:

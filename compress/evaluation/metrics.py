@@ -135,11 +135,25 @@ def paired_change(value: np.ndarray, baseline: np.ndarray) -> Estimate:
     Estimate
         value - baseline, with its t interval.
     """
-    difference = value.astype(float) - baseline.astype(float)
-    error = float(difference.std(ddof=1) / len(difference) ** 0.5) if len(difference) > 1 else float("inf")
-    mean = float(difference.mean())
-    reach = half_width(error, max(len(difference) - 1, 1))
-    return _estimate(mean, mean - reach, mean + reach, len(difference), "t")
+    return mean(value.astype(float) - baseline.astype(float))
+
+
+def mean(values: np.ndarray) -> Estimate:
+    """Mean of numbers.
+
+    Parameters
+    ----------
+    values
+        (n,).
+
+    Returns
+    -------
+    Estimate
+        With its t interval.
+    """
+    error = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else float("inf")
+    middle, reach = float(values.mean()), half_width(error, max(len(values) - 1, 1))
+    return _estimate(middle, middle - reach, middle + reach, len(values), "t")
 
 
 def paired_ratio(value: np.ndarray, baseline: np.ndarray) -> Estimate:
@@ -294,7 +308,7 @@ def mean_cosine(embeddings: np.ndarray, baseline: np.ndarray) -> Estimate:
         With its t interval over texts.
     """
     own, other = (_unit(found) for found in (embeddings, baseline))
-    return paired_change((own * other).sum(1), np.zeros(len(own)))
+    return mean((own * other).sum(1))
 
 
 def _unit(embeddings: np.ndarray) -> np.ndarray:

@@ -167,7 +167,7 @@ def masked_reading(tokens: int, window: int | None, stride: int | None, contexts
         As `reading`.
     """
     if window is None:
-        window = min(LONGEST_MASKED, *(limit for limit in contexts.values() if limit is not None), LONGEST_MASKED)
+        window = min([LONGEST_MASKED, *(limit for limit in contexts.values() if limit is not None)])
     return replace(reading(tokens, window, stride, True, contexts), masked=MASKED)
 
 

@@ -129,11 +129,11 @@ def compress(
     def first() -> list[list[float]]:
         return [scores.tolist() for scores in score(0)]
 
-    measured: list[Tensor] = []  # before anything is cut
+    at_first: list[Tensor] = []  # scores before anything is cut
     if limit.shapes or not iterative:
         found = progress.once("scores", first) if progress else first()
-        measured = [torch.tensor(scores, dtype=torch.float64) for scores in found]
-    counts = uniform_counts(measured, limit) if limit.shapes else None
+        at_first = [torch.tensor(scores, dtype=torch.float64) for scores in found]
+    counts = uniform_counts(at_first, limit) if limit.shapes else None
     done = progress.restore(model) if progress else 0
     units = {s.output: s.units for s in sublayers(model)}
     allowed, changed = limit.allowed, False
@@ -144,7 +144,7 @@ def compress(
             allowed, changed = allowed - kept * costs[0], changed or kept < sub.units
             continue
         pair.advance(sub.block)
-        scores = score(index) if iterative else measured[index:]
+        scores = score(index) if iterative else at_first[index:]
         if counts:
             keep = best(scores[0], counts[index])
         else:
