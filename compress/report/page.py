@@ -10,7 +10,7 @@ from compress.report.inputs import Inputs, Json
 from transmeter.report import sections as rankings
 from transmeter.util import writing
 
-STAGES = ("rank", "calibrate", "compress", "run", "sweep", "evaluate")  # in the order of work
+STAGES = ("rank", "batch", "calibrate", "compress", "run", "sweep", "evaluate")  # in the order of work
 BUILDERS: tuple[Callable[[Inputs], list[Json]], ...] = (calibration.sections, quality.sections, models.sections)
 
 

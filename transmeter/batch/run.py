@@ -74,7 +74,9 @@ class Stopped(RuntimeError):
     """The run cannot go on; what is done is kept."""
 
 
-def run(path: Path, plan: Plan, machine: Machine, retry: bool, tell: Tell) -> dict[str, int]:
+def run(
+    path: Path, plan: Plan, machine: Machine, retry: bool, tell: Tell, command: str | None = None
+) -> dict[str, int]:
     """Score what a store lacks of a batch.
 
     Parameters
@@ -89,6 +91,8 @@ def run(path: Path, plan: Plan, machine: Machine, retry: bool, tell: Tell) -> di
         Whether pairs that failed are tried again.
     tell : callable
         Takes the events start, read, pairs, warning and lost, and what belongs to each.
+    command : str or None
+        The command line, for the store.
 
     Returns
     -------
@@ -104,7 +108,8 @@ def run(path: Path, plan: Plan, machine: Machine, retry: bool, tell: Tell) -> di
     """
     engine = engines.Engine(machine.engine, machine.workers, machine.address, machine.host)
     with _explained(path), store.writing(path) as db, engine:
-        number = store.begin(db, (socket.gethostname(), os.getpid(), machine.engine, machine.workers, keys.version()))
+        about = (machine.engine, machine.workers, keys.version(), command)
+        number = store.begin(db, (socket.gethostname(), os.getpid(), *about))
         try:
             inputs = _inputs(db, engine, plan, machine, retry, tell)
             counts, chunks = _missing(db, plan, inputs, retry)

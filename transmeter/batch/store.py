@@ -40,7 +40,9 @@ SCHEMA = (
             coalesce(status, 'open') AS status, error, settings
         FROM wanted JOIN methods ON methods.id = method LEFT JOIN pairs USING (key);
     """,
+    "ALTER TABLE runs ADD COLUMN command TEXT",  # line that was typed
 )
+OLDEST = 1  # version of a store that is read as it is: what later ones add is asked for where it is there
 FIELDS = ("score", "gain_pp", "ci_low", "ci_high", "p_negative", "verdict", "repeats", "baseline", "seconds", "error")
 QUERY_SECONDS = 60.0  # that a query of a user may take
 _READS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
@@ -162,7 +164,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     Raises
     ------
     ValueError
-        For a file that is not there or is not a store of this version.
+        For a file that is not there or is not a store that this version reads.
     """
     if not path.is_file():
         raise ValueError(f"{path} does not exist: make it with transmeter batch --store")
@@ -182,7 +184,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
             raise ValueError(f"{path} is not a store of transmeter batch ({error})") from None
         if not there or not version:
             raise ValueError(f"{path} is a database of something else: give a store of transmeter batch")
-        if version < len(SCHEMA):
+        if version < OLDEST:
             raise ValueError(f"{path} is a store of an earlier transmeter: run batch on it first, which updates it")
         store.set_authorizer(_authorise)
         yield store
@@ -374,7 +376,7 @@ def status(store: sqlite3.Connection, key: bytes) -> str | None:
     return row[0] if row else None
 
 
-def begin(store: sqlite3.Connection, about: tuple[str, int, str, int, str]) -> int:
+def begin(store: sqlite3.Connection, about: tuple[str, int, str, int, str, str | None]) -> int:
     """Note that a run begins.
 
     Parameters
@@ -382,7 +384,7 @@ def begin(store: sqlite3.Connection, about: tuple[str, int, str, int, str]) -> i
     store : sqlite3.Connection
         Of `writing`.
     about : tuple
-        (host, process, engine, workers, version).
+        (host, process, engine, workers, version, command line).
 
     Returns
     -------
@@ -391,10 +393,29 @@ def begin(store: sqlite3.Connection, about: tuple[str, int, str, int, str]) -> i
     """
     now = time.time()
     found = store.execute(
-        "INSERT INTO runs (began, beat, host, pid, engine, workers, version) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO runs (began, beat, host, pid, engine, workers, version, command) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (now, now, *about),
     )
     return found.lastrowid
+
+
+def commands(store: sqlite3.Connection) -> list[str]:
+    """The command lines that made a store.
+
+    Parameters
+    ----------
+    store : sqlite3.Connection
+        Of `reading` or `writing`.
+
+    Returns
+    -------
+    list of str
+        Different ones, the first that was run first; none of runs that did not note theirs.
+    """
+    if "command" not in query(store, "SELECT * FROM runs LIMIT 0")[0]:  # of an earlier version
+        return []
+    sql = "SELECT command FROM runs WHERE command IS NOT NULL GROUP BY command ORDER BY min(id)"
+    return [row[0] for row in query(store, sql)[1]]
 
 
 def beat(store: sqlite3.Connection, run: int, open_pairs: int | None = None) -> None:

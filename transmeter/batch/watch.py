@@ -144,7 +144,7 @@ def state(db: sqlite3.Connection) -> dict[str, Any]:
     -------
     dict
         done, failed, open (numbers of pairs); run, the last one with its pace; errors, the reasons of failure; leaders,
-        with the unit of gains that are not in percentage points.
+        with the unit of gains that are not in percentage points; commands, where runs noted theirs.
     """
     counts = dict(store.query(db, "SELECT status, count(*) FROM results GROUP BY status")[1])
     result: dict[str, Any] = {name: counts.get(name, 0) for name in ("done", "failed", "open")}
@@ -155,6 +155,8 @@ def state(db: sqlite3.Connection) -> dict[str, Any]:
         run = result["run"]
         run["pairs"] = next(store.query(db, "SELECT count(*) FROM pairs WHERE at >= ?", (run["began"],))[1])[0]
         run["pairs_a_second"] = run["pairs"] / max((run["ended"] or run["beat"]) - run["began"], 1e-9)
+    if commands := store.commands(db):
+        result["commands"] = commands
     reasons = "SELECT error, count(*) FROM results WHERE status = 'failed' GROUP BY error ORDER BY 2 DESC LIMIT 5"
     result["errors"] = [{"error": error, "pairs": count} for error, count in store.query(db, reasons)[1]]
     leaders = (
@@ -193,6 +195,7 @@ def format_state(state: Mapping[str, Any]) -> str:
             now += f", {duration(state['open'] / rate)} left" if run["pairs"] else ""
         who = f"process {run['pid']}, {run['engine']}, {run['workers']} workers"
         lines.append(f"run on {run['host']} ({who}): {now}; {60 * rate:.0f} pairs a minute")
+    lines += [f"made by: {printable(command)}" for command in state.get("commands", ())]
     lines += [f"{e['pairs']} failed: {printable(e['error'])}" for e in state["errors"]]
     for row in state["leaders"]:
         gain = row["gain_pp"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from transmeter.commands.options import BYTES, SECONDS, json_option, reserve, shape_options, user_cache
+from transmeter.commands.options import BYTES, SECONDS, json_option, reserve, typed, user_cache
 from transmeter.gain.metric_names import METRICS
 from transmeter.tables.specs import DECIMALS
 from transmeter.util import writing
@@ -100,7 +100,7 @@ def batch(
         return _dry_run(store, plan, workers, as_json)
     machine = run.Machine(engine, workers, address, host, timeout, memory)
     with watch.Watch(log) as watcher:
-        counts = run.run(store, plan, machine, retry, watcher.tell)
+        counts = run.run(store, plan, machine, retry, watcher.tell, typed())
     for message in sorted(watcher.warned):
         warnings.warn(watch.printable(message), stacklevel=2)
     done = counts["before"] + counts["done"]
@@ -155,11 +155,18 @@ def _dry_run(path, plan, workers, as_json):
 @click.option(
     "--sql", metavar="QUERY", help="SQL query to print instead: one SELECT over results and the other tables."
 )
-@shape_options("csv", "json", "parquet")
+@click.option("--json", "shape", flag_value="json", help="The same as --format json.")
+@click.option(
+    "--format",
+    "shape",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    help="Default: table, with --out csv.",
+)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write. Default: stdout.")
 def results(file, target, sql, shape, out) -> None:
-    """Print what a batch found: target, source, scorer, score, gain_pp and its interval, verdict, status, error.
+    """Print what a batch found: of every target the sources, the best first, with their gains or scores.
 
+    --format csv has a row per pair: target, source, scorer, score, gain_pp and its interval, verdict, status, error.
     pandas reads it from the store itself: pandas.read_sql("SELECT * FROM results", sqlite3.connect("STORE")).
 
     Example: transmeter results results.db --target mine
@@ -171,10 +178,25 @@ def results(file, target, sql, shape, out) -> None:
         raise ValueError("--target stands beside --sql: say it in the query, WHERE target = '...'")
     if shape == "parquet" and out is None:
         raise ValueError("--format parquet is not a text: name a file with --out")
+    shape = shape or ("csv" if out else "table")
     query = sql or "SELECT * FROM results" + " WHERE target = ?" * (target is not None)
     with store.reading(file) as db:
         columns, rows = store.query(db, query, () if target is None else (target,))
-        _write(columns, list(rows), shape, out)
+        if shape == "table":
+            _write_table(columns, list(rows), sql is not None, out)
+        else:
+            _write(columns, list(rows), shape, out)
+
+
+def _write_table(columns, rows, asked, out):
+    """Tables for people; of a query that was asked for as its columns are."""
+    from transmeter.batch.listing import format_query, format_results
+
+    text = format_query(columns, rows) if asked else format_results(dict(zip(columns, row)) for row in rows)
+    if out:
+        writing.write_text(out, text)
+    else:
+        click.echo(text, nl=False)
 
 
 def _write(columns, rows, shape, out):

@@ -5,11 +5,12 @@ A section is a dict: title, lead (one sentence), notes (sentences), figures ({ch
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from transmeter.batch import store
+from transmeter.batch.listing import HELPFUL
 from transmeter.gain.metric_names import points, unit
 from transmeter.gain.source_set import describe
 from transmeter.result import Ranking, Row, chart, load, without_labels
@@ -19,6 +20,7 @@ from transmeter.util import charts
 CHARTED, LISTED, EXPLAINED = 100, 500, 20  # sources in a chart, in a table, and in what explains a ranking
 CELLS = 6000  # of all heat maps of stores together
 NAMED = 12  # columns of a source that are named
+NOBODY = "no source helps"  # row of a map below the sources, in which targets are marked
 WAYS = {
     "combination": "combination",
     "pooled_linear": "pooled, linear",
@@ -299,8 +301,12 @@ def _columns(row: Row) -> list[str]:
     matches = row.matches or []
     named = [str(m["target"]) for m in matches if m["how"] == "name"]
     meant = [f"{m['source']} = {m['target']} ({m['confidence']})" for m in matches if m["how"] != "name"]
-    lists = [", ".join(x[:NAMED]) + (f" and {len(x) - NAMED} more" if len(x) > NAMED else "") for x in (named, meant)]
-    return [str(len(matches)), *lists]
+    return [str(len(matches)), _some(named), _some(meant)]
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names in one line."""
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def _number(value: float | None) -> str:
@@ -348,10 +354,14 @@ def _store(path: Path, scorer: str, settings: str, most: int) -> Section:
         sql = f"SELECT target, source, score, gain_pp, verdict {where} AND status = 'done'"
         sql += f" AND target IN ({marks[0]}) AND source IN ({marks[1]})"
         scored = list(store.query(db, sql, (*method, *targets, *sources))[1])
+        helpful = f"{where} AND status = 'done' AND verdict IN ({', '.join('?' * len(HELPFUL))})"
+        helped = {r[0] for r in store.query(db, f"SELECT DISTINCT target {helpful}", (*method, *HELPFUL))[1]}
+        commands = store.commands(db)
         sql = f"SELECT error, count(*) {where} AND status = 'failed' GROUP BY error ORDER BY 2 DESC LIMIT 10"
         failed = [[str(count), str(error)] for error, count in store.query(db, sql, method)[1]]
     scale = unit(json.loads(settings).get("metric"))
-    section = _pairs(f"Sources for every target, by {scorer}", scorer, scored, sources, targets, scale)
+    title = f"Sources for every target, by {scorer}"
+    section = _pairs(title, scorer, scored, sources, targets, scale, helped)
     section["notes"] = [f"{path.name}: " + ", ".join(f"{n} pairs {status}" for status, n in counts.items()) + "."]
     chosen = ", ".join(f"{k} {v}" for k, v in json.loads(settings).items() if v is not None)
     section["notes"] += [f"Settings: {chosen}."] if chosen else []
@@ -360,7 +370,7 @@ def _store(path: Path, scorer: str, settings: str, most: int) -> Section:
         section["notes"].append(f"Shown are {which}.")
     if failed:
         section["tables"].append({"caption": "Pairs that failed", "heads": ["pairs", "reason"], "rows": failed})
-    return section | {"commands": [None]}
+    return section | {"commands": commands or [None]}
 
 
 def _joined(rankings: Sequence[Ranking]) -> list[Section]:
@@ -376,7 +386,8 @@ def _joined(rankings: Sequence[Ranking]) -> list[Section]:
         targets = list(dict.fromkeys(pair[0] for pair in scored))
         sources = list(dict.fromkeys(pair[1] for pair in scored))[:CHARTED]
         if len(targets) > 1:
-            maps.append(_pairs(f"All rankings by {scorer}", scorer, scored, sources, targets, scale))
+            helped = {pair[0] for pair in scored if pair[-1] in HELPFUL}
+            maps.append(_pairs(f"All rankings by {scorer}", scorer, scored, sources, targets, scale, helped))
     return maps
 
 
@@ -387,8 +398,9 @@ def _pairs(
     sources: Sequence[str],
     targets: Sequence[str],
     gain_unit: str,
+    helped: Collection[str],
 ) -> Section:
-    """A map of gains in a unit, or of scores."""
+    """A map of gains in a unit, or of scores; `helped`: the targets that a source helps or likely helps."""
     gains = any(gain is not None for *_, gain, _ in scored)
     cells: dict[tuple[str, str], Cell] = {}
     for target in targets:
@@ -407,6 +419,12 @@ def _pairs(
             f"Gain in {gain_unit}; \u25b2 helps, \u25bc hurts: the 95 % interval leaves out zero; \u25b3 likely helps."
         )
         lead += f" Targets that a source helps: {len({t for t, *_, verdict in scored if verdict == 'helps'})}."
+        alone = [target for target in targets if target not in helped]
+        cells |= {(NOBODY, t): {"row": NOBODY, "column": t, "value": 0.0, "label": "none"} for t in alone}
+        if alone:
+            sources = [*sources, NOBODY]
+            caption += " none: no source is shown to help the target."
+            lead += f" Targets that none is shown to help: {_some(alone)}."
     else:
         scale = "place among the sources of a target (1: the best)"
         caption = f"Scores by {scorer}; colours compare the sources of one target, since scores of two do not compare."

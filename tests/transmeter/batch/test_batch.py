@@ -4,6 +4,7 @@ Workers score in this process here; `tests/faults` has real ones.
 """
 
 import ast
+import html
 import json
 import re
 import shutil
@@ -19,7 +20,7 @@ from click.testing import CliRunner
 
 import cli
 from transmeter import ranking
-from transmeter.batch import engines, keys, scoring, spec, store, tables, watch
+from transmeter.batch import engines, keys, listing, scoring, spec, store, tables, watch
 from transmeter.tables import data
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -412,6 +413,11 @@ def test_a_target_without_labels_is_scored_and_a_source_without_them_is_not(tmp_
     row = results["bare", "heart_hungarian", "transmeter"]
     alone = ranking.rank(frame, {"s": str(TABLES / "heart_hungarian.csv")}).rows[0]
     assert (row.gain_pp, row.ci_low, row.verdict) == pytest.approx((alone.gain_pp, alone.ci_low, alone.verdict))
+    shown = command("results", path).stdout
+    assert f"1     heart_hungarian  {alone.gain_pp:+.1f}" in shown
+    assert "over guessing, predicted: no row of the target has a label" in shown
+    assert "failed: blank: " in shown
+    assert command("report", path, "--out", tmp_path / "r.html").exit_code == 0
     assert "has no label column 'label'" in results["bare", "blank", "transmeter"].error
     assert "scorer logme needs them: use transmeter" in results["bare", "pima_diabetes", "logme"].error
 
@@ -419,7 +425,9 @@ def test_a_target_without_labels_is_scored_and_a_source_without_them_is_not(tmp_
 def test_results_in_every_format_and_by_target(tmp_path, cache):
     path = tmp_path / "s.sqlite"
     batch(path, cache, "--scorer", "source_size", targets=("heart_va", "heart_failure"))
-    listed = command("results", path).stdout
+    listed = command("results", path, "--format", "csv").stdout
+    assert command("results", path, "--out", tmp_path / "r.csv").exit_code == 0
+    assert (tmp_path / "r.csv").read_text() == listed
     columns = "target source scorer score gain_pp ci_low ci_high verdict seconds status error".split()
     assert set(columns) <= set(listed.splitlines()[0].split(",")) and len(listed.splitlines()) == 7
     found = json.loads(command("results", path, "--target", "heart_va", "--format", "json").stdout)
@@ -429,8 +437,59 @@ def test_results_in_every_format_and_by_target(tmp_path, cache):
     assert len(pd.read_parquet(out)) == 6
     assert command("results", path, "--format", "parquet").exit_code == 2
     asked = command("results", path, "--sql", "SELECT source, max(score) AS s FROM results GROUP BY source ORDER BY 2")
-    assert asked.stdout.splitlines()[0] == "source,s" and len(asked.stdout.splitlines()) == 4
+    assert asked.stdout.splitlines()[0].split() == ["source", "s"] and len(asked.stdout.splitlines()) == 4
     assert "6 done, 0 failed, 0 open" in command("status", path).stdout
+
+
+def test_the_command_line_of_every_run_is_in_the_store(tmp_path, cache):
+    path = tmp_path / "s.sqlite"
+    for seed in (0, 0, 1):
+        assert batch(path, cache, "--scorer", "source_size", "--seed", seed).exit_code == 0
+    with store.reading(path) as db:
+        found = store.commands(db)
+    assert [f.rpartition(" ")[2] for f in found] == ["0", "1"]
+    assert all(f.startswith("transmeter batch --targets ") and f"--store {path}" in f for f in found)
+    assert f"made by: {found[1]}" in command("status", path).stdout.splitlines()
+    assert command("report", path, "--out", tmp_path / "r.html").exit_code == 0
+    page = (tmp_path / "r.html").read_text()
+    assert found[0] in html.unescape(page) and page.count("transmeter batch") == 2
+
+
+def test_results_are_listed_by_target_and_say_where_none_helps():
+    gain = {"ci_low": -3.04, "ci_high": 12.0, "p_negative": 0.5, "baseline": "ridge", "status": "done", "error": None}
+    about = {"scorer": "transmeter", "settings": '{"metric": "log_loss", "seed": 0}'}
+    found = [
+        {**gain, **about, "target": target, "source": source, "score": g, "gain_pp": g, "verdict": verdict}
+        for target, source, g, verdict in (
+            ("u", "a", 1.0, "likely helps"),
+            ("t", "b", -2.5, "no evidence"),
+            ("t", "x" * 100 + "\x1b[2J", 1.25, "no evidence"),
+        )
+    ]
+    found += [{**found[1], "source": "c", "status": "failed", "score": None, "gain_pp": None, "error": "no row"}]
+    found += [{**found[1], "source": "d", "status": "open", "score": None, "gain_pp": None}]
+    other = {**found[0], "target": "t", "scorer": "knn", "score": 0.123456, "gain_pp": None}
+    found += [{**other, "settings": f'{{"seed": {seed}, "shots": null}}'} for seed in (0, 1)]
+    shown = listing.format_results(found)
+    assert max(map(len, shown.splitlines())) <= 80 and "\x1b" not in shown
+    blocks = [block.splitlines() for block in shown.split("\n\n")]
+    assert [block[0] for block in blocks] == [
+        "t by knn (seed 0)",
+        "t by knn (seed 1)",
+        "t by transmeter",
+        "u by transmeter",
+    ]
+    assert [line.split() for line in blocks[0][1:]] == [["rank", "source", "score"], ["1", "a", "0.1235"]]
+    first = next(line for line in blocks[2] if line.startswith("1 "))
+    assert first.split()[2:] == "+1.2 -3.0 to +12.0 0.50 no evidence".split()
+    assert blocks[2][-4:] == [
+        "gains in hundredths of a nat over ridge alone",
+        "none: no source here is shown to help t",
+        "failed: c: no row",
+        "open: 1 pairs",
+    ]
+    assert blocks[3][-1] == "gains in hundredths of a nat over ridge alone"
+    assert listing.format_results([]) == "no pair\n"
 
 
 @pytest.mark.parametrize(
@@ -485,13 +544,16 @@ def test_the_schema_migrates_step_by_step_and_a_newer_one_is_refused(tmp_path, m
     with store.writing(path) as db:
         store.record(db, [(b"k", {"score": 2.0})])
     monkeypatch.setattr(store, "SCHEMA", (*store.SCHEMA, "ALTER TABLE pairs ADD COLUMN note TEXT"))
+    with store.reading(path) as db:  # one of an earlier version is read as it is
+        assert list(store.query(db, "SELECT score FROM pairs")[1]) == [(2.0,)]
+    monkeypatch.setattr(store, "OLDEST", len(store.SCHEMA))
     with pytest.raises(ValueError, match="run batch on it first"), store.reading(path):
         pass
     with store.writing(path) as db:
         assert db.execute("SELECT score, note FROM pairs").fetchall() == [(2.0, None)]
     monkeypatch.undo()
     said = (
-        rf"newer transmeter \(store version 2, transmeter {metadata.version('transmeter')} reads up to version 1\): upd"
+        rf"newer transmeter \(store version 3, transmeter {metadata.version('transmeter')} reads up to version 2\): upd"
     )
     for opened in (store.writing, store.reading):
         with pytest.raises(ValueError, match=said), opened(path):
