@@ -22,7 +22,7 @@ class Branch:
     producers
         The projections that give the units, by path: what the rows of one unit are in each of the parts that lie side
         by side. "q", "k" and "v" stand for the queries, the key and the value of a unit, "n" for a neuron; several
-        letters in one part are interleaved head by head.
+        letters in one part are interleaved head by head. A block may lack some that a setting leaves out.
     output
         The projection whose result, perhaps after `norm` and `multiplier`, is added to the residual stream.
     norm
@@ -59,6 +59,8 @@ class Architecture:
         first has added to.
     neurons
         Setting of the config that says how many there are in every layer.
+    refused
+        Settings of the config with which no method works, and why.
     """
 
     blocks: str
@@ -66,6 +68,7 @@ class Architecture:
     ffn: Branch
     parallel: str = ""
     neurons: str = "intermediate_size"
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 _BERT = Architecture(
@@ -76,6 +79,20 @@ _BERT = Architecture(
         output="attention.output.dense",
     ),
     ffn=Branch(entry="intermediate.dense", producers={"intermediate.dense": ("n",)}, output="output.dense"),
+)
+_DEBERTA = replace(
+    _BERT,
+    attention=replace(
+        _BERT.attention,
+        producers={
+            "attention.self.query_proj": ("q",),
+            "attention.self.key_proj": ("k",),
+            "attention.self.value_proj": ("v",),
+            "attention.self.pos_key_proj": ("k",),  # of the table of relative positions, which all blocks share
+            "attention.self.pos_query_proj": ("q",),
+        },
+    ),
+    refused={"conv_kernel_size": "its convolution behind the first block is part of no block"},
 )
 _DISTILBERT = Architecture(
     blocks="transformer.layer",
@@ -145,6 +162,7 @@ ARCHITECTURES = {
     "roberta": _BERT,
     "xlm-roberta": _BERT,
     "electra": _BERT,
+    "deberta-v2": _DEBERTA,
     "distilbert": _DISTILBERT,
     "llama": _LLAMA,
     "mistral": _LLAMA,
@@ -220,11 +238,15 @@ def blocks_path(model: nn.Module) -> str:
     Raises
     ------
     ValueError
-        There is no such list, or there are several.
+        There is no such list, or there are several; or the entry refuses a setting of the model.
     """
     base, kind = model.base_model, kind_of(model)
     prefix = "" if base is model else model.base_model_prefix + "."
     if kind in ARCHITECTURES:
+        for setting, why in ARCHITECTURES[kind].refused.items():
+            if value := getattr(model.config, setting, None):
+                what = f"model type '{kind}' with {setting} {value} cannot be compressed"
+                raise ValueError(f"{what}: {why}: give a model without")
         return prefix + ARCHITECTURES[kind].blocks
     count, found = getattr(model.config, "num_hidden_layers", None), []
     for path, module in base.named_modules():

@@ -118,7 +118,7 @@ def convolve(model: nn.Module) -> None:
 
 
 def refresh(model: nn.Module, path: str) -> None:
-    """Tell a module the new size of a projection that gives queries, keys and values side by side.
+    """Tell a module the new size of a projection where it does not look for itself.
 
     Parameters
     ----------
@@ -130,6 +130,8 @@ def refresh(model: nn.Module, path: str) -> None:
     parent = model.get_submodule(path.rpartition(".")[0])
     if hasattr(parent, "split_size") and path.endswith("c_attn"):
         parent.split_size = model.get_submodule(path).out_features // 3
+    if hasattr(parent, "pos_att_type") and path.endswith(".query_proj"):  # DeBERTa
+        parent.num_attention_heads = model.get_submodule(path).out_features // parent.attention_head_size
     if path.endswith("qkv_proj"):  # Phi-3, which takes the number of heads from its config
         key_heads = model.get_submodule(path).out_features // parent.head_dim // (parent.num_key_value_groups + 2)
         parent.num_key_value_heads = key_heads

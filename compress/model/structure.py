@@ -159,12 +159,17 @@ def sublayers(model: nn.Module) -> list[Sublayer]:
 
 def _sublayer(model: nn.Module, kind: str, block: int, branch: Branch) -> Sublayer:
     path, head, parallel = f"{blocks_path(model)}.{block}.", head_width(model), architecture(model).parallel
+    there = {name for name, _ in model.get_submodule(path[:-1]).named_modules()}
     rows = {"q": queries_per_key(model) * head, "k": head, "v": head, "n": 1}
     projection, columns = model.get_submodule(path + branch.output), rows["q" if kind == "attention" else "n"]
     return Sublayer(
         kind,
         block,
-        {path + p: tuple(sum(rows[c] for c in part) for part in parts) for p, parts in branch.producers.items()},
+        {
+            path + p: tuple(sum(rows[c] for c in x) for x in parts)
+            for p, parts in branch.producers.items()
+            if p in there
+        },
         path + branch.output,
         path + branch.entry,
         columns,

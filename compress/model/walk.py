@@ -282,7 +282,8 @@ def drop_padding(batch: Batch, states: Tensor) -> Tensor:
     batch
         What the model has read.
     states
-        (batch, tokens, ...), or (batch * tokens, features) as some feed-forward networks have it.
+        (batch, tokens, ...), or (batch * tokens, features) as some feed-forward networks have it; other rows than those
+        of the tokens, such as a table of relative positions, (1, rows, features), are all real.
 
     Returns
     -------
@@ -290,6 +291,8 @@ def drop_padding(batch: Batch, states: Tensor) -> Tensor:
         (real tokens, ...); where there is no padding perhaps the states themselves in another shape.
     """
     mask = batch["attention_mask"].bool()
+    if states.dim() == 3 and len(states) == 1 and states.shape[:2] != mask.shape:
+        return states[0]
     states = states if states.shape[:2] == mask.shape else states.view(*mask.shape, -1)
     return states.flatten(0, 1) if mask.all() else states[mask]
 

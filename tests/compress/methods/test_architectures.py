@@ -39,6 +39,10 @@ MODELS = {
     "roberta": ("RobertaForSequenceClassification", SIZES),
     "xlm-roberta": ("XLMRobertaForSequenceClassification", SIZES),
     "electra": ("ElectraForSequenceClassification", SIZES | {"embedding_size": 32}),
+    "deberta-v2": (
+        "DebertaV2ForSequenceClassification",
+        SIZES | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "share_att_key": True},
+    ),
     "distilbert": (
         "DistilBertForSequenceClassification",
         {"vocab_size": 50, "dim": 32, "hidden_dim": 48, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 40},
@@ -60,10 +64,6 @@ MODELS = {
     # no entry: methods that need only the list of blocks
     "phi": ("PhiForCausalLM", GROUPED),
     "opt": ("OPTForCausalLM", SIZES | {"ffn_dim": 48, "word_embed_proj_dim": 32}),
-    "deberta-v2": (
-        "DebertaV2ForSequenceClassification",
-        SIZES | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "share_att_key": True},
-    ),
     "albert": ("AlbertForSequenceClassification", SIZES | {"embedding_size": 16}),
     # other heads of an entry: masked tokens, and none, whose embeddings methods keep
     "bert-masked": ("BertForMaskedLM", SIZES),

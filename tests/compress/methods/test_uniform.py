@@ -43,7 +43,7 @@ def sizes(model):
 
 @warned
 @every_way
-@pytest.mark.parametrize("kind", [*HEADS_GO, "bert", "distilbert", "gpt2", "gpt_neox", "modernbert"])
+@pytest.mark.parametrize("kind", [*HEADS_GO, "bert", "deberta-v2", "distilbert", "gpt2", "gpt_neox", "modernbert"])
 def test_what_is_left_is_a_plain_model(kind, method, letters, tmp_path):
     model, data = build(kind), batches()
     ratio = 0.55 if kind in HEADS_GO else 0.3  # neurons alone do not come to more than half

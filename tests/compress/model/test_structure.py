@@ -8,6 +8,7 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compress.algorithms import hessian
 from compress.algorithms.budget import flops, select
 from compress.model import architectures, io, layers, modeling, structure, walk
 from tests import rereader
@@ -23,10 +24,26 @@ SMALL = {
 GROUPED = SMALL | {"num_key_value_heads": 2}
 PADDED = GROUPED | {"pad_token_id": 0}  # where the default lies outside the vocabulary
 GEMMA = PADDED | {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 40}
+DEBERTA = SMALL | {
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_buckets": 4,
+    "norm_rel_ebd": "layer_norm",
+}
 MODELS = {
     "bert": (transformers.BertConfig, transformers.BertForSequenceClassification, SMALL),
     "roberta": (transformers.RobertaConfig, transformers.RobertaForSequenceClassification, SMALL),
     "electra": (transformers.ElectraConfig, transformers.ElectraForSequenceClassification, SMALL),
+    "deberta-v2": (
+        transformers.DebertaV2Config,
+        transformers.DebertaV2ForSequenceClassification,
+        DEBERTA | {"share_att_key": True},
+    ),
+    "deberta-v2 with projections of positions": (
+        transformers.DebertaV2Config,
+        transformers.DebertaV2ForSequenceClassification,
+        DEBERTA | {"position_biased_input": False},
+    ),
     "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM, GROUPED),
     "llama with biases": (
         transformers.LlamaConfig,
@@ -342,6 +359,25 @@ def test_an_unknown_architecture_is_refused():
     model = transformers.OPTForCausalLM(transformers.OPTConfig(**SMALL, ffn_dim=24, word_embed_proj_dim=16))
     with pytest.raises(ValueError, match="'opt' cannot be cut, as it has no entry in compress/model/architectures.py"):
         structure.sublayers(model)
+
+
+def test_a_convolution_behind_the_first_block_is_refused():
+    config = transformers.DebertaV2Config(**DEBERTA, conv_kernel_size=3)
+    model = transformers.DebertaV2ForSequenceClassification(config)
+    with pytest.raises(ValueError, match="'deberta-v2' with conv_kernel_size 3 cannot be compressed: its convolution"):
+        walk.run(model, BATCH)
+
+
+@torch.no_grad()
+def test_moments_of_relative_positions_are_those_of_their_table():
+    """Which is as long as no sequence, so that padding takes nothing from it."""
+    model = build("deberta-v2 with projections of positions")
+    batch = BATCH | {"attention_mask": (torch.arange(9) < torch.tensor([[9], [5]])).long()}
+    for block, shared in enumerate(hessian.blocks(model, [batch, batch], hessian.gram, "")):
+        names = [f"deberta.encoder.layer.{block}.attention.self.pos_{kind}_proj" for kind in ("key", "query")]
+        moment = next(moment for paths, moment in shared if sorted(paths) == names)
+        table = model.deberta.encoder.get_rel_embedding().double()
+        torch.testing.assert_close(moment, 2 * table.T @ table, rtol=1e-5, atol=1e-5)
 
 
 @given(
