@@ -114,13 +114,14 @@ def compress(
         if calibration is not None and not sequences:
             least = f"fewer than {kind.length} tokens, a packed sequence" if pack else "no text of two tokens or more"
             raise ValueError(f"calibration holds {least}: give longer texts")
+        sampling.warn_of_special_tokens("calibration", sequences, tokenizer)
     data = [{k: v.to(net.device) for k, v in b.items()} for b in batches(tokenizer, sequences, batch_size)]
     noted = getattr(net, "compression", None) or _origin(net, tokenizer)
     start = time.perf_counter()
     found = pipeline.apply(net, data, step, seed)
     round_weights(found, net.dtype)
     noted = {**noted, **pipeline.about_embedding(found)}
-    done = {**asdict(step), "seconds": time.perf_counter() - start, "after": pipeline.measured(found, tokenizer)}
+    done = {**asdict(step), "seconds": time.perf_counter() - start, "after": pipeline.sizes_of(found)}
     both = _both(noted.get("calibration"), used if calibration is not None else None)
     found.compression = {**noted, "steps": [*noted["steps"], done], "calibration": both, "versions": hub.versions()}
     return found
@@ -199,4 +200,4 @@ def _origin(net: nn.Module, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any
     """What is known of a model that nothing was done to."""
     name = net.config._name_or_path
     about = {"base_model": name, "base": hub.about_base(name)} if name else {}
-    return {**about, "before": pipeline.measured(net, tokenizer), "steps": []}
+    return {**about, "before": pipeline.sizes_of(net), "steps": []}

@@ -6,6 +6,7 @@ import logging
 import math
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -24,7 +25,7 @@ from compress.algorithms.resume import Progress
 from compress.calibration import sampling
 from compress.calibration.texts import batches
 from compress.evaluation import costs
-from compress.evaluation.evaluate import EvaluationTask
+from compress.evaluation.evaluate import EvaluationTask, Predictions
 from compress.evaluation.metrics import METRICS
 from compress.methods import check, distil, methods, traits
 from compress.model import io, structure
@@ -34,12 +35,14 @@ from compress.model.reading import check_device
 from compress.model.storage import forget, stored_bytes, stored_type
 from compress.model.structure import shallow_copy, unshare
 from compress.model.walk import Batch
+from compress.report import tables
 from compress.report.card import write_card
 from transmeter.util import writing
 from transmeter.util.checkpoint import hash_of
 from transmeter.util.signatures import grouped, keyword_options
 
 LOG = logging.getLogger(__name__)
+NEARLY_ALL = 0.95  # ratio from which what is left is doubtful
 Load = Callable[[str | Path], tuple[nn.Module, Tokenizer]]
 
 
@@ -244,9 +247,10 @@ def _run_steps(run: _Run, load: Load, tokenizer: Tokenizer, data: Sequence[Batch
     if done:
         LOG.info("step %d of %d is read from %s", done, len(folders), folders[done - 1])
         net, card = _restore(load, folders[done - 1] / "model")
+        dense = _measured(load(run.model)[0], tokenizer, run.task)[1] if run.task else None
     else:
         net, _ = load(run.model)
-        before = measured(net, tokenizer, run.task)
+        before, dense = _measured(net, tokenizer, run.task)
         card = {"base_model": run.model, "base": hub.about_base(run.model), "before": before, "steps": []}
     teacher = None  # the model before the first step, where a later one learns from it
     if any(traits(step.method).learns for step in run.steps[max(done, 1) :]):
@@ -257,7 +261,7 @@ def _run_steps(run: _Run, load: Load, tokenizer: Tokenizer, data: Sequence[Batch
         start = time.perf_counter()
         net = apply(net, data, step, run.seed, teacher if index else None, Progress(folder))
         seconds = time.perf_counter() - start
-        after = measured(net, tokenizer, run.task)
+        after, _ = _measured(net, tokenizer, run.task, dense)
         card["steps"].append({**asdict(step), "seconds": seconds, "after": after})
         run.tell(_line(step, seconds, card["before"], after))
         if index + 1 < len(folders):
@@ -333,25 +337,31 @@ def about_embedding(net: nn.Module) -> dict[str, object]:
     return {"embedding": {"pooling": pooling.about(), "file": pooling.file}}
 
 
-def measured(net: nn.Module, tokenizer: Tokenizer, task: EvaluationTask | None = None) -> dict[str, object]:
-    """What is measured of a model.
+def sizes_of(net: nn.Module) -> dict[str, object]:
+    """Parameters, FLOPs and bytes of a model.
 
     Parameters
     ----------
-    net, tokenizer
+    net
         The model.
-    task
-        What it is evaluated on; None: nothing.
 
     Returns
     -------
     dict
-        Its sizes, and the values of the task; empty for a model that streams from files.
+        Empty for a model that streams from files.
     """
-    if store_of(net):
-        return {}
-    sizes = {**costs.size(net), "bytes": stored_bytes(net)}
-    return {**sizes, **task.values(task.predict(net, tokenizer))} if task else sizes
+    return {} if store_of(net) else {**costs.size(net), "bytes": stored_bytes(net)}
+
+
+def _measured(
+    net: nn.Module, tokenizer: Tokenizer, task: EvaluationTask | None, dense: Predictions | None = None
+) -> tuple[dict[str, object], Predictions | None]:
+    """Sizes of a model, the values of the task with their paired change to the `dense` model's, and its predictions."""
+    sizes = sizes_of(net)
+    if not (task and sizes):
+        return sizes, None
+    found = task.predict(net, tokenizer)
+    return {**sizes, **task.values(found), **(task.change(found, dense) if dense else {})}, found
 
 
 def _line(step: Step, seconds: float, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
@@ -361,6 +371,8 @@ def _line(step: Step, seconds: float, before: Mapping[str, Any], after: Mapping[
         line += f", {after['bytes']:,} bytes, {before['bytes'] / after['bytes']:.2f} times fewer than at first"
     for metric in before.keys() & {m for names in METRICS.values() for m in names}:
         line += f", {metric} {before[metric]['value']:.4g} -> {after[metric]['value']:.4g}"
+    if change := tables.change(after):
+        line += f", change {change}"
     return line
 
 
@@ -503,6 +515,10 @@ def apply(
     RuntimeError
         What is reached misses the request.
     """
+    ratio = step.options.get("ratio")
+    if isinstance(ratio, float) and ratio >= NEARLY_ALL:
+        left = f"leaves {1 - ratio:.3g} of what it removes from"
+        warnings.warn(f"{step.method} ratio={ratio:g} {left}: evaluate the result before you use it", stacklevel=2)
     method = methods()[step.method]
     shared: dict[str, object] = {}
     if any(option.name == "seed" for option in keyword_options(method)):

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from compress import pipeline
-from compress.evaluation import pareto
+from compress.evaluation import costs, pareto
 from compress.evaluation.evaluate import EvaluationTask
-from compress.evaluation.pareto import DENSE
+from compress.evaluation.pareto import DENSE, Point
+from compress.model import io
 from compress.pipeline import Machine, Step
 from compress.report import charts
 from transmeter.util import writing
@@ -44,6 +45,7 @@ def run(
     pack: bool = False,
     seed: int,
     machine: Machine,
+    latency: bool = False,
     command: str | None = None,
     tell: Callable[[str], None],
 ) -> dict[str, object]:
@@ -72,6 +74,9 @@ def run(
         Of all sampling.
     machine
         What it runs on.
+    latency
+        Whether to time a forward of the dense model and of every other too, one after the other in the end, and to
+        write front_latency.svg.
     command
         The command line, for sweep.json.
     tell
@@ -124,25 +129,51 @@ def run(
         done = card["steps"][0]
         rows.append({**done, "before": card["before"], "folder": folder.name})
         tell(f"{name(step)}: {done['after'][task.metric]['value']:.4g} at {done['after']['bytes']:,} bytes")
-    result = {**about, "command": command, **_summary(rows, task.metric)}
-    writing.write_text(out / "sweep.json", json.dumps(result, indent=1))
-    models = [(DENSE, result["before"]), *((row["method"], row["after"]) for row in rows if "error" not in row)]
-    chart = charts.pareto_chart(models, task.metric)
-    writing.write_text(out / "front.svg", charts.svg(chart, description=f"{task.metric} by size"))
-    return result
-
-
-def _summary(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, Any]:
-    """The rows, which of them are on the Pareto front, and the area under it. Raises ValueError where none is whole."""
     whole = [row for row in rows if "error" not in row]
     if not whole:
         raise ValueError(f"nothing could be compressed, at last: {rows[-1]['error']}")
-    points = [pareto.point(row["method"], row["before"], row["after"], metric) for row in whole]
+    dense = whole[0]["before"]
+    if latency:
+        dense = dense | {"latency_seconds": _latency(model)}
+        for row in whole:
+            row["after"]["latency_seconds"] = _latency(str(out / row["folder"]))
+    summary = _summary(whole, dense, task.metric)
+    result = {**about, "command": command, "before": dense, **summary, "rows": rows}
+    writing.write_text(out / "sweep.json", json.dumps(result, indent=1))
+    models = [(DENSE, dense), *((row["method"], row["after"]) for row in whole)]
+    for file, cost in (("front.svg", "megabytes"), *([("front_latency.svg", "milliseconds")] if latency else [])):
+        description = f"{task.metric} by {charts.COSTS[cost][0]}"
+        writing.write_text(
+            out / file, charts.svg(charts.pareto_chart(models, task.metric, cost), description=description)
+        )
+    return result
+
+
+def _latency(model: str) -> dict[str, float | int]:
+    return costs.latency(io.load(model, quantized=True)[0])
+
+
+def _summary(rows: Sequence[dict[str, Any]], dense: dict[str, Any], metric: str) -> dict[str, Any]:
+    """Areas under the Pareto fronts by size; notes in every row whether it is on the front by size, and by time."""
+    points = [pareto.point(row["method"], dense, row["after"], metric) for row in rows]
     areas = {m: pareto.area([p for p in points if p.method == m]) for m in dict.fromkeys(p.method for p in points)}
-    best = {(p.size, p.quality) for p in pareto.best(points)}
-    for row, p in zip(whole, points):
-        row["front"] = (p.size, p.quality) in best
-    return {"before": whole[0]["before"], "area": pareto.area(points), "areas": areas, "rows": rows}
+    for row, found in zip(rows, _best(points)):
+        row["front"] = found
+    if "latency_seconds" in dense:
+        whole = dense["latency_seconds"]["median"]
+        timed = [
+            Point(p.method, row["after"]["latency_seconds"]["median"] / whole, p.quality)
+            for row, p in zip(rows, points)
+        ]
+        for row, found in zip(rows, _best(timed)):
+            row["front_latency"] = found
+    return {"area": pareto.area(points), "areas": areas}
+
+
+def _best(points: Sequence[Point]) -> list[bool]:
+    """Whether no other point, that of the dense model included, beats each."""
+    best = {(p.size, p.quality) for p in pareto.best([*points, Point(DENSE, 1.0, 1.0)])}
+    return [(p.size, p.quality) in best for p in points]
 
 
 def _begin(out: Path, about: dict[str, object]) -> None:

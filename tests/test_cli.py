@@ -100,7 +100,7 @@ def test_the_main_job_end_to_end(tmp_path):
     ):
         assert column in head
     assert f"{found['baseline']['bytes'] / found['bytes']:.2f}" in small and "time and memory everywhere" in small
-    assert "6.89" in dense and area.startswith("area under the Pareto front: 0.")
+    assert "6.89" in dense and area.startswith("area under the Pareto front of perplexity by bytes: 0.")
     assert windows == f"perplexity on {TEXTS / 'math_heldout.txt'}, windows of 512 tokens, texts joined"
     assert found["kl_divergence_nats"]["ci_low"] > 0 and found["top1_agreement"]["ci_high"] < 1
     assert found["perplexity"]["value"] > found["baseline"]["perplexity"]["value"]

@@ -158,11 +158,30 @@ def sample(
             count < 0.98 * wanted and ("provenance" not in about or own) and what not in GENERATED
         ):  # the last cut may lose a token
             warnings.warn(f"{what} holds {count} tokens, fewer than the {wanted} asked for: all are used", stacklevel=2)
+        warn_of_special_tokens(what, found, tokenizer)
         sequences += found
         parts.append({"texts": what, "tokens": count, "seed": seed, **about})
     if len(parts) == 1:
         return sequences, parts[0]
     return sequences, {"texts": str(spec), "tokens": sum(map(len, sequences)), "seed": seed, "parts": parts}
+
+
+def warn_of_special_tokens(what: str, sequences: Sequence[Sequence[int]], tokenizer: Tokenizer) -> None:
+    """Warn of texts that hold nothing but special tokens.
+
+    Parameters
+    ----------
+    what
+        The texts, for the message.
+    sequences
+        Token ids.
+    tokenizer
+        Of the model.
+    """
+    used = {token for ids in sequences for token in ids}
+    if used and used <= set(tokenizer.all_special_ids):
+        names = ", ".join(tokenizer.convert_ids_to_tokens(sorted(used)))
+        warnings.warn(f"{what} holds special tokens alone ({names}), which say nothing of any text", stacklevel=3)
 
 
 def _one(

@@ -41,13 +41,19 @@ def cells(methods: Sequence[tuple[str, Callable, Sequence[str]]]) -> list[tuple[
 @click.option("--data", required=True, type=PATH, help="TEXTS, or a labelled table, to measure the models on.")
 @options.metric_option
 @options.window_options
+@click.option(
+    "--latency", is_flag=True, help="Measure the time of a forward of one sequence, and chart quality by it too."
+)
 @click.option("--out", required=True, type=PATH, help="Folder for the models, new or of a stopped sweep.")
 @json_option
 @options.machine_options
-def sweep(model, calibration, tokens, length, pack, seed, data, metric, window, stride, apart, out, as_json) -> None:
+def sweep(
+    model, calibration, tokens, length, pack, seed, data, metric, window, stride, apart, latency, out, as_json
+) -> None:
     """Compress MODEL by every method and value, and chart what is reached at which size.
 
-    Writes a folder per model, sweep.json and front.svg to --out; the same command goes on where it was stopped.
+    Writes a folder per model, sweep.json and front.svg to --out, with --latency also front_latency.svg; the same
+    command goes on where it was stopped. What fails is listed with its reason.
 
     Example: transmeter sweep MODEL --method kprune --set ratio=0.2,0.4 --method gptq --set bits=3,4 --calibration DIR
     --data FILE --out sweep
@@ -77,6 +83,7 @@ def sweep(model, calibration, tokens, length, pack, seed, data, metric, window, 
         pack=pack,
         seed=seed,
         machine=options.machine(),
+        latency=latency,
         command=typed(),
         tell=tell,
     )

@@ -20,7 +20,7 @@ from jinja2 import Environment
 
 from compress.methods import methods, quantizes
 from compress.report.markdown import code, fenced, plain
-from compress.report.tables import KNOWN, interval, windows
+from compress.report.tables import KNOWN, interval, is_change, windows
 from transmeter.util import writing
 
 Record = Mapping[str, Any]
@@ -91,7 +91,7 @@ def render(record: Record, config: Record) -> str:
         texts=[(part, part.get("provenance")) for part in _texts(record)],
         datasets=_datasets(record),
         sizes=[(name, after) for name, after in measured if "bytes" in after],
-        qualities=[(name, m, v) for name, after in measured for m, v in after.items() if m in KNOWN],
+        qualities=[(name, m, v) for name, after in measured for m, v in after.items() if m in KNOWN or is_change(m)],
         shrunk=(first / 1e6, last / 1e6, first / last) if len(measured) > 1 and first and last else None,
         front=_front(record, config),
         title=_title(record),

@@ -28,6 +28,7 @@ def sections(found: Inputs) -> list[Json]:
     """
     groups: dict[tuple[str, str, str], dict[str, tuple[str, Json]]] = defaultdict(dict)
     commands: dict[tuple[str, str, str], list[str | None]] = defaultdict(list)
+    failed: dict[tuple[str, str, str], list[list[str]]] = defaultdict(list)
     for result in found.results:
         metric = next((m for m in KNOWN if m in result), None)
         if metric is None:
@@ -45,10 +46,17 @@ def sections(found: Inputs) -> list[Json]:
         group = groups[key]
         commands[key].append(sweep.get("command"))
         group.setdefault(sweep["model"], (DENSE, {"model": sweep["model"], **sweep["before"]}))
-        for row in (r for r in sweep["rows"] if "error" not in r):
+        for row in sweep["rows"]:
             name = f"{row['method']} {options(row)}".strip()
+            if "error" in row:
+                failed[key].append([name, str(row["error"])])
+                continue
             group[name] = row["method"], {**row["after"], "compression_seconds": row["seconds"]}
     sections = [{**_section(*key, group), "commands": commands[key]} for key, group in groups.items()]
+    for section, key in zip(sections, groups):
+        if failed[key]:
+            heads = ["method", "reason"]
+            section["tables"].append({"caption": "Tried and failed", "heads": heads, "rows": failed[key]})
     return sections + ([_tasks(found.tasks)] if found.tasks else [])
 
 

@@ -75,6 +75,21 @@ def cell(column: str, result: Mapping[str, Any], missing: str = "") -> str:
     return missing if result.get(key) is None else write(result[key])
 
 
+def is_change(key: str) -> bool:
+    """Tell whether a key of a result is that of the paired change.
+
+    Parameters
+    ----------
+    key
+        Of a result.
+
+    Returns
+    -------
+    bool
+    """
+    return key.endswith("_change") or key == "loss_change_nats"
+
+
 def change(result: Mapping[str, Any]) -> str:
     """The paired change against the baseline.
 
@@ -88,7 +103,7 @@ def change(result: Mapping[str, Any]) -> str:
     str
         With its interval; empty where there is none.
     """
-    key = next((key for key in result if key.endswith("_change") or key == "loss_change_nats"), None)
+    key = next(filter(is_change, result), None)
     unit = " nats" if key == "loss_change_nats" else ""
     return interval(result[key], "+.3f") + unit if key else ""
 
@@ -173,7 +188,7 @@ def evaluations(results: Sequence[Mapping[str, Any]]) -> str:
         text += f"pooling: {results[0]['pooling']}\n"
     if baseline and baseline["bytes"]:
         points = [pareto.point("", baseline, r, metric) for r in results if r["bytes"]]
-        text += f"{AREA}: {pareto.area(points):.3f} (dense alone 0, at best 1)\n"
+        text += f"{AREA} of {metric} by bytes: {pareto.area(points):.3f} (dense alone 0, at best 1)\n"
     return text
 
 
@@ -217,21 +232,49 @@ def sweep(found: Mapping[str, Any]) -> str:
     Returns
     -------
     str
-        By size, with * for those on the Pareto front; ends with a line break.
+        By size, with the Pareto fronts that a model is on, and what failed with the reason; ends with a line break.
     """
     metric, before = found["metric"], found["before"]
-    grid = Table("", "method", "options", f"{metric} (95 %)", "MB", "times smaller", "s", box=None, pad_edge=False)
-    grid.add_row("", "dense", "", interval(before[metric]), cell("MB", before), "1.00", "")
-    for r in sorted((r for r in found["rows"] if "error" not in r), key=lambda r: -r["after"]["bytes"]):
+    whole = sorted((r for r in found["rows"] if "error" not in r), key=lambda r: -r["after"]["bytes"])
+    timed = ["latency ms (quartiles)"] if "latency_seconds" in before else []
+    heads = [f"{metric} (95 %)", "change (95 %)", "MB", "times smaller", *timed, "made in s"]
+    grid = Table("front by", "method", "options", *heads, box=None, pad_edge=False)
+    speeds = [cell(column, before) for column in timed]
+    grid.add_row("", "dense", "", interval(before[metric]), "", cell("MB", before), "1.00", *speeds, "")
+    for r in whole:
         after, smaller = r["after"], _times_smaller(before["bytes"], r["after"]["bytes"])
-        about = ("*" if r["front"] else "", r["method"], options(r), interval(after[metric]))
-        grid.add_row(*about, cell("MB", after), smaller, f"{r['seconds']:.1f}")
+        about = (", ".join(fronts(r)), r["method"], options(r), interval(after[metric]), change(after) or "-")
+        speeds = [cell(column, after, "-") for column in timed]
+        grid.add_row(*about, cell("MB", after), smaller, *speeds, f"{r['seconds']:.1f}")
     areas = ", ".join(f"{m} {a:.3f}" for m, a in sorted(found["areas"].items(), key=lambda item: -item[1]))
-    lines = f"{AREA}: {found['area']:.3f}; by method: {areas}\n"
+    lines = f"{AREA} of {metric} by bytes: {found['area']:.3f}; by method: {areas}\n"
+    lines += (
+        f"change: paired, to the dense model on the same items of {found['data']}\n" if any(map(_paired, whole)) else ""
+    )
     for r in found["rows"]:
         if "error" in r:
-            lines += f"{r['method']} {r['options']}: {r['error']}\n"
+            lines += f"tried and failed: {' '.join([r['method'], options(r)]).strip()}: {r['error']}\n"
     return _text(grid) + lines
+
+
+def _paired(row: Mapping[str, Any]) -> bool:
+    return bool(change(row["after"]))
+
+
+def fronts(row: Mapping[str, Any]) -> list[str]:
+    """The Pareto fronts that a model is on.
+
+    Parameters
+    ----------
+    row
+        Of a sweep.
+
+    Returns
+    -------
+    list
+        "bytes", and "time" where latencies were measured.
+    """
+    return [name for name, key in (("bytes", "front"), ("time", "front_latency")) if row.get(key)]
 
 
 def interval(estimate: Mapping[str, Any], shape: str = ".4g") -> str:

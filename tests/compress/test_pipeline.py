@@ -1,16 +1,19 @@
 """A compression job: what is killed goes on, what differs is refused, nothing half-done gets the final name."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 import torch
 from click.testing import CliRunner
 
+import compress
 from cli import main
 from compress import pipeline
 from compress.algorithms import resume
@@ -121,6 +124,44 @@ def test_steps_are_kept_apart_and_noted(tmp_path):
     assert [s["method"] for s in card["steps"]] == [s.method for s in both]
     assert card == json.loads((tmp_path / "m/compression.json").read_text())
     assert all(s["seconds"] > 0 for s in card["steps"])
+
+
+def test_a_run_that_goes_on_compares_with_the_model_before_the_first_step(tmp_path, monkeypatch):
+    both = [
+        pipeline.Step("magnitude", {"ratio": 0.2, "multiple": 32}),
+        pipeline.Step("round_to_nearest", {"bits": 3, "group": 32}),
+    ]
+    task = evaluate.evaluation_task(str(DATA / "mixlm"), DATA / "text/math_heldout.txt", tokens=600, window=192)
+    whole = pipeline.run(str(DATA / "mixlm"), both, TEXTS, tmp_path / "whole", tokens=300, task=task)
+    changes = [step["after"]["loss_change_nats"]["value"] for step in whole["steps"]]
+    logs = [math.log(r["perplexity"]["value"]) for r in (whole["before"], *(s["after"] for s in whole["steps"]))]
+    assert changes == pytest.approx([logs[1] - logs[0], logs[2] - logs[0]], abs=1e-4) and changes[1] > changes[0] > 0
+    assert "loss_change_nats" in (tmp_path / "whole/README.md").read_text()
+    real = pipeline.apply
+    monkeypatch.setattr(
+        pipeline, "apply", lambda net, data, step, *args: {"magnitude": real}[step.method](net, data, step, *args)
+    )
+    with pytest.raises(KeyError):
+        pipeline.run(str(DATA / "mixlm"), both, TEXTS, tmp_path / "stopped", tokens=300, task=task)
+    monkeypatch.undo()
+    again = pipeline.run(str(DATA / "mixlm"), both, TEXTS, tmp_path / "stopped", tokens=300, task=task, resume=True)
+    assert [s["after"]["loss_change_nats"]["value"] for s in again["steps"]] == pytest.approx(changes, abs=1e-6)
+
+
+def test_what_leaves_nearly_nothing_and_texts_of_special_tokens_are_told(tmp_path):
+    with pytest.warns(
+        UserWarning, match=r"^magnitude ratio=0\.999 leaves 0\.001 of what it removes from: evaluate the"
+    ):
+        compress.compress(str(DATA / "mixlm"), "magnitude", ratio=0.999, calibration=["One two three."], tokens=9)
+    (tmp_path / "special.txt").write_text("<s></s><s></s>\n\n</s></s></s>\n")
+    told = r"holds special tokens alone \(<s>, </s>\), which say nothing of any text$"
+    for texts in (str(tmp_path / "special.txt"), ["<s></s><s></s>", "</s></s></s>"]):
+        with pytest.warns(UserWarning, match=told):
+            compress.compress(str(DATA / "mixlm"), "wanda", ratio=0.5, calibration=texts, tokens=9)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        compress.compress(str(DATA / "mixlm"), "wanda", ratio=0.9, calibration=["One and two <s>."], tokens=9)
+    assert not [w for w in caught if "special" in str(w.message) or "leaves" in str(w.message)]
 
 
 def test_bfloat16_and_a_device_that_is_not_here(tmp_path):

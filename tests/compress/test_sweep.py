@@ -7,6 +7,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import compress
 from cli import main
 from compress import sweep
 from compress.commands.sweep import cells
@@ -54,7 +55,7 @@ def test_every_combination_is_a_cell():
 def test_a_sweep_charts_the_pareto_front_and_goes_on(tmp_path, monkeypatch):
     command = ["sweep", MODEL, "--calibration", TEXTS, "--tokens", "300", "--data", HELD, "--out", str(tmp_path / "s")]
     command += ["--method", "magnitude", "--set", "ratio=0.1,0.3", "--method", "round_to_nearest", "--set", "bits=4,8"]
-    command += ["--set", "group=64,100"]
+    command += ["--set", "group=64,100", "--latency"]
     monkeypatch.setattr("compress.commands.options.PERPLEXITY_TOKENS", 1000)
     first = CliRunner().invoke(main, command)
     assert first.exit_code == 0, first.output
@@ -62,7 +63,23 @@ def test_a_sweep_charts_the_pareto_front_and_goes_on(tmp_path, monkeypatch):
     assert [r["method"] for r in found["rows"]] == ["magnitude"] * 2 + ["round_to_nearest"] * 4
     assert sum("error" in r for r in found["rows"]) == 2 and "group 100 does not divide" in first.stdout
     assert 0 < found["areas"]["magnitude"] < found["area"] < 1 and "<svg" in (tmp_path / "s/front.svg").read_text()
-    assert "*" in first.stdout and "area under the Pareto front" in first.stdout
+    assert "area under the Pareto front of perplexity by bytes" in first.stdout
+    assert "tried and failed: round_to_nearest bits=4 group=100: group 100 does not divide" in first.stdout
+    whole = [r for r in found["rows"] if "error" not in r]
+    same = {"window": found["window"], "tokens": 1000}
+    alone = compress.evaluate([str(tmp_path / "s" / r["folder"]) for r in whole], HELD, baseline=MODEL, **same)
+    for row, result in zip(whole, alone):  # the change is that of an evaluation of the folder beside the dense model
+        own, other = (r["loss_change_nats"] for r in (row["after"], result))
+        assert all(own[k] == pytest.approx(other[k], rel=1e-3, abs=1e-5) for k in ("value", "ci_low", "ci_high"))
+    dense = found["before"]["latency_seconds"]["median"], found["before"]["perplexity"]["value"]
+    timed = [(r["after"]["latency_seconds"]["median"], r["after"]["perplexity"]["value"]) for r in whole]
+    for row, (time, value) in zip(whole, timed):  # on the front by time: nothing else is as fast and as good
+        others = [*(other for other in timed if other != (time, value)), dense]
+        assert row["front_latency"] == (not any(t <= time and v <= value for t, v in others))
+    svg = (tmp_path / "s/front_latency.svg").read_text()
+    assert "latency of one forward, ms" in svg and "perplexity" in svg and "latency ms (quartiles)" in first.stdout
+    page = CliRunner().invoke(main, ["report", str(tmp_path / "s"), "--out", str(tmp_path / "r.html")])
+    assert page.exit_code == 0 and "Tried and failed" in (tmp_path / "r.html").read_text()
     ran = []
     monkeypatch.setattr(
         "compress.pipeline.run", lambda *a, **k: ran.append(a) or (_ for _ in ()).throw(ValueError("again"))

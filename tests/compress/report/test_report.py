@@ -176,7 +176,7 @@ def test_every_section_is_there_with_its_figures(whole):
     for title in ("Calibration data", "Calibration: predicted and measured", "Compression: near", "Model card"):
         assert title in found.text
     assert "+1.0 to +3.0" in found.text and "one class <b>" in found.text and "it is <empty>" in found.text
-    assert "Targets that none is shown to help: t0." in found.text and "no source helps" in found.text
+    assert "Targets that none is shown to help: u." in found.text and "no source helps" in found.text
     assert "Of 1 pairs of calibration sets 1 came out" in found.text
     assert "kept: 12 instead of 10" not in found.text and "2 models; none is smaller and better than" in found.text
     assert 0 < found.text.index("rank it") < found.text.index("compress base") < found.text.rindex("transmeter report")
