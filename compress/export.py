@@ -28,6 +28,7 @@ from compress.model import io, layers, modeling
 from compress.model.architectures import blocks_path
 from compress.model.embedding import Companions, has_head
 from compress.model.storage import stored_type
+from compress.model.structure import experts
 from compress.model.tokenizers import write_tokenizer
 from compress.report.card import write_card
 from transmeter.util import writing
@@ -108,6 +109,9 @@ def export(
     model, tokenizer = io.load(source)
     if getattr(model, "exits", None) is not None:
         raise ValueError(f"{source} has early exits, which {format} cannot say: export the model that it was made from")
+    if experts(model):
+        what = f"{source} is a mixture of experts, which {format} as it is written here cannot say"
+        raise ValueError(f"{what}: use the folder itself, or export a model without experts")
     if format == "gguf" and not has_head(model):
         raise ValueError(f"{source} has no head, gguf is for decoders that predict next tokens: give another format")
     convert: dict[str, Callable[[nn.Module, Path], str | None]] = {

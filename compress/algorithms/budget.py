@@ -1,6 +1,7 @@
 """What may stay of a model: FLOPs, parameters, bytes or seconds (options.Limits), and the choice of units that fits."""
 
 import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,7 +14,7 @@ from compress.algorithms.resume import Progress
 from compress.model import latency, layers
 from compress.model.architectures import architecture, blocks_path
 from compress.model.shapes import head_counts
-from compress.model.structure import Sublayer, sublayers
+from compress.model.structure import Sublayer, experts, sublayers
 
 LOG = logging.getLogger(__name__)
 
@@ -120,9 +121,13 @@ def budget(
     Warns
     -----
     UserWarning
-        As compress.model.shapes.head_counts.
+        As compress.model.shapes.head_counts, and where there are experts, which stay whole.
     """
     found = sublayers(model)
+    if experts(model) and piece != "block":
+        warnings.warn("experts keep their neurons: a ratio is one of what else can go, heads above all", stacklevel=3)
+    elif experts(model) and (limits.parameters or limits.bytes):
+        raise ValueError("a size counts heads and neurons, a block with experts is more than them: give a ratio")
     multiples = [min(limits.multiple, s.units) if s.kind == "ffn" else 1 for s in found]
     clock = None
     rest = 0.0  # what is no unit's: embeddings, norms, head
@@ -183,14 +188,23 @@ def flops(model: nn.Module, tokens: float) -> float:
     Returns
     -------
     float
-        2 n a weight of every linear layer, and 4 n^2 an attention input of its output projection.
+        2 n a weight of every linear layer, of experts the share of them that a token goes through, and 4 n^2 an
+        attention input of its output projection.
     """
     blocks = model.get_submodule(blocks_path(model))
-    linears = [m for m in blocks.modules() if isinstance(m, nn.Linear | layers.PackedLinear)]
+    size = _linear_size(blocks)
+    for mixture in experts(blocks):
+        size -= _linear_size(mixture) * (1 - model.config.num_experts_per_tok / len(mixture))
     heads = [b for b in blocks if not any(isinstance(m, layers.NoAttention) for m in b.modules())]
     output = architecture(model).attention.output
     attended = [b.get_submodule(output).in_features for b in heads]
-    return 2 * tokens * sum(m.in_features * m.out_features for m in linears) + 4 * tokens**2 * sum(attended)
+    return 2 * tokens * size + 4 * tokens**2 * sum(attended)
+
+
+def _linear_size(model: nn.Module) -> float:
+    """Weights of all linear layers."""
+    linears = [m for m in model.modules() if isinstance(m, nn.Linear | layers.PackedLinear)]
+    return sum(m.in_features * m.out_features for m in linears)
 
 
 def _unit_parameters(model: nn.Module, sublayer: Sublayer) -> int:

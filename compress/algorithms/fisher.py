@@ -45,7 +45,10 @@ def fisher(model: nn.Module, batches: Sequence[Batch], seed: int, of: Callable[[
         for batch in track(batches, "Squared gradients"):
             logits = run(model, batch).float()
             loss = curvature_probe(logits, row_weights(model, logits, batch), 1.0, generator).sum()
-            for path, gradient in zip(weights, torch.autograd.grad(loss, list(weights.values()))):
+            gradients = torch.autograd.grad(
+                loss, list(weights.values()), materialize_grads=True
+            )  # 0 where none reaches
+            for path, gradient in zip(weights, gradients):
                 added = of(gradient.double().square())
                 found[path] = found[path] + added if path in found else added
         for weight in weights.values():

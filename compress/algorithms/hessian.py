@@ -4,7 +4,8 @@ X X^T over the inputs X of a layer is the Hessian of its squared output error; i
 SparseGPT and GPTQ sweep over the columns of a layer with the factor of its inverse.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 from compress.algorithms import memory
 from compress.algorithms.resume import Progress
 from compress.model.architectures import blocks_path
+from compress.model.layers import Expert
 from compress.model.storage import forget
 from compress.model.structure import block_linears
-from compress.model.walk import Batch, capture_inputs, drop_padding, run
+from compress.model.walk import Batch, capture_inputs, drop_padding, inputs, run
 from transmeter.util.progress import track
 
 TILE = 192  # features of a product, and of a triangle that is inverted as a whole
@@ -68,12 +70,24 @@ def blocks(
     ------
     list
         Paths of layers that get the same input, and its moment. The caller changes the weights of a block before
-        it asks for the next one.
+        it asks for the next one. Layers of an expert that no real token reaches are in none of them.
+
+    Warns
+    -----
+    UserWarning
+        There are such experts.
     """
+    unreached: list[str] = []
+    number = 0  # of experts
     done, end = progress.restore(model) if progress else 0, model.config.num_hidden_layers
     stream = [run(model, batch, stop=done) for batch in batches] if done < end else []
     for block in track(range(done, end), what):
-        yield _moments(model, block, batches, stream, moment, join)
+        experts = _experts(model, block)
+        shared = _moments(model, block, batches, stream, moment, join, experts)
+        seen = {experts.get(path) for paths, _ in shared for path in paths}
+        number += len(set(experts.values()))
+        unreached += [expert for expert in dict.fromkeys(experts.values()) if expert not in seen]
+        yield shared
         if progress:
             progress.keep(block, model, [block])
         if block + 1 < end:
@@ -81,6 +95,18 @@ def blocks(
                 stream[i] = run(model, batch, block, block + 1, stream[i])
         forget(model.get_submodule(f"{blocks_path(model)}.{block}"))
         memory.trim()  # the weights before were made by other threads, whose memory this one does not use again
+    if unreached:
+        what = f"no calibration token reaches {len(unreached)} of {number} experts ({unreached[0]} first)"
+        outcome = "quantizers round them to nearest, other methods leave them as they are"
+        warnings.warn(f"{what}: {outcome}: give more texts to fit them", stacklevel=3)
+
+
+def _experts(model: nn.Module, block: int) -> dict[str, str]:
+    """The expert that every linear layer of the experts of one block belongs to, both by path."""
+    inside = f"{blocks_path(model)}.{block}"
+    modules = model.get_submodule(inside).named_modules(prefix=inside)
+    experts = {path: module for path, module in modules if isinstance(module, Expert)}
+    return {name: path for path, module in experts.items() for name, _ in module.named_modules(prefix=path)}
 
 
 def _moments(
@@ -90,17 +116,26 @@ def _moments(
     stream: Sequence[Tensor],
     moment: Callable[[Tensor], Tensor],
     join: Callable[[Tensor, Tensor], Tensor],
+    experts: Mapping[str, str],
 ) -> list[Shared]:
-    """The moment of every input of the linear layers of one block, joined over the batches; stream: what enters it."""
+    """The moment of every input of the linear layers of one block, joined over the batches.
+
+    stream: what enters the block; experts: those that its layers belong to.
+    """
     paths = [path for path, _ in block_linears(model, block)]
     first: dict[str, str] = {}  # of every path the first one that gets the same input
     totals: dict[str, Tensor] = {}
     for batch, hidden in zip(batches, stream):
         firsts: dict[int, str] = {}
-        for path, states in capture_inputs(model, batch, block, hidden, paths).items():
+        with inputs(model, list(set(experts.values()))) as routed:  # numbers of the tokens that each expert is for
+            captured = capture_inputs(model, batch, block, hidden, paths)
+        for path, states in captured.items():
+            rows = drop_padding(batch, states, routed.get(experts.get(path, "")))
+            if not len(rows):
+                continue
             first[path] = firsts.setdefault(id(states), path)
             if first[path] == path:
-                added = moment(drop_padding(batch, states))
+                added = moment(rows)
                 totals[path] = join(totals[path], added) if path in totals else added
     return [([p for p in first if first[p] == path], total) for path, total in totals.items()]
 

@@ -150,10 +150,11 @@ def steps(
             if not math.isfinite(reached):
                 raise RuntimeError(f"the loss is {reached} at step {number}: lower the rate ({config.rate})")
             found.backward()
-            if together.num_processes > 1:
-                for parameter in trained.values():
-                    if parameter.grad is not None:
-                        parameter.grad = together.reduce(parameter.grad, "mean")
+            for parameter in trained.values():
+                if parameter.grad is None:  # of an expert that none of these rows reaches
+                    parameter.grad = torch.zeros_like(parameter)
+                if together.num_processes > 1:
+                    parameter.grad = together.reduce(parameter.grad, "mean")
             yield Update(number, reached, optimizer)
             nn.utils.clip_grad_norm_(trained.values(), CLIP)
             optimizer.step()

@@ -7,6 +7,7 @@ equations (RegMean, Jin et al., ICLR 2023, arXiv 2212.09849, equation 2); norms 
 modules of their own, with the very same parameters, and learn the teacher's logits and hidden states, tied.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -109,6 +110,7 @@ def _fitted(model: nn.Module, batches: Sequence[Batch], runs: Sequence[Sequence[
     where = {block: run for run in runs if len(run) > 1 for block in run}
     found: dict[str, Tensor] = {}
     sums: dict[str, list[Tensor]] = {}
+    counts: Counter[str] = Counter()
     for block, shared in enumerate(blocks(model, batches, gram, "Merging")):
         if block not in where:
             continue
@@ -118,10 +120,12 @@ def _fitted(model: nn.Module, batches: Sequence[Batch], runs: Sequence[Sequence[
                 weight = model.get_submodule(path).weight.double().T  # (in, out)
                 terms = [moment, moment @ weight, weight / len(run)]
                 name = path.replace(here, first, 1)
+                counts[name] += 1  # an expert may be reached in some of them alone
                 sums[name] = [a + b for a, b in zip(sums[name], terms)] if name in sums else terms
         if block == run[-1]:
-            found |= {f"{n}.weight": least_squares(*s, ridge=RIDGE).T for n, s in sums.items()}
-            sums = {}
+            complete = {name: terms for name, terms in sums.items() if counts[name] == len(run)}
+            found |= {f"{n}.weight": least_squares(*terms, ridge=RIDGE).T for n, terms in complete.items()}
+            sums, counts = {}, Counter()
     return found
 
 

@@ -57,7 +57,7 @@ def compress(
 ) -> nn.Module:
     """Take a share of the parameters, and so of the FLOPs, off the linear layers of the blocks.
 
-    A layer stays dense where no lower rank is worth it.
+    A layer stays dense where no lower rank is worth it, and in an expert that no calibration token reaches.
 
     Parameters
     ----------
@@ -167,7 +167,8 @@ def _metrics(
         given = ({path: moment for paths, moment in shared for path in paths} for shared in found)
     else:
         blocks = (dict(block_linears(model, block)) for block in range(model.config.num_hidden_layers))
-        given = ({path: squared[path] for path in linears} for linears in blocks)
+        # without a gradient in an expert that no token reaches
+        given = ({path: squared[path] for path in linears if squared[path].any()} for linears in blocks)
     for moments in given:
         metric: Metric = {}
         for path, moment in moments.items():
@@ -206,7 +207,11 @@ def _ranks(
             each = [(r * sum(linear.weight.shape), lost[r].item()) for r in _worth(linear, multiple)]
             choices.append([*each, (linear.weight.numel(), 0.0)])
             paths.append(path)
-    taken = allocate(choices, allowed)
+    whole = sum(linear.weight.numel() for path, linear in linears.items() if path not in set(paths))
+    if whole > allowed:
+        what = f"no calibration token reaches experts of {whole:,} parameters, which stay, {allowed:,.0f} are allowed"
+        raise ValueError(f"{what}: give more texts, or a lower ratio")
+    taken = allocate(choices, allowed - whole)
     return {p: _worth(linears[p], multiple)[i] for p, i, c in zip(paths, taken, choices) if i < len(c) - 1}
 
 

@@ -53,7 +53,7 @@ class Architecture:
     blocks
         Path of the list of blocks in the base model.
     attention, ffn
-        The branches of a block.
+        The branches of a block; one with a mixture of experts has no such feed-forward network, and they stay whole.
     parallel
         Setting of the config with which both branches read what enters the block; "": the second one reads what the
         first has added to.
@@ -157,6 +157,7 @@ _MODERNBERT = Architecture(
     attention=Branch("attn_norm", {"attn.Wqkv": ("q", "k", "v")}, "attn.Wo"),
     ffn=Branch("mlp_norm", {"mlp.Wi": ("n", "n")}, "mlp.Wo"),
 )
+_OLMOE = replace(_LLAMA, attention=replace(_OLMO2.attention, entry=_LLAMA.attention.entry, norm=""))
 ARCHITECTURES = {
     "bert": _BERT,
     "roberta": _BERT,
@@ -166,14 +167,17 @@ ARCHITECTURES = {
     "distilbert": _DISTILBERT,
     "llama": _LLAMA,
     "mistral": _LLAMA,
+    "mixtral": _LLAMA,
     "qwen2": _LLAMA,
     "qwen3": _QWEN3,
+    "qwen3_moe": _QWEN3,
     "smollm3": _LLAMA,
     "granite": _GRANITE,
     "gemma2": _GEMMA2,
     "gemma3_text": _GEMMA3,
     "olmo2": _OLMO2,
     "olmo3": _OLMO2,
+    "olmoe": _OLMOE,
     "phi3": _PHI3,
     "gpt_neox": _GPT_NEOX,
     "modernbert": _MODERNBERT,

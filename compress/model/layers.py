@@ -90,6 +90,47 @@ class LowRankLinear(nn.Module):
         return self.up(self.down(x))
 
 
+class Expert(nn.Module):
+    """An expert of a mixture: output(activation(gate(x)) * up(x)), three linear layers without biases.
+
+    Parameters
+    ----------
+    weights
+        Of the gate and of what it multiplies, (neurons, width), and of the output, (width, neurons).
+    names
+        Those that the three layers have in the files of the model.
+    activation
+        A module.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], names: Sequence[str], activation: nn.Module):
+        super().__init__()
+        self.names, self.activation = tuple(names), activation
+        for name, weight in zip(names, weights):
+            linear = nn.utils.skip_init(nn.Linear, *weight.shape[::-1], bias=False, device=weight.device)
+            linear.weight = nn.Parameter(weight)
+            self.add_module(name, linear)
+
+    def forward(self, tokens: Tensor, hidden_states: Tensor) -> Tensor:
+        """tokens (n,): the numbers of those that it is for, of hidden_states (tokens, width) -> (n, width)."""
+        gate, up, output = (self.get_submodule(name) for name in self.names)
+        x = hidden_states[tokens]
+        return output(self.activation(gate(x)) * up(x))
+
+
+class Experts(nn.ModuleList):
+    """The experts of a mixture, each of layers of its own, where transformers has two tensors of all experts."""
+
+    def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        """hidden_states (tokens, width); the experts of a token and their weights (tokens, k) -> (tokens, width)."""
+        output = torch.zeros_like(hidden_states)
+        for number in top_k_index.unique().tolist():
+            tokens, place = torch.where(top_k_index == number)
+            given = self[number](tokens, hidden_states) * top_k_weights[tokens, place, None]
+            output.index_add_(0, tokens, given.to(output.dtype))
+        return output
+
+
 def _stored(*size: int, dtype: torch.dtype | None = None) -> nn.Parameter:
     """A tensor of packed weights; not zeros, since memory that nobody wrote to costs nothing.
 

@@ -16,10 +16,15 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import ModelOutput
 
-from .layers import CHANGED, Bitmask, Exits, PackedLinear, find_cache, make
+from .layers import CHANGED, Bitmask, Exits, Expert, Experts, PackedLinear, find_cache, make
 
 INPUTS = {"input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds"}
 OF_BLOCKS = ("layer_types", "mlp_layer_types", "no_rope_layers")  # settings of a config with a value for every block
+# the layers of an expert in the files of a type: the gate, what it multiplies, and the output
+EXPERTS = {
+    "mixtral": ("w1", "w3", "w2"),
+    **dict.fromkeys(("olmoe", "qwen3_moe"), ("gate_proj", "up_proj", "down_proj")),
+}
 FORMAT = 1  # of the section `compressed` of config.json and of the code beside it; a folder without one is older
 SPARSE_FROM = 0.25  # share of zeros from which a bitmask is worth its bytes (it breaks even at 1/16 in fp16)
 
@@ -72,18 +77,70 @@ def is_sparse(linear: nn.Linear) -> bool:
 
 
 def linearise(model: nn.Module) -> None:
-    """Turn every `Conv1D` (GPT-2's linear layer, weight (in, out)) into a linear layer.
+    """Turn every `Conv1D` (GPT-2's linear layer, weight (in, out)) into a linear layer, and split experts.
 
     Parameters
     ----------
     model
         Changed in place.
     """
+    split_experts(model)
     for path, module in list(model.named_modules()):
         if isinstance(module, Conv1D):
             linear = nn.utils.skip_init(nn.Linear, *module.weight.shape, device=module.weight.device)
             linear.weight, linear.bias = nn.Parameter(module.weight.detach().T.contiguous()), module.bias
             model.set_submodule(path, linear)
+
+
+def split_experts(model: nn.Module) -> None:
+    """Give every expert of a mixture linear layers of its own, where a model has one of the types `EXPERTS`.
+
+    Parameters
+    ----------
+    model
+        Changed in place.
+    """
+    names = EXPERTS.get(model.config.model_type.removeprefix("compressed_"))
+    for path, module in list(model.named_modules()) if names else ():
+        if holds_experts(module):
+            both = zip(module.gate_up_proj.detach(), module.down_proj.detach())
+            weights = ([w.clone() for w in (*gate_up.chunk(2), down)] for gate_up, down in both)
+            model.set_submodule(path, Experts(Expert(each, names, module.act_fn) for each in weights))
+
+
+def holds_experts(module: nn.Module) -> bool:
+    """Whether a module is the experts of a mixture as transformers has them, in tensors of all of them.
+
+    Parameters
+    ----------
+    module
+        Of any kind.
+
+    Returns
+    -------
+    bool
+        By a parameter `down_proj` of three dimensions.
+    """
+    weight = module._parameters.get("down_proj")
+    return weight is not None and weight.dim() == 3
+
+
+def join_experts(model: nn.Module) -> None:
+    """Undo `split_experts`; every layer has its size and is dense.
+
+    Parameters
+    ----------
+    model
+        Changed in place.
+    """
+    split = [(path, module) for path, module in model.named_modules() if isinstance(module, Experts)]
+    fresh = _fresh(model) if split else model
+    for path, experts in split:
+        gates, ups, outputs = zip(*([expert.get_submodule(n).weight for n in expert.names] for expert in experts))
+        joined = fresh.get_submodule(path)
+        joined.gate_up_proj = nn.Parameter(torch.stack([torch.cat(both) for both in zip(gates, ups)]).detach())
+        joined.down_proj = nn.Parameter(torch.stack(outputs).detach())
+        model.set_submodule(path, joined)
 
 
 def convolutions(model: nn.Module) -> list[str]:
@@ -110,6 +167,7 @@ def convolve(model: nn.Module) -> None:
     model
         Changed in place.
     """
+    join_experts(model)
     for path in convolutions(model):
         linear, conv = model.get_submodule(path), Conv1D(0, 0)
         conv.nf, conv.nx = linear.weight.shape

@@ -274,6 +274,8 @@ def _match(folder: _Folder) -> dict[str, str]:
         model = folder.cls(folder.config)
     _drop_pooler(model, folder)
     model.tie_weights()
+    if not any(name.endswith(".experts.down_proj") for name in folder.tensors):  # as most files have them
+        modeling.split_experts(model)
     return checkpoint.match(folder.source, model, folder.tensors)
 
 

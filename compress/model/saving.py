@@ -104,7 +104,8 @@ def _write(stored: nn.Module, changed: Mapping[str, dict], folder: Path) -> None
         modeling.sparsify(stored)
     else:
         modeling.convolve(stored)
-    stored.save_pretrained(folder)
+    # names of transformers' own files are not those that the compressed class reads
+    stored.save_pretrained(folder, save_original_format=not changed)
 
 
 def _mark(model: nn.Module, changed: Mapping[str, dict]) -> None:

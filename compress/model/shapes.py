@@ -11,7 +11,7 @@ from torch import nn
 
 from compress.model import modeling
 from compress.model.architectures import architecture, kind_of
-from compress.model.structure import head_width, queries_per_key, sublayers
+from compress.model.structure import experts, head_width, queries_per_key, sublayers
 
 
 def head_counts(model: nn.Module) -> list[int]:
@@ -30,7 +30,7 @@ def head_counts(model: nn.Module) -> list[int]:
     Raises
     ------
     ValueError
-        Layers differ in size.
+        Layers differ in size, or there are experts.
 
     Warns
     -----
@@ -38,6 +38,8 @@ def head_counts(model: nn.Module) -> list[int]:
         There is only the present number.
     """
     found, blocks = sublayers(model), model.config.num_hidden_layers
+    if experts(model):
+        raise ValueError("shape=uniform cuts the neurons of every layer, those of experts stay: give shape=free")
     for kind in ("attention", "ffn"):
         sizes = [s.units for s in found if s.kind == kind]
         if len(sizes) < blocks or len(set(sizes)) > 1:

@@ -153,7 +153,8 @@ def sublayers(model: nn.Module) -> list[Sublayer]:
     for i, block in enumerate(model.get_submodule(blocks_path(model))):
         if not any(isinstance(m, layers.NoAttention) for m in block.modules()):
             found.append(_sublayer(model, "attention", i, entry.attention))
-        found.append(_sublayer(model, "ffn", i, entry.ffn))
+        if not experts(block):
+            found.append(_sublayer(model, "ffn", i, entry.ffn))
     return [s for s in found if s.units]
 
 
@@ -195,9 +196,12 @@ def refuse_changed(model: nn.Module, kinds: tuple[type, ...]) -> None:
     Raises
     ------
     ValueError
-        There are such layers.
+        There are such layers, or experts that are not split (compress.model.modeling.split_experts).
     """
     for path, module in model.named_modules():
+        if modeling.holds_experts(module):
+            what = f"{path} holds all experts in one tensor, which no method changes"
+            raise ValueError(f"{what}: give a model of type {', '.join(modeling.EXPERTS)}")
         if isinstance(module, kinds):
             if isinstance(module, layers.Exits):
                 what = "the model has early exits, fitted to it as it is"
@@ -205,6 +209,22 @@ def refuse_changed(model: nn.Module, kinds: tuple[type, ...]) -> None:
             what = "of low rank" if isinstance(module, layers.LowRankLinear) else "quantized"
             order = "prune, then distil or factorise, and quantize last"
             raise ValueError(f"{path} is {what} already, which this method cannot change: {order}")
+
+
+def experts(model: nn.Module) -> list[layers.Experts]:
+    """The mixtures of experts of a model.
+
+    Parameters
+    ----------
+    model
+        A model or a part of one.
+
+    Returns
+    -------
+    list of layers.Experts
+        One a block at most; empty for a model without.
+    """
+    return [module for module in model.modules() if isinstance(module, layers.Experts)]
 
 
 def block_linears(model: nn.Module, block: int) -> Iterator[tuple[str, nn.Linear]]:
@@ -365,6 +385,9 @@ def keep_blocks(model: nn.Module, kept: Sequence[int]) -> None:
     for setting in modeling.OF_BLOCKS:
         if model.config.__dict__.get(setting):  # a property follows from other settings
             setattr(model.config, setting, [getattr(model.config, setting)[i] for i in kept])
+    if hasattr(model.config, "mlp_only_layers"):  # Qwen3-MoE: the blocks without experts
+        dense = [i for i, block in enumerate(blocks) if not experts(block)]
+        model.config.mlp_only_layers, model.config.decoder_sparse_step = dense, 1
     if hasattr(model.config, "max_window_layers"):  # Qwen2: the blocks below it attend to all tokens
         model.config.max_window_layers = sum(i < model.config.max_window_layers for i in kept)
 

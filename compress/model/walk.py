@@ -274,7 +274,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def drop_padding(batch: Batch, states: Tensor) -> Tensor:
+def drop_padding(batch: Batch, states: Tensor, tokens: Tensor | None = None) -> Tensor:
     """The states of the real tokens.
 
     Parameters
@@ -284,6 +284,8 @@ def drop_padding(batch: Batch, states: Tensor) -> Tensor:
     states
         (batch, tokens, ...), or (batch * tokens, features) as some feed-forward networks have it; other rows than those
         of the tokens, such as a table of relative positions, (1, rows, features), are all real.
+    tokens
+        The numbers of those that the states (tokens, features) are of, as those of an expert; None: all of the batch.
 
     Returns
     -------
@@ -291,6 +293,8 @@ def drop_padding(batch: Batch, states: Tensor) -> Tensor:
         (real tokens, ...); where there is no padding perhaps the states themselves in another shape.
     """
     mask = batch["attention_mask"].bool()
+    if tokens is not None:
+        return states[mask.flatten()[tokens]]
     if states.dim() == 3 and len(states) == 1 and states.shape[:2] != mask.shape:
         return states[0]
     states = states if states.shape[:2] == mask.shape else states.view(*mask.shape, -1)

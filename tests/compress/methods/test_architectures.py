@@ -33,6 +33,7 @@ GROUPED = SIZES | {"num_key_value_heads": 2}
 HEADED = GROUPED | {"head_dim": 8}
 KINDS = ["sliding_attention", "full_attention"]
 GEMMA = HEADED | {"query_pre_attn_scalar": 8, "sliding_window": 8, "layer_types": KINDS}
+MIXTURE = GROUPED | {"num_experts_per_tok": 2}
 # class of the model and settings of its config, by model type
 MODELS = {
     "bert": ("BertForSequenceClassification", SIZES),
@@ -48,15 +49,21 @@ MODELS = {
         {"vocab_size": 50, "dim": 32, "hidden_dim": 48, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 40},
     ),
     "llama": ("LlamaForCausalLM", GROUPED),
+    "mixtral": ("MixtralForCausalLM", MIXTURE | {"num_local_experts": 4}),
     "mistral": ("MistralForCausalLM", GROUPED | {"sliding_window": 8}),
     "qwen2": ("Qwen2ForCausalLM", GROUPED),
     "qwen3": ("Qwen3ForCausalLM", HEADED),
+    "qwen3_moe": (
+        "Qwen3MoeForCausalLM",
+        HEADED | MIXTURE | {"num_experts": 4, "moe_intermediate_size": 24, "norm_topk_prob": True},
+    ),
     "smollm3": ("SmolLM3ForCausalLM", GROUPED | {"no_rope_layers": [1, 0]}),
     "granite": ("GraniteForCausalLM", GROUPED | {"residual_multiplier": 0.3, "attention_multiplier": 0.3}),
     "gemma2": ("Gemma2ForCausalLM", GEMMA),
     "gemma3_text": ("Gemma3ForCausalLM", GEMMA),
     "olmo2": ("Olmo2ForCausalLM", GROUPED),
     "olmo3": ("Olmo3ForCausalLM", GROUPED | {"sliding_window": 8, "layer_types": KINDS}),
+    "olmoe": ("OlmoeForCausalLM", MIXTURE | {"num_experts": 4, "eos_token_id": 1}),
     "phi3": ("Phi3ForCausalLM", GROUPED),
     "gpt_neox": ("GPTNeoXForCausalLM", SIZES),
     "modernbert": ("ModernBertForSequenceClassification", SIZES | {"local_attention": 8, "layer_types": KINDS}),
