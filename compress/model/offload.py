@@ -427,7 +427,8 @@ def write(model: nn.Module, transposed: Collection[str], folder: Path) -> None:
     """
     changed = getattr(model.config, "compressed", {"layers": {}})["layers"]
     packed = {path for path, (_, spec) in changed.items() if "packed" in spec}
-    model.save_pretrained(folder, state_dict={n: t for n, t in model.state_dict().items() if not t.is_meta})
+    held = {n: t for n, t in model.state_dict().items() if not t.is_meta}
+    model.save_pretrained(folder, state_dict=held, save_original_format=not changed)  # as compress.model.saving
     blocks = model.get_submodule(blocks_path(model))
     files = [folder / f"model-{i + 1:05d}-of-{len(blocks) + 1:05d}.safetensors" for i in range(len(blocks) + 1)]
     (folder / "model.safetensors").rename(files[0])
@@ -436,13 +437,13 @@ def write(model: nn.Module, transposed: Collection[str], folder: Path) -> None:
         for path, module in block.named_modules(prefix=f"{blocks_path(model)}.{i}"):
             if not isinstance(module._parameters, _Weights):
                 continue  # in memory, so that it is in the first file
-            held = {n: getattr(module, n).detach() for n, shape in module._parameters.items() if shape is not None}
+            read = {n: getattr(module, n).detach() for n, shape in module._parameters.items() if shape is not None}
             if path in packed:
-                kept = layers.Bitmask.pack(held.pop("weight")).state_dict(prefix="packed.")
-                held |= kept
+                kept = layers.Bitmask.pack(read.pop("weight")).state_dict(prefix="packed.")
+                read |= kept
             elif path in transposed:
-                held["weight"] = held["weight"].T
-            tensors |= {f"{path}.{n}": t.contiguous() for n, t in held.items()}
+                read["weight"] = read["weight"].T
+            tensors |= {f"{path}.{n}": t.contiguous() for n, t in read.items()}
         save_file(tensors, files[i + 1], metadata={"format": "pt"})
     where, size = {}, 0
     for path in files:

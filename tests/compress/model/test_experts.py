@@ -171,6 +171,18 @@ def test_files_are_those_of_the_type_and_may_hold_all_experts_in_one_tensor(kind
         io.load(plain, stream=True)
 
 
+@pytest.mark.parametrize(
+    "method, options", [("gptq", {"group": 8}), ("sparsegpt", {"ratio": 0.5}), ("depth", {"ratio": 0.5})]
+)
+def test_blocks_with_experts_stream_from_their_files(method, options, letters, tmp_path):
+    folder, data = io.save(build("mixtral"), letters, tmp_path / "m", {}), batches()
+    whole, streamed = (compressed(method, io.load(folder, stream=s)[0], data, **options) for s in (False, True))
+    one, other = io.save(whole, letters, tmp_path / "one", {}), io.save(streamed, letters, tmp_path / "other", {})
+    assert torch.equal(logits(io.load(one)[0], data[0]), logits(io.load(other)[0], data[0]))
+    alone = transformers.AutoModelForCausalLM.from_pretrained(other, trust_remote_code=True).eval()
+    torch.testing.assert_close(logits(alone, data[0]), logits(whole, data[0]), rtol=1e-4, atol=1e-5)
+
+
 @stays_whole
 def test_heads_that_go_are_heads_that_are_masked(letters, tmp_path):
     model, data = build("qwen3_moe"), batches()[0]
