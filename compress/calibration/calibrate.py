@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from compress.calibration import contamination
+from compress.calibration import contamination, toolkits
 from compress.calibration.candidates import Choice, Target, check_way, choose, reason, screen, select
 from compress.calibration.generation import generate
 from compress.calibration.hidden_states import HiddenStates, clusters, collect_cached, merge
@@ -80,6 +80,8 @@ class CalibrationSet:
         Whether texts are joined, so that every sequence is full.
     reason
         Why what is closest was not taken; None where it was.
+    usage
+        Code or command of every toolkit that a file was written for, by its name.
     """
 
     sequences: list[list[int]]
@@ -91,6 +93,7 @@ class CalibrationSet:
     length: int | None = None
     pack: bool = False
     reason: str | None = None
+    usage: dict[str, str] = field(default_factory=dict)
 
     @property
     def texts(self) -> list[Text]:
@@ -102,8 +105,8 @@ class CalibrationSet:
         """What each candidate gives, most tokens first."""
         return _parts(self.sequences, self.origins)
 
-    def save(self, out: Path, about: Mapping[str, object]) -> None:
-        """Write a Hugging Face data set, provenance.json and the rankings.
+    def save(self, out: Path, about: Mapping[str, object], asked: Sequence[str] = ()) -> None:
+        """Write a Hugging Face data set, provenance.json, the rankings and files for other toolkits.
 
         Parameters
         ----------
@@ -111,7 +114,9 @@ class CalibrationSet:
             New folder; it gets its name when it is complete. Columns of the data set: text, source, input_ids, and
             text_pair where there are pairs.
         about
-            What provenance.json says beside the tokenizer and the parts.
+            What provenance.json says beside the tokenizer and the parts; "model" is in the code for toolkits.
+        asked
+            Names of toolkits, whose code then stands in `usage`.
         """
         from datasets import Dataset
 
@@ -127,6 +132,9 @@ class CalibrationSet:
             for ranking in self.rankings:
                 name = "ranking" if len(self.rankings) == 1 else f"ranking-{ranking.target}"
                 ranking.save(folder / f"{name}.json")
+            for name in asked:
+                given = (folder, out, self.sequences, self.tokenizer, str(about["model"]))
+                self.usage[name] = toolkits.write(name, *given)
 
 
 def _parts(sequences: Sequence[list[int]], origins: Sequence[str]) -> list[Part]:
@@ -154,6 +162,7 @@ def calibrate(
     seed: int = 0,
     cache: str | Path | None = None,
     out: str | Path | None = None,
+    toolkit: Sequence[str] = (),
     command: str | None = None,
 ) -> CalibrationSet:
     """Choose calibration texts for a model by how close candidates come to the targets in the model's own states.
@@ -192,6 +201,8 @@ def calibrate(
         Folder for hidden states, so that a stopped run goes on where it was. None: nothing is stored.
     out
         New folder for the data set, provenance.json and the rankings. None: nothing is written.
+    toolkit
+        Toolkits whose files are written there too: llm-compressor, gptqmodel, auto-round, llama.cpp.
     command
         The command line, for provenance.json.
 
@@ -214,6 +225,9 @@ def calibrate(
     like_a_way = next((name for name in pools if name in WAYS), None)
     if like_a_way:
         raise ValueError(f"a candidate is called {like_a_way}, as a way of choosing is: name it as NAME=TEXTS")
+    toolkits.check(toolkit)
+    if toolkit and out is None:
+        raise ValueError(f"files for {' and '.join(toolkit)} go into the folder out, and there is none: give out")
     if out is not None:
         out = writing.check_new_folder(arguments.path("out", out))
     sizes, tokenizer = io.skeleton(model)
@@ -241,7 +255,7 @@ def calibrate(
     if out:
         about = {"model": str(model), "targets": {name: _shown(source) for name, source in aims.items()}}
         options = {"by": by, "tokens": tokens, **kind.about(), "seed": seed, "protect": protect, "command": command}
-        found.save(out, {**about, **options, "scores": choice.scores, "chosen": choice.name, "reason": why})
+        found.save(out, {**about, **options, "scores": choice.scores, "chosen": choice.name, "reason": why}, toolkit)
     return found
 
 

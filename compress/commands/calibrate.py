@@ -31,9 +31,16 @@ TEXTS = "[NAME=]TEXTS"
 @seed_option
 @click.option("--cache", type=PATH, help="Folder for hidden states, which are used again. Default: the user's cache.")
 @click.option("--out", required=True, type=PATH, help="New folder for the data set.")
+@click.option(
+    "--for",
+    "toolkit",
+    multiple=True,
+    type=click.Choice(["llm-compressor", "gptqmodel", "auto-round", "llama.cpp"]),
+    help="Also write the file that another toolkit reads, and show how it is used. May repeat.",
+)
 @json_option
 def calibrate(
-    model, targets, candidates, by, weights, protect, held_out, tokens, length, pack, seed, cache, out, as_json
+    model, targets, candidates, by, weights, protect, held_out, tokens, length, pack, seed, cache, out, toolkit, as_json
 ) -> None:
     """Choose calibration texts for MODEL by how close candidates come to the targets in the model's own states.
 
@@ -69,11 +76,13 @@ def calibrate(
         seed=seed,
         cache=cache or user_cache(),
         out=out,
+        toolkit=toolkit,
         command=typed(),
     )
     if as_json:
         about = {"out": out, "by": chosen.by, "length": chosen.length, "pack": chosen.pack}
         result = {**about, "parts": chosen.parts, "scores": chosen.scores, "reason": chosen.reason}
+        result["usage"] = chosen.usage
         click.echo(to_json({**result, "rankings": chosen.rankings}), nl=False)
         return
     for ranking in chosen.rankings:
@@ -84,3 +93,5 @@ def calibrate(
         click.echo(f"{out}: {part.tokens} tokens in {part.texts} texts of {part.name} ({part.share:.0%})")
     joined = ", texts joined" if chosen.pack else ""
     click.echo(f"{out}: sequences of at most {chosen.length} tokens{joined}")
+    for name, usage in chosen.usage.items():
+        click.echo(f"\nIn {name}:\n\n{usage}", nl=False)
