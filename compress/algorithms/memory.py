@@ -14,6 +14,9 @@ its parameters, V the classes of a row, T tokens with padding in all batches and
     back        2 w o + 3 q of packed bits, else r w P kept
     q           (P - o) (bits + 1) / 8 of packed bits, else 0; three times: the model's, those saved, and their file
 
+Where a block has e experts of n neurons each, k of them a token, their inputs take w t k (d + n) more in the forward,
+and moments of all of them 8 e (d^2 + n^2) more in held, three times that where ranks are lowered.
+
 kept is the share of the model that stays, r 3, or 4 where weights are sparse and the forward unpacks them; models,
 states, matrices and copies are a method's own `Needs`. Attention is taken to build no matrix of tokens x tokens.
 Measured in benchmarks/prune_speed.py, part memory.
@@ -31,7 +34,7 @@ from torch import nn
 from compress.algorithms.options import Limits
 from compress.algorithms.traits import Traits
 from compress.model.architectures import blocks_path
-from compress.model.structure import block_linears
+from compress.model.structure import block_linears, experts
 from compress.model.walk import Batch
 
 CGROUPS = (
@@ -95,9 +98,14 @@ def estimate(
     limits = Limits(**{x.name: options[x.name] for x in fields(Limits) if x.name in options})
     kept = 1 - limits.share if needs.shrinks and limits == Limits(limits.ratio) else 1
 
+    routed, moments = _of_experts(model)
+    moments *= 8 * (3 if traits.changes == "ranks" else 1) if needs.matrices and not traits.removes else 0
+
     def held(backward: int) -> int:
-        forward = w * t * (8 * d + 3 * f) + 16 * t * f if needs.states else 0
-        most = max(forward + 8 * needs.matrices * f**2, backward if needs.gradients else 0, 4 * needs.copies * m)
+        forward = w * t * (8 * d + 3 * f + routed) + 16 * t * f if needs.states else 0
+        most = moments + max(
+            forward + 8 * needs.matrices * f**2, backward if needs.gradients else 0, 4 * needs.copies * m
+        )
         return w * needs.states * everything * d + most
 
     whole = w * total * (1 + kept * (needs.models - 1)) + held(w * t * len(each) * (8 * d + 4 * f) + 20 * t * v)
@@ -110,6 +118,15 @@ def estimate(
         return Estimate(whole, None)
     streamed = w * (o + p * needs.models) + held(w * t * (12 * d + 8 * f + len(each) * d) + 20 * t * v + w * p)
     return Estimate(whole, round(3 * packed + max(streamed, (2 * w + s) * o + w * p)))
+
+
+def _of_experts(model: nn.Module) -> tuple[int, int]:
+    """Numbers that a token brings into the experts that it goes through, and those of the moments of all of a block."""
+    mixtures = experts(model)
+    if not mixtures:
+        return 0, 0
+    n, d = mixtures[0][0].get_submodule(mixtures[0][0].names[0]).weight.shape
+    return model.config.num_experts_per_tok * (d + n), len(mixtures[0]) * (d**2 + n**2)
 
 
 def plan(

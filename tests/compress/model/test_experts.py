@@ -8,9 +8,9 @@ import transformers
 from safetensors import safe_open
 
 from compress import export
-from compress.algorithms import hessian
+from compress.algorithms import hessian, memory
 from compress.algorithms.quantization import Grid
-from compress.methods import gptq
+from compress.methods import gptq, traits
 from compress.model import io, modeling, structure
 from tests.compress.methods.test_architectures import MODELS, SIZES, batches, build, logits
 from tests.conftest import compressed
@@ -76,6 +76,18 @@ def test_moments_are_of_the_real_tokens_that_are_routed_to_an_expert(kind):
             counts.append(len(entering))
     tokens = sum(int(batch["attention_mask"].sum()) for batch in data)
     assert sum(counts) == 2 * 2 * tokens and all(0 < count < tokens for count in counts)  # two of four, two blocks
+
+
+@pytest.mark.filterwarnings("ignore:no calibration token reaches")
+@pytest.mark.parametrize("method", ["gptq", "svd"])
+def test_memory_is_planned_for_the_moments_of_all_experts(method):
+    model, data = build("mixtral", num_local_experts=48), batches()[:1]
+    held = max(sum(moment.nbytes for _, moment in shared) for shared in hessian.blocks(model, data, hessian.gram, ""))
+    found = memory.estimate(model, data, traits(method), {}, torch.float32).whole
+    weights = 4 * sum(p.numel() for p in model.parameters())
+    assert held > 8 * 36 * (32**2 + 48**2)  # of most experts
+    beside = 1 if method == "gptq" else 0  # the weights as they are stored, until all are packed
+    assert held < found - (traits(method).needs.models + beside) * weights
 
 
 @every_kind
