@@ -143,9 +143,7 @@ def run(
     models = [(DENSE, dense), *((row["method"], row["after"]) for row in whole)]
     for file, cost in (("front.svg", "megabytes"), *([("front_latency.svg", "milliseconds")] if latency else [])):
         description = f"{task.metric} by {charts.COSTS[cost][0]}"
-        writing.write_text(
-            out / file, charts.svg(charts.pareto_chart(models, task.metric, cost), description=description)
-        )
+        writing.write_text(out / file, charts.picture(charts.pareto_chart(models, task.metric, cost), description))
     return result
 
 

@@ -6,6 +6,7 @@ prints. A block with a title is the file of that name. Other blocks (`console`) 
 
 import contextlib
 import io
+import json
 import os
 import re
 import shlex
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
@@ -74,6 +76,38 @@ def test_equations_are_mathml_and_the_reference_shows_what_is_public(site):
     for name in cli.main.commands:
         assert f"transmeter {name}" in site["commands.html"], name
     assert "Error" not in site["commands.html"]
+
+
+@pytest.mark.parametrize("name", ["ranking", "pareto", "calibration"])
+def test_pictures_hold_what_was_measured_and_are_readable_at_night(name):
+    numbers = json.loads((ROOT / "benchmarks/results/pictures.json").read_text(encoding="utf-8"))
+    named = {
+        "ranking": [row["source"] for row in numbers["ranking"]["rows"]],
+        "pareto": ["dense", *dict.fromkeys(row["method"] for row in numbers["sweep"]["rows"])],
+        "calibration": list(numbers["calibration"]),
+    }[name]
+    root = ElementTree.parse(DOCS / f"{name}.svg").getroot()
+    words = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert set(named) <= set(words) and float(root.get("width")) < 520
+    style = root.find("{http://www.w3.org/2000/svg}style").text
+    colours = {e.get(k) for e in root.iter() for k in ("fill", "stroke")} - {None, "none", "transparent"}
+    swapped = dict(re.findall(r'\[fill="([^"]+)"\]\{fill:([^}]+)\}', style))
+    assert style.startswith("@media (prefers-color-scheme: dark)") and swapped["#ffffff"] == "#16181b"
+    light = {c: (contrast(c, "#ffffff"), contrast(swapped.get(c, c), "#16181b")) for c in colours - {"#ffffff"}}
+    ink = light["#1a1a1a"]
+    assert min(ink) > 7 and all(min(both) > 1.1 for both in light.values()), light
+
+
+def contrast(first, second):
+    """Ratio of the relative luminances of two colours, #rrggbb, as WCAG 2 defines it."""
+
+    def luminance(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return sum(weight * p for weight, p in zip((0.2126, 0.7152, 0.0722), linear))
+
+    bright, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
 
 
 def test_every_method_and_scorer_has_its_section():

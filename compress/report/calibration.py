@@ -126,12 +126,28 @@ def _outcome(title: str, models: Mapping[str, tuple[float, Json]]) -> Json:
     ]
     heads = ["calibration data", "closeness", f"{title} (95 %)"]
     table = {"caption": "What was predicted and what was measured", "heads": heads, "rows": rows}
-    chart = _scatter(title, models, sign < 0)
+    chart = scatter(title, models, sign < 0)
     figure = {"chart": chart, "caption": caption, "alt": f"{lead} The table has the figures."}
     return {"title": "Calibration: predicted and measured", "lead": lead, "figures": [figure], "tables": [table]}
 
 
-def _scatter(title: str, models: Mapping[str, tuple[float, Json]], lower: bool) -> Any:
+def scatter(title: str, models: Mapping[str, tuple[float, Json]], lower: bool) -> Any:
+    """Closeness of calibration data against what models reach that were made with them.
+
+    Parameters
+    ----------
+    title
+        Metric, and " on " with the data.
+    models
+        By the name of their calibration data: its closeness, and the estimate of the metric.
+    lower
+        Whether the metric is better when lower.
+
+    Returns
+    -------
+    LayerChart
+        With 95 % intervals.
+    """
     names = list(models)
     values = [
         {"name": name, "closeness": close, "value": e["value"], "low": e["ci_low"], "high": e["ci_high"]}

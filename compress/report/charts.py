@@ -20,6 +20,8 @@ DARK = {
     **{INK: "#e8e8e8", GRID: "#3c3f44", RULE: "#85898f", BAND: "#26292e"},
     **{"#0072B2": "#4aa8e0", "#D55E00": "#f08a45", "#009E73": "#2fc197", "#CC79A7": "#dc97bd", "#767676": "#a2a2a2"},
 }
+PAGE, NIGHT = "#ffffff", "#16181b"  # background of a picture, and at night
+MARGIN, SCALE = 10, 1.3  # around a chart in a picture, and by how much it is enlarged
 PHONE = 410  # width of a chart that fits a phone at a scale of 0.8
 FONT = "Helvetica, Arial, sans-serif"
 _AXIS = {"labelColor": INK, "titleColor": INK, "titleFontWeight": "normal", "labelFontSize": 10, "titleFontSize": 11}
@@ -212,6 +214,45 @@ def svg(chart: alt.TopLevelMixin, name: str = "chart", description: str = "") ->
     str
         An <svg> element.
     """
+    root, width, _ = _drawn(chart, name, description)
+    least = 0.8 * width if width <= PHONE else width  # what does not fit a phone scrolls, at a size that can be read
+    root.set("style", f"width:100%;min-width:{least:.0f}px;max-width:{1.3 * width:.0f}px")
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def picture(chart: alt.TopLevelMixin, description: str = "") -> str:
+    """Render a chart for a file of its own, which is dark where the reader's screen is.
+
+    Parameters
+    ----------
+    chart
+        Of Altair.
+    description
+        For those who do not see it.
+
+    Returns
+    -------
+    str
+        An <svg> element on a background, `SCALE` times as large as the chart.
+    """
+    root, width, height = _drawn(chart, "chart", description)
+    width, height = width + 2 * MARGIN, height + 2 * MARGIN
+    size = {"width": f"{width:g}", "height": f"{height:g}"}
+    root.attrib.update({"width": f"{SCALE * width:.0f}", "height": f"{SCALE * height:.0f}"})
+    root.set("viewBox", f"{-MARGIN} {-MARGIN} {width:g} {height:g}")
+    page = {"x": str(-MARGIN), "y": str(-MARGIN), **size, "rx": "6", "fill": PAGE}
+    root.insert(0, ElementTree.Element(f"{{{_SVG}}}rect", page))
+    style = ElementTree.Element(f"{{{_SVG}}}style")
+    swapped = "".join(
+        f'[fill="{k}"]{{fill:{v}}}[stroke="{k}"]{{stroke:{v}}}' for k, v in (DARK | {PAGE: NIGHT}).items()
+    )
+    style.text = f"@media (prefers-color-scheme: dark){{{swapped}}}"
+    root.insert(0, style)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _drawn(chart: alt.TopLevelMixin, name: str, description: str) -> tuple[ElementTree.Element, float, float]:
+    """An <svg> element without its size, and the size: width and height."""
     specification = _plain({**chart.to_dict(validate=False), "config": CONFIG})
     root = ElementTree.fromstring(vl_convert.vegalite_to_svg(specification, allowed_base_urls=[]))
     for element in root.iter():
@@ -226,10 +267,8 @@ def svg(chart: alt.TopLevelMixin, name: str = "chart", description: str = "") ->
                 element.set(key, value.replace("url(#", f"url(#{name}-", 1))
     width, height = (float(root.attrib.pop(k)) for k in ("width", "height"))
     root.attrib.update({"role": "img", "aria-label": description, "font-family": FONT})
-    least = 0.8 * width if width <= PHONE else width  # what does not fit a phone scrolls, at a size that can be read
-    root.set("style", f"width:100%;min-width:{least:.0f}px;max-width:{1.3 * width:.0f}px")
     ElementTree.register_namespace("", _SVG)
-    return ElementTree.tostring(root, encoding="unicode")
+    return root, width, height
 
 
 def _plain(value: object) -> object:
