@@ -60,7 +60,7 @@ def test_a_reader_needs_no_network(site):
 
 
 def test_equations_are_mathml_and_the_reference_shows_what_is_public(site):
-    assert all("<math" in site[f"{name}.html"] for name in (*METHOD_PAGES, "scorers", "reading-scores"))
+    assert all("<math" in site[f"{name}.html"] for name in (*METHOD_PAGES, "scorers", "trust"))
     assert not [name for name, text in site.items() if re.search(r'class="arithmatex">\\|<m[a-z]+>[^<]*\\', text)]
     public = ("transmeter.rank", "transmeter.Ranking", "transmeter.Ranking.to_frame", "transmeter.Ranking.plot")
     public += (
@@ -108,6 +108,66 @@ def contrast(first, second):
 
     bright, dark = sorted((luminance(first), luminance(second)), reverse=True)
     return (bright + 0.05) / (dark + 0.05)
+
+
+def cells(text):
+    """Rows of the tables of a page, by their first cell."""
+    rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_how_often_a_ranking_is_right_is_as_measured():
+    shown = cells((DOCS / "trust.md").read_text(encoding="utf-8"))
+    results = ROOT / "benchmarks/results"
+    planned = (results / "rank_quality.md").read_text(encoding="utf-8").split("### ")
+    for name, part in (("planning, `--shots 5`", planned[1]), ("planning, `--shots 20`", planned[2])):
+        tau = re.search(r"\| transmeter \| ([^|]+) \|", part)[1]
+        coverage = json.loads(re.search(r"Interval coverage: (\{.*\}), mean width ([\d.]+)", part)[1])
+        width, ceiling = (float(re.search(p, part)[1]) for p in (r"mean width ([\d.]+)", r"the other: ([\d.]+\d)"))
+        wanted = [f"{tau}, {ceiling:.2f}", f"{coverage['coverage']:.0%}, {width:.1f} (mean)".replace("%", " %")]
+        shares = [f"*helps* {coverage[key]:.0%}".replace("%", " %") for key in ("found_helps", "false_helps")]
+        assert shown[name] == wanted + shares, name
+    names = ("5 per class in all", "10 or more per class in all", "the same, real pairs")
+    few = cells((results / "prior.md").read_text(encoding="utf-8").partition("\n\n")[0])
+    bare = cells((results / "no_label_prior.md").read_text(encoding="utf-8"))
+    page = [
+        row
+        for row in (DOCS / "trust.md").read_text(encoding="utf-8").splitlines()
+        if row.startswith(("| the same", "| none", *(f"| {n}" for n in names)))
+    ]
+    order = [(few, 0), (few, 2), (few, 1), (few, 3), (bare, 0), (bare, 2)]  # rows of the page, in order
+    for line, (found, column) in zip(page, order, strict=True):
+        wanted = [found["weighted tau"][column], found["split-half ceiling"][column].partition(" ")[0]]
+        wanted += [
+            f"{float(found['coverage of 95 % intervals'][column].split()[0]):.0f} %",
+            found["their median width, pp"][column],
+        ]
+        gains = "gains of 10 pp" if found is bare else "gains of 3 pp"
+        wanted += [found[f"{gains} that {said}"][column] for said in ("*help*", "at least *likely help*")]
+        none = ["sources below 1 pp that at least *likely help*"]
+        few_none = ["sources without gain that *help*", "sources without gain that at least *likely help*"]
+        wanted += [found[key][column] for key in (none if found is bare else few_none)]
+        places = [line.find(value) for value in wanted]
+        assert min(places) >= 0 and places[:4] == sorted(places[:4]), (line, wanted)
+
+
+def test_costs_are_as_measured():
+    shown = (DOCS / "cost.md").read_text(encoding="utf-8")
+    growth = json.loads((ROOT / "benchmarks/results/speed.json").read_text(encoding="utf-8"))["growth"]
+    chosen = [g for g in growth if (g["rows"], g["columns"]) == (300, 20)]
+    chosen += [next(g for g in growth if g[key] == many) for key, many in (("rows", 10_000), ("columns", 1000))]
+    rows = re.findall(r"^\| (?:`rank`)? ?\| (.*sources?[^|]*) \| ([\d.]+) \| ([\d.]+) \| 58b0897 \|$", shown, re.M)
+    assert [(t, m) for _, t, m in rows] == [(f"{g['seconds']:.1f}", f"{g['peak_gib']:.2f}") for g in chosen]
+    chosen = json.loads((ROOT / "benchmarks/results/calibration_speed.json").read_text(encoding="utf-8"))
+    for many in (20, 300):
+        anew, again = (chosen[f"{many} candidates, {how}"]["seconds"] for how in ("anew", "again"))
+        row = cells(shown)[f"`calibrate` among {many} candidates"]
+        assert [float(x) for x in row] == pytest.approx([anew, again], abs=0.5)
+    jobs = json.loads((ROOT / "benchmarks/results/prune_speed.json").read_text(encoding="utf-8"))["memory"]["rows"]
+    for job in jobs:
+        row = next(v for k, v in cells(shown).items() if k.startswith(f"{job['method']} "))
+        for cell, how in zip(row, ("whole", "streamed")):
+            assert cell == f"{job[how]['peak'] / 1e6:,.0f} MB, {job[how]['seconds']:.0f} s"
 
 
 def test_every_method_and_scorer_has_its_section():
