@@ -360,7 +360,7 @@ def transfer(
         )
     rows = table.features if table.unlabelled else None
     if predict is not None:
-        given = as_pandas(predict)
+        given = as_pandas(predict, "predict")
         frame = given if isinstance(given, pd.DataFrame) else read(path("predict", given), dialect=dialect)
         rows = rows_like(table, "predict" if frame is given else str(predict), frame)
     with warnings.catch_warnings():

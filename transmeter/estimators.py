@@ -273,7 +273,7 @@ class TransferEstimator(BaseEstimator):
 
     def _checked(self, X: ArrayLike, reset: bool) -> pd.DataFrame:  # noqa: N803
         """X with names of columns; numbers, where it is no data frame."""
-        X = as_pandas(X)  # noqa: N806
+        X = as_pandas(X, "X")  # noqa: N806
         if isinstance(X, pd.DataFrame):
             validate_data(self, X, skip_check_array=True, reset=reset)
             if reset and len(X) < 2:

@@ -148,7 +148,7 @@ def from_dataset(dataset: "Dataset", where: str | Path = "the data set") -> pd.D
     """
     from datasets import ClassLabel
 
-    names = {column: kind.names for column, kind in dataset.features.items() if isinstance(kind, ClassLabel)}
+    names = {column: kind.names for column, kind in (dataset.features or {}).items() if isinstance(kind, ClassLabel)}
     return _name_classes(where, dataset.with_format(None).to_pandas(), names)
 
 

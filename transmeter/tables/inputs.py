@@ -26,6 +26,9 @@ Given: TypeAlias = Union[Table, pd.DataFrame, tuple[ArrayLike, ArrayLike], "Data
 
 T = TypeVar("T")
 MAX_DENSE = 20_000_000  # cells of a sparse matrix that is made dense
+SPLITS = "give one of its splits, such as data['train']"
+# what users have at hand that is no table yet, by the names of the types, and what makes it one
+UNREAD = {"LazyFrame": "collect it first: frame.collect()", "DatasetDict": SPLITS, "IterableDatasetDict": SPLITS}
 
 
 def as_table(
@@ -84,27 +87,37 @@ def as_table(
         if len(labels) != len(features):
             raise ValueError(f"{name} has {len(features)} rows and {len(labels)} labels: give one label a row")
         return table(name, features.reset_index(drop=True), labels, None, dialect.decimal, unlabelled)
-    if hasattr(given, "to_pandas") and hasattr(given, "features"):  # a data set, which takes a second to import
-        return from_frame(name, from_dataset(given), None, label, strict, key, None, dialect.decimal, unlabelled)
-    if isinstance(frame := as_pandas(given), pd.DataFrame):
+    if isinstance(frame := as_pandas(given, name), pd.DataFrame):
         return from_frame(name, frame, None, label, strict, key, None, dialect.decimal, unlabelled)
     wanted = "a data frame with a label column, (X, y), a datasets.Dataset, a path or a Table"
     raise ValueError(f"{name} is a {type(given).__name__}: give {wanted}")
 
 
-def as_pandas(given: T) -> T | pd.DataFrame:
-    """A data frame of another library, such as polars or pyarrow, as one of pandas.
+def as_pandas(given: T, name: str) -> T | pd.DataFrame:
+    """A data frame of another library, such as polars or pyarrow, or a data set as a data frame of pandas.
 
     Parameters
     ----------
     given
         Anything.
+    name
+        What errors call it.
 
     Returns
     -------
     object
-        `given` itself where it is no such data frame.
+        `given` itself where it is no such data frame; classes of a data set by their names.
+
+    Raises
+    ------
+    ValueError
+        For what is no table yet, such as a LazyFrame.
     """
+    kind = type(given).__name__
+    if kind in UNREAD:
+        raise ValueError(f"{name} is a {kind}: {UNREAD[kind]}")
+    if hasattr(given, "to_pandas") and hasattr(given, "features"):  # a data set, which takes a second to import
+        return from_dataset(given, name)
     return given.to_pandas() if hasattr(given, "to_pandas") else given
 
 
@@ -128,7 +141,7 @@ def columns(name: str, features: ArrayLike) -> pd.DataFrame:
     ValueError
         For another shape, two columns of one name, and a sparse matrix of more than MAX_DENSE cells.
     """
-    features = as_pandas(features)
+    features = as_pandas(features, name)
     if isinstance(features, pd.DataFrame):
         frame = features.set_axis([str(c) for c in features.columns], axis=1)
         check_names(name, frame.columns)

@@ -94,6 +94,31 @@ def test_frames_of_polars_are_those_of_pandas(root):
     assert len(result.predictions) == 5
 
 
+def test_estimators_take_data_sets_with_classes_by_their_names(frame):
+    datasets = pytest.importorskip("datasets")
+    frame = frame.dropna()
+    town, known = frame["town"].astype(str), frame.drop(columns="label")
+    names = sorted(set(town))
+    coded = datasets.Dataset.from_pandas(known.assign(town=town.map(names.index)), preserve_index=False)
+    coded = coded.cast_column("town", datasets.ClassLabel(names=names))
+    plain = transmeter.TransferClassifier().fit(known, frame["label"])
+    found = transmeter.TransferClassifier().fit(coded, frame["label"].tolist())
+    np.testing.assert_array_equal(found.predict_proba(coded), plain.predict_proba(known))
+
+
+def test_what_is_no_table_yet_is_refused_with_the_remedy(frame):
+    polars, datasets = pytest.importorskip("polars"), pytest.importorskip("datasets")
+    lazy = polars.from_pandas(frame).lazy()
+    splits = datasets.DatasetDict(train=datasets.Dataset.from_pandas(frame))
+    told = r"target is a LazyFrame: collect it first: frame\.collect\(\)$"
+    with pytest.raises(ValueError, match=told):
+        transmeter.rank(lazy, {"s": frame})
+    with pytest.raises(ValueError, match=r"X is a LazyFrame: collect it first"):
+        transmeter.TransferClassifier().fit(lazy, frame["label"])
+    with pytest.raises(ValueError, match=r"target is a DatasetDict: give one of its splits, such as data\['train'\]$"):
+        transmeter.rank(splits, {"s": frame})
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_columns_of_polars():
     polars = pytest.importorskip("polars")
