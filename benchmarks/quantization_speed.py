@@ -17,6 +17,7 @@ the moments, of which half would do, and the updates.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -58,24 +59,34 @@ class Meter:
         return {"cpu_seconds": self.seconds, "peak_bytes": self.peak}
 
 
-def command(model: str, calibration: str, method: str, out: str) -> dict[str, Any]:
-    """One run of the command line of the checkout that PYTHONPATH names."""
-    import click
+def job(*words: str) -> dict[str, float]:
+    """One run of a command line of the checkout that PYTHONPATH names, in one thread."""
     import torch
     import transformers  # noqa: F401
 
     import cli
     import compress.api  # noqa: F401
+    import transmeter.api  # noqa: F401
 
     torch.set_num_threads(1)
-    words = ["-q", "compress", model, "--method", method, "--calibration", calibration]
+    meter = Meter()
+    with meter, contextlib.redirect_stdout(sys.stderr):
+        cli.main(["-q", *words], standalone_mode=False)
+    return meter.found()
+
+
+def command(model: str, calibration: str, method: str, out: str) -> dict[str, Any]:
+    """One compression by it."""
+    import click
+
+    import cli
+
+    words = ["compress", model, "--method", method, "--calibration", calibration]
     options = cli.main.get_command(click.Context(cli.main), "compress").params
     if any(option.name == "length" for option in options):  # else that is what sequences have at most
         words += ["--length", str(LENGTH)]
-    meter = Meter()
-    with meter:
-        cli.main([*words, "--tokens", str(TOKENS), "--out", out], standalone_mode=False)
-    return meter.found() | {"saved_bytes": sum(f.stat().st_size for f in Path(out).glob("*.safetensors"))}
+    found = job(*words, "--tokens", str(TOKENS), "--out", out)
+    return found | {"saved_bytes": sum(f.stat().st_size for f in Path(out).glob("*.safetensors"))}
 
 
 def peer(model: str, calibration: str, method: str, out: str) -> dict[str, Any]:
@@ -166,7 +177,7 @@ def products(model: str) -> dict[str, float]:
     return seconds | {"updates": updates * blocks}
 
 
-ROLES = {"command": command, "peer": peer, "losses": losses, "products": products}
+ROLES = {"job": job, "command": command, "peer": peer, "losses": losses, "products": products}
 
 
 def run(role: str, *arguments: str | None, python: str | Path = sys.executable, checkout: Path | None = None) -> dict:
