@@ -183,7 +183,10 @@ def results(file, target, sql, shape, out) -> None:
     with store.reading(file) as db:
         columns, rows = store.query(db, query, () if target is None else (target,))
         if shape == "table":
-            _write_table(columns, list(rows), sql is not None, out)
+            try:
+                _write_table(columns, list(rows), sql is not None, out)
+            except (KeyError, TypeError, AttributeError) as error:
+                raise ValueError(f"{file} is not as this version writes it ({error!r}): make it anew") from None
         else:
             _write(columns, list(rows), shape, out)
 

@@ -455,6 +455,20 @@ def test_the_command_line_of_every_run_is_in_the_store(tmp_path, cache):
     assert found[0] in html.unescape(page) and page.count("transmeter batch") == 2
 
 
+@pytest.mark.parametrize("change", ["score = NULL", "score = 'x'", "gain_pp = 1.0"])
+def test_a_store_that_was_tampered_with_ends_with_one_line(tmp_path, change):
+    path = tmp_path / "s.sqlite"
+    with store.writing(path) as db, store.transaction(db):
+        store.save_input(db, "f", "", b"", {})
+        store.request(db, [("t", s, store.method(db, "knn", {}), s.encode(), 1, 1) for s in "ab"])
+        store.record(db, [(s.encode(), {"score": 1.0}) for s in "ab"])
+    assert "1     a       1" in command("results", path).stdout
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(f"UPDATE pairs SET {change}")
+    found = command("results", path)
+    assert found.exit_code == 2 and "is not as this version writes it" in found.stderr.splitlines()[-1], found.output
+
+
 def test_results_are_listed_by_target_and_say_where_none_helps():
     gain = {"ci_low": -3.04, "ci_high": 12.0, "p_negative": 0.5, "baseline": "ridge", "status": "done", "error": None}
     about = {"scorer": "transmeter", "settings": '{"metric": "log_loss", "seed": 0}'}
