@@ -216,7 +216,7 @@ def _plan(run: _Run, sizes: nn.Module, data: Sequence[Batch]) -> bool:
     if machine.device == "auto":  # the model is spread over what there is
         return False
     limit = memory.available(machine.device) if machine.memory is None else machine.memory
-    steps = [(step.method, traits(step.method), step.options) for step in run.steps]
+    steps = [(step.method, traits(step.method), _options(step)) for step in run.steps]
     stream, reason = memory.plan(sizes, data, steps, machine.dtype, limit)
     run.tell(reason)
     if stream:
@@ -456,7 +456,7 @@ def _check_groups(steps: Sequence[Step], sizes: nn.Module) -> None:
     """Raise ValueError where the group of a quantizer may not divide the widths that pruning before it leaves."""
     multiple, pruner = 0, None
     for step in steps:
-        options = {option.name: option.default for option in keyword_options(methods()[step.method])} | step.options
+        options = _options(step)
         if _cuts_units(step):
             multiple, pruner = math.gcd(multiple, options.get("multiple", 1)), step.method
         group = options.get("group") if traits(step.method).quantizes else None
@@ -464,6 +464,11 @@ def _check_groups(steps: Sequence[Step], sizes: nn.Module) -> None:
             fits = math.gcd(structure.head_width(sizes), group)
             fix = f"give {pruner} multiple={fits} and {step.method} group={fits}"
             raise ValueError(f"group {group} may not divide the widths that {pruner} leaves: {fix}, or group=none")
+
+
+def _options(step: Step) -> dict[str, object]:
+    """All options of a step, those that are not given at their defaults."""
+    return {option.name: option.default for option in keyword_options(methods()[step.method])} | step.options
 
 
 def _check_exits(steps: Sequence[Step], sizes: nn.Module) -> None:

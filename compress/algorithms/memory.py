@@ -41,6 +41,7 @@ CGROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
+TRAINED = 6  # models where all weights are trained: the two, gradients, the optimizer's two, and one on the way
 M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 
@@ -74,16 +75,17 @@ def estimate(
     traits
         Of the method.
     options
-        Of the method.
+        Of the method; where they are missing it is no ratio, 8 bits and no recovery.
     dtype
         That the model computes in.
 
     Returns
     -------
     Estimate
-        In bytes.
+        In bytes, without what the process takes before.
     """
-    needs = traits.needs
+    needs, trains = traits.needs, options.get("recovery", "none") != "none"
+    models = max(needs.models, TRAINED) if trains else needs.models
     w, s = dtype.itemsize, (model.config.dtype or torch.float32).itemsize
     blocks = model.get_submodule(blocks_path(model))
     each = [sum(p.numel() for p in block.parameters()) for block in blocks]
@@ -96,7 +98,7 @@ def estimate(
     tokens = [batch["input_ids"].numel() for batch in batches]
     t, everything = max(tokens, default=0), sum(tokens)
     limits = Limits(**{x.name: options[x.name] for x in fields(Limits) if x.name in options})
-    kept = 1 - limits.share if needs.shrinks and limits == Limits(limits.ratio) else 1
+    kept = 1 - limits.share if needs.shrinks and limits == Limits(options.get("ratio", 0)) else 1
 
     routed, moments = _of_experts(model)
     moments *= 8 * (3 if traits.changes == "ranks" else 1) if needs.matrices and not traits.removes else 0
@@ -108,15 +110,17 @@ def estimate(
         )
         return w * needs.states * everything * d + most
 
-    whole = w * total * (1 + kept * (needs.models - 1)) + held(w * t * len(each) * (8 * d + 4 * f) + 20 * t * v)
-    bits = options.get("bits", 8)
-    packed = (total - o) * (bits + 1) / 8 if traits.changes == "bits" and isinstance(bits, int) else 0
+    a_block = w * t * (12 * d + 8 * f + len(each) * d) + 20 * t * v + w * p
+    all_blocks = w * t * len(each) * (8 * d + 4 * f) + 20 * t * v
+    whole = w * total * (1 + kept * (models - 1)) + held(a_block if needs.blockwise else all_blocks)
+    bits = options.get("bits", 8) / options.get("width", 1)
+    packed = (total - o) * (bits + 1) / 8 if traits.changes == "bits" else 0
     beside = s * total + packed if packed else 0
     back = 2 * w * o + 3 * packed if packed else (3 if needs.shrinks else 4) * w * total * kept
     whole = round(max((w + s) * total, whole + beside, back))
-    if not traits.streams or limits.latency:  # a latency is measured on the model as it runs
+    if not traits.streams or limits.latency or trains:  # a latency is measured on the model as it runs
         return Estimate(whole, None)
-    streamed = w * (o + p * needs.models) + held(w * t * (12 * d + 8 * f + len(each) * d) + 20 * t * v + w * p)
+    streamed = w * (o + p * models) + held(a_block)
     return Estimate(whole, round(3 * packed + max(streamed, (2 * w + s) * o + w * p)))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from compress.model.architectures import blocks_path
 from compress.model.layers import CHANGED, make
+from compress.model.offload import replace
 from compress.model.structure import set_parameter
 from transmeter.util import writing
 
@@ -70,7 +71,7 @@ def _read(model: nn.Module, file: Path) -> None:
     with safe_open(file, "pt", device=str(model.device)) as stored:
         about = {name: json.loads(text) for name, text in stored.metadata().items()}
         for path, (kind, spec) in about["changed"].items():
-            model.set_submodule(path, make(kind, spec))
+            replace(model, path, make(kind, spec))
         for name in stored.keys():
             set_parameter(model, name, stored.get_tensor(name))
         for name, known in about["same"].items():

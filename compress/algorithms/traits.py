@@ -22,6 +22,8 @@ class Needs:
         Float32 copies of the largest weight matrix at once.
     shrinks
         Whether what the ratio takes away takes no memory any more.
+    blockwise
+        Whether gradients are taken a block at a time in memory too.
     """
 
     models: int = 2
@@ -30,6 +32,7 @@ class Needs:
     matrices: int = 6
     copies: int = 8
     shrinks: bool = False
+    blockwise: bool = False
 
 
 @dataclass(frozen=True)

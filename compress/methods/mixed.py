@@ -24,7 +24,7 @@ from compress.methods.gptq import arranged, quantize
 from compress.model.storage import stored_type
 from compress.model.walk import Batch
 
-TRAITS = Traits(Needs(models=3, states=1), changes="bits", resumes=True, streams=False)
+TRAITS = Traits(Needs(models=1, states=1, blockwise=True), changes="bits", resumes=True)
 COLUMNS = 128  # whose errors reach the later ones together
 
 

@@ -23,7 +23,7 @@ from compress.model.storage import stored_type
 from compress.model.walk import Batch
 from transmeter.util.progress import track
 
-TRAITS = Traits(Needs(models=1, states=1, gradients=False), changes="bits", resumes=True, streams=False)
+TRAITS = Traits(Needs(models=1, states=1, gradients=False), changes="bits", resumes=True)
 FLOOR = 0.01  # of the mean importance, which every input has at least
 ROUNDS = 25  # of k-means at most
 SAMPLE = 32  # sub-vectors a code, among which k-means++ draws

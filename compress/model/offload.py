@@ -173,6 +173,29 @@ def store_of(model: nn.Module) -> Store | None:
     return next((p.store for p in held if isinstance(p, _Weights)), None)
 
 
+def replace(model: nn.Module, path: str, module: nn.Module) -> None:
+    """Put a module in the place of another one.
+
+    Parameters
+    ----------
+    model
+        In memory or streaming; then the weights of the linear layers in `module` go to a file like those of the block.
+    path
+        Of the module that goes.
+    module
+        The one that comes.
+    """
+    before = model.get_submodule(path)._parameters
+    model.set_submodule(path, module)
+    if isinstance(before, _Weights):
+        for name, part in module.named_modules(prefix=path):
+            if isinstance(part, nn.Linear):
+                own = part._parameters
+                part._parameters = _Weights(before.store, before.block, name, {})
+                for kind, value in own.items():
+                    part._parameters[kind] = value
+
+
 def refuse(model: nn.Module, why: str) -> None:
     """Refuse a model that streams.
 

@@ -1,5 +1,6 @@
 """Low rank against its definitions, and the budget that chooses ranks."""
 
+import copy
 import itertools
 
 import pytest
@@ -8,6 +9,7 @@ from torch import nn
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from compress.algorithms.bit_allocation import allocate
+from compress.algorithms.fisher import curvature_probe, fisher
 from compress.calibration.texts import batches, cut
 from compress.methods import round_to_nearest, svd
 from compress.model import io, modeling
@@ -20,6 +22,24 @@ from transmeter.util.checkpoint import bytes_of
 def linears(model):
     """Path and linear layer of all blocks."""
     return [pair for block in range(model.config.num_hidden_layers) for pair in block_linears(model, block)]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_squared_gradients_block_by_block_are_those_of_one_backward(tied, two_blocks, calibration):
+    model, batch = copy.deepcopy(two_blocks), calibration[0]
+    paths = [path for path, _ in linears(model)]
+    if tied:  # as compress.methods.share leaves them
+        for path in paths[len(paths) // 2 :]:
+            model.get_submodule(path).weight = model.get_submodule(path.replace("layers.1", "layers.0")).weight
+    found = fisher(model, [batch], 3, lambda squares: squares)
+    mask = batch["attention_mask"]
+    logits = model.requires_grad_(True)(**batch).logits
+    values = curvature_probe(logits, mask.to(logits.dtype), 1.0, torch.Generator().manual_seed(3))
+    values.sum().backward()
+    assert set(found) == set(paths)
+    for path in paths:
+        expected = model.get_submodule(path).weight.grad.double().square()
+        torch.testing.assert_close(found[path], expected, rtol=1e-3, atol=1e-5 * float(expected.max()))
 
 
 def test_the_factors_against_the_papers_formula():

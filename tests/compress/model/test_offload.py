@@ -25,12 +25,15 @@ OPTIONS = {name: {option.name for option in keyword_options(method)} for name, m
 WAYS = [(name, {}) for name in NAMES] + [
     ("magnitude", {"unit": "weights"}),
     ("kprune", {"iterative": True, "knowledge": "gradient"}),
+    ("svd", {"kind": "fisher"}),
 ]
 every_way = pytest.mark.parametrize("name, options", WAYS, ids=[f"{n} {o}" if o else n for n, o in WAYS])
 
 
 def small(name):
     """Options by which a method makes the small models here smaller."""
+    if name == "vector":
+        return {"bits": 4, "width": 2}
     return {"ratio": 0.5} if "ratio" in OPTIONS[name] else {"group": None} if "group" in OPTIONS[name] else {}
 
 
@@ -136,7 +139,7 @@ def test_scratch_files_live_as_long_as_a_model_needs_them(tmp_path):
     assert not list((tmp_path / "s").iterdir())
 
 
-@pytest.mark.parametrize("name, finished", [("kprune", 5), ("gptq", 2)])
+@pytest.mark.parametrize("name, finished", [("kprune", 5), ("gptq", 2), ("vector", 1), ("svd", 2), ("mixed", 1)])
 def test_finished_steps_are_restored(name, finished, short, tmp_path):
     expected = compressed(name, io.load(DATA / "mixlm")[0], short, **small(name))
     runs = [io.load(DATA / "mixlm", stream=True)[0] for _ in range(2)]
@@ -229,6 +232,17 @@ def test_more_of_anything_needs_more(calibration):
 def test_training_refuses_to_stream(calibration):
     with pytest.raises(ValueError, match="trains all weights at once, which a model that streams"):
         compressed("dynamic_sparse", io.load(DATA / "mixlm", stream=True)[0], calibration)
+
+
+def test_svd_that_trains_refuses_to_stream_before_it_starts(calibration):
+    with pytest.raises(ValueError, match="recovery=lora trains all weights at once, which a model that streams"):
+        compressed("svd", io.load(DATA / "mixlm", stream=True)[0], calibration, recovery="lora")
+    sizes = io.skeleton(DATA / "mixlm")[0]
+    found = [
+        memory.estimate(sizes, calibration, traits("svd"), {"recovery": recovery}, torch.float32)
+        for recovery in ("none", "full")
+    ]
+    assert found[0].streamed is not None and found[1].streamed is None and found[1].whole > found[0].whole
 
 
 def test_a_job_streams_where_memory_asks_for_it(tmp_path):
