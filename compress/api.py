@@ -17,6 +17,7 @@ from compress.methods import check
 from compress.model import io
 from compress.model.reading import adopt, check_pair
 from compress.model.storage import round_weights
+from compress.model.structure import vocabulary
 from compress.report.card import GIVEN, write_card
 from transmeter.util.arguments import seed_number, shown, whole_number
 
@@ -115,7 +116,8 @@ def compress(
             least = f"fewer than {kind.length} tokens, a packed sequence" if pack else "no text of two tokens or more"
             raise ValueError(f"calibration holds {least}: give longer texts")
         sampling.warn_of_special_tokens("calibration", sequences, tokenizer)
-    data = [{k: v.to(net.device) for k, v in b.items()} for b in batches(tokenizer, sequences, batch_size)]
+    parts = batches(tokenizer, sequences, batch_size, vocabulary(net))
+    data = [{k: v.to(net.device) for k, v in batch.items()} for batch in parts]
     noted = getattr(net, "compression", None) or _origin(net, tokenizer)
     start = time.perf_counter()
     found = pipeline.apply(net, data, step, seed)

@@ -191,7 +191,7 @@ def _run(run: _Run, resume: bool) -> dict[str, object]:
         )
         LOG.info("calibration: %s", used)
         run.tell(_lengths(sequences, run.pack))
-    data = batches(tokenizer, sequences, run.machine.batch_size)
+    data = batches(tokenizer, sequences, run.machine.batch_size, structure.vocabulary(sizes))
     if not has_head(sizes):
         run.tell(f"embedding: {pooling_of(sizes).about()}")
     stream = _plan(run, sizes, data)

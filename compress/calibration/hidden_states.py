@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from compress.calibration.texts import batches
 from compress.model.architectures import blocks_path
 from compress.model.embedding import has_head
+from compress.model.structure import vocabulary
 from compress.model.walk import drop_padding, inputs, outputs, row_weights
 from transmeter.util import writing
 
@@ -148,7 +149,7 @@ def collect(
     places = [f"{path}.{i}" for i in (0, (last + 1) // 2, last)]
     groups = clusters(model, seed) if groups is None else groups
     nll, states, labels, owners, seen_before = [], [], [], [], 0
-    for batch in batches(tokenizer, ordered):
+    for batch in batches(tokenizer, ordered, vocabulary=vocabulary(model)):
         with inputs(model, places) as seen:
             output = model(**batch)
         logits = outputs(model, output, batch)

@@ -16,6 +16,7 @@ from transmeter.util.arguments import shown
 from transmeter.util.suggestions import did_you_mean
 
 USUAL = 128  # tokens of the sequences that numbers of sequences in a batch are meant for
+LOGITS = 2**26  # of a batch, at most: losses over a large vocabulary take several times that, in float32
 Text = str | tuple[str, str]  # a text, or a pair of texts
 
 
@@ -358,7 +359,7 @@ def pad(tokenizer: Tokenizer, sequences: Sequence[list[int]]) -> dict[str, Tenso
     return {"input_ids": ids, "attention_mask": mask} | ({"token_type_ids": types} if typed else {})
 
 
-def at_once(size: int, length: int) -> int:
+def at_once(size: int, length: int, vocabulary: int = 0) -> int:
     """How many sequences fit where `size` sequences of `USUAL` tokens do.
 
     Parameters
@@ -367,23 +368,28 @@ def at_once(size: int, length: int) -> int:
         Their number.
     length
         Tokens of the longest of them.
+    vocabulary
+        Logits that the model gives for every token, of which a batch has `LOGITS` at most; 0: none.
 
     Returns
     -------
     int
         `size`, or fewer of longer ones, at least 1.
     """
-    return min(size, max(1, size * USUAL // length))
+    fitting = size * USUAL // length
+    if vocabulary:
+        fitting = min(fitting, LOGITS // (vocabulary * length))
+    return min(size, max(1, fitting))
 
 
-def portions(lengths: Sequence[int], size: int) -> list[slice]:
+def portions(lengths: Sequence[int], size: int, vocabulary: int = 0) -> list[slice]:
     """Which sequences make a batch.
 
     Parameters
     ----------
     lengths
         Tokens of every sequence, the longest first.
-    size
+    size, vocabulary
         As of `at_once`.
 
     Returns
@@ -393,13 +399,15 @@ def portions(lengths: Sequence[int], size: int) -> list[slice]:
     """
     found, start = [], 0
     while start < len(lengths):
-        end = start + at_once(size, lengths[start])
+        end = start + at_once(size, lengths[start], vocabulary)
         found.append(slice(start, end))
         start = end
     return found
 
 
-def batches(tokenizer: Tokenizer, sequences: Sequence[list[int]], size: int = 32) -> list[dict[str, Tensor]]:
+def batches(
+    tokenizer: Tokenizer, sequences: Sequence[list[int]], size: int = 32, vocabulary: int = 0
+) -> list[dict[str, Tensor]]:
     """Pad sequences to batches, the longest first.
 
     Parameters
@@ -410,6 +418,8 @@ def batches(tokenizer: Tokenizer, sequences: Sequence[list[int]], size: int = 32
         Token ids.
     size
         Number of sequences in a batch; of those beyond `USUAL` tokens fewer, so that a batch takes no more memory.
+    vocabulary
+        As of `at_once`.
 
     Returns
     -------
@@ -417,4 +427,4 @@ def batches(tokenizer: Tokenizer, sequences: Sequence[list[int]], size: int = 32
         Batches as `pad` gives them.
     """
     ordered = sorted(sequences, key=len, reverse=True)
-    return [pad(tokenizer, ordered[place]) for place in portions([len(ids) for ids in ordered], size)]
+    return [pad(tokenizer, ordered[place]) for place in portions([len(ids) for ids in ordered], size, vocabulary)]

@@ -96,6 +96,23 @@ def context(model: nn.Module, limit: int) -> int:
     return min(limit, getattr(model.config, "max_position_embeddings", limit) - lost)
 
 
+def vocabulary(model: nn.Module) -> int:
+    """How many tokens a model gives logits for, at every place.
+
+    Parameters
+    ----------
+    model
+        Any.
+
+    Returns
+    -------
+    int
+        Their number; 0 for a model that predicts something else.
+    """
+    head = model.get_output_embeddings()
+    return 0 if head is None else head.out_features
+
+
 def head_width(model: nn.Module) -> int:
     """Features of one attention head.
 

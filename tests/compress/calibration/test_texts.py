@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from compress.calibration.texts import batches, cut, read_texts
 from compress.evaluation import prediction
 from compress.evaluation.windows import apart
+from compress.model.structure import vocabulary
 
 odd = st.one_of(
     st.text(max_size=40),
@@ -64,6 +65,15 @@ def test_odd_texts_are_classified_and_labelled(encoder, decoder, tokenizers, fou
     assert len(prediction.classes(encoder, tokenizers[0], found)) == len(found)
     windows = apart(decoder[1], ["a text", *found], 200, 64)
     assert prediction.losses(*decoder, windows).shape[1] == 2
+
+
+def test_a_batch_of_a_large_vocabulary_has_few_logits(tokenizer, encoder, decoder):
+    sequences = [[5] * 512] * 6
+    rows = [len(b["input_ids"]) for b in batches(tokenizer, sequences, 32, vocabulary=49_152)]
+    assert rows == [2, 2, 2]  # 3 * 512 * 49,152 are more than 2^26
+    assert [len(b["input_ids"]) for b in batches(tokenizer, sequences, 32, vocabulary=2**20)] == [1] * 6
+    assert [len(b["input_ids"]) for b in batches(tokenizer, sequences, 32)] == [6]
+    assert vocabulary(encoder) == 0 and vocabulary(decoder[0]) == 4096
 
 
 def test_what_has_no_content_is_left_out(tokenizers, tmp_path):
