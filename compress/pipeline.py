@@ -75,7 +75,7 @@ class Machine:
     batch_size
         Number of sequences that run at once.
     memory
-        Bytes that may be used, beyond which the model streams from its files; None: what is free.
+        Bytes that the whole process may use, beyond which the model streams from its files; None: what is free.
     """
 
     device: str = "cpu"
@@ -215,9 +215,11 @@ def _plan(run: _Run, sizes: nn.Module, data: Sequence[Batch]) -> bool:
     machine = run.machine
     if machine.device == "auto":  # the model is spread over what there is
         return False
-    limit = memory.available(machine.device) if machine.memory is None else machine.memory
+    limit, taken = machine.memory, memory.taken_before(machine.device)
+    if limit is None and (free := memory.available(machine.device)) is not None:
+        limit = free + taken
     steps = [(step.method, traits(step.method), _options(step)) for step in run.steps]
-    stream, reason = memory.plan(sizes, data, steps, machine.dtype, limit)
+    stream, reason = memory.plan(sizes, data, steps, machine.dtype, limit, taken)
     run.tell(reason)
     if stream:
         memory.give_back()

@@ -5,20 +5,22 @@ block and o outside the blocks, L blocks, d the width of the hidden states, f th
 its parameters, V the classes of a row, T tokens with padding in all batches and t in the largest one:
 
     in memory   max((w + s) P, w P (1 + kept (models - 1)) + held + beside, back)    loading, the method, reading back
-    streamed    max(w (o + models p) + held, (2 w + s) o + w p) + 3 q                    the method, reading back
+    streamed    max(w (o + models p) + written + held, (2 w + s) o + w p) + 3 q          the method, reading back
     held        w states T d + max(forward + 8 matrices f^2, backward, 4 copies m)
     forward     w t (8 d + 3 f) + 16 t f
     backward    w t (12 d + 8 f + L d) + 20 t V + w p     streamed, a block at a time
                 w t L (8 d + 4 f) + 20 t V                in memory, all blocks
     beside      s P + q of packed bits, else 0
+    written     0 of packed bits, else 2 w p: a changed block, and its bytes as they are written to a file
     back        2 w o + 3 q of packed bits, else r w P kept
     q           (P - o) (bits + 1) / 8 of packed bits, else 0; three times: the model's, those saved, and their file
 
 Where a block has e experts of n neurons each, k of them a token, their inputs take w t k (d + n) more in the forward,
 and moments of all of them 8 e (d^2 + n^2) more in held, three times that where ranks are lowered.
 
-kept is the share of the model that stays, r 3, or 4 where weights are sparse and the forward unpacks them; models,
+kept is the share of the model that stays, r 3, or 4.3 where weights are sparse and the forward unpacks them; models,
 states, matrices and copies are a method's own `Needs`. Attention is taken to build no matrix of tokens x tokens.
+What the process takes before, the interpreter and its libraries, is measured when the line is written and counts too.
 Measured in benchmarks/prune_speed.py, part memory.
 """
 
@@ -42,6 +44,8 @@ CGROUPS = (
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
 TRAINED = 6  # models where all weights are trained: the two, gradients, the optimizer's two, and one on the way
+STATUS = Path("/proc/self/status")
+FIRST_USE = 40 * 10**6  # bytes that libraries take when they are used for the first time
 M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 
@@ -116,11 +120,12 @@ def estimate(
     bits = options.get("bits", 8) / options.get("width", 1)
     packed = (total - o) * (bits + 1) / 8 if traits.changes == "bits" else 0
     beside = s * total + packed if packed else 0
-    back = 2 * w * o + 3 * packed if packed else (3 if needs.shrinks else 4) * w * total * kept
+    back = 2 * w * o + 3 * packed if packed else (3 if needs.shrinks else 4.3) * w * total * kept
     whole = round(max((w + s) * total, whole + beside, back))
     if not traits.streams or limits.latency or trains:  # a latency is measured on the model as it runs
         return Estimate(whole, None)
-    streamed = w * (o + p * models) + held(a_block)
+    written = 0 if packed else 2 * w * p
+    streamed = w * (o + p * models) + written + held(a_block)
     return Estimate(whole, round(3 * packed + max(streamed, (2 * w + s) * o + w * p)))
 
 
@@ -139,6 +144,7 @@ def plan(
     steps: Sequence[tuple[str, Traits, Mapping[str, object]]],
     dtype: torch.dtype,
     limit: int | None,
+    taken: int = 0,
 ) -> tuple[bool, str]:
     """Whether a model has to stream from its files.
 
@@ -154,6 +160,8 @@ def plan(
         That the model computes in.
     limit
         Bytes that may be used; None: unknown, so that nothing streams.
+    taken
+        Bytes of the interpreter and its libraries, as of `taken_before`.
 
     Returns
     -------
@@ -166,15 +174,16 @@ def plan(
         The model does not fit; with the estimate.
     """
     found = [estimate(model, batches, traits, options, dtype) for _, traits, options in steps]
-    whole = max(e.whole for e in found)
+    whole = taken + max(e.whole for e in found)
     stuck = [method for (method, *_), e in zip(steps, found) if e.streamed is None]
-    line = f"memory: about {_size(whole)} in memory"
+    program = f" ({_size(taken)} of it the program and its libraries)" if taken else ""
+    line = f"memory: about {_size(whole)} in memory{program}"
     if limit is None or whole <= limit:
         return False, line + ("" if limit is None else f", {_size(limit)} may be used")
     if stuck:
         line += f", {stuck[0]} cannot stream with its options"
     else:
-        streamed = max(e.streamed for e in found)
+        streamed = taken + max(e.streamed for e in found)
         line += f", {_size(streamed)} streamed from files"
         if streamed <= limit:
             return True, f"{line}, {_size(limit)} may be used: the model streams"
@@ -193,7 +202,7 @@ def available(device: str | torch.device = "cpu") -> int | None:
     Returns
     -------
     int or None
-        Bytes that the system says are free for this process; None where it does not tell.
+        Bytes that the system says are free for this process beside what it takes; None where it does not tell.
     """
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
@@ -206,6 +215,28 @@ def available(device: str | torch.device = "cpu") -> int | None:
     except (OSError, ValueError):
         return None
     return max(min(free), 0) if free else None
+
+
+def taken_before(device: str | torch.device = "cpu") -> int:
+    """What the interpreter and its libraries take of the memory of a device.
+
+    Parameters
+    ----------
+    device
+        Where.
+
+    Returns
+    -------
+    int
+        Bytes, with what libraries will take on their first use; 0 where that is not known, or of a GPU.
+    """
+    if torch.device(device).type != "cpu":
+        return 0
+    try:
+        lines = STATUS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    return FIRST_USE + next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS")), 0)
 
 
 def give_back() -> None:

@@ -85,7 +85,7 @@ set_option = click.option(
 )
 _MACHINE = (
     _machine_option(
-        "--memory", type=BYTES, help="Memory to use at most, such as 2GB; beyond it the model streams. Default: all."
+        "--memory", type=BYTES, help="Memory of the process, such as 2GB; beyond it the model streams. Default: all."
     ),
     _machine_option("--batch-size", default=32, type=click.IntRange(1), help="Number of sequences in a batch."),
     _machine_option(

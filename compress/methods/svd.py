@@ -40,7 +40,7 @@ from compress.model.structure import block_linears, refuse_changed, shallow_copy
 from compress.model.walk import Batch
 
 TRAITS = Traits(
-    Needs(models=1, states=1, matrices=5, copies=4, shrinks=True, blockwise=True), changes="ranks", resumes=True
+    Needs(models=1, states=1, matrices=9, copies=4, shrinks=True, blockwise=True), changes="ranks", resumes=True
 )
 RATES = {"full": 3e-4, "lora": 1e-3}
 Size = tuple[int, int]  # (out, in) of a linear layer
