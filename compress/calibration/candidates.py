@@ -19,7 +19,8 @@ from transmeter.util.progress import track
 
 SCREENED = 20  # candidates that are measured in full; of more, the closest by the cheap measure
 AT_ONCE = 20  # candidates in memory while they are screened
-MARGIN = 1.2  # a mixture must be closer by this factor; chosen on the first sample of benchmarks/calibration_quality.py
+# a mixture must be closer to one target by this factor; chosen on the first sample of benchmarks/calibration_quality.py
+MARGIN = 1.2
 
 
 @dataclass(frozen=True)
@@ -285,17 +286,22 @@ def choose(
     proposals = _proposals(sets, targets, tokens, seed)
     rankings = [rank_sets(target.states, proposals, seed=seed) for target in targets]
     scores = _joined(rankings, targets, protect)
-    best = pick(scores)
+    best = pick(scores, len(targets))
     return Choice(best, proposals[best], scores, rankings)
 
 
-def pick(scores: Mapping[str, float]) -> str:
-    """The closest candidate, or a mixture that is closer by `MARGIN`: it was chosen to be close, a candidate was not.
+def pick(scores: Mapping[str, float], targets: int = 1) -> str:
+    """The closest candidate, or a mixture that is closer.
+
+    To one target it must be closer by `MARGIN`: it was chosen to be close, a candidate was not. Of several targets a
+    single set leaves some out, and the mixture is taken as soon as it is closer (benchmarks/calibration_several.py).
 
     Parameters
     ----------
     scores
         Closeness by name.
+    targets
+        To how many targets.
 
     Returns
     -------
@@ -306,7 +312,8 @@ def pick(scores: Mapping[str, float]) -> str:
     single = max((n for n in scores if n not in PROPOSED), key=lambda name: scores[name], default=None)
     if mixture is None or single is None:
         return mixture or single
-    return mixture if scores[mixture] > MARGIN * scores[single] else single
+    margin = MARGIN if targets == 1 else 1.0
+    return mixture if scores[mixture] > margin * scores[single] else single
 
 
 def reason(scores: Mapping[str, float], taken: str) -> str | None:

@@ -148,6 +148,8 @@ def test_the_targets_own_domain_is_found(views, target):
 def test_a_mixture_has_to_be_clearly_closer():
     assert calibration.pick({"a": 1.0, "b": 2.0, "uniform": 2.3, "closeness": 2.1}) == "b"
     assert calibration.pick({"a": 1.0, "b": 2.0, "uniform": 2.5, "closeness": 2.1}) == "uniform"
+    assert calibration.pick({"a": 1.0, "b": 2.0, "uniform": 2.1, "closeness": 1.9}, targets=2) == "uniform"
+    assert calibration.pick({"a": 1.0, "b": 2.0, "uniform": 1.9, "closeness": 1.9}, targets=2) == "b"
     assert calibration.pick({"a": 1.0}) == "a"
     close = {"a": 1.0, "b": 2.0, "uniform": 2.3, "closeness": 2.1}
     assert (
