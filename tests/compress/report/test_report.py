@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from datasets import Dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -92,6 +93,8 @@ def inputs(tmp_path_factory):
         "seed": 0,
         "scores": {"near": 3.0, "far": 1.0},
     }
+    texts = [f"text {i} {EVIL} {'x' * 200}" for i in range(19)]
+    Dataset.from_dict({"text": texts, "source": ["near"] * 19}).save_to_disk(str(root / "calibration"))
     write(root / "calibration/provenance.json", chosen | {"parts": [{"name": "near", **part}], "chosen": "near"})
     for name, value in (("near", 12.0), ("far", 15.0)):
         step = {"method": "wanda", "options": {"ratio": 0.5}, "seconds": 2.0, "after": measured(value, 4_000_000)}
@@ -178,6 +181,8 @@ def test_every_section_is_there_with_its_figures(whole):
     assert "+1.0 to +3.0" in found.text and "one class <b>" in found.text and "it is <empty>" in found.text
     assert "Targets that none is shown to help: u." in found.text and "no source helps" in found.text
     assert "Of 1 pairs of calibration sets 1 came out" in found.text
+    assert [i for i in range(19) if f"text {i} {EVIL} xxx" in found.text] == [*range(0, 19, 2)]  # ten of nineteen
+    assert "x" * 161 not in found.text and "xxx ..." in found.text
     assert "kept: 12 instead of 10" not in found.text and "2 models; none is smaller and better than" in found.text
     assert 0 < found.text.index("rank it") < found.text.index("compress base") < found.text.rindex("transmeter report")
     assert found.tags.count("svg") == found.tags.count("figure") >= 12
