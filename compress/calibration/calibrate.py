@@ -17,7 +17,7 @@ from compress.calibration.generation import generate
 from compress.calibration.hidden_states import HiddenStates, clusters, collect_cached, merge
 from compress.calibration.sampling import Sequences, fingerprint, sequences_of
 from compress.calibration.selection import WAYS
-from compress.calibration.texts import Text, check_texts, decode, read_texts
+from compress.calibration.texts import USUAL, Text, check_texts, decode, read_texts
 from compress.model import io
 from compress.model.embedding import has_head
 from transmeter.result import Ranking
@@ -239,13 +239,17 @@ def calibrate(
     contamination.refuse_held_out(texts, {str(path): read_texts(path, tokenizer) for path in held_out})
     aim_texts = {name: _read(name, source, tokenizer) for name, source in aims.items()}
     reader = _reader(model, kind, seed, cache)
-    read = reader.measured
     goals = [
-        Target(reader.states(name, own, read, seed + TARGET_SEED), shares[name]) for name, own in aim_texts.items()
+        Target(reader.states(name, own, MEASURED, seed + TARGET_SEED, reader.short), shares[name])
+        for name, own in aim_texts.items()
     ]
-    sets = screen(list(pools), lambda name: reader.states(name, texts.get(name), read, seed), goals, seed=seed)
-    choice = choose(sets, goals, tokens=read, by=by, protect=protect, seed=seed)
-    sequences, origins = _sample(reader, choice, goals, texts, tokens)
+
+    def states(name: str) -> HiddenStates:
+        return reader.states(name, texts.get(name), MEASURED, seed, reader.short)
+
+    sets = screen(list(pools), states, goals, seed=seed)
+    choice = choose(sets, goals, tokens=MEASURED, by=by, protect=protect, seed=seed)
+    sequences, origins = _sample(reader, choice, list(sets), goals, texts, tokens)
     why = reason(choice.scores, choice.name)
     found = CalibrationSet(
         sequences, origins, reader.tokenizer, by, choice.scores, choice.rankings, kind.length, kind.pack, why
@@ -310,20 +314,20 @@ class _Reader:
     cache: Path | None
 
     @property
-    def measured(self) -> int:
-        """Number of tokens of a set that are measured: `MEASURED`, or one full sequence."""
-        return max(MEASURED, self.kind.length if self.kind.pack else 0)
+    def short(self) -> Sequences:
+        """How texts are cut to be measured: long sequences would be so few that hardly a text or set is among them."""
+        return Sequences(min(self.kind.length, USUAL), self.kind.pack)
 
-    def sequences(self, texts: Sequence[Text] | None, tokens: int, seed: int) -> list[list[int]]:
+    def sequences(self, texts: Sequence[Text] | None, tokens: int, seed: int, kind: Sequences) -> list[list[int]]:
         """Token ids of a sample of texts; None: of what the model writes itself."""
         if texts is None:
-            return generate(self.net, self.tokenizer, tokens, self.kind.length, seed)
-        return self.kind.cut(self.tokenizer, texts, tokens, seed)
+            return generate(self.net, self.tokenizer, tokens, kind.length, seed)
+        return kind.cut(self.tokenizer, texts, tokens, seed)
 
-    def states(self, name: str, texts: Sequence[Text] | None, tokens: int, seed: int) -> HiddenStates:
+    def states(self, name: str, texts: Sequence[Text] | None, tokens: int, seed: int, kind: Sequences) -> HiddenStates:
         """Hidden states of a sample of texts."""
         about = (self.cache and self.cache / "hidden_states", self.hash, self.net, self.tokenizer)
-        return collect_cached(*about, name, self.sequences(texts, tokens, seed), self.seed, self.groups)
+        return collect_cached(*about, name, self.sequences(texts, tokens, seed, kind), self.seed, self.groups)
 
 
 def _reader(model: str | Path, kind: Sequences, seed: int, cache: Path | None) -> _Reader:
@@ -333,18 +337,30 @@ def _reader(model: str | Path, kind: Sequences, seed: int, cache: Path | None) -
 
 
 def _sample(
-    reader: _Reader, choice: Choice, targets: Sequence[Target], texts: Mapping[str, Sequence[Text]], tokens: int
+    reader: _Reader,
+    choice: Choice,
+    sets: Sequence[str],
+    targets: Sequence[Target],
+    texts: Mapping[str, Sequence[Text]],
+    tokens: int,
 ) -> tuple[list[list[int]], list[str]]:
     """As many tokens as are wanted of what was chosen, in the same shares: sequences, and the candidate of each."""
-    if tokens == reader.measured:
+    if tokens == MEASURED and reader.kind == reader.short:
         return choice.states.sequences, choice.states.origins
     shares = {part.name: part.share for part in _parts(choice.states.sequences, choice.states.origins)}
-    if choice.name in WAYS and choice.name not in ("random", "uniform"):  # texts were selected: so are the others
+    if choice.name == "uniform":
+        shares = {name: 1 / len(sets) for name in sets}
+    elif choice.name in WAYS and choice.name != "random":  # texts were selected: so are the others
         sizes = {name: round(ROOM * share * tokens) for name, share in shares.items()}
-        pool = merge([reader.states(name, texts.get(name), size, reader.seed) for name, size in sizes.items()])
+        pool = merge(
+            [reader.states(name, texts.get(name), size, reader.seed, reader.kind) for name, size in sizes.items()]
+        )
         more = select(choice.name, pool, targets, tokens, reader.seed)
         return more.sequences, more.origins
-    found = {
-        name: reader.sequences(texts.get(name), round(share * tokens), reader.seed) for name, share in shares.items()
-    }
+    found: dict[str, list[list[int]]] = {}
+    left = 0  # of one set for lack of a full sequence, which goes to the next
+    for name, share in shares.items():
+        budget = round(share * tokens) + left
+        found[name] = reader.sequences(texts.get(name), budget, reader.seed, reader.kind)
+        left = min(budget - sum(map(len, found[name])), reader.kind.length - 1)
     return [ids for part in found.values() for ids in part], [name for name, part in found.items() for _ in part]

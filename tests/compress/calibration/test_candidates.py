@@ -220,6 +220,15 @@ def test_more_tokens_than_are_measured_come_from_the_sets_chosen(by, pools, tmp_
     assert compress.calibrate(DATA / "mixlm", texts, targets, **options) == found
 
 
+def test_a_mixture_of_long_sequences_has_every_set_in_equal_shares(pools, tmp_path, monkeypatch):
+    monkeypatch.setattr(whole, "MEASURED", 600)  # no more than one sequence of 512 tokens
+    options = {"tokens": 16 * 512, "length": 512, "pack": True, "by": "uniform", "cache": tmp_path}
+    some = {name: pools[name] for name in list(pools)[:3]}
+    found = compress.calibrate(DATA / "mixlm", some, **options)
+    assert [len(ids) for ids in found.sequences] == [512] * 16
+    assert {name: found.origins.count(name) for name in some} == dict(zip(some, (5, 5, 6)))
+
+
 @pytest.mark.parametrize(
     "by, targets, message", [("meassure", True, "--by meassure is unknown"), ("closeness", False, "give --target")]
 )
