@@ -145,7 +145,8 @@ def main(
             continue
         click.echo(f"{time.strftime('%H:%M')} {name}", err=True)
         folder = work / "models" / name.replace(" ", "-").replace("%", "").replace(",", "")
-        shutil.rmtree(folder, ignore_errors=True)
+        for old in (folder, folder.with_name(f".{folder.name}.unfinished")):
+            shutil.rmtree(old, ignore_errors=True)
         texts = work / ("calibration-web" if name.endswith(", web") else "calibration")
         if package in PEERS:
             cell = peer(pythons[package], work, texts, CELLS[name], folder)

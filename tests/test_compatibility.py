@@ -30,6 +30,7 @@ from transformers import (
 
 from cli import main
 from compress import gguf_files
+from compress.calibration import toolkits
 from compress.model import io, structure
 from tests.compress.model.test_structure import SLIDING, SMALL, build
 from tests.conftest import DATA, ROOT, letter_tokenizer
@@ -418,3 +419,10 @@ def test_missing_classes_in_arff(tmp_path):
     assert data["y"].tolist() == [b"?", b"yes"] and meta["y"] == ("nominal", ("no", "yes"))
     found = files.read(path)
     assert found["y"].isna().tolist() == [True, False] and list(found) == ["x", "y"]
+
+
+def test_short_calibration_texts(tokenizer, tmp_path):
+    sequences = [[0, *range(5, 5 + n)] for n in (20, 30, 40)]
+    toolkits.write("auto-round", tmp_path, tmp_path, sequences, tokenizer, "m")
+    lines = (tmp_path / "auto-round.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == (21 + 31 + 41 + 3) // 41  # joined, each with an end token, and cut to the longest

@@ -117,8 +117,9 @@ def estimate(
     a_block = w * t * (12 * d + 8 * f + len(each) * d) + 20 * t * v + w * p
     all_blocks = w * t * len(each) * (8 * d + 4 * f) + 20 * t * v
     whole = w * total * (1 + kept * (models - 1)) + held(a_block if needs.blockwise else all_blocks)
-    bits = options.get("bits", 8) / options.get("width", 1)
-    packed = (total - o) * (bits + 1) / 8 if traits.changes == "bits" else 0
+    packed = 0
+    if traits.changes == "bits":
+        packed = (total - o) * (options.get("bits", 8) / options.get("width", 1) + 1) / 8
     beside = s * total + packed if packed else 0
     back = 2 * w * o + 3 * packed if packed else (3 if needs.shrinks else 4.3) * w * total * kept
     whole = round(max((w + s) * total, whole + beside, back))
