@@ -132,10 +132,10 @@ def distance(small, model, batch):
 
 
 @pytest.mark.parametrize("bits", [3, 4])
-def test_calibrated_rounding_is_closer_to_the_model(bits, decoder, real):
+def test_calibrated_rounding_is_closer_to_the_model(bits, two_blocks, real):
     data, held = real
     one, two, three = (
-        distance(compressed(m, decoder[0], data, bits=bits), decoder[0], held) for m in (gptq, awq, round_to_nearest)
+        distance(compressed(m, two_blocks, data, bits=bits), two_blocks, held) for m in (gptq, awq, round_to_nearest)
     )
     assert one < 0.8 * three and two < 0.95 * three
 
@@ -155,9 +155,9 @@ def with_outliers(model):
     return model
 
 
-def test_smoothquant_takes_the_outliers_of_the_activations(decoder, real):
+def test_smoothquant_takes_the_outliers_of_the_activations(two_blocks, real):
     data, held = real
-    model = with_outliers(decoder[0])
+    model = with_outliers(two_blocks)
     plain, smooth = (compressed(smoothquant, model, data, strength=s) for s in (None, 0.5))
     one, other = distance(smooth, model, held), distance(plain, model, held)
     assert one < 0.1 * other
@@ -166,9 +166,9 @@ def test_smoothquant_takes_the_outliers_of_the_activations(decoder, real):
     assert plain.model.layers[0].self_attn.q_proj.smooth is None
 
 
-def test_smoothquant_moves_what_the_paper_says(decoder, real):
+def test_smoothquant_moves_what_the_paper_says(two_blocks, real):
     """max|x|^a / max|w|^(1 - a), up to a factor, of the first layers, which nothing comes before."""
-    model, data = decoder[0], real[0]
+    model, data = two_blocks, real[0]
     paths = [f"model.layers.0.self_attn.{name}_proj" for name in "qkv"]
     peaks = torch.zeros(192)
     for batch in data:
@@ -220,10 +220,10 @@ def test_what_lies_outside_the_blocks_is_rounded_when_asked(decoder, calibration
         io.save(small, decoder[1], tmp_path / method.__name__, {})
 
 
-def test_bytes_are_those_of_bits_and_scales(decoder, calibration, tmp_path):
-    inner = sum(m.weight.numel() for _, m in decoder[0].model.layers.named_modules() if hasattr(m, "in_features"))
-    rest = 2 * (sum(p.numel() for p in decoder[0].parameters()) - inner)
-    smooth = 2 * 6 * (192 + 192 + 192 + 512)  # of the layers that share an input one set
+def test_bytes_are_those_of_bits_and_scales(two_blocks, tokenizer, calibration, tmp_path):
+    inner = sum(m.weight.numel() for _, m in two_blocks.model.layers.named_modules() if hasattr(m, "in_features"))
+    rest = 2 * (sum(p.numel() for p in two_blocks.parameters()) - inner)
+    smooth = 2 * 2 * (192 + 192 + 192 + 512)  # of the layers that share an input one set
     for method, options, bits, more in (
         (gptq, {"bits": 4}, 4 + 20 / 64, 0),
         (gptq, {"bits": 3, "group": 32, "symmetric": True}, 3 + 16 / 32, 0),
@@ -231,9 +231,9 @@ def test_bytes_are_those_of_bits_and_scales(decoder, calibration, tmp_path):
         (smoothquant, {}, 8, smooth),
     ):
         folder = tmp_path / f"{method.__name__} {options}"
-        small = compressed(method, decoder[0], calibration, **options)
+        small = compressed(method, two_blocks, calibration, **options)
         assert all(getattr(m, "_dense", None) is None for m in small.modules())  # nor is memory that of two models
-        io.save(small, decoder[1], folder, {})
+        io.save(small, tokenizer, folder, {})
         assert bytes_of(folder) <= 1.05 * (inner * bits / 8 + rest + more)
 
 

@@ -127,10 +127,10 @@ def test_n_of_every_m_stay(method, pattern, decoder, calibration):
     assert torch.equal(small.lm_head.weight, decoder[0].lm_head.weight)
 
 
-def test_the_better_the_statistics_the_smaller_the_error(decoder, tokenizer, texts):
+def test_the_better_the_statistics_the_smaller_the_error(two_blocks, tokenizer, texts):
     """Squared error of what the first block's layers give, and of the logits, on real text."""
     data = batches(tokenizer, cut(tokenizer, texts, 6000, 128, seed=0))
-    model = decoder[0]
+    model = two_blocks
     shared = next(hessian.blocks(structure.shallow_copy(model), data, hessian.gram, "test"))
     with torch.no_grad():
         wanted_logits = model(**data[0]).logits
