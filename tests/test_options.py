@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cli
+from transmeter.commands import options
 from transmeter.commands.options import BYTES
 from transmeter.util.suggestions import did_you_mean
 
@@ -138,11 +139,21 @@ def test_a_word_with_a_letter_left_out_is_recognised(word, place, others):
     assert did_you_mean(typed, []) == ""
 
 
+@pytest.mark.skipif(not Path("/proc/loadavg").exists(), reason="the load of the last minute knows of no process yet")
+def test_another_process_that_runs_is_seen():
+    words = [sys.executable, "-c", "print(flush=True)\nwhile True: pass"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as busy:
+        busy.stdout.readline()
+        assert options.others_running() >= 1
+        busy.kill()
+
+
 def test_a_ranking_of_tables_imports_what_it_needs_and_threads_are_bounded():
     """transformers, datasets and POT take two CPU seconds and more; waiting threads that spin take those of others."""
     code = f"""
 import os, sys, click, cli
-os.getloadavg = lambda: (99.0, 99.0, 99.0)
+from transmeter.commands import options
+options.others_running = lambda: 99.0
 cli.main(["--threads", "1", *{[str(part) for part in SIZES]!r}], standalone_mode=False)
 import torch
 print({{"transformers", "datasets", "ot"}} & set(sys.modules), torch.get_num_threads(), os.environ["OMP_WAIT_POLICY"])
