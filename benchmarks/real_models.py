@@ -161,7 +161,8 @@ def main(
 
 def prepare(datasets: Path, work: Path, found: dict[str, Any]) -> None:
     """The model, its texts and the calibration data, as far as they are not there."""
-    (work / "models").mkdir(parents=True, exist_ok=True)
+    for folder in ("models", "gguf"):
+        (work / folder).mkdir(parents=True, exist_ok=True)
     for folder, texts in (("candidates", TEXTS), ("targets", TARGETS)):
         for name, where in texts.items():
             (work / folder).mkdir(exist_ok=True)
