@@ -138,6 +138,8 @@ def main(datasets: Path, dense: Path, minutes: float, methods: Sequence[str], dr
         click.echo(f"{time.strftime('%H:%M')} {method}, draw {seed}, {candidate}", err=True)
         rows += ground_truth(data, method, candidate, seed)
         writing.write_text(out, pd.DataFrame(rows).to_csv(index=False, float_format="%.6g"))
+    if not rows:
+        return click.echo("the closeness is measured, no compression yet: run it again")
     report = summary(pd.DataFrame(rows), pd.DataFrame(scores))
     writing.write_text(out.with_suffix(".md"), report)
     click.echo(report)
