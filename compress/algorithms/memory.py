@@ -36,7 +36,7 @@ from torch import nn
 from compress.algorithms.options import Limits
 from compress.algorithms.traits import Traits
 from compress.model.architectures import blocks_path
-from compress.model.structure import block_linears, experts
+from compress.model.structure import block_linears, experts, vocabulary
 from compress.model.walk import Batch
 
 CGROUPS = (
@@ -97,8 +97,7 @@ def estimate(
     o = total - sum(each)
     linears = [linear for i in range(len(blocks)) for _, linear in block_linears(model, i)]
     f, m = max(x.in_features for x in linears), max(x.in_features * x.out_features for x in linears)
-    d, head = model.config.hidden_size, model.get_output_embeddings()
-    v = head.out_features if head is not None else 0
+    d, v = model.config.hidden_size, vocabulary(model)
     tokens = [batch["input_ids"].numel() for batch in batches]
     t, everything = max(tokens, default=0), sum(tokens)
     limits = Limits(**{x.name: options[x.name] for x in fields(Limits) if x.name in options})

@@ -239,15 +239,8 @@ def calibrate(
     contamination.refuse_held_out(texts, {str(path): read_texts(path, tokenizer) for path in held_out})
     aim_texts = {name: _read(name, source, tokenizer) for name, source in aims.items()}
     reader = _reader(model, kind, seed, cache)
-    goals = [
-        Target(reader.states(name, own, MEASURED, seed + TARGET_SEED, reader.short), shares[name])
-        for name, own in aim_texts.items()
-    ]
-
-    def states(name: str) -> HiddenStates:
-        return reader.states(name, texts.get(name), MEASURED, seed, reader.short)
-
-    sets = screen(list(pools), states, goals, seed=seed)
+    goals = [Target(reader.measured(name, own, seed + TARGET_SEED), shares[name]) for name, own in aim_texts.items()]
+    sets = screen(list(pools), lambda name: reader.measured(name, texts.get(name), seed), goals, seed=seed)
     choice = choose(sets, goals, tokens=MEASURED, by=by, protect=protect, seed=seed)
     sequences, origins = _sample(reader, choice, list(sets), goals, texts, tokens)
     why = reason(choice.scores, choice.name)
@@ -328,6 +321,10 @@ class _Reader:
         """Hidden states of a sample of texts."""
         about = (self.cache and self.cache / "hidden_states", self.hash, self.net, self.tokenizer)
         return collect_cached(*about, name, self.sequences(texts, tokens, seed, kind), self.seed, self.groups)
+
+    def measured(self, name: str, texts: Sequence[Text] | None, seed: int) -> HiddenStates:
+        """Hidden states of what a set is measured by."""
+        return self.states(name, texts, MEASURED, seed, self.short)
 
 
 def _reader(model: str | Path, kind: Sequences, seed: int, cache: Path | None) -> _Reader:

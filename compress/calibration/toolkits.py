@@ -9,8 +9,10 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from transformers import PreTrainedTokenizerBase as Tokenizer
+if TYPE_CHECKING:  # a command reads the names alone, and transformers takes seconds to import
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 CODE = {
     "llm-compressor": """\
@@ -52,7 +54,7 @@ def check(toolkits: Sequence[str]) -> None:
 
 
 def write(
-    toolkit: str, folder: Path, place: Path, sequences: Sequence[list[int]], tokenizer: Tokenizer, model: str
+    toolkit: str, folder: Path, place: Path, sequences: Sequence[list[int]], tokenizer: "Tokenizer", model: str
 ) -> str:
     """Write the file that a toolkit reads.
 
@@ -93,7 +95,7 @@ def write(
     return CODE[toolkit].format(**{k: shlex.quote(str(v)) for k, v in {**about, "file": file}.items()})
 
 
-def _full(sequences: Sequence[list[int]], tokenizer: Tokenizer) -> list[list[int]]:
+def _full(sequences: Sequence[list[int]], tokenizer: "Tokenizer") -> list[list[int]]:
     """Sequences of one length, the largest: others are joined, an end token between them, and cut anew."""
     length = max(map(len, sequences))
     if all(len(ids) == length for ids in sequences):
@@ -103,7 +105,7 @@ def _full(sequences: Sequence[list[int]], tokenizer: Tokenizer) -> list[list[int
     return [joined[i : i + length] for i in range(0, len(joined) - length + 1, length)]
 
 
-def text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+def text(tokenizer: "Tokenizer", ids: Sequence[int]) -> str:
     """Text of token ids with its special tokens, but for those that the tokenizer adds itself.
 
     Parameters

@@ -2,6 +2,7 @@
 
 import click
 
+from compress.calibration.toolkits import CODE
 from compress.commands.options import PATH, check_inputs, length_option, pack_option, tokens_option, weight_option
 from transmeter.commands.options import configure_libraries, json_option, reserve, seed_option, typed, user_cache
 from transmeter.util import writing
@@ -35,7 +36,7 @@ TEXTS = "[NAME=]TEXTS"
     "--for",
     "toolkit",
     multiple=True,
-    type=click.Choice(["llm-compressor", "gptqmodel", "auto-round", "llama.cpp"]),
+    type=click.Choice(list(CODE)),
     help="Also write the file that another toolkit reads, and show how it is used. May repeat.",
 )
 @json_option

@@ -40,7 +40,7 @@ def format_results(pairs: Iterable[Pair]) -> str:
         settings.setdefault(pair["scorer"], set()).add(pair["settings"])
     blocks = []
     for (target, scorer, chosen), group in groupby(ordered, lambda p: (p["target"], p["scorer"], p["settings"])):
-        about = f" ({_settings(chosen)})" if len(settings[scorer]) > 1 else ""
+        about = f" ({settings_line(chosen)})" if len(settings[scorer]) > 1 else ""
         blocks.append(printable(f"{target} by {scorer}{about}") + "\n" + _block(list(group), json.loads(chosen)))
     return "\n".join(blocks) or "no pair\n"
 
@@ -121,8 +121,19 @@ def _cells(pair: Pair) -> list[str]:
     return [f"{pair['gain_pp']:+.1f}", interval, f"{pair['p_negative']:.2f}", pair["verdict"] or ""]
 
 
-def _settings(text: str) -> str:
-    """Settings in one line, without those that are not set."""
+def settings_line(text: str) -> str:
+    """Settings of a method in one line.
+
+    Parameters
+    ----------
+    text : str
+        JSON, as a store has it.
+
+    Returns
+    -------
+    str
+        Without those that are not set.
+    """
     return ", ".join(f"{name} {value}" for name, value in json.loads(text).items() if value is not None)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from transmeter.batch import store
-from transmeter.batch.listing import HELPFUL
+from transmeter.batch.listing import HELPFUL, settings_line
 from transmeter.gain.metric_names import points, unit
 from transmeter.gain.source_set import describe
 from transmeter.result import Ranking, Row, chart, load, without_labels
@@ -363,7 +363,7 @@ def _store(path: Path, scorer: str, settings: str, most: int) -> Section:
     title = f"Sources for every target, by {scorer}"
     section = _pairs(title, scorer, scored, sources, targets, scale, helped)
     section["notes"] = [f"{path.name}: " + ", ".join(f"{n} pairs {status}" for status, n in counts.items()) + "."]
-    chosen = ", ".join(f"{k} {v}" for k, v in json.loads(settings).items() if v is not None)
+    chosen = settings_line(settings)
     section["notes"] += [f"Settings: {chosen}."] if chosen else []
     if every != (len(sources), len(targets)):
         which = f"{len(sources)} of {every[0]} sources, the best ones, and {len(targets)} of {every[1]} targets"
