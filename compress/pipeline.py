@@ -363,7 +363,7 @@ def _measured(
     if not (task and sizes):
         return sizes, None
     found = task.predict(net, tokenizer)
-    return {**sizes, **task.values(found), **(task.change(found, dense) if dense else {})}, found
+    return {**sizes, **task.values(found, dense), **(task.change(found, dense) if dense else {})}, found
 
 
 def _line(step: Step, seconds: float, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

@@ -85,8 +85,6 @@ class EvaluationTask:
         Of the file: texts, or inputs and what is right for them.
     reading
         How texts are read for perplexity, None for other kinds.
-    reference
-        (texts, width) of embeddings: those that a model's are compared with; None for other kinds.
     """
 
     file: Path
@@ -94,7 +92,6 @@ class EvaluationTask:
     metric: str
     content: Sequence
     reading: Reading | None = None
-    reference: np.ndarray | None = None
 
     def predict(self, model: nn.Module, tokenizer: Tokenizer, baseline: Measured | None = None) -> Predictions:
         """What a model predicts for every item, compared with what a baseline does."""
@@ -121,13 +118,17 @@ class EvaluationTask:
         compared = None if other is None else metrics.divergence_of_classes(logits, other)
         return Predictions(outcome, compared, logits)
 
-    def values(self, found: Predictions) -> dict[str, metrics.Estimate]:
-        """The metric with its interval, by name; of masked tokens and embeddings behind it the other one."""
+    def values(self, found: Predictions, baseline: Predictions | None = None) -> dict[str, metrics.Estimate]:
+        """The metric with its interval, by name; of masked tokens and embeddings behind it the other one.
+
+        Embeddings are compared with those of the baseline; without one it is the baseline whose they are.
+        """
         own = found.outcome
         if self.kind == "embeddings":
-            values = {"similarity_spearman": metrics.similarity(own, self.reference)}
-            if own.shape == self.reference.shape:  # a student may have another width
-                values["cosine"] = metrics.mean_cosine(own, self.reference)
+            other = (baseline or found).outcome
+            values = {"similarity_spearman": metrics.similarity(own, other)}
+            if own.shape == other.shape:  # a student may have another width
+                values["cosine"] = metrics.mean_cosine(own, other)
         elif self.kind == "masked":
             values = {"masked_perplexity": metrics.perplexity(own)}
             values["masked_accuracy"] = metrics.token_share(own[:, 2], own[:, 1])
@@ -207,7 +208,7 @@ def evaluation_task(
     window, stride, apart
         Of perplexity, as of `windows.reading`.
     reference
-        Model whose embeddings those of the others are compared with, where they have no head.
+        Model whose embeddings those of the others will be compared with, where they have no head.
 
     Returns
     -------
@@ -253,7 +254,7 @@ def _embedding_task(model: str, file: Path, metric: str, reference: str | None) 
     if reference is None:
         why = "has no head, so that only how near its embeddings are to another model's can be measured"
         raise ValueError(f"{model} {why}: give --baseline, the model that it was made of, in Python baseline=")
-    net, tokenizer = io.load(reference, quantized=True)
+    tokenizer = io.skeleton(reference, quantized=True)[1]
     texts = list(dict.fromkeys(part for text in read_texts(file, tokenizer) for part in parts_of(text)))
     if len(texts) < FEWEST:
         raise ValueError(
@@ -262,7 +263,7 @@ def _embedding_task(model: str, file: Path, metric: str, reference: str | None) 
     if len(texts) > TEXTS:
         warnings.warn(f"{file} holds {len(texts):,} different texts: {TEXTS} are taken by chance, seed 0", stacklevel=3)
         texts = [texts[i] for i in np.sort(np.random.default_rng(0).permutation(len(texts))[:TEXTS])]
-    return EvaluationTask(file, "embeddings", metric, texts, None, prediction.embeddings(net, tokenizer, texts))
+    return EvaluationTask(file, "embeddings", metric, texts)
 
 
 def evaluate(
@@ -360,7 +361,8 @@ def _measured(
     net, tokenizer = io.load(name, quantized=True)
     found, depth = _predictions_and_depth(net, tokenizer, task, baseline)
     pooling = {} if has_head(net) else {"pooling": pooling_of(net).about()}
-    result = {"model": name, **task.values(found), **pooling, **depth, **_costs(name, net, costs)}
+    values = task.values(found, baseline and baseline.predictions)
+    result = {"model": name, **values, **pooling, **depth, **_costs(name, net, costs)}
     return Measured(result, found, *((net, tokenizer) if keep else ()))
 
 

@@ -209,6 +209,18 @@ def test_embeddings_are_compared_with_those_of_a_baseline(folder, tmp_path, lett
     assert "cosine (95 %)" in shown and "pooling: the mean over the tokens" in shown
 
 
+def test_every_model_embeds_the_texts_once(folder, tmp_path, monkeypatch):
+    texts, out, other = tmp_path / "texts.txt", tmp_path / "small", tmp_path / "smaller"
+    texts.write_text("\n\n".join(TEXTS))
+    embed, calls = prediction.embeddings, []
+    monkeypatch.setattr(prediction, "embeddings", lambda *given: calls.append(1) or embed(*given))
+    run("compress", folder, "--method", "round_to_nearest", "--set", "group=8", "--data", texts, "--out", out)
+    assert len(calls) == 2  # before and after
+    compress.save(*io.load(folder), other)
+    compress.evaluate([out, other], texts, baseline=folder)
+    assert len(calls) == 2 + 3
+
+
 def test_embeddings_without_a_baseline_or_texts_are_refused(folder, tmp_path):
     few = tmp_path / "few.txt"
     few.write_text("tea is in\n\nsalt was in")
