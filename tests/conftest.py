@@ -26,6 +26,7 @@ from compress.calibration.texts import batches, cut, read_texts
 from compress.methods import dynamic_sparse
 from compress.model import io, structure
 from compress.pipeline import Step
+from tests.browser import AXE, CHROMIUM, Browser
 from transmeter.tables.data import load
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -168,6 +169,16 @@ def reread(tmp_path_factory):
     yield ask
     process.stdin.close()
     process.wait()
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """One Chromium for all tests that look at pages, which are skipped where it is not."""
+    if not CHROMIUM or not AXE:
+        pytest.skip("no page is looked at: there is no chromium, or no axe-core-python")
+    found = Browser(tmp_path_factory.mktemp("profile"))
+    yield found
+    found.close()
 
 
 @pytest.fixture

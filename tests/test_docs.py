@@ -1,4 +1,5 @@
-"""The documentation: it builds without a warning and without the network, and every block on its pages does as it says.
+"""The documentation: it builds without a warning and without the network, its pages fit a desktop and a phone, and
+every block on them does as it says.
 
 On a page, `sh` and `python` blocks run in order, in the root of a clone; a `text` block right behind one is what it
 prints. A block with a title is the file of that name. Other blocks (`console`) are not run.
@@ -33,13 +34,19 @@ METHOD_PAGES = ("pruning", "quantization", "other-methods")
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The built pages by file name. A warning fails the build."""
+def built(tmp_path_factory):
+    """The folder of the built site. A warning fails the build."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert said.returncode == 0, said.stderr
-    return {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.html")}
+    return folder
+
+
+@pytest.fixture(scope="module")
+def site(built):
+    """The built pages by file name."""
+    return {path.name: path.read_text(encoding="utf-8") for path in built.glob("*.html")}
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +64,18 @@ def test_a_reader_needs_no_network(site):
         loaded = re.findall(r'<(?:script|img|iframe|source)[^>]+src="?(https?:)?//', text)
         loaded += re.findall(r'<link(?![^>]+rel="?canonical)[^>]+href="?(https?:)?//', text)
         assert not loaded, name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_fits_its_window_and_is_accessible(page, built, browser):
+    """On a desktop in the light scheme, on a phone in the dark one; foldable parts unfolded, nothing in the console."""
+    for width, dark in ((1280, False), (360, True)):
+        browser.open(built / f"{page.stem}.html", width, dark)
+        found = browser.look()
+        assert found["width"] <= found["room"] == width and not found["wide"], found
+        assert not found["barriers"] and not found["console"] and found["passes"] > 30, found
+        scheme = browser.evaluate("document.body.dataset.mdColorScheme")
+        assert scheme == ("slate" if dark else "default")
 
 
 def test_equations_are_mathml_and_the_reference_shows_what_is_public(site):
