@@ -188,21 +188,20 @@ def test_smoothquant_moves_what_the_paper_says(two_blocks, real):
 
 
 @pytest.mark.parametrize("method", [gptq, awq, smoothquant])
-def test_a_killed_run_goes_on_where_it_stood(method, decoder, calibration, tmp_path, monkeypatch):
-    once = compressed(method, decoder[0], calibration)
+def test_a_killed_run_goes_on_where_it_stood(method, two_blocks, calibration, tmp_path, monkeypatch):
+    once = compressed(method, two_blocks, calibration)
     keep = Progress.keep
 
     def killed(self, step, model, blocks):
         keep(self, step, model, blocks)
-        if step == 2:
-            raise KeyboardInterrupt
+        raise KeyboardInterrupt  # behind the first block
 
     monkeypatch.setattr(Progress, "keep", killed)
     with pytest.raises(KeyboardInterrupt):
-        compressed(method, decoder[0], calibration, progress=Progress(tmp_path / "p"))
+        compressed(method, two_blocks, calibration, progress=Progress(tmp_path / "p"))
     monkeypatch.undo()
     for _ in range(2):  # the second time every block is finished
-        again = compressed(method, decoder[0], calibration, progress=Progress(tmp_path / "p"))
+        again = compressed(method, two_blocks, calibration, progress=Progress(tmp_path / "p"))
         expected = once.state_dict()
         assert again.state_dict().keys() == expected.keys()
         assert all(torch.equal(v, expected[k]) for k, v in again.state_dict().items())

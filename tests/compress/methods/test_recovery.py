@@ -37,11 +37,10 @@ def bert(**settings):
 
 @pytest.fixture
 def model(request, kind):
-    """A BERT with three classes, the real Llama, or a BERT with a regression head."""
+    """A BERT with three classes, two blocks of the real Llama, or a BERT with a regression head."""
     if kind == "regression":
         return bert(num_hidden_layers=2, num_labels=1)
-    found = request.getfixturevalue(kind)
-    return found if kind == "encoder" else found[0]
+    return request.getfixturevalue("encoder" if kind == "encoder" else "two_blocks")
 
 
 def masks(model):

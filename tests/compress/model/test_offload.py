@@ -52,9 +52,10 @@ def short(calibration):
 
 
 @pytest.fixture
-def folder(request, kind, encoder, tokenizer, tmp_path):
-    """A model folder: the real small Llama, or the random BERT."""
-    return DATA / "mixlm" if kind == "decoder" else io.save(encoder, tokenizer, tmp_path / "bert", {})
+def folder(request, kind, tokenizer, tmp_path):
+    """A model folder: two blocks of the real small Llama, or the random BERT."""
+    model = request.getfixturevalue("two_blocks" if kind == "decoder" else "encoder")
+    return io.save(model, tokenizer, tmp_path / "model", {})
 
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
@@ -116,11 +117,14 @@ def alive(monkeypatch):
 
 @every_way
 def test_few_blocks_are_in_memory(name, options, short, tokenizer, tmp_path, alive):
-    """One of each model of a method, and what a loop still holds of the one before."""
-    model = io.load(DATA / "mixlm", stream=True)[0]
-    made = compressed(name, model, short, **options, **small(name))
+    """One of each model of a method, and what a loop still holds of the one before, of a model that has more."""
+    few, model = traits(name).needs.models + 1, io.load(DATA / "mixlm")[0]
+    assert few < model.config.num_hidden_layers
+    structure.keep_blocks(model, list(range(few + 1)))
+    streamed = io.load(io.save(model, tokenizer, tmp_path / "more", {}), stream=True)[0]
+    made = compressed(name, streamed, short, **options, **small(name))
     io.save(made, tokenizer, tmp_path / "m", {})
-    assert 1 <= alive["blocks"] <= traits(name).needs.models + 1
+    assert 1 <= alive["blocks"] <= few
 
 
 def test_scratch_files_live_as_long_as_a_model_needs_them(tmp_path):
