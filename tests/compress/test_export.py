@@ -1,6 +1,8 @@
 """Other tools' formats, reread in a process that has only transformers and the format's library."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -36,7 +38,27 @@ def folders(tmp_path_factory, encoder, decoder, calibration):
     return out
 
 
+@pytest.fixture
+def here(monkeypatch):
+    """What reads a folder again runs in this process, as importing torch anew takes seconds."""
+
+    def run(command, **options):
+        monkeypatch.setattr(sys, "argv", command[2:])
+        exec(command[2], {})
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(export.subprocess, "run", run)
+
+
+def test_a_new_process_rereads_what_is_written(folders, tmp_path):
+    export.export(str(folders / "grouped"), "compressed-tensors", tmp_path / "m")
+    assert not (tmp_path / "m/logits.npy").exists()
+    with pytest.raises(RuntimeError, match="what was written cannot be reread: ValueError: no such thing"):
+        export._compare("raise ValueError('no such thing')", tmp_path, [], np.zeros(1), 0.0)
+
+
 @pytest.mark.parametrize("name", ["grouped", "rows"])
+@pytest.mark.usefixtures("here")
 def test_compressed_tensors_reload_to_our_logits(name, folders, tmp_path, calibration):
     export.export(str(folders / name), "compressed-tensors", tmp_path / "m")
     ours = io.load(folders / name)[0]
@@ -49,6 +71,7 @@ def test_compressed_tensors_reload_to_our_logits(name, folders, tmp_path, calibr
 
 
 @pytest.mark.parametrize("shape", ["torchao", "torchao-dynamic"])
+@pytest.mark.usefixtures("here")
 def test_torchao_stays_near_the_model(shape, tmp_path, calibration, decoder):
     export.export(MODEL, shape, tmp_path / "m")
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.float32)
@@ -89,6 +112,7 @@ def test_what_a_format_cannot_say_is_refused(name, shape, message, folders, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("here")
 def test_a_difference_is_an_error_and_leaves_nothing(tmp_path, monkeypatch):
     logits = export._logits
     monkeypatch.setattr(export, "_logits", lambda model: logits(model) + 0.1)

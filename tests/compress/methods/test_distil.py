@@ -345,19 +345,21 @@ def learned(rows):
 
 
 def test_two_processes_are_one_with_twice_the_rows(tmp_path, root):
-    """As accelerate starts them: what each has in its environment."""
+    """As accelerate starts them: what each has in its environment. One divides into both when it has imported all."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "ACCELERATE_USE_CPU": "true"}
-    code = "import sys; from safetensors.torch import save_file; from tests.compress.methods.test_distil import learned"
-    code += "; save_file(learned(4), sys.argv[1])"
-    running = []
-    for rank in "01":
-        given = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "PYTHONPATH": str(root)}
-        command = [sys.executable, "-c", code, str(tmp_path / rank)]
-        running.append(subprocess.Popen(command, env=os.environ | place | given, stderr=subprocess.PIPE, text=True))
-    errors = [process.communicate(timeout=300)[1] for process in running]
-    assert [process.returncode for process in running] == [0, 0], errors
+    code = (
+        "import os, sys; from safetensors.torch import save_file",
+        "from tests.compress.methods.test_distil import learned",
+        "child = os.fork(); rank = '1' if child else '0'; os.environ |= {'RANK': rank, 'LOCAL_RANK': rank}",
+        "save_file(learned(4), os.path.join(sys.argv[1], rank))",
+        "sys.exit(child and os.waitpid(child, 0)[1])",
+    )
+    given = {"WORLD_SIZE": "2", "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", "\n".join(code), str(tmp_path)]
+    done = subprocess.run(command, env=os.environ | place | given, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
     one, first, second = learned(8), load_file(tmp_path / "0"), load_file(tmp_path / "1")
     for name, value in one.items():
         assert torch.equal(first[name], second[name])
