@@ -80,6 +80,13 @@ class CalibrationSet:
         Whether texts are joined, so that every sequence is full.
     reason
         Why what is closest was not taken; None where it was.
+    intervals
+        95 % interval of every closeness over other samples of the same texts, by name; None where too little was
+        measured to tell.
+    tied
+        What was measured and cannot be told apart from what was taken, closest first.
+    chosen
+        What was taken: a candidate, or a way of choosing from all.
     usage
         Code or command of every toolkit that a file was written for, by its name.
     """
@@ -93,6 +100,9 @@ class CalibrationSet:
     length: int | None = None
     pack: bool = False
     reason: str | None = None
+    intervals: dict[str, tuple[float, float] | None] = field(default_factory=dict)
+    tied: list[str] = field(default_factory=list)
+    chosen: str | None = None
     usage: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -244,15 +254,24 @@ def calibrate(
     choice = choose(sets, goals, tokens=MEASURED, by=by, protect=protect, seed=seed)
     sequences, origins = _sample(reader, choice, list(sets), goals, texts, tokens)
     why = reason(choice.scores, choice.name)
+    measured = {"scores": choice.scores, "intervals": choice.intervals, "tied": choice.tied, "chosen": choice.name}
     found = CalibrationSet(
-        sequences, origins, reader.tokenizer, by, choice.scores, choice.rankings, kind.length, kind.pack, why
+        sequences,
+        origins,
+        reader.tokenizer,
+        by,
+        rankings=choice.rankings,
+        length=kind.length,
+        pack=kind.pack,
+        reason=why,
+        **measured,
     )
     if sum(map(len, sequences)) < 0.95 * tokens:
         warnings.warn(f"the texts sampled hold fewer than {tokens} tokens", stacklevel=2)
     if out:
         about = {"model": str(model), "targets": {name: _shown(source) for name, source in aims.items()}}
         options = {"by": by, "tokens": tokens, **kind.about(), "seed": seed, "protect": protect, "command": command}
-        found.save(out, {**about, **options, "scores": choice.scores, "chosen": choice.name, "reason": why}, toolkit)
+        found.save(out, {**about, **options, **measured, "reason": why}, toolkit)
     return found
 
 
@@ -311,16 +330,20 @@ class _Reader:
         """How texts are cut to be measured: long sequences would be so few that hardly a text or set is among them."""
         return Sequences(min(self.kind.length, USUAL), self.kind.pack)
 
-    def sequences(self, texts: Sequence[Text] | None, tokens: int, seed: int, kind: Sequences) -> list[list[int]]:
-        """Token ids of a sample of texts; None: of what the model writes itself."""
+    def sequences(
+        self, texts: Sequence[Text] | None, tokens: int, seed: int, kind: Sequences
+    ) -> tuple[list[list[int]], list[int]]:
+        """Token ids of a sample of texts, and the text of each sequence; None: of what the model writes itself."""
         if texts is None:
-            return generate(self.net, self.tokenizer, tokens, kind.length, seed)
-        return kind.cut(self.tokenizer, texts, tokens, seed)
+            written = generate(self.net, self.tokenizer, tokens, kind.length, seed)
+            return written, list(range(len(written)))
+        return kind.cut_with_texts(self.tokenizer, texts, tokens, seed)
 
     def states(self, name: str, texts: Sequence[Text] | None, tokens: int, seed: int, kind: Sequences) -> HiddenStates:
         """Hidden states of a sample of texts."""
         about = (self.cache and self.cache / "hidden_states", self.hash, self.net, self.tokenizer)
-        return collect_cached(*about, name, self.sequences(texts, tokens, seed, kind), self.seed, self.groups)
+        sequences, of = self.sequences(texts, tokens, seed, kind)
+        return collect_cached(*about, name, sequences, self.seed, self.groups, of)
 
     def measured(self, name: str, texts: Sequence[Text] | None, seed: int) -> HiddenStates:
         """Hidden states of what a set is measured by."""
@@ -358,6 +381,6 @@ def _sample(
     left = 0  # of one set for lack of a full sequence, which goes to the next
     for name, share in shares.items():
         budget = round(share * tokens) + left
-        found[name] = reader.sequences(texts.get(name), budget, reader.seed, reader.kind)
+        found[name], _ = reader.sequences(texts.get(name), budget, reader.seed, reader.kind)
         left = min(budget - sum(map(len, found[name])), reader.kind.length - 1)
     return [ids for part in found.values() for ids in part], [name for name, part in found.items() for _ in part]

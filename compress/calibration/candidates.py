@@ -12,9 +12,11 @@ import numpy as np
 
 from compress.calibration.hidden_states import DEPTHS, HiddenStates, merge
 from compress.calibration.selection import NEED_TARGET, PROPOSED, WAYS, fill
+from compress.calibration.uncertainty import uncertainty
 from transmeter.ranking import rank
 from transmeter.result import Ranking
 from transmeter.tables import data
+from transmeter.tables.data import Table
 from transmeter.util.progress import track
 
 SCREENED = 20  # candidates that are measured in full; of more, the closest by the cheap measure
@@ -53,12 +55,18 @@ class Choice:
         Closeness of everything that was measured, by name; empty where nothing was.
     rankings
         One per target.
+    intervals
+        95 % interval of every closeness over samples of the same texts; None where too little was measured to tell.
+    tied
+        What cannot be told apart from `name`, closest first.
     """
 
     name: str
     states: HiddenStates
     scores: dict[str, float] = field(default_factory=dict)
     rankings: list[Ranking] = field(default_factory=list)
+    intervals: dict[str, tuple[float, float] | None] = field(default_factory=dict)
+    tied: list[str] = field(default_factory=list)
 
 
 def features(states: HiddenStates) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -98,9 +106,13 @@ def rank_sets(target: HiddenStates, sets: Mapping[str, HiddenStates], *, cheap: 
     Ranking
         Scores above 0, higher is closer.
     """
-    tables = [data.from_arrays(name, *features(states)) for name, states in sets.items()]
+    tables = [_table(name, states) for name, states in sets.items()]
     options = {"coverage": 0.0} if cheap else {}
-    return rank(data.from_arrays(target.origins[0], *features(target)), tables, "alignment", seed=seed, options=options)
+    return rank(_table(target.origins[0], target), tables, "alignment", seed=seed, options=options)
+
+
+def _table(name: str, states: HiddenStates) -> Table:
+    return data.from_arrays(name, *features(states))
 
 
 def scores_of(ranking: Ranking) -> dict[str, float]:
@@ -200,11 +212,21 @@ def check_way(by: str, targets: bool) -> None:
 
 def _joined(rankings: Sequence[Ranking], targets: Sequence[Target], protect: str) -> dict[str, float]:
     """Scores of several targets as one: the mean of their logarithms by weight, or the lowest."""
+    shares = _shares(rankings, targets, protect)
+    each = [scores_of(ranking) for ranking in rankings]
+    logs = {name: share @ np.log([scores[name] for scores in each]) for name, share in shares.items()}
+    return {name: float(np.exp(value)) for name, value in logs.items()}
+
+
+def _shares(rankings: Sequence[Ranking], targets: Sequence[Target], protect: str) -> dict[str, np.ndarray]:
+    """What every target counts in the closeness of a set, 1 in all, by name; of "worst" the least close one alone."""
     each = [scores_of(ranking) for ranking in rankings]
     names = [name for name in each[0] if all(name in scores for scores in each)]
-    logs = np.log([[scores[name] for name in names] for scores in each]).reshape(len(each), len(names))
     weights = np.array([t.weight for t in targets]) / sum(t.weight for t in targets)
-    return dict(zip(names, np.exp(logs.min(0) if protect == "worst" else weights @ logs).tolist()))
+    if protect != "worst":
+        return dict.fromkeys(names, weights)
+    worst = {name: int(np.argmin([scores[name] for scores in each])) for name in names}
+    return {name: np.eye(len(each))[place] for name, place in worst.items()}
 
 
 def select(by: str, pool: HiddenStates, targets: Sequence[Target], tokens: int, seed: int) -> HiddenStates:
@@ -287,7 +309,15 @@ def choose(
     rankings = [rank_sets(target.states, proposals, seed=seed) for target in targets]
     scores = _joined(rankings, targets, protect)
     best = pick(scores, len(targets))
-    return Choice(best, proposals[best], scores, rankings)
+    sure = uncertainty(
+        scores,
+        {name: (proposals[name], _table(name, proposals[name])) for name in scores},
+        [(t.states, _table("target", t.states)) for t in targets],
+        _shares(rankings, targets, protect),
+        seed,
+    )
+    intervals = {name: sure.interval(name) for name in scores}
+    return Choice(best, proposals[best], scores, rankings, intervals, sure.tied(best))
 
 
 def pick(scores: Mapping[str, float], targets: int = 1) -> str:

@@ -48,6 +48,8 @@ class HiddenStates:
         (rows,) of the model's own.
     owners
         (rows,) the sequence that each row is of.
+    texts
+        (sequences,) number of the text that each is of: what was sampled independently.
     """
 
     sequences: list[list[int]]
@@ -56,6 +58,7 @@ class HiddenStates:
     states: np.ndarray
     labels: np.ndarray
     owners: np.ndarray
+    texts: np.ndarray
 
     @property
     def lengths(self) -> np.ndarray:
@@ -68,9 +71,8 @@ class HiddenStates:
         place[list(chosen)] = np.arange(len(chosen))
         rows = np.flatnonzero(place[self.owners] >= 0)
         sequences, origins = [self.sequences[i] for i in chosen], [self.origins[i] for i in chosen]
-        return HiddenStates(
-            sequences, origins, self.nll[chosen], self.states[rows], self.labels[rows], place[self.owners[rows]]
-        )
+        of_rows = self.states[rows], self.labels[rows], place[self.owners[rows]]
+        return HiddenStates(sequences, origins, self.nll[chosen], *of_rows, self.texts[list(chosen)])
 
     def means(self) -> np.ndarray:
         """(sequences, depths, width): mean state of every sequence."""
@@ -94,11 +96,13 @@ def merge(sets: Sequence[HiddenStates]) -> HiddenStates:
         Of all their sequences, set after set.
     """
     starts = np.cumsum([0] + [len(s.sequences) for s in sets])
+    texts = np.cumsum([0] + [s.texts.max(initial=-1) + 1 for s in sets])
     return HiddenStates(
         [ids for s in sets for ids in s.sequences],
         [name for s in sets for name in s.origins],
         *(np.concatenate([getattr(s, array) for s in sets]) for array in ("nll", "states", "labels")),
         np.concatenate([s.owners + start for s, start in zip(sets, starts)]),
+        np.concatenate([s.texts + start for s, start in zip(sets, texts)]),
     )
 
 
@@ -110,6 +114,7 @@ def collect(
     sequences: Sequence[Sequence[int]],
     seed: int = 0,
     groups: Tensor | None = None,
+    texts: Sequence[int] | None = None,
 ) -> HiddenStates:
     """Collect the hidden states of token sequences.
 
@@ -131,6 +136,8 @@ def collect(
         Of the sample of `ROWS` rows, where a row is a token.
     groups
         What `clusters` gives for the model and the seed; None: it is asked.
+    texts
+        Number of the text that each sequence is of; None: each is a text.
 
     Returns
     -------
@@ -175,7 +182,14 @@ def collect(
             owners.append(owner[:, None].expand_as(mask)[mask.bool()])
     x, y, of = (torch.cat(parts).numpy() for parts in (states, labels, owners))
     rows = np.sort(np.random.default_rng(seed).permutation(len(x))[:ROWS])
-    return HiddenStates(ordered, [name] * len(ordered), torch.cat(nll).numpy(), x[rows], y[rows], of[rows])
+    found = x[rows], y[rows], of[rows], _texts(sequences, texts)
+    return HiddenStates(ordered, [name] * len(ordered), torch.cat(nll).numpy(), *found)
+
+
+def _texts(sequences: Sequence[Sequence[int]], texts: Sequence[int] | None) -> np.ndarray:
+    """(sequences,) the text of each, in the order of `collect`."""
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]), reverse=True)
+    return np.array(order if texts is None else [texts[i] for i in order], dtype=int)
 
 
 def collect_cached(
@@ -187,6 +201,7 @@ def collect_cached(
     sequences: Sequence[Sequence[int]],
     seed: int = 0,
     groups: Tensor | None = None,
+    texts: Sequence[int] | None = None,
 ) -> HiddenStates:
     """Collect hidden states once: they are stored by the hash of the model and the sequences.
 
@@ -196,7 +211,7 @@ def collect_cached(
         Where they are stored; None: nowhere.
     model_hash
         Of the model's files.
-    model, tokenizer, name, sequences, seed, groups
+    model, tokenizer, name, sequences, seed, groups, texts
         As in `collect`.
 
     Returns
@@ -205,14 +220,14 @@ def collect_cached(
         As `collect` gives them.
     """
     if folder is None:
-        return collect(model, tokenizer, name, sequences, seed, groups)
+        return collect(model, tokenizer, name, sequences, seed, groups, texts)
     about = json.dumps([model_hash, seed, [list(s) for s in sequences]])
     file = folder / f"{hashlib.sha256(about.encode()).hexdigest()}.safetensors"
     if file.exists():
         stored = load_file(file)
         ids = [part.tolist() for part in np.split(stored.pop("ids"), np.cumsum(stored.pop("lengths"))[:-1])]
-        return HiddenStates(ids, [name] * len(ids), **stored)
-    found = collect(model, tokenizer, name, sequences, seed, groups)
+        return HiddenStates(ids, [name] * len(ids), **stored, texts=_texts(sequences, texts))
+    found = collect(model, tokenizer, name, sequences, seed, groups, texts)
     ids = {"ids": np.concatenate(found.sequences), "lengths": found.lengths}
     tensors = ids | {k: getattr(found, k) for k in ("nll", "states", "labels", "owners")}
     folder.mkdir(parents=True, exist_ok=True)

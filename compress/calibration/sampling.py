@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.calibration.generation import generate
 from compress.calibration.spec import GENERATED, parse
-from compress.calibration.texts import USUAL, Text, cut, first, pack, read_texts
+from compress.calibration.texts import USUAL, Text, cut, cut_with_texts, first, pack, read_texts
 from compress.model.structure import UNLIMITED, context
 from transmeter.util.arguments import whole_number
 
@@ -57,6 +57,16 @@ class Sequences:
             Token ids of every sequence.
         """
         return (pack if self.pack else cut)(tokenizer, texts, tokens, self.length, seed)
+
+    def cut_with_texts(
+        self, tokenizer: Tokenizer, texts: Sequence[Text], tokens: int, seed: int
+    ) -> tuple[list[list[int]], list[int]]:
+        """As `cut`, and the number of the text that each sequence is of; texts that are joined count as one each."""
+        if self.pack:
+            sequences = pack(tokenizer, texts, tokens, self.length, seed)
+            return sequences, list(range(len(sequences)))
+        found = cut_with_texts(tokenizer, texts, tokens, self.length, seed)
+        return [ids for ids, _ in found], [text for _, text in found]
 
     def about(self) -> dict[str, object]:
         """What results say of it."""

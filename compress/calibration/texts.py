@@ -183,9 +183,28 @@ def cut(
     list
         Token ids of every sequence.
     """
+    return [ids for ids, _ in cut_with_texts(tokenizer, texts, tokens, max_length, seed)]
+
+
+def cut_with_texts(
+    tokenizer: Tokenizer, texts: Sequence[Text], tokens: int, max_length: int, seed: int | None = None
+) -> list[tuple[list[int], int]]:
+    """As `cut`, with the number of the text that each sequence is of.
+
+    Parameters
+    ----------
+    tokenizer, texts, tokens, max_length, seed
+        As in `cut`.
+
+    Returns
+    -------
+    list
+        Token ids of every sequence, and the place of its text in `texts`.
+    """
     order = np.arange(len(texts)) if seed is None else np.random.default_rng(seed).permutation(len(texts))
-    sequences, left = [], tokens
-    for i in order:
+    sequences: list[tuple[list[int], int]] = []
+    left = tokens
+    for i in order.tolist():
         # no text needs more than what is left; ten characters a token is far beyond any tokenizer's mean
         parts = [part[: 10 * left + 1000] for part in parts_of(texts[i])]
         least = max(2, tokenizer.num_special_tokens_to_add(pair=len(parts) > 1) + 1)
@@ -193,10 +212,10 @@ def cut(
             if len(sequence) > left:
                 if left >= least:
                     again = parts_of(decode(tokenizer, sequence))
-                    sequences.append(tokenizer(*again, truncation=True, max_length=left)["input_ids"])
+                    sequences.append((tokenizer(*again, truncation=True, max_length=left)["input_ids"], i))
                 return sequences
             if len(sequence) >= least:
-                sequences.append(sequence)
+                sequences.append((sequence, i))
                 left -= len(sequence)
     return sequences
 

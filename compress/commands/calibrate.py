@@ -61,7 +61,7 @@ def calibrate(
     check_inputs([model], [file for file in files if str(file) != "self"])
 
     import compress
-    from transmeter.report.tables import format_ranking
+    from compress.report.candidates import format_closeness
 
     chosen = compress.calibrate(
         model,
@@ -82,12 +82,14 @@ def calibrate(
     )
     if as_json:
         about = {"out": out, "by": chosen.by, "length": chosen.length, "pack": chosen.pack}
-        result = {**about, "parts": chosen.parts, "scores": chosen.scores, "reason": chosen.reason}
+        sure = {"intervals": chosen.intervals, "tied": chosen.tied, "chosen": chosen.chosen}
+        result = {**about, "parts": chosen.parts, "scores": chosen.scores, **sure, "reason": chosen.reason}
         result["usage"] = chosen.usage
         click.echo(to_json({**result, "rankings": chosen.rankings}), nl=False)
         return
-    for ranking in chosen.rankings:
-        click.echo(format_ranking(ranking), nl=False)
+    if chosen.scores:
+        shares = {part.name: part.share for part in chosen.parts}
+        click.echo(format_closeness(chosen.scores, chosen.intervals, shares, chosen.chosen, chosen.tied), nl=False)
     if chosen.reason:
         click.echo(chosen.reason)
     for part in chosen.parts:

@@ -7,6 +7,7 @@ from typing import Any
 
 import altair as alt
 
+from compress.report.candidates import UNIT, shown, sureness
 from compress.report.charts import SHAPES, legend, shares, styles, with_intervals
 from compress.report.inputs import Folder, Inputs, Json
 from compress.report.quality import is_of
@@ -48,6 +49,9 @@ def _choice(made: Json, examples: Sequence[tuple[str, str]]) -> Json:
     if made.get("length"):
         note += f" Sequences of at most {made['length']:,} tokens{', texts joined' if made.get('pack') else ''}."
     notes = [note, f"Not the closest: {made['reason']}."] if made.get("reason") else [note]
+    intervals = made.get("intervals") or {}
+    sure = sureness(scores, intervals, made.get("chosen"), made.get("tied") or [])
+    notes += [f"{line[0].upper()}{line[1:]}." for line in (*sure, *([UNIT.rstrip(".")] if scores else []))]
     charts = []
     if scores:
         caption = "How close every candidate comes to the target in the model's states, and its share of the tokens."
@@ -58,8 +62,17 @@ def _choice(made: Json, examples: Sequence[tuple[str, str]]) -> Json:
     for name in names:
         part = parts.get(name)
         about = [f"{part['share']:.0%}", f"{part['tokens']:,}", str(part["texts"]), part["hash"][:16]] if part else []
-        rows.append([name, f"{scores[name]:.3g}" if name in scores else "", *(about or [""] * 4)])
-    heads = ["candidate", "closeness", "share", "tokens", "texts", "SHA-256 of the tokens, its beginning"]
+        close = [f"{scores[name]:.3g}", shown(intervals.get(name))] if name in scores else ["", ""]
+        rows.append([name, *close, *(about or [""] * 4)])
+    heads = [
+        "candidate",
+        "closeness",
+        "95 % interval",
+        "share",
+        "tokens",
+        "texts",
+        "SHA-256 of the tokens, its beginning",
+    ]
     tables = [{"caption": "Candidates and what was taken from them", "heads": heads, "rows": rows}]
     if examples:
         begun = [[source, text if len(text) <= SHOWN else text[:SHOWN].rstrip() + " ..."] for source, text in examples]

@@ -92,19 +92,53 @@ def terms(source: Table, target: Table, wanted: Sequence[str], seed: int = 0) ->
         (space, term) -> above 0, lower is closer.
     """
     found = {}
-    for space, x_s, q_s, x_t, q_t in _common(source, target, seed):
+    for space, _, (x_s, q_s), _, (x_t, q_t) in _common(source, target, seed):
         for term in wanted:
             if term == "mean_distance":
-                found[space, term] = _mean_distance(x_s, q_s, x_t, q_t)
+                found[space, term] = float(_mean_distance(x_s, q_s, x_t, q_t))
             elif term == "separability":
                 found[space, term] = _separability(x_s, q_s, x_t, q_t, seed)
             else:
-                found[space, term] = _uncovered(x_s, x_t)
+                found[space, term] = float(_uncovered(x_s, x_t))
     return found
 
 
-def _common(source: Table, target: Table, seed: int) -> Iterator[tuple[str, Tensor, Tensor, Tensor, Tensor]]:
-    """A space at a time x (1, n, d), in the target's deviations, and memberships q (1, n, classes) of both sides."""
+def influence(source: Table, target: Table, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """How the score of the default weights hangs on single rows: the infinitesimal jackknife.
+
+    The squares of the influences, summed over what was sampled independently, are the variance of the score's
+    logarithm.
+
+    Parameters
+    ----------
+    source, target : Table
+        What is compared.
+    seed : int
+        Seed of the rows.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        (source rows,) and (target rows,): derivative of the logarithm of the score by the weight of each row, all
+        weights being 1; 0 for rows that are not looked at.
+    """
+    found, number = (np.zeros(len(source)), np.zeros(len(target))), 0
+    for _, rows_s, (x_s, q_s), rows_t, (x_t, q_t) in _common(source, target, seed):
+        w_s, w_t = (torch.ones(1, x.shape[1], 1, requires_grad=True) for x in (x_s, x_t))
+        distance = _mean_distance(x_s, q_s * w_s, x_t, q_t * w_t)
+        missed = _uncovered(*(x * (w / w.mean()).sqrt() for x, w in ((x_s, w_s), (x_t, w_t))))
+        (-(distance.log() + missed.log()) / 2).backward()
+        for total, rows, weight in zip(found, (rows_s, rows_t), (w_s, w_t)):
+            total[rows] += weight.grad.flatten().numpy()
+        number += 1
+    return found[0] / number, found[1] / number
+
+
+Side = tuple[Tensor, Tensor]  # x (1, n, d), in the target's deviations, and memberships q (1, n, classes)
+
+
+def _common(source: Table, target: Table, seed: int) -> Iterator[tuple[str, np.ndarray, Side, np.ndarray, Side]]:
+    """A space at a time: its name, the rows of the source and their features, and those of the target."""
     classes = [c for c in target.classes if c in source.classes]
     spaces = {
         s: common_features(_within(source, s), _within(target, s)) for s in dict.fromkeys(map(_space, target.columns))
@@ -121,7 +155,7 @@ def _common(source: Table, target: Table, seed: int) -> Iterator[tuple[str, Tens
     for space, found in spaces.items():
         if found is not None:
             x_s, x_t = (torch.from_numpy(x[r])[None] for x, r in zip(found, rows))
-            yield space, x_s, q_s, x_t, q_t
+            yield space, rows[0], (x_s, q_s), rows[1], (x_t, q_t)
 
 
 def _space(column: str) -> str:
@@ -132,11 +166,11 @@ def _within(table: Table, space: str) -> Table:
     return replace(table, features=table.features[[c for c in table.columns if _space(c) == space]])
 
 
-def _mean_distance(x_s: Tensor, q_s: Tensor, x_t: Tensor, q_t: Tensor) -> float:
+def _mean_distance(x_s: Tensor, q_s: Tensor, x_t: Tensor, q_t: Tensor) -> Tensor:
     """losses.mean_distance a class and feature, plus what chance alone would give."""
     classes = int(((q_s.sum(1) > 0) & (q_t.sum(1) > 0)).sum())
     chance = 1 / q_s.sum(1).clamp_min(1) + 1 / q_t.sum(1).clamp_min(1)
-    return float(losses.mean_distance(x_s, q_s, x_t, q_t)) / max(classes, 1) / x_t.shape[2] + float(chance.mean())
+    return losses.mean_distance(x_s, q_s, x_t, q_t)[0] / max(classes, 1) / x_t.shape[2] + chance.mean()
 
 
 def _separability(x_s: Tensor, q_s: Tensor, x_t: Tensor, q_t: Tensor, seed: int) -> float:
@@ -157,10 +191,10 @@ def _separability(x_s: Tensor, q_s: Tensor, x_t: Tensor, q_t: Tensor, seed: int)
     return max(0.02, 1 - float(judged) / max(classes, 1) / float(np.log(2)))
 
 
-def _uncovered(x_s: Tensor, x_t: Tensor, floor: float = 0.1) -> float:
+def _uncovered(x_s: Tensor, x_t: Tensor, floor: float = 0.1) -> Tensor:
     """trace((C_s + e I)^-1 C_t) / d with the second moments C of both sides, e = floor * trace(C_t) / d."""
     x_s, x_t = x_s[0].double(), x_t[0].double()
     c_s, c_t = x_s.T @ x_s / len(x_s), x_t.T @ x_t / len(x_t)
     d = len(c_t)
-    ridge = floor * float(c_t.trace()) / d * torch.eye(d, dtype=torch.float64)
-    return float(torch.linalg.solve(c_s + ridge, c_t).trace()) / d
+    ridge = floor * c_t.detach().trace() / d * torch.eye(d, dtype=torch.float64)
+    return torch.linalg.solve(c_s + ridge, c_t).trace() / d

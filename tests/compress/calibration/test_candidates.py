@@ -8,6 +8,7 @@ import torch
 from datasets import load_from_disk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from transformers import AutoTokenizer
 
 import compress
@@ -16,7 +17,8 @@ from compress.calibration import candidates as calibration
 from compress.calibration import contamination, generation, hidden_states, sampling, selection
 from compress.calibration.calibrate import CalibrationSet
 from compress.calibration.candidates import Target
-from compress.calibration.texts import batches, cut, first, pack, read_texts
+from compress.calibration.texts import batches, cut, cut_with_texts, first, pack, read_texts
+from compress.calibration.uncertainty import Sample, Uncertainty
 from tests.conftest import DATA
 
 DOMAINS = ("code", "drama", "math")
@@ -143,6 +145,44 @@ def test_the_targets_own_domain_is_found(views, target):
     parts = CalibrationSet(found.states.sequences, found.states.origins, None).parts
     assert parts[0].name == "math" and sum(p.share for p in parts) == pytest.approx(1)
     assert sum(p.tokens for p in parts) == found.states.lengths.sum() <= 800
+
+
+def test_sequences_say_which_text_they_are_of(decoder, pools):
+    net, tokenizer = decoder
+    texts = [" ".join(pools["math"][:9]), pools["math"][9]]
+    found = cut_with_texts(tokenizer, texts, 300, 48)
+    assert [ids for ids, _ in found] == cut(tokenizer, texts, 300, 48) and {text for _, text in found[:3]} == {0}
+    ids, of = [ids for ids, _ in found], [text for _, text in found]
+    view = hidden_states.collect(net, tokenizer, "a", ids, texts=of)
+    assert [of[ids.index(sequence)] for sequence in view.sequences] == view.texts.tolist()
+    pool = hidden_states.merge([view, view])
+    assert len(set(pool.texts)) == 2 * len(set(of)) and pool.take([1]).texts == pool.texts[1]
+
+
+def test_every_closeness_has_an_interval_over_other_samples(views, target):
+    found = calibration.choose(views, [Target(target)], tokens=800)
+    assert set(found.intervals) == set(found.scores) and found.name not in found.tied
+    for name, (low, high) in found.intervals.items():
+        assert low < found.scores[name] < high < 2 * low
+    assert not {"code", "drama"} & set(found.tied)
+    twins = {"a": views["math"], "b": views["math"], "c": views["drama"]}
+    same = calibration.choose(twins, [Target(target)], tokens=800)
+    assert {"a", "b"} <= {same.name, *same.tied} and "c" not in same.tied
+    one = calibration.choose({"a": views["math"].take([0])}, [Target(target)], tokens=800)
+    assert one.intervals == {"a": None} and one.tied == []
+
+
+def test_long_texts_widen_the_interval_by_what_their_sequences_share():
+    values = np.repeat([1.0, -1.0, 2.0, -2.0], 4)
+    alone, together = Sample(values, np.arange(16)), Sample(values, np.repeat(range(4), 4))
+    assert (alone.long, together.long, together.number) == (False, True, 4)
+    assert alone.variance() == pytest.approx(16 / 15 * 40)
+    assert together.variance_of_texts() == pytest.approx(4 / 3 * 160)
+    sure = [Uncertainty({"a": 2.0}, {"a": sample}, {"a": []}) for sample in (alone, together)]
+    assert sure[0].effect == (1.0, 0) and sure[1].effect == (pytest.approx(5), 3)
+    for found, variance, freedom in zip(sure, (16 / 15 * 40, 4 / 3 * 160), (15, 3)):
+        reach = stats.t.ppf(0.975, freedom) * variance**0.5
+        assert found.interval("a") == pytest.approx((2 * np.exp(-reach), 2 * np.exp(reach)))
 
 
 def test_a_mixture_has_to_be_clearly_closer():

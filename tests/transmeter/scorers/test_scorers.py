@@ -14,7 +14,7 @@ from scipy import optimize, stats
 
 from transmeter.batch.spec import FIXED
 from transmeter.network.source import Source
-from transmeter.scorers import SHARED, needs, scorers
+from transmeter.scorers import SHARED, alignment, needs, scorers
 from transmeter.scorers.logme import log_evidence
 from transmeter.tables import data
 
@@ -244,3 +244,19 @@ def test_logme_refuses_values_that_are_not_finite(bad):
         log_evidence(x, y)
     with pytest.raises(ValueError, match="one class"):
         log_evidence(hard()[0], np.zeros(120, dtype=int))
+
+
+def test_influence_is_what_leaving_a_row_out_changes():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(120, 3)), rng.integers(0, 2, 120)
+    target = data.from_arrays("t", rng.normal(size=(90, 3)) + 0.5, np.arange(90) % 2, ["a::0", "a::1", "b::0"])
+
+    def log_score(kept):
+        source = data.from_arrays("s", x[kept], y[kept], ["a::0", "a::1", "b::0"])
+        return -np.mean(np.log(list(alignment.terms(source, target, ("mean_distance", "uncovered")).values())))
+
+    own, aim = alignment.influence(data.from_arrays("s", x, y, ["a::0", "a::1", "b::0"]), target)
+    every = np.arange(120)
+    changes = [log_score(every) - log_score(np.delete(every, i)) for i in range(40)]
+    assert own.shape == (120,) and aim.shape == (90,) and np.abs(aim).min() > 0
+    assert np.allclose(own[:40], changes, atol=0.1 * np.abs(changes).max())

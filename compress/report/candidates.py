@@ -1,0 +1,95 @@
+"""How close candidates came, and what was taken of them, as text for people."""
+
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+WIDTH = 80  # characters of a line
+UNIT = "closeness: 1 over the distance to the target in the model's states, in deviations of the"
+UNIT += " target's texts; a ratio without a unit, higher is closer. Intervals: over other samples of the same texts."
+
+
+def format_closeness(
+    scores: Mapping[str, float],
+    intervals: Mapping[str, Sequence[float] | None],
+    shares: Mapping[str, float],
+    chosen: str,
+    tied: Sequence[str],
+) -> str:
+    """A table of everything that was measured, and how sure its order is.
+
+    Parameters
+    ----------
+    scores
+        Closeness by name.
+    intervals
+        Their 95 % intervals.
+    shares
+        Of the tokens, 0 to 1, by candidate.
+    chosen
+        What was taken.
+    tied
+        What cannot be told apart from it.
+
+    Returns
+    -------
+    str
+        At most 80 characters a line; ends with a line break.
+    """
+    grid = Table("candidate", "closeness", "95 % interval", "", "tokens", box=None, pad_edge=False)
+    for name in sorted(scores, key=lambda name: -scores[name]):
+        mark = "taken" if name == chosen else "tied" if name in tied else ""
+        share = f"{shares[name]:.0%}" if name in shares else ""
+        grid.add_row(name, f"{scores[name]:.3g}", shown(intervals.get(name)), mark, share)
+    lines = [UNIT, *sureness(scores, intervals, chosen, tied)]
+    return _printed(grid) + "".join(f"{textwrap.fill(line, WIDTH)}\n" for line in lines)
+
+
+def _printed(grid: Table) -> str:
+    out = io.StringIO()
+    Console(file=out, width=WIDTH, markup=False, emoji=False).print(grid)
+    return "".join(line.rstrip() + "\n" for line in out.getvalue().splitlines())
+
+
+def shown(interval: Sequence[float] | None) -> str:
+    """An interval of a closeness.
+
+    Parameters
+    ----------
+    interval
+        Its ends; None where it is not known.
+
+    Returns
+    -------
+    str
+        Three digits each.
+    """
+    return f"{interval[0]:.3g} to {interval[1]:.3g}" if interval else "not known"
+
+
+def sureness(scores: Mapping[str, float], intervals: Mapping[str, Any], chosen: str, tied: Sequence[str]) -> list[str]:
+    """How sure it is that what was taken is the closest.
+
+    Parameters
+    ----------
+    scores, intervals, chosen, tied
+        As of `format_closeness`.
+
+    Returns
+    -------
+    list of str
+        At most one sentence without its stop.
+    """
+    if len(scores) < 2 or intervals.get(chosen) is None:
+        return []
+    if len(tied) == len(scores) - 1:
+        return ["all are within what another sample of the same texts would change: any of them will do"]
+    if tied:
+        return [f"any of these, whose closeness cannot be told apart: {', '.join([chosen, *tied])}"]
+    if max(scores.values()) > scores[chosen]:  # a mixture that is not closer by enough, which is told elsewhere
+        return []
+    return [f"{chosen} is the closest, also over other samples of the same texts"]
