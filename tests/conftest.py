@@ -102,6 +102,12 @@ def two_blocks():
 
 
 @pytest.fixture(scope="session")
+def small_folder(two_blocks, tokenizer, tmp_path_factory):
+    """Folder of `two_blocks`, for jobs of which the size of the model proves nothing; it stays as it is."""
+    return io.save(two_blocks, tokenizer, tmp_path_factory.mktemp("small") / "mixlm", {})
+
+
+@pytest.fixture(scope="session")
 def tokenizer():
     """The tokenizer of the real small Llama, which the random encoder shares."""
     return AutoTokenizer.from_pretrained(DATA / "mixlm")

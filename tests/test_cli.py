@@ -64,7 +64,9 @@ def test_rank_takes_scorers_and_their_options():
     assert content["rows"][0]["gain_pp"] is None and content["rows"][0]["score"] is not None
 
 
-def test_the_main_job_end_to_end(tmp_path):
+def test_the_main_job_end_to_end(tmp_path, monkeypatch):
+    peaks = {str(MODEL): 30_000_000, str(tmp_path / "m"): 20_000_000}  # measured in new processes, which takes seconds
+    monkeypatch.setattr("compress.evaluation.costs.peak_memory", peaks.get)
     candidates = [x for n in ("code", "math") for x in ("--candidate", TEXTS / f"{n}.txt")]
     chosen = run("calibrate", MODEL, "--target", MATH, *candidates, "--tokens", 1500, "--out", tmp_path / "c")
     assert chosen.exit_code == 0, chosen.output
@@ -99,6 +101,7 @@ def test_the_main_job_end_to_end(tmp_path):
         "same first",
     ):
         assert column in head
+    assert found["peak_memory_bytes"] == 20_000_000 and found["baseline"]["peak_memory_bytes"] == 30_000_000
     assert f"{found['baseline']['bytes'] / found['bytes']:.2f}" in small and "time and memory everywhere" in small
     assert "6.89" in dense and area.startswith("area under the Pareto front of perplexity by bytes: 0.")
     assert windows == f"perplexity on {TEXTS / 'math_heldout.txt'}, windows of 512 tokens, texts joined"

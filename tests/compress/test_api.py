@@ -48,13 +48,20 @@ def test_texts_in_a_list_are_those_of_a_file(encoder, tokenizer, texts, tmp_path
     assert same(by_list, by_file)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize(
-    "method, options",
-    [("kprune", {"ratio": 0.4}), ("svd", {"ratio": 0.5}), ("kmeans", {"bits": 5}), ("smoothquant", {})],
+    "method, options, dtype",
+    [  # every method and every type, weights, books and steps of grids in both half types
+        ("kprune", {"ratio": 0.4}, torch.float16),
+        ("svd", {"ratio": 0.5}, torch.bfloat16),
+        ("kmeans", {"bits": 5}, torch.float16),
+        ("kmeans", {"bits": 5}, torch.bfloat16),
+        ("smoothquant", {}, torch.float16),
+        ("smoothquant", {}, torch.bfloat16),
+        ("svd", {"ratio": 0.5}, torch.float32),
+    ],
 )
-def test_it_gives_what_the_saved_file_gives(method, options, dtype, decoder, folder, tmp_path):
-    model, tokenizer = copy.deepcopy(decoder)
+def test_it_gives_what_the_saved_file_gives(method, options, dtype, two_blocks, tokenizer, tmp_path):
+    model = copy.deepcopy(two_blocks)
     model.config.dtype = dtype
     compress.save(model, tokenizer, tmp_path / "given")
     found = compress.compress(tmp_path / "given", method, options=options, calibration=["Two or three texts."] * 40)

@@ -30,8 +30,9 @@ def weights(folder):
 
 
 @pytest.mark.parametrize("finished", [1, 2])
-def test_a_chain_goes_on_at_the_step_where_it_stopped(finished, tmp_path, monkeypatch):
-    pipeline.run(MODEL, STEPS, TEXTS, tmp_path / "whole", tokens=300)
+def test_a_chain_goes_on_at_the_step_where_it_stopped(finished, small_folder, tmp_path, monkeypatch):
+    model = str(small_folder)
+    pipeline.run(model, STEPS, TEXTS, tmp_path / "whole", tokens=300)
     apply, done = pipeline.apply, []
 
     def failing(net, data, step, *rest):
@@ -43,10 +44,10 @@ def test_a_chain_goes_on_at_the_step_where_it_stopped(finished, tmp_path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "apply", failing)
         with pytest.raises(KeyboardInterrupt):
-            pipeline.run(MODEL, STEPS, TEXTS, tmp_path / "m", tokens=300)
+            pipeline.run(model, STEPS, TEXTS, tmp_path / "m", tokens=300)
     done.clear()
     monkeypatch.setattr(pipeline, "apply", lambda *a: done.append(a[2].method) or apply(*a))
-    card = pipeline.run(MODEL, STEPS, TEXTS, tmp_path / "m", tokens=300, resume=True)
+    card = pipeline.run(model, STEPS, TEXTS, tmp_path / "m", tokens=300, resume=True)
     assert done == [s.method for s in STEPS[finished:]]
     assert [s["method"] for s in card["steps"]] == [s.method for s in STEPS]
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "m")
@@ -102,15 +103,16 @@ def write(path, **content):
     return path
 
 
-def test_a_recipe_does_what_the_command_does(tmp_path):
+def test_a_recipe_does_what_the_command_does(small_folder, tmp_path):
+    model = str(small_folder)
     steps = [{"method": "magnitude", "ratio": 0.3}, {"method": "round_to_nearest", "group": None, "clip": False}]
     data = str(DATA / "text/math_heldout.txt")
-    file = write(tmp_path / "r.yaml", model=MODEL, calibration=str(TEXTS), tokens=300, steps=steps, out="m", data=data)
+    file = write(tmp_path / "r.yaml", model=model, calibration=str(TEXTS), tokens=300, steps=steps, out="m", data=data)
     found = recipe.read(file, methods())
     assert found.out == tmp_path / "m" and found.steps[1].settings == ("group=none", "clip=false")
     run = CliRunner().invoke(main, ["run", str(file)])
     assert run.exit_code == 0, run.output
-    command = ["compress", MODEL, "--calibration", str(TEXTS), "--tokens", "300", "--out", str(tmp_path / "n")]
+    command = ["compress", model, "--calibration", str(TEXTS), "--tokens", "300", "--out", str(tmp_path / "n")]
     command += ["--method", "magnitude", "--set", "ratio=0.3"]
     command += ["--method", "round_to_nearest", "--set", "group=none", "--set", "clip=false"]
     assert CliRunner().invoke(main, command).exit_code == 0
