@@ -60,7 +60,7 @@ def refuse_held_out(pools: Mapping[str, Sequence[Text]], held_out: Mapping[str, 
         The first text that stands in both.
     """
     runs = {run: name for name, texts in held_out.items() for text in texts for run in _runs(text)}
-    for name, texts in pools.items():
+    for name, texts in pools.items() if runs else ():
         for number, text in enumerate(texts, 1):
             where = next((runs[run] for run in _runs(text) if run in runs), None)
             if where:

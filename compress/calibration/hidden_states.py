@@ -21,7 +21,7 @@ from compress.calibration.texts import batches
 from compress.model.architectures import blocks_path
 from compress.model.embedding import has_head
 from compress.model.structure import vocabulary
-from compress.model.walk import drop_padding, inputs, outputs, row_weights
+from compress.model.walk import drop_padding, inputs, outputs, row_weights, run
 from transmeter.util import writing
 
 DEPTHS = ("first", "middle", "last")  # blocks, whose inputs are the hidden states
@@ -157,17 +157,12 @@ def collect(
     groups = clusters(model, seed) if groups is None else groups
     nll, states, labels, owners, seen_before = [], [], [], [], 0
     for batch in batches(tokenizer, ordered, vocabulary=vocabulary(model)):
-        with inputs(model, places) as seen:
-            output = model(**batch)
-        logits = outputs(model, output, batch)
-        predicted = logits.round().long()[..., 0] if logits.shape[-1] == 1 else logits.argmax(-1)
-        if "start_logits" in output:
-            predicted = batch["input_ids"].gather(1, predicted[:, :1])
-        elif not has_head(model):
-            predicted = batch["input_ids"]
-        nll.append(_nll(model, logits, batch))
+        with inputs(model, places[:-1]) as seen:
+            deepest, predicted, likelihood = _read(model, batch, last)
+        nll.append(likelihood)
         if groups is not None:
             predicted = groups[predicted]
+        seen[places[-1]] = deepest
         hidden, mask = torch.stack([seen[p] for p in places], 2), batch["attention_mask"]
         owner = torch.arange(seen_before, seen_before + len(mask))
         seen_before += len(mask)
@@ -236,10 +231,25 @@ def collect_cached(
     return found
 
 
+def _read(model: nn.Module, batch: dict[str, Tensor], last: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What enters the last block, what is predicted (tokens, or the class), and the negative log-likelihoods.
+
+    A model without a head predicts nothing, so that its last block need not run.
+    """
+    if not has_head(model):
+        return run(model, batch, stop=last), batch["input_ids"], torch.full((len(batch["input_ids"]),), torch.nan)
+    path = f"{blocks_path(model)}.{last}"
+    with inputs(model, [path]) as seen:
+        output = model(**batch)
+    logits = outputs(model, output, batch)
+    predicted = logits.round().long()[..., 0] if logits.shape[-1] == 1 else logits.argmax(-1)
+    if "start_logits" in output:
+        predicted = batch["input_ids"].gather(1, predicted[:, :1])
+    return seen[path], predicted, _nll(model, logits, batch)
+
+
 def _nll(model: nn.Module, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
     """(sequences,) mean negative log-likelihood of the next tokens, or entropy of the prediction, nats."""
-    if not has_head(model):
-        return torch.full((len(logits),), torch.nan)
     if model.can_generate():
         following, mask = batch["input_ids"][:, 1:], batch["attention_mask"][:, 1:]
         each = nn.functional.cross_entropy(logits[:, :-1].mT, following, reduction="none") * mask

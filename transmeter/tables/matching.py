@@ -164,8 +164,9 @@ def align(
 
 def _other_kinds(source: Table, target: Table, matches: Sequence[Match]) -> list[str]:
     """What is said of columns of one name that do not match, since one is of numbers."""
-    left = [c for c in source.columns if c not in {m.source for m in matches}]
-    right = {_normalise(c): c for c in target.columns if c not in {m.target for m in matches}}
+    matched = {m.source for m in matches}, {m.target for m in matches}
+    left = [c for c in source.columns if c not in matched[0]]
+    right = {_normalise(c): c for c in target.columns if c not in matched[1]}
     mine, theirs = set(numeric_columns(source.features)), set(numeric_columns(target.features))
     lines = []
     for column in left:
