@@ -23,7 +23,8 @@ FEW_ROWS = 5  # of a class with fewer rows nothing is sure
 FEW_REPEATS = 3  # fewer tell nothing of how results vary
 LARGEST_SHARE = 0.95  # of the labelled rows that one class may hold
 MISSING_SHARE = 0.5  # of the cells of a column that may be missing
-STAND_INS = (-9999, -999, -99, -9, -1, 99, 999, 9999, 99999)  # numbers that often stand for a missing one
+# numbers that often stand for a missing one
+STAND_INS = np.array([-9999, -999, -99, -9, -1, 99, 999, 9999, 99999], dtype=float)
 ID_ROWS = 20  # of fewer rows distinct values are chance
 PRINTED = 40  # columns; of wider tables those have a line of their own of which something was decided
 
@@ -310,20 +311,35 @@ def _row_oddities(table: Table) -> list[str]:
 
 
 def _column_oddities(table: Table) -> list[str]:
-    constant, empty, ids = [], [], []
+    constant, empty = [], []
     for name, values in table.features.items():
         if values.nunique(dropna=False) < 2:
             constant.append(str(name))
         elif values.isna().mean() > MISSING_SHARE:
             empty.append(str(name))
-        elif _is_id(table, str(name)):
-            ids.append(str(name))
     lines = {
         "constant columns, which tell nothing": constant,
         "more than half of the cells are missing in columns": empty,
-        "columns with another value in every row, perhaps ids, which are better left out": ids,
     }
-    return [f"{line}: {listed(names)}" for line, names in lines.items() if names] + _stand_ins(table)
+    return [f"{line}: {listed(names)}" for line, names in lines.items() if names] + misleading(table)
+
+
+def misleading(table: Table) -> list[str]:
+    """Columns that a learner takes for what they are not: ids, and numbers that stand for missing ones.
+
+    Parameters
+    ----------
+    table : Table
+        Any.
+
+    Returns
+    -------
+    list of str
+        A line for the ids, and one a number.
+    """
+    ids = [c for c in table.columns if _is_id(table, c)]
+    line = "columns with another value in every row, perhaps ids, which are better left out"
+    return [f"{line}: {listed(ids)}"] * bool(ids) + _stand_ins(table)
 
 
 def _stand_ins(table: Table) -> list[str]:
@@ -331,7 +347,7 @@ def _stand_ins(table: Table) -> list[str]:
     lines = []
     for name in numeric_columns(table.features):
         values = table.features[name].dropna().to_numpy()
-        for number in np.intersect1d(values, STAND_INS):
+        for number in STAND_INS[np.isin(STAND_INS, values)]:
             rest = values[values != number]
             far = len(rest) > 1 and np.abs(rest - number).min() > np.ptp(rest)
             if far and len(values) - len(rest) > 1:
@@ -343,11 +359,12 @@ def _stand_ins(table: Table) -> list[str]:
 def _is_id(table: Table, name: str) -> bool:
     """Whether a column numbers or names its rows."""
     values = table.features[name].dropna()
-    if len(values) < ID_ROWS or values.nunique() < len(values):
+    numbers = values.dtype.kind == "f"
+    if len(values) < ID_ROWS or (numbers and (values != values.round()).any()) or values.nunique() < len(values):
         return False
-    if values.dtype.kind != "f":
+    if not numbers:
         return not is_text(values)
-    if (name in table.readings and table.readings[name].kind == "days") or (values != values.round()).any():
+    if name in table.readings and table.readings[name].kind == "days":
         return False
     return values.is_monotonic_increasing or "id" in re.split(r"[\W_]+", name.casefold())
 

@@ -16,6 +16,7 @@ from transmeter.checks import (
     counted_twice,
     describe,
     leakage,
+    misleading,
     pair_lines,
     pair_oddities,
     unusable_lines,
@@ -185,6 +186,7 @@ def rank(
     arguments |= {"learner": estimator} if estimator else {}
     for table in (target, *tables):
         _log(table)
+    odd = _warned([f"{target.name}: {line}" for line in misleading(target)])
     target, tables, matches = prepare(target, tables, encoder, match, cache and cache / "texts", classes)
     for table, columns in zip(tables, matches):
         _log_pair(table, target, columns)
@@ -221,6 +223,7 @@ def rank(
             *(metric_notes(target, metric) if "metric" in settings else ()),
             *(_warned(zero_shot.about(target, tables, [score for score, _ in scored])) if unlabelled else ()),
             *(f"{t.name}: {note}" for t in (target, *tables) for note in t.notes),
+            *odd,
             *unmatched,
             *(estimator.notes() if estimator else ()),
             *(more_labels(_best_first(tables, scored)) if shots is None else ()),

@@ -134,6 +134,19 @@ def test_rows_that_stand_in_both_are_told(heart):
         ranking.rank(heart["va"], [data.table("copy", heart["va"].features, heart["va"].labels)], repeats=2)
 
 
+def test_columns_of_the_target_that_mislead_are_told(heart):
+    features = heart["va"].features.assign(patient=[f"P{i}" for i in range(len(heart["va"]))], chol=-9.0)
+    features.loc[5:, "chol"] = np.linspace(150, 300, len(features) - 5)
+    target = data.table("va", features, heart["va"].labels)
+    lines = [
+        "va: columns with another value in every row, perhaps ids, which are better left out: patient",
+        "va: column 'chol' holds -9 in 5 rows, far from its other values: leave these cells empty if they are missing",
+    ]
+    with pytest.warns(UserWarning, match=re.escape(lines[0])):
+        found = ranking.rank(target, [heart["cleveland"]], "hscore")
+    assert [note for note in found.notes if note in lines] == lines
+
+
 def test_switching_every_alignment_term_of_the_network_off_changes_figures(heart):
     def gain(**options):
         options["learner"] = "network"

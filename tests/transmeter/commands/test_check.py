@@ -170,11 +170,12 @@ def test_rank_says_what_lowers_the_trust_in_it_and_which_source_matches_nothing(
         "arrays: no column matches one of mine: give its columns the same names and units, or pair rows by a key"
     )
     assert f"Warning: {unmatched}" in found.stderr.splitlines()
-    assert json.loads((tmp_path / "r.json").read_text())["notes"] == [*caveats, unmatched]
+    ids = "mine: columns with another value in every row, perhaps ids, which are better left out: id, code"
+    assert json.loads((tmp_path / "r.json").read_text())["notes"] == [*caveats, ids, unmatched]
     (section,), _ = sections([tmp_path / "r.json"])
     assert section["notes"][1:] == [f"{line}." for line in caveats]
     decided, classes = section["tables"][1:]
-    assert decided["rows"] == [unmatched.split(": ", 1)] and classes["rows"] == [["arrays", "none by name"]]
+    assert decided["rows"] == [ids.split(": ", 1), unmatched.split(": ", 1)] and classes["rows"] == [["arrays", "none by name"]]
 
 
 def test_a_good_table_ranks_without_caveats():
