@@ -195,7 +195,8 @@ def calibrate(
     by
         "measure", which takes the closest candidate, or a mixture where that is closer, or a way of choosing texts of
         all candidates without measuring: random, uniform, longest, lowest_perplexity, lexical_diversity,
-        activation_coverage, embedding_similarity or closeness. None: measure with targets, uniform without.
+        activation_coverage, embedding_similarity, activation_centroid or closeness. None: measure with targets, uniform
+        without.
     protect
         Of several targets, "mean" or "worst".
     weights

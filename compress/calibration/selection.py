@@ -91,6 +91,16 @@ def _embedding_similarity(pool: HiddenStates, target: HiddenStates, tokens: int,
     return np.argsort(-(means @ centre) / np.linalg.norm(means, axis=1).clip(1e-9), kind="stable")
 
 
+def _activation_centroid(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
+    """The smallest distance of the mean state from the target's, in units of the latter's norm, the mean over depths.
+
+    In the way of ACDM (openreview pfw3saHzGU), by what its abstract says: it has all blocks, here there are three.
+    """
+    centre = target.means().mean(0)  # (depths, width)
+    distance = np.linalg.norm(pool.means() - centre, axis=2) / np.linalg.norm(centre, axis=1).clip(1e-9)
+    return np.argsort(distance.mean(1), kind="stable")
+
+
 def _closeness(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int) -> np.ndarray:
     """Sampled without replacement by how much likelier the states of a sequence are in the target than in the pool.
 
@@ -114,8 +124,8 @@ def _closeness(pool: HiddenStates, target: HiddenStates, tokens: int, seed: int)
 
 Way = Callable[[HiddenStates, HiddenStates, int, int], np.ndarray]
 _ALL = (_random, _uniform, _longest, _lowest_perplexity, _lexical_diversity, _activation_coverage)
-WAYS: dict[str, Way] = {f.__name__[1:]: f for f in (*_ALL, _embedding_similarity, _closeness)}
-NEED_TARGET = ("embedding_similarity", "closeness")  # ways that choose by a target
+WAYS: dict[str, Way] = {f.__name__[1:]: f for f in (*_ALL, _embedding_similarity, _activation_centroid, _closeness)}
+NEED_TARGET = ("embedding_similarity", "activation_centroid", "closeness")  # ways that choose by a target
 PROPOSED = ("uniform", "closeness")  # mixtures that are measured beside the single sets
 
 

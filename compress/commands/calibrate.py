@@ -48,8 +48,8 @@ def calibrate(
     TEXTS: .txt (documents separated by blank lines), .csv, .csv.gz, .parquet, .jsonl with a column text (or messages,
     chats), a data set folder, or as candidate self: what MODEL writes. Equal tokens per candidate. By measure a single
     set is taken, or a mixture where that is closer; by random, uniform, longest, lowest_perplexity, lexical_diversity,
-    activation_coverage, embedding_similarity or closeness texts of all candidates. Writes the texts, provenance.json
-    and, where it measured, ranking.json to --out.
+    activation_coverage, embedding_similarity, activation_centroid or closeness texts of all candidates. Writes the
+    texts, provenance.json and, where it measured, ranking.json to --out.
 
     Example: transmeter calibrate MODEL --target task.txt --candidate a.txt --candidate b.txt --out calibration
     """

@@ -136,6 +136,18 @@ def test_lexical_diversity_against_a_plain_greedy_search(views, target):
         left.remove(int(order[len(expected) - 1]))
 
 
+def test_the_activation_centroid_against_the_definition(views, target):
+    pool = hidden_states.merge(list(views.values()))
+    means = [[pool.states[pool.owners == i, d].mean(0) for d in range(3)] for i in range(len(pool.sequences))]
+    aims = [[target.states[target.owners == i, d].mean(0) for d in range(3)] for i in range(len(target.sequences))]
+    centre = np.mean(aims, axis=0)
+    distance = [
+        np.mean([np.linalg.norm(m[d] - centre[d]) / np.linalg.norm(centre[d]) for d in range(3)]) for m in means
+    ]
+    order = selection.WAYS["activation_centroid"](pool, target, 1000, 0)
+    assert np.allclose(np.sort(distance), np.array(distance)[order], rtol=1e-4)
+
+
 def test_the_targets_own_domain_is_found(views, target):
     found = calibration.choose(views, [Target(target)], tokens=800)
     scores = found.scores

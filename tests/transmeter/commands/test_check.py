@@ -175,7 +175,8 @@ def test_rank_says_what_lowers_the_trust_in_it_and_which_source_matches_nothing(
     (section,), _ = sections([tmp_path / "r.json"])
     assert section["notes"][1:] == [f"{line}." for line in caveats]
     decided, classes = section["tables"][1:]
-    assert decided["rows"] == [ids.split(": ", 1), unmatched.split(": ", 1)] and classes["rows"] == [["arrays", "none by name"]]
+    assert decided["rows"] == [line.split(": ", 1) for line in (ids, unmatched)]
+    assert classes["rows"] == [["arrays", "none by name"]]
 
 
 def test_a_good_table_ranks_without_caveats():
