@@ -11,6 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from compress.calibration import candidates as measuring
 from compress.calibration import contamination, toolkits
 from compress.calibration.candidates import Choice, Target, check_way, choose, reason, screen, select
 from compress.calibration.generation import generate
@@ -111,6 +112,16 @@ class CalibrationSet:
         return [decode(self.tokenizer, ids) for ids in self.sequences]
 
     @property
+    def by_target(self) -> dict[str, dict[str, float]]:
+        """Closeness by name, for every target by name."""
+        return {ranking.target: measuring.scores_of(ranking) for ranking in self.rankings}
+
+    @property
+    def notes(self) -> list[str]:
+        """What is odd of the closeness to single targets, a sentence without its stop each."""
+        return measuring.own_texts(self.by_target)
+
+    @property
     def parts(self) -> list[Part]:
         """What each candidate gives, most tokens first."""
         return _parts(self.sequences, self.origins)
@@ -135,7 +146,8 @@ class CalibrationSet:
         if any(b for _, b in pairs):
             columns["text_pair"] = [b for _, b in pairs]
         parts = [asdict(part) for part in self.parts]
-        provenance = {**about, "tokenizer": fingerprint(self.tokenizer), "parts": parts}
+        of_targets = {"by_target": self.by_target, "notes": self.notes} if self.rankings else {}
+        provenance = {**about, **of_targets, "tokenizer": fingerprint(self.tokenizer), "parts": parts}
         with writing.new_folder(out) as folder:
             Dataset.from_dict(columns).save_to_disk(str(folder))
             (folder / "provenance.json").write_text(json.dumps(provenance, indent=1), encoding="utf-8")

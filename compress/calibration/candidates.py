@@ -131,6 +131,29 @@ def scores_of(ranking: Ranking) -> dict[str, float]:
     return {row.source: row.score for row in ranking.rows if row.error is None}
 
 
+def own_texts(by_target: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Targets whose own text is not as close to them as a mixture of all candidates.
+
+    Parameters
+    ----------
+    by_target
+        Closeness by name, for every target by name. A candidate of the target's name is its own text.
+
+    Returns
+    -------
+    list of str
+        A sentence without its stop each.
+    """
+    found = []
+    for target, scores in by_target.items():
+        mixtures = {name: scores[name] for name in PROPOSED if name in scores}
+        best = max(mixtures, key=lambda name: mixtures[name], default=None)
+        if best and target in scores and scores[best] > scores[target]:
+            figures = f"{scores[best]:.3g} against {scores[target]:.3g}"
+            found.append(f"of {target} the mixture {best} is closer than its own text ({figures})")
+    return found
+
+
 def screen(
     names: Sequence[str],
     collect: Callable[[str], HiddenStates],

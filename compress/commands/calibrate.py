@@ -61,7 +61,7 @@ def calibrate(
     check_inputs([model], [file for file in files if str(file) != "self"])
 
     import compress
-    from compress.report.candidates import format_closeness
+    from compress.report.candidates import format_closeness, format_targets
 
     chosen = compress.calibrate(
         model,
@@ -82,7 +82,7 @@ def calibrate(
     )
     if as_json:
         about = {"out": out, "by": chosen.by, "length": chosen.length, "pack": chosen.pack}
-        sure = {"intervals": chosen.intervals, "tied": chosen.tied, "chosen": chosen.chosen}
+        sure = {"intervals": chosen.intervals, "tied": chosen.tied, "chosen": chosen.chosen, "notes": chosen.notes}
         result = {**about, "parts": chosen.parts, "scores": chosen.scores, **sure, "reason": chosen.reason}
         result["usage"] = chosen.usage
         click.echo(to_json({**result, "rankings": chosen.rankings}), nl=False)
@@ -90,6 +90,9 @@ def calibrate(
     if chosen.scores:
         shares = {part.name: part.share for part in chosen.parts}
         click.echo(format_closeness(chosen.scores, chosen.intervals, shares, chosen.chosen, chosen.tied), nl=False)
+        click.echo(format_targets(chosen.by_target, chosen.scores, chosen.chosen), nl=False)
+    for note in chosen.notes:
+        click.echo(note)
     if chosen.reason:
         click.echo(chosen.reason)
     for part in chosen.parts:

@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from compress.report.candidates import UNIT, shown, sureness
+from compress.report.candidates import UNIT, closest, shown, sureness
 from compress.report.charts import SHAPES, legend, shares, styles, with_intervals
 from compress.report.inputs import Folder, Inputs, Json
 from compress.report.quality import is_of
@@ -51,6 +51,7 @@ def _choice(made: Json, examples: Sequence[tuple[str, str]]) -> Json:
     notes = [note, f"Not the closest: {made['reason']}."] if made.get("reason") else [note]
     intervals = made.get("intervals") or {}
     sure = sureness(scores, intervals, made.get("chosen"), made.get("tied") or [])
+    sure += made.get("notes") or []
     notes += [f"{line[0].upper()}{line[1:]}." for line in (*sure, *([UNIT.rstrip(".")] if scores else []))]
     charts = []
     if scores:
@@ -74,6 +75,11 @@ def _choice(made: Json, examples: Sequence[tuple[str, str]]) -> Json:
         "SHA-256 of the tokens, its beginning",
     ]
     tables = [{"caption": "Candidates and what was taken from them", "heads": heads, "rows": rows}]
+    if len(by_target := made.get("by_target") or {}) > 1:
+        each = [
+            [n, *(f"{by_target[t][n]:.3g}" for t in by_target)] for n in closest(scores, made["chosen"], [*by_target])
+        ]
+        tables.append({"caption": "Closeness to every target", "heads": ["candidate", *by_target], "rows": each})
     if examples:
         begun = [[source, text if len(text) <= SHOWN else text[:SHOWN].rstrip() + " ..."] for source, text in examples]
         tables.append({"caption": "Some of the texts, their beginnings", "heads": ["candidate", "text"], "rows": begun})

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 WIDTH = 80  # characters of a line
+TARGETS = 5  # in a table: more have another below it
+TOP = 5  # sets in a table of several targets, beside the one that was taken
 UNIT = "closeness: 1 over the distance to the target in the model's states, in deviations of the"
 UNIT += " target's texts; a ratio without a unit, higher is closer. Intervals: over other samples of the same texts."
 
@@ -47,6 +49,57 @@ def format_closeness(
         grid.add_row(name, f"{scores[name]:.3g}", shown(intervals.get(name)), mark, share)
     lines = [UNIT, *sureness(scores, intervals, chosen, tied)]
     return _printed(grid) + "".join(f"{textwrap.fill(line, WIDTH)}\n" for line in lines)
+
+
+def format_targets(by_target: Mapping[str, Mapping[str, float]], scores: Mapping[str, float], chosen: str) -> str:
+    """How close the closest sets come to every one of several targets.
+
+    Parameters
+    ----------
+    by_target
+        Closeness by name of the set, for every target by name.
+    scores
+        Closeness to all of them.
+    chosen
+        What was taken.
+
+    Returns
+    -------
+    str
+        At most 80 characters a line; ends with a line break. Empty of one target.
+    """
+    if len(by_target) < 2:
+        return ""
+    targets, text = list(by_target), ""
+    for start in range(0, len(targets), TARGETS):
+        some = targets[start : start + TARGETS]
+        grid = Table("closeness to", *some, box=None, pad_edge=False)
+        for name in closest(scores, chosen, targets):
+            mark = f"{name} (taken)" if name == chosen else name
+            grid.add_row(mark, *(f"{by_target[target][name]:.3g}" for target in some))
+        text += "\n" + _printed(grid)
+    return text + "\n"
+
+
+def closest(scores: Mapping[str, float], chosen: str, targets: Sequence[str] = ()) -> list[str]:
+    """The closest sets, the one that was taken, and the targets' own texts.
+
+    Parameters
+    ----------
+    scores
+        Closeness by name.
+    chosen
+        What was taken.
+    targets
+        Names of targets; a set of such a name is the target's own text.
+
+    Returns
+    -------
+    list
+        Names, closest first.
+    """
+    order = sorted(scores, key=lambda name: -scores[name])
+    return [name for place, name in enumerate(order) if place < TOP or name == chosen or name in targets]
 
 
 def _printed(grid: Table) -> str:

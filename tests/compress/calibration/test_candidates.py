@@ -223,6 +223,14 @@ def test_several_targets_count_by_weight_or_the_worst(views, monkeypatch):
     assert set(found.states.origins) == {"math"}
 
 
+def test_a_mixture_that_is_closer_than_the_own_text_of_a_target_is_told():
+    by_target = {"code": {"code": 2.0, "web": 3.0, "uniform": 2.5}, "math": {"code": 1.0, "web": 1.0, "uniform": 2.0}}
+    assert calibration.own_texts(by_target) == [
+        "of code the mixture uniform is closer than its own text (2.5 against 2)"
+    ]
+    assert calibration.own_texts({"code": {"code": 2.0, "uniform": 1.5}, "b": {"b": 2.0}}) == []
+
+
 def test_many_candidates_are_screened_a_few_at_a_time(views, target, monkeypatch):
     names, collected = [f"{n}{i}" for i in range(9) for n in DOMAINS], []
 
@@ -270,6 +278,18 @@ def test_more_tokens_than_are_measured_come_from_the_sets_chosen(by, pools, tmp_
     if by == "uniform":
         assert set(shares) == set(texts) and max(shares.values()) < 0.5
     assert compress.calibrate(DATA / "mixlm", texts, targets, **options) == found
+
+
+def test_closeness_to_every_target_is_kept(pools, tmp_path, monkeypatch):
+    monkeypatch.setattr(whole, "MEASURED", 600)
+    targets = {"math": DATA / "text/math_sample.txt", "play": pools["drama"][:40]}
+    found = compress.calibrate(DATA / "mixlm", pools, targets, tokens=500, cache=tmp_path / "h", out=tmp_path / "c")
+    assert list(found.by_target) == ["math", "play"] and found.chosen in found.scores
+    for name, score in found.scores.items():
+        assert score == pytest.approx((found.by_target["math"][name] * found.by_target["play"][name]) ** 0.5)
+    said = json.loads((tmp_path / "c/provenance.json").read_text())
+    assert said["by_target"] == found.by_target and said["notes"] == found.notes
+    assert set(said["intervals"]) == set(found.scores) and said["tied"] == found.tied
 
 
 def test_a_mixture_of_long_sequences_has_every_set_in_equal_shares(pools, tmp_path, monkeypatch):

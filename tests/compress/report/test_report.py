@@ -92,6 +92,10 @@ def inputs(tmp_path_factory):
         "by": "measure",
         "seed": 0,
         "scores": {"near": 3.0, "far": 1.0},
+        "intervals": {"near": [2.5, 3.6], "far": [0.8, 1.3]},
+        "tied": [],
+        "by_target": {"t": {"near": 4.0, "far": 1.1}, "u": {"near": 2.25, "far": 0.9}},
+        "notes": ["of t the mixture uniform is closer than its own text (5 against 4)"],
     }
     texts = [f"text {i} {EVIL} {'x' * 200}" for i in range(19)]
     Dataset.from_dict({"text": texts, "source": ["near"] * 19}).save_to_disk(str(root / "calibration"))
