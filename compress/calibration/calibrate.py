@@ -5,6 +5,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -262,8 +263,10 @@ def calibrate(
     contamination.refuse_held_out(texts, {str(path): read_texts(path, tokenizer) for path in held_out})
     aim_texts = {name: _read(name, source, tokenizer) for name, source in aims.items()}
     reader = _reader(model, kind, seed, cache)
-    goals = [Target(reader.measured(name, own, seed + TARGET_SEED), shares[name]) for name, own in aim_texts.items()]
-    sets = screen(list(pools), lambda name: reader.measured(name, texts.get(name), seed), goals, seed=seed)
+    about = (MEASURED, seed + TARGET_SEED, reader.short)
+    goals = [Target(reader.states(name, own, *about), shares[name]) for name, own in aim_texts.items()]
+    read = partial(reader.candidate, texts)
+    sets = screen(list(pools), read, goals, tokens=MEASURED, seed=seed)
     choice = choose(sets, goals, tokens=MEASURED, by=by, protect=protect, seed=seed)
     sequences, origins = _sample(reader, choice, list(sets), goals, texts, tokens)
     why = reason(choice.scores, choice.name)
@@ -358,9 +361,9 @@ class _Reader:
         sequences, of = self.sequences(texts, tokens, seed, kind)
         return collect_cached(*about, name, sequences, self.seed, self.groups, of)
 
-    def measured(self, name: str, texts: Sequence[Text] | None, seed: int) -> HiddenStates:
-        """Hidden states of what a set is measured by."""
-        return self.states(name, texts, MEASURED, seed, self.short)
+    def candidate(self, texts: Mapping[str, Sequence[Text]], name: str, tokens: int) -> HiddenStates:
+        """Hidden states that a candidate is measured by."""
+        return self.states(name, texts.get(name), tokens, self.seed, self.short)
 
 
 def _reader(model: str | Path, kind: Sequences, seed: int, cache: Path | None) -> _Reader:

@@ -4,7 +4,7 @@ Closeness is transmeter's scorer `alignment` on the hidden states of the model, 
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,6 +20,7 @@ from transmeter.tables.data import Table
 from transmeter.util.progress import track
 
 SCREENED = 20  # candidates that are measured in full; of more, the closest by the cheap measure
+UNDECIDED = 100  # candidates that are screened by all their tokens; of more, the closest by a quarter of them
 AT_ONCE = 20  # candidates in memory while they are screened
 # a mixture must be closer to one target by this factor; chosen on the first sample of benchmarks/calibration_quality.py
 MARGIN = 1.2
@@ -156,24 +157,33 @@ def own_texts(by_target: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 def screen(
     names: Sequence[str],
-    collect: Callable[[str], HiddenStates],
+    collect: Callable[[str, int], HiddenStates],
     targets: Sequence[Target],
     *,
+    tokens: int,
     keep: int = SCREENED,
+    undecided: int = UNDECIDED,
     seed: int = 0,
 ) -> dict[str, HiddenStates]:
     """The candidates that the cheap measure finds closest to all targets, few of them in memory at a time.
+
+    Of more than `undecided` candidates a quarter of the tokens is read first, and the rest only of those that are
+    closest by it.
 
     Parameters
     ----------
     names
         Of the candidates; one that gives no hidden states is left out with a warning.
     collect
-        Gives the hidden states of a candidate by its name.
+        Gives the hidden states of a candidate by its name and a number of tokens.
     targets
         None: nothing is left out.
+    tokens
+        Number of tokens that a candidate is measured by.
     keep
         Number of candidates that stay.
+    undecided
+        Number of candidates that are read in full.
     seed
         Of the measure.
 
@@ -187,18 +197,38 @@ def screen(
     ValueError
         No candidate gives any hidden states.
     """
-    if len(names) <= keep or not targets:
-        found = _usable(track(names, "Reading candidates"), collect)
-    else:
+    if targets and len(names) > undecided:
         scores: dict[str, float] = {}
-        for start in track(range(0, len(names), AT_ONCE), "Screening candidates"):
-            if sets := _usable(names[start : start + AT_ONCE], collect):
-                rankings = [rank_sets(target.states, sets, cheap=True, seed=seed) for target in targets]
-                scores.update(_joined(rankings, targets, "mean"))
-        found = {name: collect(name) for name in sorted(scores, key=lambda name: -scores[name])[:keep]}
+        for _, more in _screened(names, lambda name: collect(name, tokens // 4), targets, seed):
+            scores |= more
+        names = _closest(scores, undecided)
+    found: dict[str, HiddenStates] = {}
+    if targets and len(names) > keep:
+        scores = {}
+        for sets, more in _screened(names, lambda name: collect(name, tokens), targets, seed):
+            scores |= more
+            together = found | sets
+            found = {name: together[name] for name in _closest(scores, keep)}
+    else:
+        found = _usable(track(names, "Reading candidates"), lambda name: collect(name, tokens))
     if not found:
         raise ValueError("no candidate has texts that can be measured: give longer texts")
     return found
+
+
+def _screened(
+    names: Sequence[str], collect: Callable[[str], HiddenStates], targets: Sequence[Target], seed: int
+) -> Iterator[tuple[dict[str, HiddenStates], dict[str, float]]]:
+    """Hidden states and scores by the cheap measure, `AT_ONCE` candidates at a time."""
+    for start in track(range(0, len(names), AT_ONCE), "Screening candidates"):
+        if sets := _usable(names[start : start + AT_ONCE], collect):
+            rankings = [rank_sets(target.states, sets, cheap=True, seed=seed) for target in targets]
+            yield sets, _joined(rankings, targets, "mean")
+
+
+def _closest(scores: Mapping[str, float], count: int) -> list[str]:
+    """The names of the highest scores, best first."""
+    return sorted(scores, key=lambda name: -scores[name])[:count]
 
 
 def _usable(names: Iterable[str], collect: Callable[[str], HiddenStates]) -> dict[str, HiddenStates]:

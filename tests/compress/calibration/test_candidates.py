@@ -234,8 +234,8 @@ def test_a_mixture_that_is_closer_than_the_own_text_of_a_target_is_told():
 def test_many_candidates_are_screened_a_few_at_a_time(views, target, monkeypatch):
     names, collected = [f"{n}{i}" for i in range(9) for n in DOMAINS], []
 
-    def collect(name):
-        collected.append(name)
+    def collect(name, tokens):
+        collected.append((name, tokens))
         view = views[name[:-1]]
         return hidden_states.HiddenStates(view.sequences, [name] * len(view.sequences), *list(vars(view).values())[2:])
 
@@ -245,22 +245,26 @@ def test_many_candidates_are_screened_a_few_at_a_time(views, target, monkeypatch
 
     ranked = calibration.rank_sets
     monkeypatch.setattr(calibration, "rank_sets", rank_sets)
-    closest = calibration.screen(names, collect, [Target(target)], keep=9)
-    assert {name[:-1] for name in closest} == {"math"} and len(collected) == len(names) + 9
+    closest = calibration.screen(names, collect, [Target(target)], tokens=400, keep=9)
+    assert {name[:-1] for name in closest} == {"math"} and collected == [(name, 400) for name in names]
+    collected.clear()
+    again = calibration.screen(names, collect, [Target(target)], tokens=400, keep=9, undecided=12)
+    assert again.keys() == closest.keys() and len(collected) == len(names) + 12
+    assert [tokens for _, tokens in collected] == [100] * len(names) + [400] * 12
 
 
 def test_a_candidate_that_gives_nothing_is_left_out(views, target):
-    def collect(name):
+    def collect(name, tokens):
         if name.startswith("none"):
             raise ValueError("none has no text")
         return views[name]
 
     with pytest.warns(UserWarning, match="none is left out: none has no text"):
-        assert set(calibration.screen(["none", "math"], collect, [])) == {"math"}
+        assert set(calibration.screen(["none", "math"], collect, [], tokens=400)) == {"math"}
         many = [*(f"none{i}" for i in range(calibration.AT_ONCE + 5)), "math"]  # a whole part of them gives nothing
-        assert set(calibration.screen(many, collect, [Target(target)])) == {"math"}
+        assert set(calibration.screen(many, collect, [Target(target)], tokens=400)) == {"math"}
     with pytest.warns(UserWarning), pytest.raises(ValueError, match="no candidate has texts that can be measured"):
-        calibration.screen(["none"], collect, [])
+        calibration.screen(["none"], collect, [], tokens=400)
 
 
 @pytest.mark.parametrize("by", ["measure", "uniform", "longest"])
