@@ -197,6 +197,9 @@ def screen(
     ValueError
         No candidate gives any hidden states.
     """
+    if targets and len(names) > keep:
+        first = f", a quarter of their tokens and all of the {undecided} closest," if len(names) > undecided else ""
+        warnings.warn(f"{len(names)} candidates are screened{first} and the {keep} closest measured", stacklevel=3)
     if targets and len(names) > undecided:
         scores: dict[str, float] = {}
         for _, more in _screened(names, lambda name: collect(name, tokens // 4), targets, seed):

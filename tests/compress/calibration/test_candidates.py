@@ -245,10 +245,12 @@ def test_many_candidates_are_screened_a_few_at_a_time(views, target, monkeypatch
 
     ranked = calibration.rank_sets
     monkeypatch.setattr(calibration, "rank_sets", rank_sets)
-    closest = calibration.screen(names, collect, [Target(target)], tokens=400, keep=9)
+    with pytest.warns(UserWarning, match=f"{len(names)} candidates are screened and the 9 closest measured"):
+        closest = calibration.screen(names, collect, [Target(target)], tokens=400, keep=9)
     assert {name[:-1] for name in closest} == {"math"} and collected == [(name, 400) for name in names]
     collected.clear()
-    again = calibration.screen(names, collect, [Target(target)], tokens=400, keep=9, undecided=12)
+    with pytest.warns(UserWarning, match="screened, a quarter of their tokens and all of the 12 closest, and the 9"):
+        again = calibration.screen(names, collect, [Target(target)], tokens=400, keep=9, undecided=12)
     assert again.keys() == closest.keys() and len(collected) == len(names) + 12
     assert [tokens for _, tokens in collected] == [100] * len(names) + [400] * 12
 
