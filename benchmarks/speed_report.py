@@ -37,6 +37,7 @@ HEART = "va hungarian cleveland switzerland statlog failure".split()
 SETS = "ag_news banking77 clinc150 cola hate_davidson mr newsgroups20 pros_cons rte sms_spam".split()
 MORE = "sst2 sst5 subj tweet_hate tweet_offensive tweet_sentiment".split()
 KEYS = ("cpu_seconds", "peak_bytes")
+MANY = 200  # candidates that are parts of the sets
 LM = "bronte c4_sample code_mbpp gsm8k_train".split()
 
 
@@ -83,6 +84,10 @@ CASES = {
         2.0,
         "calibrate {minilm} --target {data}/text/trec6/train.csv.gz {candidates} --tokens 20000 --cache {work}/cache",
     ),
+    "calibrate, 200 candidates, MiniLM": Case(
+        1 / 0.6,
+        "calibrate {minilm} --target {data}/text/trec6/train.csv.gz {many} --tokens 2000 --cache {work}/cache",
+    ),
     "wanda, 4 blocks of SmolLM2": first_blocks("wanda"),
     "sparsegpt, 4 blocks of SmolLM2": first_blocks("sparsegpt"),
     "awq, 4 blocks of SmolLM2": first_blocks("awq"),
@@ -111,6 +116,7 @@ def main(
     sets = [f"{datasets}/text/{name}/train.csv.gz" for name in SETS + MORE] + [f"{datasets}/lm/{n}.txt" for n in LM]
     named = [f"--candidate c{number}={path}" for number, path in enumerate(sets)]
     places["candidates"] = " ".join(named)
+    places["many"] = " ".join(f"--candidate {work.absolute()}/shelf/{number}.txt" for number in range(MANY))
     prepare(places["data"], places["minilm"], places["smollm2"], places["work"])
     found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
     for name in cases or [case for case in CASES if case not in found]:
@@ -125,9 +131,17 @@ def prepare(data: Path, minilm: Path, smollm2: Path, work: Path) -> None:
     import torch
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
+    from compress.calibration.texts import read_texts
+
     work.mkdir(parents=True, exist_ok=True)
     shutil.copy(data / "lm/wikitext_train_part.txt", work / "calibration.txt")
     shutil.copy(data / "lm/wikitext2_valid.txt", work / "held_out.txt")
+    if not (work / "shelf").exists():
+        (work / "shelf").mkdir()
+        for number in range(MANY):
+            texts, part = read_texts(data / "text" / (SETS + MORE)[number % 16] / "train.csv.gz"), number // 16
+            some = [text if isinstance(text, str) else " ".join(text) for text in texts[part :: MANY // 16 + 1][:400]]
+            (work / "shelf" / f"{number}.txt").write_text("\n\n".join(some), encoding="utf-8")
     if not (work / "dense4").exists():
         single.cut(smollm2, 4, work / "dense4")
     if not (work / "bert12").exists():
