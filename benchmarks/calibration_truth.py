@@ -166,7 +166,7 @@ def run(part: str, datasets: Path, folder: Path, cell: Cell) -> list[dict[str, o
     net, tokenizer = dense(part, folder, cell.task if part == "encoders" else "")
     name, options = METHODS[part][cell.method]
     sequences = drawn(part, datasets, folder, cell)
-    small = apply(net, batches(tokenizer, sequences), Step(name, options))
+    small = apply(net, batches(tokenizer, sequences), Step(name, options), in_place=False)
     found = measured(part, datasets, cell.task, small, tokenizer)
     if part == "decoder":
         found = {d: losses(datasets, folder)[d] - v for d, v in found.items()}

@@ -36,6 +36,7 @@ from compress.model.storage import stored_bytes
 from compress.model.walk import Batch
 from compress.pipeline import Step, apply
 from transmeter.util import writing
+from transmeter.util.intervals import around
 from transmeter.util.progress import track
 
 Steps = list[tuple[str, dict[str, object]]]
@@ -214,7 +215,20 @@ def summary(runs: Sequence[dict]) -> dict[str, dict[str, str]]:
     for (part, model, method), g in pd.DataFrame(rows).groupby(["part", "model", "method"], sort=False):
         value = f"{g.value.mean():.4g} ({g.value.min():.4g} to {g.value.max():.4g}), {g.bytes.mean() / 1e6:.2f} MB"
         found.setdefault(f"{part}, {model}", {})[method] = value
+    if any(r["part"] == "data" for r in runs):
+        found["data, sst2"]["picked over random, paired by draw (95 %)"] = picked_over_random(runs)
     return found
+
+
+def picked_over_random(runs: Sequence[dict]) -> str:
+    """Accuracy of students of the picked texts minus that of random ones, the mean over draws and its 95 % interval."""
+    rows = [r for r in runs if r["part"] == "data"]
+    picked, mixed = (
+        {r["seed"]: r["accuracy"] for r in rows if f"2 blocks, {kind}" in r["method"]} for kind in ("picked", "random")
+    )
+    lead = np.array([picked[seed] - mixed[seed] for seed in picked])
+    found = around(float(lead.mean()), float(lead.std(ddof=1) / len(lead) ** 0.5), len(lead) - 1)
+    return f"{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f}), {len(lead)} draws"
 
 
 if __name__ == "__main__":
