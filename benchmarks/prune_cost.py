@@ -14,7 +14,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
-import matplotlib
 import torch
 import transformers
 from torch import nn
@@ -25,9 +24,6 @@ from compress.model import io, latency
 from compress.model.walk import Batch
 from compress.pipeline import Step, apply
 from transmeter.util.checkpoint import bytes_of
-
-matplotlib.use("svg")
-from matplotlib import pyplot as plt  # noqa: E402
 
 T = TypeVar("T")
 METHODS = ("kprune", "sparsegpt")
@@ -157,6 +153,9 @@ def growth(threads: int, picture: Path) -> list[dict[str, object]]:
 
 def draw(found: Sequence[dict], picture: Path) -> None:
     """Seconds above, peak memory below, both axes logarithmic."""
+    from matplotlib import pyplot as plt  # the other parts do without it
+
+    plt.switch_backend("svg")
     figure, axes = plt.subplots(2, len(GROWTH), figsize=(9, 5), sharey="row", constrained_layout=True)
     for column, varied in enumerate(GROWTH):
         for method in METHODS:

@@ -16,6 +16,11 @@ that are told before, and whether both ways gave the same weights.
 
     python benchmarks/prune_speed.py --part kprune --part gains --part growth --work W
 
+    python benchmarks/prune_speed.py --part weights --work W
+
+Part weights: the same peaks in memory on a random Llama of the sizes of SmolLM2-135M, stored in bfloat16 and float32,
+less what the process took before, as a multiple of its weights in float32; `load` is compress.load alone.
+
 Parts kprune, gains and growth (prune_cost.py): K-prune at BERT-base shape beside its bound and its public code; latency
 and bytes of pruned models beside their FLOPs; seconds and memory against tokens, layers and width.
 """
@@ -230,13 +235,8 @@ def memory(given: Given) -> dict:
     source, names = given.work / "wide", given.cases or tuple(MEMORY_CASES)
     known = json.loads(given.out.read_text()).get("memory", {}).get("rows", []) if given.out.exists() else []
     rows = [row for row in known if row["method"] not in names]
-    if not source.exists():
-        tokenizer = AutoTokenizer.from_pretrained(HERE.parent / "data/mixlm")
-        sizes = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 6, "num_attention_heads": 16}
-        torch.manual_seed(0)
-        config = LlamaConfig(vocab_size=len(tokenizer), **sizes, max_position_embeddings=512, tie_word_embeddings=True)
-        LlamaForCausalLM(config).half().save_pretrained(source, max_shard_size="50MB")
-        tokenizer.save_pretrained(source)
+    sizes = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 6, "num_attention_heads": 16}
+    random(source, torch.float16, vocab_size=4096, **sizes)
     for name in names:
         found = {}
         for kind in ("whole", "streamed"):
@@ -253,6 +253,39 @@ def memory(given: Given) -> dict:
     return {"parameters": 81_279_488, "threads": given.threads, "tokens": 1024, "batch_size": 4, "rows": rows}
 
 
+def random(folder: Path, dtype: torch.dtype, **sizes: int) -> None:
+    """Write a random Llama in shards, where it is not there."""
+    if folder.exists():
+        return
+    tokenizer = AutoTokenizer.from_pretrained(HERE.parent / "data/mixlm")
+    torch.manual_seed(0)
+    config = LlamaConfig(**sizes, max_position_embeddings=512, tie_word_embeddings=True)
+    LlamaForCausalLM(config).to(dtype).save_pretrained(folder, max_shard_size="50MB")
+    tokenizer.save_pretrained(folder)
+
+
+SMALL_CASES = ("load", "wanda", "kprune", "round_to_nearest", "gptq")
+
+
+def weights(given: Given) -> dict:
+    """Peaks beyond the process before as multiples of the weights in float32, each in a fresh process."""
+    sizes = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30}
+    sizes |= {"num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49_152}
+    known = json.loads(given.out.read_text()).get("weights", {}) if given.out.exists() else {}
+    rows = known.get("rows", {})
+    for dtype in (torch.bfloat16, torch.float32):
+        kind = str(dtype).removeprefix("torch.")
+        source = given.work / f"small-{kind}"
+        random(source, dtype, **sizes)
+        for name in given.cases or SMALL_CASES:
+            shutil.rmtree(given.work / "whole", ignore_errors=True)
+            found = fresh(peak, name, "whole", source, given)
+            times = (found["peak"] - found["before"]) / (4 * found["parameters"])
+            rows.setdefault(kind, {})[name] = found | {"times": times}
+            click.echo(f"{kind} {name}: {times:.2f} times the weights, {found['seconds']:.0f} s")
+    return {"threads": given.threads, "tokens": 1024, "batch_size": 4, "rows": rows}
+
+
 def peak(name: str, kind: str, source: Path, given: Given) -> dict[str, float]:
     """Bytes of this process at most, their estimate before the start, and seconds of one job; writes WORK/KIND."""
     from compress import pipeline
@@ -265,8 +298,14 @@ def peak(name: str, kind: str, source: Path, given: Given) -> dict[str, float]:
         return next(1024 * int(x.split()[1]) for x in open("/proc/self/status") if x.startswith(key))
 
     torch.set_num_threads(given.threads)
-    step, texts = [pipeline.Step(name, MEMORY_CASES[name])], HERE.parent / "data/text/math.txt"
     sizes, tokenizer = io.skeleton(source)
+    parameters = sum(p.numel() for p in sizes.parameters())
+    if name == "load":
+        taken, begin = estimates.taken_before(), time.perf_counter()
+        io.load(source)
+        seconds = time.perf_counter() - begin
+        return {"peak": status("VmHWM"), "before": taken, "parameters": parameters, "seconds": seconds}
+    step, texts = [pipeline.Step(name, MEMORY_CASES[name])], HERE.parent / "data/text/math.txt"
     data = batches(tokenizer, cut(tokenizer, read_texts(texts), 1024, context(sizes, TOKENS), 0), 4)
     found = estimates.estimate(sizes, data, traits(name), MEMORY_CASES[name], torch.float32)
     taken, begin = estimates.taken_before(), time.perf_counter()
@@ -276,7 +315,8 @@ def peak(name: str, kind: str, source: Path, given: Given) -> dict[str, float]:
         machine = pipeline.Machine(batch_size=4, memory=2 * expected)
     pipeline.run(str(source), step, texts, given.work / kind, tokens=1024, length=TOKENS, machine=machine)
     seconds, most = time.perf_counter() - begin, status("VmHWM")
-    return {"peak": most, "estimate": expected, "ratio": expected / most, "seconds": seconds}
+    found = {"peak": most, "estimate": expected, "ratio": expected / most, "seconds": seconds}
+    return found | {"before": taken, "parameters": parameters}
 
 
 def growth(given: Given) -> list[dict[str, object]]:
@@ -287,6 +327,7 @@ def growth(given: Given) -> list[dict[str, object]]:
 PARTS = {
     "llmcompressor": llmcompressor,
     "memory": memory,
+    "weights": weights,
     "kprune": lambda given: prune_cost.speed(given.threads),
     "gains": lambda given: prune_cost.gains(given.threads, given.work),
     "growth": growth,
@@ -302,7 +343,13 @@ PARTS = {
 @click.option("--threads", default=2, show_default=True)
 @click.option("--steps", default=400, show_default=True, help="Of training.")
 @click.option("--repeats", default=5, show_default=True, help="Of ours, before the others and again after them.")
-@click.option("--case", "cases", multiple=True, type=click.Choice(list(MEMORY_CASES)), help="Of memory. Default: all.")
+@click.option(
+    "--case",
+    "cases",
+    multiple=True,
+    type=click.Choice(["load", *MEMORY_CASES]),
+    help="Of memory and weights. Default: all.",
+)
 @click.option("--out", default="benchmarks/results/prune_speed.json", type=click.Path(path_type=Path))
 def main(
     parts: tuple[str, ...],

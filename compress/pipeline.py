@@ -37,7 +37,7 @@ from compress.model.structure import shallow_copy, unshare
 from compress.model.walk import Batch
 from compress.report import tables
 from compress.report.card import write_card
-from transmeter.util import writing
+from transmeter.util import heap, writing
 from transmeter.util.checkpoint import hash_of
 from transmeter.util.signatures import grouped, keyword_options
 
@@ -199,13 +199,14 @@ def _run(run: _Run, resume: bool) -> dict[str, object]:
     record = {"calibration": used, **_record(run), **about_embedding(sizes)}
     with _scratch(run.work) as scratch:
         load = partial(io.load, device=run.machine.device, dtype=run.machine.dtype, stream=stream, scratch=scratch)
-        net, card = _run_steps(run, load, tokenizer, data)
+        net, card = _run_steps(run, load if stream else heap.giving_back()(load), tokenizer, data)
         card = {**card, **record}
         if run.machine.device == "auto":
             accelerate.hooks.remove_hook_from_submodules(net)
         forget(net)
-        memory.trim()
-        io.save(move(net, "cpu"), tokenizer, run.out, card, write_card)
+        heap.collect()
+        with heap.giving_back():
+            io.save(move(net, "cpu"), tokenizer, run.out, card, write_card, keep=False)
     shutil.rmtree(run.work)
     return card
 
@@ -222,7 +223,7 @@ def _plan(run: _Run, sizes: nn.Module, data: Sequence[Batch]) -> bool:
     stream, reason = memory.plan(sizes, data, steps, machine.dtype, limit, taken)
     run.tell(reason)
     if stream:
-        memory.give_back()
+        heap.give_back()
     return stream
 
 

@@ -12,13 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from compress.algorithms import memory
 from compress.algorithms.resume import Progress
 from compress.model.architectures import blocks_path
 from compress.model.layers import Expert
 from compress.model.storage import forget
 from compress.model.structure import block_linears
 from compress.model.walk import Batch, capture_inputs, drop_padding, inputs, run
+from transmeter.util import heap
 from transmeter.util.progress import track
 
 TILE = 192  # features of a product, and of a triangle that is inverted as a whole
@@ -94,7 +94,7 @@ def blocks(
             for i, batch in enumerate(batches):
                 stream[i] = run(model, batch, block, block + 1, stream[i])
         forget(model.get_submodule(f"{blocks_path(model)}.{block}"))
-        memory.trim()  # the weights before were made by other threads, whose memory this one does not use again
+        heap.trim()  # the weights before were made by other threads, whose memory this one does not use again
     if unreached:
         what = f"no calibration token reaches {len(unreached)} of {number} experts ({unreached[0]} first)"
         outcome = "quantizers round them to nearest, other methods leave them as they are"

@@ -24,8 +24,6 @@ What the process takes before, the interpreter and its libraries, is measured wh
 Measured in benchmarks/prune_speed.py, part memory.
 """
 
-import contextlib
-import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -46,7 +44,6 @@ CGROUPS = (
 TRAINED = 6  # models where all weights are trained: the two, gradients, the optimizer's two, and one on the way
 STATUS = Path("/proc/self/status")
 FIRST_USE = 40 * 10**6  # bytes that libraries take when they are used for the first time
-M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 
 @dataclass(frozen=True)
@@ -237,21 +234,6 @@ def taken_before(device: str | torch.device = "cpu") -> int:
     except OSError:
         return 0
     return FIRST_USE + next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS")), 0)
-
-
-def give_back() -> None:
-    """From now on freed tensors go back to the system at once, so that what is estimated is what is taken.
-
-    glibc keeps tensors below 32 MiB for later, with gaps that add up to several times what is in use.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20)
-
-
-def trim() -> None:
-    """Give what is free back to the system now: between a method and reading back what it made."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _size(count: int) -> str:

@@ -10,7 +10,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from compress.algorithms import memory
 from compress.algorithms.budget import best, budget, select, uniform_counts
 from compress.algorithms.options import UnitLimits
 from compress.algorithms.sparsity import sparsity_for
@@ -18,6 +17,7 @@ from compress.algorithms.traits import Needs, Traits
 from compress.model.shapes import record
 from compress.model.structure import Sublayer, block_linears, remove, set_parameter
 from compress.model.walk import Batch, mean_length
+from transmeter.util import heap
 
 # topk of a whole layer at once
 TRAITS = Traits(Needs(models=1, states=0, gradients=False, matrices=0, copies=14), changes="units")
@@ -73,7 +73,7 @@ def compress(
         for block in range(model.config.num_hidden_layers):
             for path, linear in block_linears(model, block):
                 set_parameter(model, f"{path}.weight", sparsity.zero(linear.weight, linear.weight.abs().view(1, -1)))
-            memory.trim()  # what the choice took lies in pieces between the new weights
+            heap.trim()  # what the choice took lies in pieces between the new weights
         return model
     limit = budget(model, mean_length(batches), limits)
     scores = [_mean_square(model, s) for s in limit.found]

@@ -37,6 +37,8 @@ from compress.model.gguf import reading as gguf_reading
 from transmeter.util import writing
 from transmeter.util.checkpoint import FLOATS, Stored
 
+ALIGNED = 64  # bytes of which torch's own addresses are multiples: on others sums differ in their last bit
+
 
 class _Scratch:
     """A file for changed weights, removed when no model refers to it any more."""
@@ -148,7 +150,9 @@ def _read(place: _Place, shape: torch.Size, device: torch.device) -> Tensor:
     with safe_open(place.file, "pt", device=str(device)) as file:
         if place.form != "bitmask":
             value = file.get_tensor(place.key)  # mapped, not copied, on a CPU
-            return value if place.form == "plain" else value.T.contiguous()
+            if place.form == "transposed":
+                return value.T.contiguous()
+            return value.clone() if value.data_ptr() % ALIGNED else value
         path = place.key.removesuffix("weight")
         values = file.get_tensor(path + "packed.values")
         packed = layers.Bitmask(*shape, len(values))
@@ -194,6 +198,23 @@ def replace(model: nn.Module, path: str, module: nn.Module) -> None:
                 part._parameters = _Weights(before.store, before.block, name, {})
                 for kind, value in own.items():
                     part._parameters[kind] = value
+
+
+def has_shared_blocks(model: nn.Module) -> bool:
+    """Whether blocks share weights, so that they cannot be read one at a time.
+
+    Parameters
+    ----------
+    model
+        In memory.
+
+    Returns
+    -------
+    bool
+        True where a weight stands in the blocks twice.
+    """
+    blocks = model.get_submodule(blocks_path(model))
+    return len(list(blocks.named_parameters(remove_duplicate=False))) > len(list(blocks.parameters()))
 
 
 def refuse(model: nn.Module, why: str) -> None:
@@ -319,7 +340,7 @@ def load(
             if id(module) not in packed:
                 module._parameters = _Weights(store, i, name, module._parameters)
         block.__class__ = _run_anew(type(block))
-    lost = [n for n, p in model.named_parameters() if p.is_meta and n not in store.places]
+    lost = [n for n, p in model.named_parameters(remove_duplicate=False) if p.is_meta and n not in store.places]
     if lost:
         raise ValueError(f"'{lost[0]}' is stored in a form that cannot be streamed: give more memory")
     return move(model, device)

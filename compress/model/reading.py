@@ -205,7 +205,7 @@ def align(model: nn.Module) -> None:
         In memory; changed in place.
     """
     for parameter in model.parameters():
-        if parameter.data_ptr() % 64:
+        if parameter.data_ptr() % offload.ALIGNED:
             parameter.data = parameter.data.clone()
 
 

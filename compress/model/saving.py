@@ -12,12 +12,12 @@ import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from compress.model import layers, modeling, offload, walk
+from compress.model import layers, modeling, offload, structure, walk
 from compress.model.embedding import Companions, has_head
 from compress.model.reading import align, check_pair, load
 from compress.model.storage import cast, forgetting, round_weights, stored_type
 from compress.model.tokenizers import write_tokenizer
-from transmeter.util import arguments, writing
+from transmeter.util import arguments, heap, writing
 
 _AUTO_CLASSES = (
     "AutoModel",
@@ -36,6 +36,8 @@ def save(
     out: str | Path,
     record: Mapping[str, object] | None = None,
     write_card: Callable[[Path], None] | None = None,
+    *,
+    keep: bool = True,
 ) -> Path:
     """Write a folder that reloads exactly, and compare it before it gets its name.
 
@@ -45,7 +47,7 @@ def save(
     Parameters
     ----------
     model
-        In memory or streaming; it stays as it is.
+        In memory or streaming.
     tokenizer
         Its own.
     out
@@ -54,6 +56,8 @@ def save(
         What was done with which data, for compression.json; None: what compress.compress noted in the model.
     write_card
         Writes the model card into the folder, when all else is in it; None: there is no card.
+    keep
+        Whether the model stays as it is. Else it is used up, its weights are gone afterwards: that takes no copy.
 
     Returns
     -------
@@ -72,8 +76,8 @@ def save(
     check_pair(model, tokenizer)
     out = writing.check_new_folder(arguments.path("out", out))
     record = getattr(model, "compression", {}) if record is None else record
-    dtype = stored_type(model)
-    stored = copy.deepcopy(model)
+    dtype, attention = stored_type(model), model.config._attn_implementation
+    stored = _copy(model, dtype) if keep else model
     round_weights(stored, torch.float32)
     changed, reference = modeling.changes(stored), _probe(stored)
     cast(stored, dtype)
@@ -83,14 +87,32 @@ def save(
         getattr(model, "companions", Companions()).write(partial)
         for file in (layers.__file__, modeling.__file__) if changed else ():
             shutil.copy(file, partial)
-        streams = offload.store_of(stored) is not None
+        streams, shared = offload.store_of(stored) is not None, offload.has_shared_blocks(stored)
         note = {"reloaded": "block by block, not by transformers alone"} if streams else {}
         (partial / "compression.json").write_text(json.dumps(dict(record) | note, indent=1), encoding="utf-8")
         if write_card:
             write_card(partial)
+        if not keep:
+            _empty(model)
         del stored
-        _compare(partial, reference, streams, model.config._attn_implementation)
+        _compare(partial, reference, streams or not shared, streams, attention)
     return out
+
+
+def _copy(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy whose weights may be rounded to `dtype`; of a model of float32 alone it shares them."""
+    types = {dtype, *(p.dtype for p in model.parameters() if p.is_floating_point())}
+    if types == {torch.float32} and not offload.store_of(model):
+        return structure.shallow_copy(model)
+    return copy.deepcopy(model)
+
+
+def _empty(model: nn.Module) -> None:
+    """Free the weights of a model, whoever else refers to it."""
+    for parameter in model.parameters():
+        if not parameter.is_meta:
+            parameter.data = parameter.data.new_empty(0)
+    heap.collect()
 
 
 def _write(stored: nn.Module, changed: Mapping[str, dict], folder: Path) -> None:
@@ -126,14 +148,14 @@ def _auto_classes(base: type[PreTrainedModel]) -> list[str]:
     return [a for a, m in mappings.items() if base.config_class in m and m[base.config_class] is base]
 
 
-def _compare(folder: Path, reference: Tensor, stream: bool, attention: str) -> None:
+def _compare(folder: Path, reference: Tensor, stream: bool, alone: bool, attention: str) -> None:
     """Raise RuntimeError unless `folder` reloads to the reference logits, by `load` and by transformers alone.
 
-    stream: only by `load`, as it was written: block by block; attention: way in which it is computed, which no folder
-    keeps and which decides the last bit.
+    stream: block by block, which takes little memory; alone: not by transformers, as the model may not fit into memory;
+    attention: way in which it is computed, which no folder keeps and which decides the last bit.
     """
     auto_map = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("auto_map", {})
-    for auto in (None, *(set(auto_map) - {"AutoConfig"} if not stream else ())):
+    for auto in (None, *(set(auto_map) - {"AutoConfig"} if not alone else ())):
         if auto is None:
             model = load(folder, stream=stream)[0]
         else:

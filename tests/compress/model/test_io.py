@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from compress import export, pipeline
-from compress.model import io, layers, modeling, structure
+from compress.model import io, layers, modeling, storage, structure
 from tests import rereader
 
 ALONE = """
@@ -82,6 +82,26 @@ def test_shapes_in_the_file_shrink_and_types_are_kept(decoder, tokenizer, tmp_pa
     assert shapes["model.layers.2.mlp.up_proj.weight"][0] < 512
     assert not any(k.startswith("model.layers.0.self_attn") for k in shapes)
     assert "lm_head.weight" not in shapes and types == {torch.float16, torch.uint8}
+
+
+def test_a_model_that_is_used_up_is_written_all_the_same(decoder, tokenizer, tmp_path):
+    kept, used = thinned(decoder[0]), thinned(decoder[0])
+    before = {k: v.clone() for k, v in kept.state_dict().items()}
+    one, other = io.save(kept, tokenizer, tmp_path / "one"), io.save(used, tokenizer, tmp_path / "other", keep=False)
+    assert all((other / file.name).read_bytes() == file.read_bytes() for file in one.iterdir())
+    assert not sum(p.numel() for p in used.parameters())
+    assert all(torch.equal(before[k], v) for k, v in kept.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_stays_as_it_is_when_it_is_saved(dtype, decoder, tokenizer, tmp_path):
+    model = thinned(decoder[0])
+    storage.cast(model, dtype)
+    model.config.dtype = dtype
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    io.save(model, tokenizer, tmp_path / "m")
+    after = model.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(v, after[k]) for k, v in before.items())
 
 
 def test_what_was_not_changed_stays_a_plain_model(decoder, tmp_path):
