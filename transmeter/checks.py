@@ -23,8 +23,7 @@ FEW_ROWS = 5  # of a class with fewer rows nothing is sure
 FEW_REPEATS = 3  # fewer tell nothing of how results vary
 LARGEST_SHARE = 0.95  # of the labelled rows that one class may hold
 MISSING_SHARE = 0.5  # of the cells of a column that may be missing
-# numbers that often stand for a missing one
-STAND_INS = np.array([-9999, -999, -99, -9, -1, 99, 999, 9999, 99999], dtype=float)
+STAND_INS = (-9999, -999, -99, -9, -1, 99, 999, 9999, 99999)  # numbers that often stand for a missing one
 ID_ROWS = 20  # of fewer rows distinct values are chance
 PRINTED = 40  # columns; of wider tables those have a line of their own of which something was decided
 
@@ -337,17 +336,23 @@ def misleading(table: Table) -> list[str]:
     list of str
         A line for the ids, and one a number.
     """
-    ids = [c for c in table.columns if _is_id(table, c)]
+    numbers = numeric_columns(table.features)
+    values = table.features[numbers].to_numpy(dtype=np.float64)
+    whole = np.isnan(values) | (values == np.round(values))  # of all columns at once: a table may have thousands
+    broken = {c for c, every in zip(numbers, whole.all(axis=0)) if not every}
+    ids = [c for c in table.columns if c not in broken and _is_id(table, c)]
     line = "columns with another value in every row, perhaps ids, which are better left out"
-    return [f"{line}: {listed(ids)}"] * bool(ids) + _stand_ins(table)
+    held = np.any([(values == number).any(axis=0) for number in STAND_INS], axis=0)
+    suspects = [c for c, holds in zip(numbers, held) if holds]
+    return [f"{line}: {listed(ids)}"] * bool(ids) + _stand_ins(table, suspects)
 
 
-def _stand_ins(table: Table) -> list[str]:
+def _stand_ins(table: Table, columns: Sequence[str]) -> list[str]:
     """Numbers such as -999 that repeat far from all others of their column."""
     lines = []
-    for name in numeric_columns(table.features):
+    for name in columns:
         values = table.features[name].dropna().to_numpy()
-        for number in STAND_INS[np.isin(STAND_INS, values)]:
+        for number in np.intersect1d(values, STAND_INS):
             rest = values[values != number]
             far = len(rest) > 1 and np.abs(rest - number).min() > np.ptp(rest)
             if far and len(values) - len(rest) > 1:
@@ -357,12 +362,11 @@ def _stand_ins(table: Table) -> list[str]:
 
 
 def _is_id(table: Table, name: str) -> bool:
-    """Whether a column numbers or names its rows."""
+    """Whether a column, of whole numbers if of numbers, numbers or names its rows."""
     values = table.features[name].dropna()
-    numbers = values.dtype.kind == "f"
-    if len(values) < ID_ROWS or (numbers and (values != values.round()).any()) or values.nunique() < len(values):
+    if len(values) < ID_ROWS or values.nunique() < len(values):
         return False
-    if not numbers:
+    if values.dtype.kind != "f":
         return not is_text(values)
     if name in table.readings and table.readings[name].kind == "days":
         return False
