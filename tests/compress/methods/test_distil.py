@@ -36,9 +36,8 @@ both_models = pytest.mark.parametrize("kind", ["encoder", "decoder"])
 
 @pytest.fixture
 def model(request, kind):
-    """A BERT with three classes or the real Llama."""
-    found = request.getfixturevalue(kind)
-    return found if kind == "encoder" else found[0]
+    """A BERT with three classes or two blocks of the real Llama."""
+    return request.getfixturevalue("encoder" if kind == "encoder" else "two_blocks")
 
 
 def equal(a, b):

@@ -45,13 +45,13 @@ def sources():
 
 def score(sources, target, **settings):
     """Scores by name."""
-    settings = {"shots": 1, "repeats": 30} | settings
+    settings = {"shots": 1, "repeats": 20} | settings
     return {s.table.name: x for s, x in zip(sources, scorer.score(sources, target, **settings))}
 
 
 @pytest.fixture(scope="module")
 def full(sources, target):
-    """Scores of all sources over three rounds."""
+    """Scores of all sources over two rounds."""
     return score(sources, target)
 
 
@@ -61,7 +61,7 @@ def repeats(scores):
 
 
 def test_a_settled_source_leaves_the_race_and_an_open_one_stays(full):
-    assert repeats(full)["inverted"] == 10 and repeats(full)["good"] == 30
+    assert repeats(full)["inverted"] == 10 and repeats(full)["good"] == 20
     assert full["inverted"].gain.high < 0 < full["good"].gain.low
     assert full["good"].value == full["good"].gain.mean > full["apart"].value > full["inverted"].value
 
@@ -104,9 +104,9 @@ def test_screened_sources_stand_in_the_ranking_without_repeats(sources, target, 
 
 
 def test_a_ranking_reports_the_repeats_that_measured_each_source(full, sources, target):
-    found = ranking.rank(target, [s.table for s in sources], shots=1, repeats=30)
+    found = ranking.rank(target, [s.table for s in sources], shots=1, repeats=20)
     counts = {r.source: r.repeats for r in found.rows}
-    assert found.repeats == 30 and counts["apart"]  # there its classes 0 and 1 are matched to no and yes
+    assert found.repeats == 20 and counts["apart"]  # there its classes 0 and 1 are matched to no and yes
     assert counts == repeats(full) | {"apart": counts["apart"]}
 
 
@@ -114,7 +114,7 @@ def test_a_ranking_reports_the_repeats_that_measured_each_source(full, sources, 
 def test_after_the_budget_no_new_round_begins(sources, target, monkeypatch, budget, rounds):
     seconds = itertools.count()  # every look at the clock takes one
     monkeypatch.setattr(scorer, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
-    found = score(sources[:1], target, budget=budget)
+    found = score(sources[:1], target, repeats=30, budget=budget)
     assert repeats(found) == {"good": 10 * rounds}
     assert found["good"].gain.low < found["good"].value == found["good"].gain.mean < found["good"].gain.high
 
@@ -133,7 +133,7 @@ def test_an_interrupt_keeps_the_rounds_that_are_whole(sources, target, monkeypat
     whole = score(sources[:2], target, repeats=10 * rounds)
     monkeypatch.setattr(race, "by_combination", interrupted)
     with pytest.warns(UserWarning, match=f"interrupted: gains are of {rounds} of 3 rounds"):
-        found = score(sources[:2], target)
+        found = score(sources[:2], target, repeats=30)
     assert repeats(found) == {"good": 10 * rounds, "fair": 10 * rounds}
     for name in found:
         assert found[name].value == pytest.approx(whole[name].value, abs=0.05)
@@ -197,8 +197,8 @@ def test_a_source_that_changes_nothing_neither_helps_nor_hurts():
     three = easy("three", 90, 5)
     three = data.table("three", three.features, np.arange(90) % 3)
     strange = Source(data.table("strange", pd.DataFrame(rng.normal(size=(80, 4))).add_prefix("z"), np.arange(80) % 2))
-    for seed in range(3):
-        found = score([strange], three, shots=5, repeats=20, seed=seed)["strange"]
+    for seed in range(2):
+        found = score([strange], three, shots=5, repeats=10, seed=seed)["strange"]
         assert np.nanmax(np.abs(found.outcome.difference)) == 0 and found.outcome.baseline == "combination"
         assert found.gain.verdict == "no evidence"
     measured = ground_truth.measure([strange], three, shots=5, repeats=4, controls=False, network=False)
