@@ -38,6 +38,11 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
     return re.sub(r"\\([(\[])(.+?)\\[)\]](?=</(?:span|div)>)", mathml, content, flags=re.DOTALL)
 
 
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Name the dialog of the search for screen readers, which the theme does not."""
+    return re.sub(r'(data-md-component="?search"?) (role="?dialog"?)', r'\1 \2 aria-label="Search"', output)
+
+
 def _commands() -> str:
     """The help of every command, as it prints it."""
     named = [name for names in cli.main.SECTIONS.values() for name in names if name in cli.main.commands]

@@ -30,6 +30,19 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"[-+]?\d+\.\d+")
+# types words into the box of the search and waits for the address of the first hit
+SEARCH = """(async () => {
+  document.getElementById("__search").click();
+  const box = document.querySelector(".md-search__input");
+  box.focus();
+  box.value = "lattice codebook";
+  box.dispatchEvent(new Event("keyup", {bubbles: true}));
+  for (let tries = 0; tries < 300; tries++) {
+    const hit = document.querySelector(".md-search-result__item a");
+    if (hit) return hit.href;
+    await new Promise(resolve => setTimeout(resolve, 100));
+  }
+})()"""
 METHOD_PAGES = ("pruning", "quantization", "other-methods")
 
 
@@ -76,6 +89,15 @@ def test_a_page_fits_its_window_and_is_accessible(page, built, browser):
         assert not found["barriers"] and not found["console"] and found["passes"] > 30, found
         scheme = browser.evaluate("document.body.dataset.mdColorScheme")
         assert scheme == ("slate" if dark else "default")
+
+
+@pytest.mark.parametrize("width, dark", [(1280, False), (360, True)])
+def test_search_finds_in_pages_that_are_opened_from_disk(width, dark, built, browser):
+    browser.open(built / "index.html", width, dark)
+    assert browser.evaluate("location.protocol") == "file:"
+    assert Path(browser.evaluate(SEARCH)).stem == "quantization"
+    found = browser.look()
+    assert not found["barriers"] and not found["console"], found
 
 
 def test_equations_are_mathml_and_the_reference_shows_what_is_public(site):
