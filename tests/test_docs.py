@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
+from sklearn.datasets import load_breast_cancer, load_wine
 
 import cli
 from compress.methods import methods
@@ -262,6 +263,65 @@ def test_every_block_does_as_the_page_says(page, cache, tmp_path, monkeypatch):
         elif kind == "text" and not text[before:start].strip():
             assert _agree(code, printed), f"{page.name}, line {line}: printed was\n{printed}"
         before = end
+
+
+# file names on the pages, and what a reader with other data has in their place
+OTHER = {
+    "data/tabular/heart_va.csv": "clinic.csv",
+    "data/tabular/heart_hungarian.csv": "neighbour.csv",
+    "data/tabular/heart_statlog.csv": "renamed.csv",
+    "data/tabular/pima_diabetes.csv": "wines.csv",
+    "data/text/math_sample.txt": "data/text/drama.txt",
+    "data/text/math_heldout.txt": "data/text/web.txt",
+    "data/text/math.txt": "data/text/novels.txt",
+    "data/text/novels.txt": "data/text/math.txt",
+    "math=": "plays=",
+}
+VERDICTS = ("helps", "likely helps", "no evidence", "hurts")
+
+
+def _other_tables() -> None:
+    """Cells of two clinics, once with other names of columns, and wines, which have nothing to do with them."""
+    cells = load_breast_cancer(as_frame=True).frame.iloc[:, [*range(8), -1]].rename(columns={"target": "kind"})
+    cells.iloc[:150].to_csv("clinic.csv", index=False)
+    cells.iloc[150:350].to_csv("neighbour.csv", index=False)
+    names = {"mean radius": "radius of the cell", "mean texture": "texture_avg", "mean area": "area (um2)"}
+    cells.iloc[350:].rename(columns=names).to_csv("renamed.csv", index=False)
+    wines = load_wine(as_frame=True).frame.rename(columns={"target": "kind"})
+    wines[wines["kind"] < 2].to_csv("wines.csv", index=False)
+
+
+def _on_other_data(page: str, blocks: int | None = None) -> list[str]:
+    """What each command of a page, or of its first blocks, prints when it gets other files."""
+    found = BLOCK.findall((DOCS / f"{page}.md").read_text(encoding="utf-8"))
+    shell = "\n".join([code for kind, _, code in found if kind == "sh"][:blocks]).replace("\\\n", " ")
+    shell = re.sub("|".join(map(re.escape, OTHER)), lambda found: OTHER[found[0]], shell)
+    shell = re.sub("transmeter (rank|transfer) ", r"\g<0>--label kind ", shell)
+    return [_run(command) for command in shell.splitlines() if command.strip()]
+
+
+def test_the_commands_of_the_first_pages_run_on_other_data(cache, tmp_path, monkeypatch):
+    """The five-minute start, and calibration data that is chosen and used, with the files of somebody else."""
+    _clone(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(cache))
+    _other_tables()
+    ranked, trained, compressed, evaluated, _ = _on_other_data("start")
+    rows = {row["source"]: row for row in json.loads(Path("ranking.json").read_text(encoding="utf-8"))["rows"]}
+    assert set(rows) == {"neighbour", "renamed", "wines"} == {line.split()[2] for line in ranked.splitlines()[1:4]}
+    assert all(
+        row["verdict"] in VERDICTS and row["ci_low"] <= row["gain_pp"] <= row["ci_high"] for row in rows.values()
+    )
+    assert (
+        rows["wines"]["verdict"] == "no evidence" and max(rows, key=lambda name: rows[name]["gain_pp"]) == "neighbour"
+    )
+    assert "texture_avg = mean texture" in ranked and any(verdict in trained for verdict in VERDICTS)
+    assert "reloaded with equal logits" in compressed and "perplexity on data/text/web.txt" in evaluated
+    assert all(name in Path("report.html").read_text(encoding="utf-8") for name in (*rows, "small"))
+    chosen, used = _on_other_data("choose-calibration", blocks=2)
+    closeness = {line.split()[0]: line for line in chosen.splitlines()[1:5]}
+    assert set(closeness) == {"novels", "math", "uniform", "closeness"} and "tied" not in closeness["math"]
+    assert "of novels (100%)" in chosen and "reloaded with equal logits" in used
 
 
 def _clone(folder: Path) -> None:
