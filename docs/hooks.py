@@ -14,6 +14,7 @@ import cli
 
 DRAWINGS = "../benchmarks/results/"  # as the pages name them, so that they show on a code host too
 WIDTH = 74  # of a command's help
+SHORT = len("<code></code>") + 20  # characters of code that stand in one line
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -30,12 +31,20 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    r"""Turn \(inline\) and \[displayed\] LaTeX into MathML, which browsers draw by themselves."""
+    r"""Turn \(inline\) and \[displayed\] LaTeX into MathML, which browsers draw; keep short code in one line."""
 
     def mathml(found: re.Match) -> str:
         return convert(html.unescape(found[2]).strip(), display="block" if found[1] == "[" else "inline")
 
-    return re.sub(r"\\([(\[])(.+?)\\[)\]](?=</(?:span|div)>)", mathml, content, flags=re.DOTALL)
+    content = re.sub(r"\\([(\[])(.+?)\\[)\]](?=</(?:span|div)>)", mathml, content, flags=re.DOTALL)
+    return "".join(map(_unbroken, re.split(r"(<pre>.*?</pre>|<code>[^<]*</code>)", content, flags=re.DOTALL)))
+
+
+def _unbroken(part: str) -> str:
+    """A part of a page, in which no line ends between a number and its %, or in a short option."""
+    if part.startswith("<code>"):
+        return part.replace("<code>", '<code class="short">') if len(html.unescape(part)) <= SHORT else part
+    return part if part.startswith("<pre>") else re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", part)
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:

@@ -43,7 +43,8 @@ def sections(found: Inputs) -> list[Json]:
 def _choice(made: Json, examples: Sequence[tuple[str, str]]) -> Json:
     parts, scores = {p["name"]: p for p in made["parts"]}, made.get("scores") or {}
     names = sorted({**scores, **parts}, key=lambda name: -scores.get(name, 0.0))
-    aims = " and ".join(str(t) for t in (made.get("targets") or {}).values()) or "no target"
+    targets = made.get("targets") or {}
+    aims = " and ".join(str(t) for t in targets.values()) or "no target"
     listed = ", ".join(f"{p['share']:.0%} {name}" for name, p in parts.items())
     note = f"For the model {made['model']} and {aims}, chosen by {made.get('by', 'measure')}, seed {made['seed']}."
     if made.get("length"):
@@ -84,7 +85,7 @@ def _choice(made: Json, examples: Sequence[tuple[str, str]]) -> Json:
         begun = [[source, text if len(text) <= SHOWN else text[:SHOWN].rstrip() + " ..."] for source, text in examples]
         tables.append({"caption": "Some of the texts, their beginnings", "heads": ["candidate", "text"], "rows": begun})
     return {
-        "title": "Calibration data",
+        "title": f"Calibration data for {' and '.join(targets)}" if targets else "Calibration data",
         "lead": f"Chosen: {listed}, {sum(p['tokens'] for p in parts.values()):,} tokens.",
         "notes": notes,
         "figures": charts,

@@ -117,11 +117,10 @@ def sections(inputs: Sequence[Path]) -> tuple[list[Section], list[Path]]:
     for path in inputs:
         if _is_store(path):
             stores.append(path)
-        elif path.is_dir():
+        elif path.is_dir() and not (path / "provenance.json").exists():  # that of calibrate has its own section
             files = sorted(path.glob("ranking*.json"))
-            chosen = (path / "provenance.json").exists()
-            rankings += [load(file) for file in files if not chosen or len(files) > 1]
-            if chosen or not files:
+            rankings += map(load, files)
+            if not files:
                 rest.append(path)
         elif _is_ranking(path):
             rankings.append(load(path))

@@ -99,6 +99,8 @@ def inputs(tmp_path_factory):
     }
     texts = [f"text {i} {EVIL} {'x' * 200}" for i in range(19)]
     Dataset.from_dict({"text": texts, "source": ["near"] * 19}).save_to_disk(str(root / "calibration"))
+    for target in ("t", "u"):  # rankings of hidden states, of which the section on the choice shows the scores
+        made(target, rows).save(root / f"calibration/ranking-{target}.json")
     write(root / "calibration/provenance.json", chosen | {"parts": [{"name": "near", **part}], "chosen": "near"})
     for name, value in (("near", 12.0), ("far", 15.0)):
         step = {"method": "wanda", "options": {"ratio": 0.5}, "seconds": 2.0, "after": measured(value, 4_000_000)}
@@ -212,7 +214,7 @@ def test_pictures_and_tables_are_described(whole):
 @pytest.mark.parametrize("name", ["ranking.json", "calibration", "near", "result.json", "sweep.json", "scores.db"])
 def test_sections_come_only_where_there_are_data(inputs, name, tmp_path):
     text = Tags(render([inputs / name], tmp_path / "r.html")).text
-    marks = {"ranking.json": "Sources for t", "calibration": "Calibration data", "near": "Compression: near"}
+    marks = {"ranking.json": "Sources for t", "calibration": "Calibration data for t", "near": "Compression: near"}
     marks |= {"result.json": "Perplexity and size, held", "sweep.json": "and size, other", "scores.db": "by logme"}
     assert [mark for mark in marks.values() if mark in text] == [marks[name]]
 
