@@ -426,3 +426,10 @@ def test_short_calibration_texts(tokenizer, tmp_path):
     toolkits.write("auto-round", tmp_path, tmp_path, sequences, tokenizer, "m")
     lines = (tmp_path / "auto-round.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == (21 + 31 + 41 + 3) // 41  # joined, each with an end token, and cut to the longest
+
+
+def test_the_longest_calibration_texts(tokenizer, tmp_path):
+    sequences = [[0, *range(5, 5 + n)] for n in (20, 40, 30)]
+    code = toolkits.write("llm-compressor", tmp_path, tmp_path, sequences, tokenizer, "m")
+    lines = (tmp_path / "llm-compressor.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 3 and "num_calibration_samples=3, max_seq_length=41" in code
