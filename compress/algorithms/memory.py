@@ -4,22 +4,23 @@ In bytes, with w of one number in the working type, s in the stored one, P param
 block and o outside the blocks, L blocks, d the width of the hidden states, f the widest input of a linear layer and m
 its parameters, V the classes of a row, T tokens with padding in all batches and t in the largest one:
 
-    in memory   max((w + s) P, w P (1 + kept (models - 1)) + held + beside, back)    loading, the method, reading back
-    streamed    max(w (o + models p) + written + held, (2 w + s) o + w p) + 3 q          the method, reading back
+    in memory   max((w + s) P, w P (1 + kept (models - 1)) + held + beside)    loading, the method
+    streamed    max(w (o + models p) + written + held, (2 w + s) o + w p) + 3 q    the method, reading back
+    between     3 (w o + q) of packed bits, else 3 w P kept    in memory where a step follows: kept, its file, read back
     held        w states T d + max(forward + 8 matrices f^2, backward, 4 copies m)
     forward     w t (8 d + 3 f) + 16 t f
     backward    w t (12 d + 8 f + L d) + 20 t V + w p     streamed, a block at a time
                 w t L (8 d + 4 f) + 20 t V                in memory, all blocks
-    beside      s P + q of packed bits, else 0
+    beside      s P + q of packed bits, else 2 w p: a changed block, and the gaps that the old weights leave
     written     0 of packed bits, else 2 w p: a changed block, and its bytes as they are written to a file
-    back        2 w o + 3 q of packed bits, else r w P kept
     q           (P - o) (bits + 1) / 8 of packed bits, else 0; three times: the model's, those saved, and their file
 
 Where a block has e experts of n neurons each, k of them a token, their inputs take w t k (d + n) more in the forward,
 and moments of all of them 8 e (d^2 + n^2) more in held, three times that where ranks are lowered.
 
-kept is the share of the model that stays, r 3, or 4.3 where weights are sparse and the forward unpacks them; models,
-states, matrices and copies are a method's own `Needs`. Attention is taken to build no matrix of tokens x tokens.
+kept is the share of the model that stays; models, states, matrices and copies are a method's own `Needs`. After the
+last step the model in memory is freed before its file is read back, which takes no more than loading did. Attention is
+taken to build no matrix of tokens x tokens.
 What the process takes before, the interpreter and its libraries, is measured when the line is written and counts too.
 Measured in benchmarks/prune_speed.py, part memory.
 """
@@ -56,10 +57,13 @@ class Estimate:
         In memory.
     streamed
         Streamed from files; None: it cannot be streamed.
+    between
+        In memory, while the result is written for a step that follows.
     """
 
     whole: int
     streamed: int | None
+    between: int
 
 
 def estimate(
@@ -116,14 +120,14 @@ def estimate(
     packed = 0
     if traits.changes == "bits":
         packed = (total - o) * (options.get("bits", 8) / options.get("width", 1) + 1) / 8
-    beside = s * total + packed if packed else 0
-    back = 2 * w * o + 3 * packed if packed else (3 if needs.shrinks else 4.3) * w * total * kept
-    whole = round(max((w + s) * total, whole + beside, back))
-    if not traits.streams or limits.latency or trains:  # a latency is measured on the model as it runs
-        return Estimate(whole, None)
     written = 0 if packed else 2 * w * p
+    beside = s * total + packed if packed else written
+    between = round(3 * (w * o + packed if packed else w * total * kept))
+    whole = round(max((w + s) * total, whole + beside))
+    if not traits.streams or limits.latency or trains:  # a latency is measured on the model as it runs
+        return Estimate(whole, None, between)
     streamed = w * (o + p * models) + written + held(a_block)
-    return Estimate(whole, round(3 * packed + max(streamed, (2 * w + s) * o + w * p)))
+    return Estimate(whole, round(3 * packed + max(streamed, (2 * w + s) * o + w * p)), between)
 
 
 def _of_experts(model: nn.Module) -> tuple[int, int]:
@@ -171,7 +175,7 @@ def plan(
         The model does not fit; with the estimate.
     """
     found = [estimate(model, batches, traits, options, dtype) for _, traits, options in steps]
-    whole = taken + max(e.whole for e in found)
+    whole = taken + max([e.whole for e in found] + [e.between for e in found[:-1]])
     stuck = [method for (method, *_), e in zip(steps, found) if e.streamed is None]
     program = f" ({_size(taken)} of it the program and its libraries)" if taken else ""
     line = f"memory: about {_size(whole)} in memory{program}"
