@@ -190,7 +190,7 @@ def pareto_chart(
     scale = alt.Scale(type="log" if log else "linear", reverse=lower, zero=False, padding=8)
     title = f"{metric}, axis turned: up is better" if lower else metric.replace("_", " ")
     x = alt.X(f"{cost}:Q", title=COSTS[cost][0], scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=6))
-    y = alt.Y("value:Q", title=title, scale=scale, axis=alt.Axis(grid=True, tickCount=5, format="~g"))
+    y = alt.Y("value:Q", title=title, scale=scale, axis=alt.Axis(grid=True, tickCount=5, format="~r"))
     base = alt.Chart(alt.Data(values=rows)).encode(x=x)
     steps = alt.Chart(alt.Data(values=line)).mark_line(interpolate="step-after", color=RULE, strokeDash=[3, 3])
     points = with_intervals(base, y, legend("method", methods, colours, shapes))
