@@ -1,10 +1,10 @@
 """What choosing calibration data costs, beside the compression that it is for.
 
-    python benchmarks/calibration_speed.py DATASETS DENSE/sst2
+    python benchmarks/calibration_speed.py DATASETS MODELS/all-MiniLM-L6-v2-fp16
 
 The choice among 20 and among 1,000 candidates, drawn from the sets of calibration_truth.py, for MiniLM, 2,000 tokens
-looked at of each; once anew and once with what the first left in its cache; beside K-prune, Kwon and GPTQ on the 20,000
-tokens chosen. CPU seconds in one thread. Writes benchmarks/results/calibration_speed.json.
+looked at of each; once anew and once with what the first left in its cache; beside K-prune, Kwon and GPTQ on the
+tokens chosen, as far as the candidate has them. CPU seconds in one thread. Writes benchmarks/results/calibration_speed.json.
 """
 
 import json

@@ -106,6 +106,7 @@ CELLS: dict[str, Words] = {
 ON_WEB = ("kprune 20% uniform", "gptq 4", "gptq 3", "llmcompressor 4")  # also calibrated on web text alone
 CELLS |= {f"{name}, web": CELLS[name] for name in ON_WEB}
 PEERS = ("llmcompressor", "gptqmodel")
+OTHERS = [("awq 4", "gptq 4"), ("mixed 3", "gptq 3"), ("vector 3", "gptq 3")]  # of about the same bytes
 TIMED = ("depth", "svd", "kprune")  # what is kept to be timed; quantized weights save disk alone
 PROMPT, NEW = "Once there was a small town by the sea, where", 64  # tokens that are written
 ROUNDS = 7  # of timing
@@ -367,14 +368,14 @@ def report(found: Mapping[str, Any]) -> list[str]:
 
 
 def against_peers(losses: Mapping[str, Mapping[str, np.ndarray]]) -> list[str]:
-    """GPTQ's loss less that of every peer, and what the choice of texts is worth."""
+    """GPTQ's loss less that of every peer, what the choice of texts is worth, and methods of equal bytes."""
+    pairs = [(name.replace(name.split(" ")[0], "gptq"), name) for name in losses if name.split(" ")[0] in PEERS]
+    pairs += [(name.removesuffix(", web"), name) for name in losses if name.endswith(", web")]
     lines = []
-    for name in losses:
-        package = name.split(" ")[0]
-        ours = name.replace(package, "gptq") if package in PEERS else name.removesuffix(", web")
-        if ours != name and ours in losses:
-            pair = (np.concatenate(list(losses[n].values())) for n in (ours, name))
-            lines.append(f"- {ours} less {name}: {interval(metrics.loss_change(*pair))} nats a token")
+    for ours, other in pairs + OTHERS:
+        if ours != other and {ours, other} <= losses.keys():
+            pair = (np.concatenate(list(losses[n].values())) for n in (ours, other))
+            lines.append(f"- {ours} less {other}: {interval(metrics.loss_change(*pair))} nats a token")
     return lines
 
 
