@@ -4,7 +4,7 @@
 
 The choice among 20 and among 1,000 candidates, drawn from the sets of calibration_truth.py, for MiniLM, 2,000 tokens
 looked at of each; once anew and once with what the first left in its cache; beside K-prune, Kwon and GPTQ on the
-tokens chosen, as far as the candidate has them. CPU seconds in one thread. Writes benchmarks/results/calibration_speed.json.
+tokens chosen, as far as the candidate has them. CPU seconds in one thread. Writes results/calibration_speed.json.
 """
 
 import json
