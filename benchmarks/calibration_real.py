@@ -41,6 +41,7 @@ METHODS = {
     "kprune 20 %": Step("kprune", {"ratio": 0.2}),
 }
 CHAT = "chat"
+ALL = "all"  # targets at once: mean KL divergence, and geometric mean of the closeness
 MIXTURES = ("wiki+web", "web+math", "web+code", "math+code", "wiki+stories", "+".join(TEXTS))
 
 COLUMNS = "method,target,draws,best,median,worst,another draw,pick,its KL,own text,Spearman,ceiling".split(",")
@@ -154,7 +155,11 @@ def summary(rows: pd.DataFrame, scores: pd.DataFrame) -> str:
         f"| {' | '.join(COLUMNS)} |",
         "|" + "---|" * len(COLUMNS),
     ]
-    for (method, target), case in rows.groupby(["method", "target"], sort=False):
+    together = rows.groupby(["method", "draw", "candidate"], as_index=False).kl.mean().assign(target=ALL)
+    logs = scores.assign(closeness=np.log(scores.closeness)).groupby(["draw", "candidate"], as_index=False)
+    scores = pd.concat([scores, logs.closeness.mean().assign(closeness=lambda s: np.exp(s.closeness), target=ALL)])
+    orders, regrets = list[float](), list[float]()
+    for (method, target), case in pd.concat([rows, together]).groupby(["method", "target"], sort=False):
         values = case.pivot_table(index="candidate", columns="draw", values="kl").dropna()
         guess = scores[(scores.target == target) & scores.draw.isin(values.columns)]
         guess = guess.groupby("candidate").closeness.mean().reindex(values.index)
@@ -164,13 +169,23 @@ def summary(rows: pd.DataFrame, scores: pd.DataFrame) -> str:
         noise = float(values.std(axis=1, ddof=1).mean()) if draws > 1 else np.nan
         chosen = guess.idxmax()
         own = mean.get({CHAT: "math"}.get(target, target), np.nan)
-        cells = [mean.min(), mean.median(), mean.max(), noise]
-        spearman = guess.corr(-mean, method="spearman")
+        order = guess.corr(-mean, method="spearman")
+        cells = (mean.min(), mean.median(), mean.max(), noise, mean[chosen], own, order, ceiling)
+        best, median, worst, noise, taken, own, spearman, ceiling = map(figure, cells)
+        if target != ALL:
+            orders.append(order)
+            regrets.append((mean[chosen] - mean.min()) / (mean.median() - mean.min()))
         lines.append(
-            f"| {method} | {target} | {draws} | {' | '.join(f'{c:.3f}' for c in cells)} | {chosen} | "
-            f"{mean[chosen]:.3f} | {own:.3f} | {spearman:.2f} | {ceiling:.2f} |"
+            f"| {method} | {target} | {draws} | {best} | {median} | {worst} | {noise} | {chosen} | {taken} | {own} | "
+            f"{spearman} | {ceiling} |"
         )
-    return "\n".join(lines) + "\n"
+    means = f"Means: Spearman {np.mean(orders):.2f}, regret of the pick {np.mean(regrets):.0%} of best to median"
+    return "\n".join([*lines, "", f"{means} ({min(regrets):.0%} to {max(regrets):.0%}).", ""])
+
+
+def figure(value: float) -> str:
+    """A number, or a dash where there is none."""
+    return "-" if np.isnan(value) else f"{value:.3f}"
 
 
 if __name__ == "__main__":
