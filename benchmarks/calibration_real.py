@@ -160,6 +160,8 @@ def summary(rows: pd.DataFrame, scores: pd.DataFrame) -> str:
     scores = pd.concat([scores, logs.closeness.mean().assign(closeness=lambda s: np.exp(s.closeness), target=ALL)])
     orders, regrets = list[float](), list[float]()
     for (method, target), case in pd.concat([rows, together]).groupby(["method", "target"], sort=False):
+        if case.candidate.nunique() < len(TEXTS) + len(MIXTURES):
+            continue  # the run was stopped
         values = case.pivot_table(index="candidate", columns="draw", values="kl").dropna()
         guess = scores[(scores.target == target) & scores.draw.isin(values.columns)]
         guess = guess.groupby("candidate").closeness.mean().reindex(values.index)

@@ -201,7 +201,7 @@ def replace(model: nn.Module, path: str, module: nn.Module) -> None:
 
 
 def has_shared_blocks(model: nn.Module) -> bool:
-    """Whether blocks share weights, so that they cannot be read one at a time.
+    """Whether blocks share weights or are no list, so that they cannot be read one at a time.
 
     Parameters
     ----------
@@ -211,9 +211,12 @@ def has_shared_blocks(model: nn.Module) -> bool:
     Returns
     -------
     bool
-        True where a weight stands in the blocks twice.
+        True where a weight stands in the blocks twice, and for a model whose blocks form no list.
     """
-    blocks = model.get_submodule(blocks_path(model))
+    try:
+        blocks = model.get_submodule(blocks_path(model))
+    except ValueError:
+        return True
     return len(list(blocks.named_parameters(remove_duplicate=False))) > len(list(blocks.parameters()))
 
 
