@@ -2,7 +2,7 @@
 
     python benchmarks/calibration_screening.py DATASETS MINILM
 
-Of more than `candidates.UNDECIDED` candidates `calibrate` reads a quarter of the tokens first and goes on with the
+Of more than `candidates.MANY` candidates `calibrate` reads a quarter of the tokens first and goes on with the
 closest. Here a tenth of 160 stays, as of 1,000; each holds 400 texts of two sets in shares drawn at random. Told, for
 every share of the tokens that is read first: how often the candidate that is closest by all tokens (cheap measure)
 stays, and how much less close the closest that stays is. Writes benchmarks/results/calibration_screening.md.

@@ -20,7 +20,7 @@ from transmeter.tables.data import Table
 from transmeter.util.progress import track
 
 SCREENED = 20  # candidates that are measured in full; of more, the closest by the cheap measure
-UNDECIDED = 100  # candidates that are screened by all their tokens; of more, the closest by a quarter of them
+MANY = 100  # candidates that are screened by all their tokens; of more, a tenth that is closest by a quarter of them
 AT_ONCE = 20  # candidates in memory while they are screened
 # a mixture must be closer to one target by this factor; chosen on the first sample of benchmarks/calibration_quality.py
 MARGIN = 1.2
@@ -162,13 +162,13 @@ def screen(
     *,
     tokens: int,
     keep: int = SCREENED,
-    undecided: int = UNDECIDED,
+    many: int = MANY,
     seed: int = 0,
 ) -> dict[str, HiddenStates]:
     """The candidates that the cheap measure finds closest to all targets, few of them in memory at a time.
 
-    Of more than `undecided` candidates a quarter of the tokens is read first, and the rest only of those that are
-    closest by it.
+    Of more than `many` candidates a quarter of the tokens is read first, and the rest only of a tenth, which is closest
+    by it (of twice `keep` at least).
 
     Parameters
     ----------
@@ -182,8 +182,8 @@ def screen(
         Number of tokens that a candidate is measured by.
     keep
         Number of candidates that stay.
-    undecided
-        Number of candidates that are read in full.
+    many
+        Largest number of candidates that are all read in full.
     seed
         Of the measure.
 
@@ -197,6 +197,7 @@ def screen(
     ValueError
         No candidate gives any hidden states.
     """
+    undecided = max(2 * keep, len(names) // 10) if len(names) > many else len(names)
     if targets and len(names) > keep:
         first = f", a quarter of their tokens and all of the {undecided} closest," if len(names) > undecided else ""
         warnings.warn(f"{len(names)} candidates are screened{first} and the {keep} closest measured", stacklevel=3)

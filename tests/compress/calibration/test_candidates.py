@@ -249,10 +249,10 @@ def test_many_candidates_are_screened_a_few_at_a_time(views, target, monkeypatch
         closest = calibration.screen(names, collect, [Target(target)], tokens=400, keep=9)
     assert {name[:-1] for name in closest} == {"math"} and collected == [(name, 400) for name in names]
     collected.clear()
-    with pytest.warns(UserWarning, match="screened, a quarter of their tokens and all of the 12 closest, and the 9"):
-        again = calibration.screen(names, collect, [Target(target)], tokens=400, keep=9, undecided=12)
-    assert again.keys() == closest.keys() and len(collected) == len(names) + 12
-    assert [tokens for _, tokens in collected] == [100] * len(names) + [400] * 12
+    with pytest.warns(UserWarning, match="screened, a quarter of their tokens and all of the 18 closest, and the 9"):
+        again = calibration.screen(names, collect, [Target(target)], tokens=400, keep=9, many=12)
+    assert again.keys() == closest.keys() and len(collected) == len(names) + 18
+    assert [tokens for _, tokens in collected] == [100] * len(names) + [400] * 18
 
 
 def test_a_candidate_that_gives_nothing_is_left_out(views, target):
