@@ -342,8 +342,7 @@ def misleading(table: Table) -> list[str]:
     broken = {c for c, every in zip(numbers, whole.all(axis=0)) if not every}
     ids = [c for c in table.columns if c not in broken and _is_id(table, c)]
     line = "columns with another value in every row, perhaps ids, which are better left out"
-    held = np.any([(values == number).any(axis=0) for number in STAND_INS], axis=0)
-    suspects = [c for c, holds in zip(numbers, held) if holds]
+    suspects = [c for c, held in zip(numbers, np.isin(values, STAND_INS).T) if held.any()]
     return [f"{line}: {listed(ids)}"] * bool(ids) + _stand_ins(table, suspects)
 
 

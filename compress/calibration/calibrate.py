@@ -12,9 +12,18 @@ from typing import Literal
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from compress.calibration import candidates as measuring
 from compress.calibration import contamination, toolkits
-from compress.calibration.candidates import Choice, Target, check_way, choose, reason, screen, select
+from compress.calibration.candidates import (
+    Choice,
+    Target,
+    check_way,
+    choose,
+    own_texts,
+    reason,
+    scores_of,
+    screen,
+    select,
+)
 from compress.calibration.generation import generate
 from compress.calibration.hidden_states import HiddenStates, clusters, collect_cached, merge
 from compress.calibration.sampling import Sequences, fingerprint, sequences_of
@@ -115,12 +124,12 @@ class CalibrationSet:
     @property
     def by_target(self) -> dict[str, dict[str, float]]:
         """Closeness by name, for every target by name."""
-        return {ranking.target: measuring.scores_of(ranking) for ranking in self.rankings}
+        return {ranking.target: scores_of(ranking) for ranking in self.rankings}
 
     @property
     def notes(self) -> list[str]:
         """What is odd of the closeness to single targets, a sentence without its stop each."""
-        return measuring.own_texts(self.by_target)
+        return own_texts(self.by_target)
 
     @property
     def parts(self) -> list[Part]:

@@ -1,12 +1,12 @@
 """How close candidates came, and what was taken of them, as text for people."""
 
-import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+
+from transmeter.util.grid import text_of
 
 WIDTH = 80  # characters of a line
 TARGETS = 5  # in a table: more have another below it
@@ -48,7 +48,7 @@ def format_closeness(
         share = f"{shares[name]:.0%}" if name in shares else ""
         grid.add_row(name, f"{scores[name]:.3g}", shown(intervals.get(name)), mark, share)
     lines = [UNIT, *sureness(scores, intervals, chosen, tied)]
-    return _printed(grid) + "".join(f"{textwrap.fill(line, WIDTH)}\n" for line in lines)
+    return text_of(grid, WIDTH) + "".join(f"{textwrap.fill(line, WIDTH)}\n" for line in lines)
 
 
 def format_targets(by_target: Mapping[str, Mapping[str, float]], scores: Mapping[str, float], chosen: str) -> str:
@@ -77,7 +77,7 @@ def format_targets(by_target: Mapping[str, Mapping[str, float]], scores: Mapping
         for name in closest(scores, chosen, targets):
             mark = f"{name} (taken)" if name == chosen else name
             grid.add_row(mark, *(f"{by_target[target][name]:.3g}" for target in some))
-        text += "\n" + _printed(grid)
+        text += "\n" + text_of(grid, WIDTH)
     return text + "\n"
 
 
@@ -100,12 +100,6 @@ def closest(scores: Mapping[str, float], chosen: str, targets: Sequence[str] = (
     """
     order = sorted(scores, key=lambda name: -scores[name])
     return [name for place, name in enumerate(order) if place < TOP or name == chosen or name in targets]
-
-
-def _printed(grid: Table) -> str:
-    out = io.StringIO()
-    Console(file=out, width=WIDTH, markup=False, emoji=False).print(grid)
-    return "".join(line.rstrip() + "\n" for line in out.getvalue().splitlines())
 
 
 def shown(interval: Sequence[float] | None) -> str:

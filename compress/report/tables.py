@@ -1,17 +1,17 @@
 """Evaluations and sweeps as tables for people."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from compress.evaluation import pareto
 from compress.evaluation.metrics import METRICS
+from transmeter.util.grid import text_of
 
 KNOWN = tuple(dict.fromkeys(metric for names in METRICS.values() for metric in names))
 AREA = "area under the Pareto front"
+WIDTH = 400  # characters of a line: rows of models are wide, and none is wrapped
 
 
 def _latency(speed: Mapping[str, float]) -> str:
@@ -180,7 +180,7 @@ def evaluations(results: Sequence[Mapping[str, Any]]) -> str:
     grid = Table("model", *columns, box=None, pad_edge=False)
     for r in rows:
         grid.add_row(r["model"], *(write(r) for write in columns.values()))
-    text = _text(grid)
+    text = text_of(grid, WIDTH)
     if results[0].get("window"):
         text += f"{metric} on {results[0]['data']}{windows(results[0])}\n"
     if results[0].get("pooling"):
@@ -214,7 +214,7 @@ def tasks(results: Sequence[Mapping[str, Any]]) -> str:
             left = r.get("recovery_percent", {}).get(task, {}).get(metric)
             paired = [interval(left, ".1f") if left else "-"] if baseline else []
             grid.add_row(task, metric, r["model"], interval(r["tasks"][task][metric]), *paired, cell("MB", r, "-"))
-    return _text(grid)
+    return text_of(grid, WIDTH)
 
 
 def _times_smaller(before: int | None, after: int | None) -> str:
@@ -254,7 +254,7 @@ def sweep(found: Mapping[str, Any]) -> str:
     for r in found["rows"]:
         if "error" in r:
             lines += f"tried and failed: {' '.join([r['method'], options(r)]).strip()}: {r['error']}\n"
-    return _text(grid) + lines
+    return text_of(grid, WIDTH) + lines
 
 
 def _paired(row: Mapping[str, Any]) -> bool:
@@ -293,9 +293,3 @@ def interval(estimate: Mapping[str, Any], shape: str = ".4g") -> str:
         VALUE (LOW to HIGH).
     """
     return f"{estimate['value']:{shape}} ({estimate['ci_low']:{shape}} to {estimate['ci_high']:{shape}})"
-
-
-def _text(grid: Table) -> str:
-    out = io.StringIO()
-    Console(file=out, width=400).print(grid)
-    return "".join(line.rstrip() + "\n" for line in out.getvalue().splitlines())

@@ -1,17 +1,16 @@
 """The pairs of a store as tables for people: one for every target and scorer, the best source first."""
 
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
 from transmeter.batch.watch import printable
 from transmeter.gain.metric_names import unit
+from transmeter.util.grid import text_of
 
 WIDTH = 80  # of a terminal
 HELPFUL = ("helps", "likely helps")  # verdicts
@@ -63,7 +62,7 @@ def format_query(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> st
     grid = Grid(*(printable(column) for column in columns), box=None, pad_edge=False)
     for row in rows:
         grid.add_row(*(Text(_value(value), no_wrap=True) for value in row))
-    return _printed(grid, width=10_000)
+    return text_of(grid, width=10_000)
 
 
 def helped(pairs: Iterable[Pair]) -> bool | None:
@@ -94,7 +93,7 @@ def _block(pairs: Sequence[Pair], settings: Mapping[str, Any]) -> str:
             grid.add_column(head, no_wrap=True)
         for rank, pair in enumerate(done, 1):
             grid.add_row(str(rank), Text(printable(pair["source"])), *_cells(pair))
-        text += _printed(grid, WIDTH)
+        text += text_of(grid, WIDTH)
     if helps is not None:
         text += f"gains in {unit(settings.get('metric'))} {_over(done)}\n"
     if helps is False:
@@ -141,9 +140,3 @@ def _value(value: object) -> str:
     if value is None:
         return ""
     return f"{value:.6g}" if isinstance(value, float) else printable(str(value))
-
-
-def _printed(grid: Grid, width: int) -> str:
-    out = io.StringIO()
-    Console(file=out, width=width, markup=False, emoji=False, highlight=False).print(grid)
-    return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
