@@ -48,7 +48,8 @@ MEASURE = {key: float(key[1] != "separability") for key in product(DEPTHS, TERMS
 
 def table(name: str, view: HiddenStates) -> Table:
     """Hidden states as transmeter gets them."""
-    return data.from_arrays(name, *calibration.features(view))
+    columns = [f"{depth}::{i}" for depth in DEPTHS for i in range(view.states.shape[2])]
+    return data.from_arrays(name, view.states.reshape(len(view.states), -1), view.labels, columns)
 
 
 def terms_of(part: str, datasets: Path, folder: Path, target: str, seed: int) -> list[dict[str, object]]:

@@ -96,7 +96,7 @@ def closeness(data: Data, seed: int) -> list[dict[str, object]]:
     rows = []
     for target, texts in data.targets.items():
         own = data.states(target, pack(data.tokenizer, texts, 4 * LENGTH, LENGTH, seed + TARGET_SEED))
-        scores = candidates.scores_of(candidates.rank_sets(own, sets, seed=seed))
+        scores = candidates.scores_of(candidates.compare(sets, own))
         rows += [{"draw": seed, "candidate": n, "target": target, "closeness": s} for n, s in scores.items()]
     return rows
 

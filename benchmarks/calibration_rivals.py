@@ -23,7 +23,7 @@ from calibration_intervals import states_of
 
 from compress.calibration import hidden_states
 from compress.calibration.calibrate import TARGET_SEED
-from compress.calibration.candidates import rank_sets, scores_of
+from compress.calibration.candidates import compare, scores_of
 from compress.calibration.hidden_states import HiddenStates
 
 OUT = Path(__file__).resolve().parent / "results" / "calibration_rivals.md"
@@ -59,7 +59,7 @@ def main(datasets: Path, folder: Path) -> None:
     rows = rows[(rows.tokens == truth.TOKENS["decoder"]) & (rows.seed == 0)]
     groups = hidden_states.clusters(truth.dense("decoder", folder, "")[0], 0)
     sets, aims = (states_of(datasets, folder, seed, groups) for seed in (0, TARGET_SEED))
-    guesses = {"closeness": {t: pd.Series(scores_of(rank_sets(aim, sets))) for t, aim in aims.items()}}
+    guesses = {"closeness": {t: pd.Series(scores_of(compare(sets, aim))) for t, aim in aims.items()}}
     guesses["activation centroid"] = {
         t: -pd.Series({n: centroid_distance(own, aim) for n, own in sets.items()}) for t, aim in aims.items()
     }

@@ -56,7 +56,7 @@ def main(datasets: Path, model: str, draws: int) -> None:
             for part, found in scores.items():
                 sets = {n: states(n, texts, MEASURED // part, draw) for n, texts in shelf[start : start + AT_ONCE]}
                 for name, target in targets.items():
-                    found[name] |= candidates.scores_of(candidates.rank_sets(target, sets, cheap=True))
+                    found[name] |= candidates.scores_of(candidates.compare(sets, target, coverage=False))
         for part, name in ((part, name) for part in PARTS for name in targets):
             every, few = scores[1][name], scores[part][name]
             stay = sorted(few, key=lambda n: -few[n])[:KEPT]

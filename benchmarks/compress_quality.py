@@ -26,7 +26,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.calibration import hidden_states
 from compress.calibration.calibrate import MEASURED
-from compress.calibration.candidates import rank_sets
+from compress.calibration.candidates import compare, scores_of
 from compress.calibration.texts import USUAL, Text, batches, cut, read_texts
 from compress.evaluation import metrics, prediction
 from compress.evaluation.examples import read_examples
@@ -196,7 +196,9 @@ def picked_or_random(
     pools = {name: texts for name, texts in candidates("encoders", datasets).items() if name != "sst2"}
     measured = {n: cut(tokenizer, t, MEASURED, USUAL, seed) for n, t in {"own": own, **pools}.items()}
     views = {name: hidden_states.collect(net, tokenizer, name, ids) for name, ids in measured.items()}
-    best = rank_sets(views.pop("own"), views).rows[0].source
+    aim = views.pop("own")
+    closeness = scores_of(compare(views, aim))
+    best = max(closeness, key=lambda name: closeness[name])
     rng, found = np.random.default_rng(seed), []
     every = [(name, i) for name in pools for i in range(min(len(pools[name]), 2000))]
     mixed = [pools[every[k][0]][every[k][1]] for k in rng.permutation(len(every))[:4000]]

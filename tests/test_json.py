@@ -56,7 +56,7 @@ CASES = {
     "status": (("status", "s.db"), {"done", "failed", "open", "run", "leaders"}),
     "calibrate": (
         ("calibrate", MODEL, "--target", MATH, *CANDIDATES, "--tokens", "400", "--out", "c"),
-        {"out", "parts", "scores", "rankings"},
+        {"out", "parts", "scores", "by_target"},
     ),
     "compress": (("compress", MODEL, *ROUNDED, "--out", "m"), {"out", "bytes", "bytes_before", "uploaded"}),
     "run": (("run", "recipe.yaml"), {"out", "bytes", "bytes_before", "uploaded"}),

@@ -20,7 +20,6 @@ from compress.calibration.candidates import (
     choose,
     own_texts,
     reason,
-    scores_of,
     screen,
     select,
 )
@@ -31,7 +30,6 @@ from compress.calibration.selection import WAYS
 from compress.calibration.texts import USUAL, Text, check_texts, decode, read_texts
 from compress.model import io
 from compress.model.embedding import has_head
-from transmeter.result import Ranking
 from transmeter.tables import specs
 from transmeter.util import arguments, writing
 from transmeter.util.checkpoint import hash_of
@@ -83,8 +81,8 @@ class CalibrationSet:
         The way in which they were chosen.
     scores
         Closeness of everything that was measured, by name; empty where nothing was.
-    rankings
-        One per target, of the same.
+    by_target
+        The same for every target by name.
     length
         Largest number of tokens that a sequence may have.
     pack
@@ -107,7 +105,7 @@ class CalibrationSet:
     tokenizer: Tokenizer = field(compare=False, repr=False)
     by: str = "uniform"
     scores: dict[str, float] = field(default_factory=dict)
-    rankings: list[Ranking] = field(default_factory=list, compare=False)
+    by_target: dict[str, dict[str, float]] = field(default_factory=dict)
     length: int | None = None
     pack: bool = False
     reason: str | None = None
@@ -122,11 +120,6 @@ class CalibrationSet:
         return [decode(self.tokenizer, ids) for ids in self.sequences]
 
     @property
-    def by_target(self) -> dict[str, dict[str, float]]:
-        """Closeness by name, for every target by name."""
-        return {ranking.target: scores_of(ranking) for ranking in self.rankings}
-
-    @property
     def notes(self) -> list[str]:
         """What is odd of the closeness to single targets, a sentence without its stop each."""
         return own_texts(self.by_target)
@@ -137,7 +130,7 @@ class CalibrationSet:
         return _parts(self.sequences, self.origins)
 
     def save(self, out: Path, about: Mapping[str, object], asked: Sequence[str] = ()) -> None:
-        """Write a Hugging Face data set, provenance.json, the rankings and files for other toolkits.
+        """Write a Hugging Face data set, provenance.json and files for other toolkits.
 
         Parameters
         ----------
@@ -156,14 +149,11 @@ class CalibrationSet:
         if any(b for _, b in pairs):
             columns["text_pair"] = [b for _, b in pairs]
         parts = [asdict(part) for part in self.parts]
-        of_targets = {"by_target": self.by_target, "notes": self.notes} if self.rankings else {}
+        of_targets = {"by_target": self.by_target, "notes": self.notes} if self.by_target else {}
         provenance = {**about, **of_targets, "tokenizer": fingerprint(self.tokenizer), "parts": parts}
         with writing.new_folder(out) as folder:
             Dataset.from_dict(columns).save_to_disk(str(folder))
             (folder / "provenance.json").write_text(json.dumps(provenance, indent=1), encoding="utf-8")
-            for ranking in self.rankings:
-                name = "ranking" if len(self.rankings) == 1 else f"ranking-{ranking.target}"
-                ranking.save(folder / f"{name}.json")
             for name in asked:
                 given = (folder, out, self.sequences, self.tokenizer, str(about["model"]))
                 self.usage[name] = toolkits.write(name, *given)
@@ -233,7 +223,7 @@ def calibrate(
     cache
         Folder for hidden states, so that a stopped run goes on where it was. None: nothing is stored.
     out
-        New folder for the data set, provenance.json and the rankings. None: nothing is written.
+        New folder for the data set and provenance.json. None: nothing is written.
     toolkit
         Toolkits whose files are written there too: llm-compressor, gptqmodel, auto-round, llama.cpp.
     command
@@ -275,7 +265,7 @@ def calibrate(
     about = (MEASURED, seed + TARGET_SEED, reader.short)
     goals = [Target(reader.states(name, own, *about), shares[name]) for name, own in aim_texts.items()]
     read = partial(reader.candidate, texts)
-    sets = screen(list(pools), read, goals, tokens=MEASURED, seed=seed)
+    sets = screen(list(pools), read, goals, tokens=MEASURED)
     choice = choose(sets, goals, tokens=MEASURED, by=by, protect=protect, seed=seed)
     sequences, origins = _sample(reader, choice, list(sets), goals, texts, tokens)
     why = reason(choice.scores, choice.name)
@@ -285,7 +275,7 @@ def calibrate(
         origins,
         reader.tokenizer,
         by,
-        rankings=choice.rankings,
+        by_target=dict(zip(aims, choice.by_target)),
         length=kind.length,
         pack=kind.pack,
         reason=why,

@@ -13,10 +13,7 @@ import numpy as np
 from compress.calibration.hidden_states import DEPTHS, HiddenStates, merge
 from compress.calibration.selection import NEED_TARGET, PROPOSED, WAYS, fill
 from compress.calibration.uncertainty import uncertainty
-from transmeter.ranking import rank
-from transmeter.result import Ranking
-from transmeter.tables import data
-from transmeter.tables.data import Table
+from transmeter.scorers.alignment import Closeness, Points, closeness
 from transmeter.util.progress import track
 
 SCREENED = 20  # candidates that are measured in full; of more, the closest by the cheap measure
@@ -54,8 +51,8 @@ class Choice:
         Of the texts that it gives.
     scores
         Closeness of everything that was measured, by name; empty where nothing was.
-    rankings
-        One per target.
+    by_target
+        The same for every target, in the order of the targets.
     intervals
         95 % interval of every closeness over samples of the same texts; None where too little was measured to tell.
     tied
@@ -65,13 +62,13 @@ class Choice:
     name: str
     states: HiddenStates
     scores: dict[str, float] = field(default_factory=dict)
-    rankings: list[Ranking] = field(default_factory=list)
+    by_target: list[dict[str, float]] = field(default_factory=list)
     intervals: dict[str, tuple[float, float] | None] = field(default_factory=dict)
     tied: list[str] = field(default_factory=list)
 
 
-def features(states: HiddenStates) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Hidden states as plain arrays.
+def points(states: HiddenStates) -> Points:
+    """Hidden states as the scorer takes them.
 
     Parameters
     ----------
@@ -80,56 +77,43 @@ def features(states: HiddenStates) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
     Returns
     -------
-    tuple
-        States (rows, depths * width), labels (rows,), and the names of the columns, DEPTH::NUMBER.
+    Points
+        A space per depth.
     """
-    rows, _, width = states.states.shape
-    columns = [f"{depth}::{i}" for depth in DEPTHS for i in range(width)]
-    return states.states.reshape(rows, -1), states.labels, columns
+    return Points({depth: states.states[:, i] for i, depth in enumerate(DEPTHS)}, states.labels)
 
 
-def rank_sets(target: HiddenStates, sets: Mapping[str, HiddenStates], *, cheap: bool = False, seed: int = 0) -> Ranking:
-    """Rank sets of texts by how close their hidden states come to those of a target.
+def compare(sets: Mapping[str, HiddenStates], target: HiddenStates, *, coverage: bool = True) -> dict[str, Closeness]:
+    """How close the hidden states of sets of texts come to those of a target.
 
     Parameters
     ----------
-    target
-        What they should be close to.
     sets
         By name.
-    cheap
-        Leave out the term that takes longest.
-    seed
-        Of the scorer.
-
-    Returns
-    -------
-    Ranking
-        Scores above 0, higher is closer.
-    """
-    tables = [_table(name, states) for name, states in sets.items()]
-    options = {"coverage": 0.0} if cheap else {}
-    return rank(_table(target.origins[0], target), tables, "alignment", seed=seed, options=options)
-
-
-def _table(name: str, states: HiddenStates) -> Table:
-    return data.from_arrays(name, *features(states))
-
-
-def scores_of(ranking: Ranking) -> dict[str, float]:
-    """Scores of a ranking.
-
-    Parameters
-    ----------
-    ranking
-        Of `rank_sets`.
+    target
+        What they should be close to.
+    coverage
+        False: leave out the term that takes longest.
 
     Returns
     -------
     dict
-        By name, without the sets that could not be scored.
+        By name.
+
+    Warns
+    -----
+    UserWarning
+        A set shares no label with the target and is left out.
     """
-    return {row.source: row.score for row in ranking.rows if row.error is None}
+    aim, found = points(target), {}
+    for name, states in sets.items():
+        try:
+            found[name] = closeness(points(states), aim, coverage=coverage)
+        except ValueError:
+            warnings.warn(
+                f"{name} is left out: what the model predicts on it, it never does on the target", stacklevel=2
+            )
+    return found
 
 
 def own_texts(by_target: Mapping[str, Mapping[str, float]]) -> list[str]:
@@ -163,7 +147,6 @@ def screen(
     tokens: int,
     keep: int = SCREENED,
     many: int = MANY,
-    seed: int = 0,
 ) -> dict[str, HiddenStates]:
     """The candidates that the cheap measure finds closest to all targets, few of them in memory at a time.
 
@@ -184,8 +167,6 @@ def screen(
         Number of candidates that stay.
     many
         Largest number of candidates that are all read in full.
-    seed
-        Of the measure.
 
     Returns
     -------
@@ -203,13 +184,13 @@ def screen(
         warnings.warn(f"{len(names)} candidates are screened{first} and the {keep} closest measured", stacklevel=3)
     if targets and len(names) > undecided:
         scores: dict[str, float] = {}
-        for _, more in _screened(names, lambda name: collect(name, tokens // 4), targets, seed):
+        for _, more in _screened(names, lambda name: collect(name, tokens // 4), targets):
             scores |= more
         names = _closest(scores, undecided)
     found: dict[str, HiddenStates] = {}
     if targets and len(names) > keep:
         scores = {}
-        for sets, more in _screened(names, lambda name: collect(name, tokens), targets, seed):
+        for sets, more in _screened(names, lambda name: collect(name, tokens), targets):
             scores |= more
             together = found | sets
             found = {name: together[name] for name in _closest(scores, keep)}
@@ -221,13 +202,13 @@ def screen(
 
 
 def _screened(
-    names: Sequence[str], collect: Callable[[str], HiddenStates], targets: Sequence[Target], seed: int
+    names: Sequence[str], collect: Callable[[str], HiddenStates], targets: Sequence[Target]
 ) -> Iterator[tuple[dict[str, HiddenStates], dict[str, float]]]:
     """Hidden states and scores by the cheap measure, `AT_ONCE` candidates at a time."""
     for start in track(range(0, len(names), AT_ONCE), "Screening candidates"):
         if sets := _usable(names[start : start + AT_ONCE], collect):
-            rankings = [rank_sets(target.states, sets, cheap=True, seed=seed) for target in targets]
-            yield sets, _joined(rankings, targets, "mean")
+            each = [scores_of(compare(sets, target.states, coverage=False)) for target in targets]
+            yield sets, _joined(each, targets, "mean")
 
 
 def _closest(scores: Mapping[str, float], count: int) -> list[str]:
@@ -267,17 +248,31 @@ def check_way(by: str, targets: bool) -> None:
         raise ValueError(f"--by {by} needs a target: give --target, or --by uniform")
 
 
-def _joined(rankings: Sequence[Ranking], targets: Sequence[Target], protect: str) -> dict[str, float]:
-    """Scores of several targets as one: the mean of their logarithms by weight, or the lowest."""
-    shares = _shares(rankings, targets, protect)
-    each = [scores_of(ranking) for ranking in rankings]
+def scores_of(compared: Mapping[str, Closeness]) -> dict[str, float]:
+    """Scores alone.
+
+    Parameters
+    ----------
+    compared
+        Of `compare`.
+
+    Returns
+    -------
+    dict
+        By name, higher is closer.
+    """
+    return {name: one.score for name, one in compared.items()}
+
+
+def _joined(each: Sequence[Mapping[str, float]], targets: Sequence[Target], protect: str) -> dict[str, float]:
+    """Scores of several targets as one, best first: the mean of their logarithms by weight, or the lowest."""
+    shares = _shares(each, targets, protect)
     logs = {name: share @ np.log([scores[name] for scores in each]) for name, share in shares.items()}
-    return {name: float(np.exp(value)) for name, value in logs.items()}
+    return {name: float(np.exp(value)) for name, value in sorted(logs.items(), key=lambda item: -item[1])}
 
 
-def _shares(rankings: Sequence[Ranking], targets: Sequence[Target], protect: str) -> dict[str, np.ndarray]:
+def _shares(each: Sequence[Mapping[str, float]], targets: Sequence[Target], protect: str) -> dict[str, np.ndarray]:
     """What every target counts in the closeness of a set, 1 in all, by name; of "worst" the least close one alone."""
-    each = [scores_of(ranking) for ranking in rankings]
     names = [name for name in each[0] if all(name in scores for scores in each)]
     weights = np.array([t.weight for t in targets]) / sum(t.weight for t in targets)
     if protect != "worst":
@@ -347,7 +342,7 @@ def choose(
     protect
         Of several targets "mean", the geometric mean of the closeness by weight, or "worst", the lowest closeness.
     seed
-        Of measure and ways.
+        Of the ways.
 
     Returns
     -------
@@ -363,18 +358,19 @@ def choose(
     if by != "measure":
         return Choice(by, select(by, merge(list(sets.values())), targets, tokens, seed))
     proposals = _proposals(sets, targets, tokens, seed)
-    rankings = [rank_sets(target.states, proposals, seed=seed) for target in targets]
-    scores = _joined(rankings, targets, protect)
+    compared = [compare(proposals, target.states) for target in targets]
+    each = [scores_of(one) for one in compared]
+    scores = _joined(each, targets, protect)
     best = pick(scores, len(targets))
     sure = uncertainty(
         scores,
-        {name: (proposals[name], _table(name, proposals[name])) for name in scores},
-        [(t.states, _table("target", t.states)) for t in targets],
-        _shares(rankings, targets, protect),
-        seed,
+        {name: [one[name] for one in compared] for name in scores},
+        proposals,
+        [target.states for target in targets],
+        _shares(each, targets, protect),
     )
     intervals = {name: sure.interval(name) for name in scores}
-    return Choice(best, proposals[best], scores, rankings, intervals, sure.tied(best))
+    return Choice(best, proposals[best], scores, each, intervals, sure.tied(best))
 
 
 def pick(scores: Mapping[str, float], targets: int = 1) -> str:

@@ -1,6 +1,6 @@
 """How sure closeness is: another sample of the same texts would give another value.
 
-The sequences that were measured stand for those that were not: `alignment.influence` says by how much each moves the
+The sequences that were measured stand for those that were not: `alignment.closeness` says by how much each moves the
 logarithm of the closeness, so that no second forward pass is needed (infinitesimal jackknife). Sequences of one long
 text are alike, and a set has few such texts: by how much that raises the variance is estimated of all sets together
 (`benchmarks/calibration_intervals.py` compares with what other samples give).
@@ -13,8 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from compress.calibration.hidden_states import HiddenStates
-from transmeter.scorers import alignment
-from transmeter.tables.data import Table
+from transmeter.scorers.alignment import Closeness
 from transmeter.util.intervals import half_width
 
 FEWEST = 2  # sequences of a set, or texts where they have several, below which nothing is told of its closeness
@@ -137,10 +136,10 @@ class Uncertainty:
 
 def uncertainty(
     scores: Mapping[str, float],
-    sets: Mapping[str, tuple[HiddenStates, Table]],
-    targets: Sequence[tuple[HiddenStates, Table]],
+    compared: Mapping[str, Sequence[Closeness]],
+    sets: Mapping[str, HiddenStates],
+    targets: Sequence[HiddenStates],
     weights: Mapping[str, Sequence[float]],
-    seed: int = 0,
 ) -> Uncertainty:
     """How sure the closeness of sets to several targets is.
 
@@ -148,14 +147,14 @@ def uncertainty(
     ----------
     scores
         Closeness by name of the set: exp of the weighted mean of the logarithms.
+    compared
+        Closeness to every target, by name of the set.
     sets
-        Hidden states, and the same as a table, by name.
+        Hidden states by name.
     targets
-        The same of every target.
+        Hidden states of every target.
     weights
         Of the targets, 1 in all, by name of the set.
-    seed
-        Of the closeness.
 
     Returns
     -------
@@ -164,11 +163,9 @@ def uncertainty(
     """
     own, aims = {}, {}
     for name in scores:
-        states, table = sets[name]
-        pairs = [alignment.influence(table, aim, seed) for _, aim in targets]
-        rows = np.sum([weight * mine for weight, (mine, _) in zip(weights[name], pairs)], axis=0)
-        own[name] = _by_sequence(rows, states)
-        aims[name] = [_by_sequence(w * r, goal) for w, (_, r), (goal, _) in zip(weights[name], pairs, targets)]
+        pairs = list(zip(weights[name], compared[name]))
+        own[name] = _by_sequence(np.sum([weight * one.source for weight, one in pairs], axis=0), sets[name])
+        aims[name] = [_by_sequence(weight * one.target, aim) for (weight, one), aim in zip(pairs, targets)]
     return Uncertainty(scores, own, aims)
 
 

@@ -49,7 +49,7 @@ def calibrate(
     chats), a data set folder, or as candidate self: what MODEL writes. Equal tokens per candidate. By measure a single
     set is taken, or a mixture where that is closer; by random, uniform, longest, lowest_perplexity, lexical_diversity,
     activation_coverage, embedding_similarity, activation_centroid or closeness texts of all candidates. Writes the
-    texts, provenance.json and, where it measured, ranking.json to --out.
+    texts and provenance.json to --out.
 
     Example: transmeter calibrate MODEL --target task.txt --candidate a.txt --candidate b.txt --out calibration
     """
@@ -82,10 +82,14 @@ def calibrate(
     )
     if as_json:
         about = {"out": out, "by": chosen.by, "length": chosen.length, "pack": chosen.pack}
-        sure = {"intervals": chosen.intervals, "tied": chosen.tied, "chosen": chosen.chosen, "notes": chosen.notes}
+        sure = {
+            "intervals": chosen.intervals,
+            "tied": chosen.tied,
+            "chosen": chosen.chosen,
+            "by_target": chosen.by_target,
+        }
         result = {**about, "parts": chosen.parts, "scores": chosen.scores, **sure, "reason": chosen.reason}
-        result["usage"] = chosen.usage
-        click.echo(to_json({**result, "rankings": chosen.rankings}), nl=False)
+        click.echo(to_json({**result, "notes": chosen.notes, "usage": chosen.usage}), nl=False)
         return
     if chosen.scores:
         shares = {part.name: part.share for part in chosen.parts}

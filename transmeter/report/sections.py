@@ -117,7 +117,7 @@ def sections(inputs: Sequence[Path]) -> tuple[list[Section], list[Path]]:
     for path in inputs:
         if _is_store(path):
             stores.append(path)
-        elif path.is_dir() and not (path / "provenance.json").exists():  # that of calibrate has its own section
+        elif path.is_dir():
             files = sorted(path.glob("ranking*.json"))
             rankings += map(load, files)
             if not files:

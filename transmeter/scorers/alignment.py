@@ -7,11 +7,13 @@ unit outweighs another. Columns named SPACE::NUMBER, such as the hidden states o
 space, and all terms joined. Range: above 0, higher is closer; for features of one model, such as hidden states.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from transmeter.gain.score import Needs, Score
@@ -25,6 +27,7 @@ from transmeter.tables.matching import common_features
 NEEDS = Needs(shared_columns=True)
 ROWS = 2000  # of either side that are looked at
 STEPS, RATE = 100, 1e-2
+FLOOR = 0.1  # of the second moment of a source, in means of the target's
 
 
 def score(
@@ -92,53 +95,113 @@ def terms(source: Table, target: Table, wanted: Sequence[str], seed: int = 0) ->
         (space, term) -> above 0, lower is closer.
     """
     found = {}
-    for space, _, (x_s, q_s), _, (x_t, q_t) in _common(source, target, seed):
+    for space, (x_s, q_s), (x_t, q_t) in _common(source, target, seed):
         for term in wanted:
             if term == "mean_distance":
                 found[space, term] = float(_mean_distance(x_s, q_s, x_t, q_t))
             elif term == "separability":
                 found[space, term] = _separability(x_s, q_s, x_t, q_t, seed)
             else:
-                found[space, term] = float(_uncovered(x_s, x_t))
+                found[space, term] = _uncovered(x_s, x_t)
     return found
 
 
-def influence(source: Table, target: Table, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """How the score of the default weights hangs on single rows: the infinitesimal jackknife.
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Rows of a set in spaces that all sets have, such as the hidden states of several layers of one model.
 
-    The squares of the influences, summed over what was sampled independently, are the variance of the score's
-    logarithm.
+    Attributes
+    ----------
+    spaces
+        (rows, d) features by name of the space.
+    labels
+        (rows,) classes.
+    """
+
+    spaces: Mapping[str, np.ndarray]
+    labels: np.ndarray
+
+    @cached_property
+    def units(self) -> dict[str, StandardScaler]:
+        """Means and standard deviations of every space."""
+        return {space: StandardScaler().fit(x.astype(np.float64)) for space, x in self.spaces.items()}
+
+    @cached_property
+    def standard(self) -> dict[str, Tensor]:
+        """(1, rows, d) in its own standard deviations, by name of the space."""
+        return {space: self.measured_by(self, space) for space in self.spaces}
+
+    def measured_by(self, other: "Points", space: str) -> Tensor:
+        """(1, rows, d) in the standard deviations of another set, 10 at most."""
+        x = other.units[space].transform(self.spaces[space].astype(np.float64))
+        return torch.from_numpy(x.clip(-10, 10).astype(np.float32))[None]
+
+
+@dataclass(frozen=True, eq=False)
+class Closeness:
+    """How close a source is to a target, and how this hangs on single rows.
+
+    Attributes
+    ----------
+    score
+        Above 0, higher is closer: that of `score` with its default weights.
+    source, target
+        (rows,) of either: derivative of the logarithm of the score by the weight of each row, all weights being 1
+        (infinitesimal jackknife). Their squares, summed over what was sampled independently, are its variance.
+    """
+
+    score: float
+    source: np.ndarray
+    target: np.ndarray
+
+
+def closeness(source: Points, target: Points, *, coverage: bool = True) -> Closeness:
+    """How close a source is to a target in the spaces of the target.
 
     Parameters
     ----------
-    source, target : Table
+    source, target : Points
         What is compared.
-    seed : int
-        Seed of the rows.
+    coverage : bool
+        Whether to measure how much of the target the source covers too, which takes nearly all of the time.
 
     Returns
     -------
-    tuple of numpy.ndarray
-        (source rows,) and (target rows,): derivative of the logarithm of the score by the weight of each row, all
-        weights being 1; 0 for rows that are not looked at.
+    Closeness
+        Of the source.
+
+    Raises
+    ------
+    ValueError
+        They share no class.
     """
-    found, number = (np.zeros(len(source)), np.zeros(len(target))), 0
-    for _, rows_s, (x_s, q_s), rows_t, (x_t, q_t) in _common(source, target, seed):
+    classes = np.intersect1d(source.labels, target.labels)
+    if not len(classes):
+        raise ValueError("shares no class with the target")
+    q_s, q_t = (torch.from_numpy(side.labels[:, None] == classes).float()[None] for side in (source, target))
+    logs, by_source, by_target = 0.0, np.zeros(len(source.labels)), np.zeros(len(target.labels))
+    for space, x_t in target.standard.items():
+        x_s = source.measured_by(target, space)
         w_s, w_t = (torch.ones(1, x.shape[1], 1, requires_grad=True) for x in (x_s, x_t))
-        distance = _mean_distance(x_s, q_s * w_s, x_t, q_t * w_t)
-        missed = _uncovered(*(x * (w / w.mean()).sqrt() for x, w in ((x_s, w_s), (x_t, w_t))))
-        (-(distance.log() + missed.log()) / 2).backward()
-        for total, rows, weight in zip(found, (rows_s, rows_t), (w_s, w_t)):
-            total[rows] += weight.grad.flatten().numpy()
-        number += 1
-    return found[0] / number, found[1] / number
+        distance = _mean_distance(x_s, q_s * w_s, x_t, q_t * w_t).log()
+        distance.backward()
+        terms = [(float(distance), w_s.grad.flatten().numpy(), w_t.grad.flatten().numpy())]
+        if coverage:
+            missed, of_source, of_target = _uncovered_by_rows(x_s, x_t)
+            terms.append((float(np.log(missed)), of_source / missed, of_target / missed))
+        for log, of_source, of_target in terms:
+            logs -= log
+            by_source -= of_source
+            by_target -= of_target
+    number = len(terms) * len(target.spaces)
+    return Closeness(float(np.exp(logs / number)), by_source / number, by_target / number)
 
 
 Side = tuple[Tensor, Tensor]  # x (1, n, d), in the target's deviations, and memberships q (1, n, classes)
 
 
-def _common(source: Table, target: Table, seed: int) -> Iterator[tuple[str, np.ndarray, Side, np.ndarray, Side]]:
-    """A space at a time: its name, the rows of the source and their features, and those of the target."""
+def _common(source: Table, target: Table, seed: int) -> Iterator[tuple[str, Side, Side]]:
+    """A space at a time: its name, the source and the target."""
     classes = [c for c in target.classes if c in source.classes]
     spaces = {
         s: common_features(_within(source, s), _within(target, s)) for s in dict.fromkeys(map(_space, target.columns))
@@ -155,7 +218,7 @@ def _common(source: Table, target: Table, seed: int) -> Iterator[tuple[str, np.n
     for space, found in spaces.items():
         if found is not None:
             x_s, x_t = (torch.from_numpy(x[r])[None] for x, r in zip(found, rows))
-            yield space, rows[0], (x_s, q_s), rows[1], (x_t, q_t)
+            yield space, (x_s, q_s), (x_t, q_t)
 
 
 def _space(column: str) -> str:
@@ -191,10 +254,37 @@ def _separability(x_s: Tensor, q_s: Tensor, x_t: Tensor, q_t: Tensor, seed: int)
     return max(0.02, 1 - float(judged) / max(classes, 1) / float(np.log(2)))
 
 
-def _uncovered(x_s: Tensor, x_t: Tensor, floor: float = 0.1) -> Tensor:
-    """trace((C_s + e I)^-1 C_t) / d with the second moments C of both sides, e = floor * trace(C_t) / d."""
-    x_s, x_t = x_s[0].double(), x_t[0].double()
-    c_s, c_t = x_s.T @ x_s / len(x_s), x_t.T @ x_t / len(x_t)
-    d = len(c_t)
-    ridge = floor * c_t.detach().trace() / d * torch.eye(d, dtype=torch.float64)
-    return torch.linalg.solve(c_s + ridge, c_t).trace() / d
+def _uncovered(x_s: Tensor, x_t: Tensor) -> float:
+    """trace((C_s + e I)^-1 C_t) / d with the second moments C of both sides, e = FLOOR trace(C_t) / d."""
+    c_s, c_t = _moment(x_s), _moment(x_t)
+    return float(torch.linalg.solve(c_s + _ridge(c_t), c_t).trace()) / len(c_t)
+
+
+def _uncovered_by_rows(x_s: Tensor, x_t: Tensor) -> tuple[float, np.ndarray, np.ndarray]:
+    """`_uncovered`, and its derivatives by the weights of the rows of either side, e being held.
+
+    With A = (C_s + e I)^-1, dC = (x x' - C) / n for the weight of a row x: - tr(A dC_s A C_t) / d and tr(A dC_t) / d.
+    """
+    c_s, c_t = _moment(x_s), _moment(x_t)
+    inverse = torch.linalg.inv(c_s + _ridge(c_t))
+    both = inverse @ c_t @ inverse
+    value = float((inverse * c_t).sum()) / len(c_t)
+    of_source = float((both * c_s).sum()) / len(c_t) - _forms(x_s, both)
+    of_target = _forms(x_t, inverse) - value
+    return value, of_source / x_s.shape[1], of_target / x_t.shape[1]
+
+
+def _moment(x: Tensor) -> Tensor:
+    """(d, d) second moment of (1, n, d), in double precision."""
+    x = x[0].double()
+    return x.T @ x / len(x)
+
+
+def _ridge(moment: Tensor) -> Tensor:
+    d = len(moment)
+    return FLOOR * moment.trace() / d * torch.eye(d, dtype=moment.dtype)
+
+
+def _forms(x: Tensor, matrix: Tensor) -> np.ndarray:
+    """(n,) x_i' M x_i / d of the rows of (1, n, d)."""
+    return ((x[0] @ matrix.float()) * x[0]).sum(1).double().numpy() / len(matrix)

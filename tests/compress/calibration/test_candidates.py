@@ -153,7 +153,7 @@ def test_the_targets_own_domain_is_found(views, target):
     scores = found.scores
     assert found.name == calibration.pick(scores) and set(scores) == {*DOMAINS, *selection.PROPOSED}
     assert scores["math"] == max(scores[name] for name in DOMAINS)
-    assert [calibration.scores_of(r) for r in found.rankings] == [pytest.approx(scores)]
+    assert found.by_target == [scores]
     parts = CalibrationSet(found.states.sequences, found.states.origins, None).parts
     assert parts[0].name == "math" and sum(p.share for p in parts) == pytest.approx(1)
     assert sum(p.tokens for p in parts) == found.states.lengths.sum() <= 800
@@ -211,16 +211,25 @@ def test_a_mixture_has_to_be_clearly_closer():
     assert calibration.reason({"a": 1.0, "b": 2.0}, "b") is calibration.reason({}, "uniform") is None
 
 
-def test_several_targets_count_by_weight_or_the_worst(views, monkeypatch):
+def test_several_targets_count_by_weight_or_the_worst(views):
+    sets = {"code": views["code"], "drama": views["drama"], "math": views["math"]}
     targets = [Target(views["code"], 3.0), Target(views["drama"], 1.0)]
-    scores = iter([{"code": 8.0, "drama": 1.0, "math": 2.0}, {"code": 1.0, "drama": 8.0, "math": 2.0}] * 2)
-    monkeypatch.setattr(calibration, "rank_sets", lambda *_, **__: next(scores))
-    monkeypatch.setattr(calibration, "scores_of", lambda scores: scores)
-    found = calibration.choose(views, targets, tokens=500)
-    assert found.scores == pytest.approx({"code": 8**0.75, "drama": 8**0.25, "math": 2.0})
-    found = calibration.choose(views, targets, tokens=500, protect="worst")
-    assert found.scores == pytest.approx({"code": 1.0, "drama": 1.0, "math": 2.0}) and found.name == "math"
-    assert set(found.states.origins) == {"math"}
+    found = calibration.choose(sets, targets, tokens=500)
+    code, drama = found.by_target
+    assert found.scores == pytest.approx({name: code[name] ** 0.75 * drama[name] ** 0.25 for name in code})
+    assert list(found.scores) == sorted(found.scores, key=lambda name: -found.scores[name])
+    worst = calibration.choose(sets, targets, tokens=500, protect="worst")
+    assert worst.by_target == found.by_target
+    assert worst.scores == pytest.approx({name: min(code[name], drama[name]) for name in code})
+    assert worst.name == max(worst.scores, key=lambda name: worst.scores[name])
+
+
+def test_a_set_of_other_predictions_is_left_out_with_a_warning(views, target):
+    states = views["code"]
+    odd = hidden_states.HiddenStates(**vars(states) | {"labels": states.labels + 1000})
+    with pytest.warns(UserWarning, match="code is left out: what the model predicts on it, it never does on the targ"):
+        found = calibration.compare({"code": odd, "math": views["math"]}, target)
+    assert set(found) == {"math"}
 
 
 def test_a_mixture_that_is_closer_than_the_own_text_of_a_target_is_told():
@@ -239,12 +248,12 @@ def test_many_candidates_are_screened_a_few_at_a_time(views, target, monkeypatch
         view = views[name[:-1]]
         return hidden_states.HiddenStates(view.sequences, [name] * len(view.sequences), *list(vars(view).values())[2:])
 
-    def rank_sets(aim, sets, *, cheap, seed):
-        assert cheap and len(sets) <= calibration.AT_ONCE
-        return ranked(aim, sets, cheap=cheap, seed=seed)
+    def compare(sets, aim, *, coverage):
+        assert not coverage and len(sets) <= calibration.AT_ONCE
+        return compared(sets, aim, coverage=coverage)
 
-    ranked = calibration.rank_sets
-    monkeypatch.setattr(calibration, "rank_sets", rank_sets)
+    compared = calibration.compare
+    monkeypatch.setattr(calibration, "compare", compare)
     with pytest.warns(UserWarning, match=f"{len(names)} candidates are screened and the 9 closest measured"):
         closest = calibration.screen(names, collect, [Target(target)], tokens=400, keep=9)
     assert {name[:-1] for name in closest} == {"math"} and collected == [(name, 400) for name in names]

@@ -313,9 +313,10 @@ def test_calibration_is_chosen_and_sampled_for_every_task(task, folder, file, tm
     model, tokenizer = io.load(folder("Bert", task))
     texts = read_texts(file(task))
     view = hidden_states.collect(model, tokenizer, "a", cut(tokenizer, texts, 90, 64))
-    x, y, columns = calibration.features(view)
-    assert x.shape[1] == len(columns) == 48 and len(x) == len(y) and np.isfinite(x).all()
-    assert (len(x) == 90) == (task in ("labels", "masked", "embeddings"))
+    points = calibration.points(view)
+    assert {x.shape for x in points.spaces.values()} == {(len(points.labels), 16)} and len(points.spaces) == 3
+    assert all(np.isfinite(x).all() for x in points.spaces.values())
+    assert (len(points.labels) == 90) == (task in ("labels", "masked", "embeddings"))
     chosen = calibration.choose({"a": view}, [], tokens=90, by="longest").states
     CalibrationSet(chosen.sequences, chosen.origins, tokenizer).save(tmp_path / "c", {"seed": 0})
     assert isinstance(read_texts(tmp_path / "c")[0], tuple) == (task in ("values", "answers"))

@@ -99,8 +99,6 @@ def inputs(tmp_path_factory):
     }
     texts = [f"text {i} {EVIL} {'x' * 200}" for i in range(19)]
     Dataset.from_dict({"text": texts, "source": ["near"] * 19}).save_to_disk(str(root / "calibration"))
-    for target in ("t", "u"):  # rankings of hidden states, of which the section on the choice shows the scores
-        made(target, rows).save(root / f"calibration/ranking-{target}.json")
     write(root / "calibration/provenance.json", chosen | {"parts": [{"name": "near", **part}], "chosen": "near"})
     for name, value in (("near", 12.0), ("far", 15.0)):
         step = {"method": "wanda", "options": {"ratio": 0.5}, "seconds": 2.0, "after": measured(value, 4_000_000)}

@@ -246,17 +246,71 @@ def test_logme_refuses_values_that_are_not_finite(bad):
         log_evidence(hard()[0], np.zeros(120, dtype=int))
 
 
-def test_influence_is_what_leaving_a_row_out_changes():
+def clouds(columns: int) -> tuple[alignment.Points, alignment.Points]:
+    """A source of 120 rows and a target of 90, in the spaces "a" and "b"."""
     rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(120, 3)), rng.integers(0, 2, 120)
-    target = data.from_arrays("t", rng.normal(size=(90, 3)) + 0.5, np.arange(90) % 2, ["a::0", "a::1", "b::0"])
+    spaces = [
+        {space: shift + rng.normal(size=(rows, d)).astype("f4") for space, d in (("a", columns), ("b", 1))}
+        for rows, shift in ((120, 0.0), (90, 0.5))
+    ]
+    return alignment.Points(spaces[0], rng.integers(0, 2, 120)), alignment.Points(spaces[1], np.arange(90) % 2)
 
-    def log_score(kept):
-        source = data.from_arrays("s", x[kept], y[kept], ["a::0", "a::1", "b::0"])
-        return -np.mean(np.log(list(alignment.terms(source, target, ("mean_distance", "uncovered")).values())))
 
-    own, aim = alignment.influence(data.from_arrays("s", x, y, ["a::0", "a::1", "b::0"]), target)
-    every = np.arange(120)
-    changes = [log_score(every) - log_score(np.delete(every, i)) for i in range(40)]
-    assert own.shape == (120,) and aim.shape == (90,) and np.abs(aim).min() > 0
-    assert np.allclose(own[:40], changes, atol=0.1 * np.abs(changes).max())
+def as_table(name: str, points: alignment.Points) -> data.Table:
+    columns = [f"{space}::{i}" for space, x in points.spaces.items() for i in range(x.shape[1])]
+    return data.from_arrays(name, np.concatenate(list(points.spaces.values()), 1), points.labels, columns)
+
+
+@pytest.mark.parametrize("coverage", [True, False])
+def test_closeness_of_arrays_is_the_score_of_the_same_as_tables(coverage):
+    source, target = clouds(7)
+    source.spaces["a"][3] = 99.0  # beyond 10 standard deviations
+    terms = ("mean_distance", "uncovered") if coverage else ("mean_distance",)
+    found = alignment.closeness(source, target, coverage=coverage)
+    each = alignment.terms(as_table("s", source), as_table("t", target), terms)
+    assert found.score == pytest.approx(np.exp(-np.mean(np.log(list(each.values())))), rel=1e-5)
+    with pytest.raises(ValueError, match="shares no class"):
+        alignment.closeness(alignment.Points(source.spaces, source.labels + 2), target)
+
+
+def test_influence_is_what_leaving_a_row_out_changes():
+    source, target = clouds(2)
+    found = alignment.closeness(source, target)
+    changes = []
+    for i in range(40):
+        rows = np.delete(np.arange(120), i)
+        less = alignment.Points({space: x[rows] for space, x in source.spaces.items()}, source.labels[rows])
+        changes.append(np.log(found.score / alignment.closeness(less, target).score))
+    assert np.allclose(found.source[:40], changes, atol=0.1 * np.abs(changes).max())
+
+
+def weighted_log_score(source: alignment.Points, target: alignment.Points, weights: list[np.ndarray]) -> float:
+    """Of rows that count by their weights, by the definition in double precision; units and floor of weights of 1."""
+    logs = []
+    for space in target.spaces:
+        x_s, x_t = (p.measured_by(target, space)[0].double().numpy() for p in (source, target))
+        means, counts, moments = [], [], []
+        for x, points, w in zip((x_s, x_t), (source, target), weights):
+            each = [w * (points.labels == c) for c in (0, 1)]
+            means.append([q @ x / q.sum() for q in each])
+            counts.append([q.sum() for q in each])
+            moments.append((x * w[:, None]).T @ x / w.sum())
+        d = len(moments[1])
+        chance = np.mean([1 / a + 1 / b for a, b in zip(*counts)])
+        logs.append(np.log(np.square(np.subtract(*means)).sum() / 2 / d + chance))
+        floor = 0.1 * np.trace(x_t.T @ x_t / len(x_t)) / d * np.eye(d)
+        logs.append(np.log(np.trace(np.linalg.solve(moments[0] + floor, moments[1])) / d))
+    return -float(np.mean(logs))
+
+
+def test_influence_is_the_derivative_of_the_definition_by_the_weight_of_a_row():
+    source, target = clouds(5)
+    found, step = alignment.closeness(source, target), 1e-5
+    for side, own in enumerate((found.source, found.target)):
+        for row in range(0, len(own), 17):
+            ends = []
+            for change in (step, -step):
+                weights = [np.ones(120), np.ones(90)]
+                weights[side][row] += change
+                ends.append(weighted_log_score(source, target, weights))
+            assert own[row] == pytest.approx((ends[0] - ends[1]) / 2 / step, rel=1e-4, abs=1e-6)
