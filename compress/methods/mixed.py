@@ -1,12 +1,11 @@
 """Mixed precision: every layer gets the bits that its share of the loss is worth, so that all together keep a budget.
 
-What a layer loses at so many bits is the squared error that rounding it to nearest leaves on its output,
-tr(E X^T X E^T), times the mean squared gradient of its weights over the mean square of its inputs: about what the loss
-grows by, as in HAWQ-V2 (Dong et al., NeurIPS 2020, arXiv 1911.03852), whose traces of the Hessian these are estimates
-of. Bits then go where they lower the sum most (compress.algorithms.bit_allocation), and GPTQ (arXiv 2210.17323) rounds.
-
-Measured on a small Llama, 3 bits on average: perplexity 29.58, by the divergence measured layer by layer 29.64, by
-errors relative to a layer's output 29.97, 3 bits for all 29.84 (dense 28.5).
+What a layer loses at so many bits is what rounding it to nearest changes its weights by, squared, times the squared
+gradients: about what the loss grows by, as in HAWQ-V2 (Dong et al., NeurIPS 2020, arXiv 1911.03852), the squares being
+the diagonal of the Fisher information. The square of a weight is taken as that of its output times that of its input,
+means over the weights of each: of single weights they are too many to keep, and the mean over a layer misses that
+inputs may be largest where gradients are not (benchmarks/mixed_sensitivity.py). Bits then go where they lower the sum
+most (compress.algorithms.bit_allocation), and GPTQ (arXiv 2210.17323) rounds.
 """
 
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from compress.algorithms.traits import Needs, Traits
 from compress.methods.gptq import arranged, quantize
 from compress.model.storage import stored_type
 from compress.model.walk import Batch
+from transmeter.util.progress import track
 
 TRAITS = Traits(Needs(models=1, states=1, blockwise=True), changes="bits", resumes=True)
 COLUMNS = 128  # whose errors reach the later ones together
@@ -98,18 +98,19 @@ def compress(
         return _assigned(model, batches, grids, bits, dtype, seed)
 
     found = progress.once("bits", measure) if progress else measure()
+    rest = max((g for g in grids if g.bits <= bits), key=lambda g: g.bits)
     with torch.no_grad():
         for shared in blocks(model, batches, gram, "Mixed precision", progress):
             for inputs, hessian in shared:
                 places = arranged(hessian.diagonal(), group)
                 for grid in grids:
-                    alike = [path for path in inputs if found[path] == grid.bits]
+                    alike = [path for path in inputs if found.get(path, rest.bits) == grid.bits]
                     weights = [model.get_submodule(path).weight for path in alike]
                     packed = quantize(weights, hessian, places, grid, dtype, damping, COLUMNS) if alike else []
                     for path, form in zip(alike, packed):
                         put(model, path, form)
         _require(model, list(found), bits)
-        round_rest(model, paths, max((g for g in grids if g.bits <= bits), key=lambda g: g.bits))
+        round_rest(model, paths, rest)
     return model
 
 
@@ -128,7 +129,7 @@ def _grids(bits: float, group: int | None, symmetric: bool, choices: str) -> lis
 def _require(model: nn.Module, paths: Sequence[str], bits: float) -> None:
     """Raise RuntimeError where the codes of the layers at `paths` take more than `bits` a weight on average."""
     forms = [model.get_submodule(path).packed for path in paths]
-    reached = 8 * sum(f.codes.nbytes for f in forms) / sum(f.rows * f.columns for f in forms)
+    reached = 8 * sum(f.codes.nbytes for f in forms) / max(sum(f.rows * f.columns for f in forms), 1)
     if reached > bits * SLACK:
         raise RuntimeError(f"bits: {reached:.3f} a weight reached, {bits:.3f} requested")
 
@@ -137,18 +138,19 @@ def _require(model: nn.Module, paths: Sequence[str], bits: float) -> None:
 def _assigned(
     model: nn.Module, batches: Sequence[Batch], grids: Sequence[Grid], bits: float, dtype: torch.dtype, seed: int
 ) -> dict[str, int]:
-    """The bits of every linear layer of the blocks by path, `bits` a weight on average at most; the model is dense."""
-    squared = fisher(model, batches, seed, lambda gradient: gradient.mean())
-    paths: list[str] = []
+    """The bits of every linear layer of the blocks that the loss hangs on, by path, `bits` a weight on average at most.
+
+    The model is dense.
+    """
+    squared = fisher(model, batches, seed, lambda squares: torch.cat([squares.mean(1), squares.mean(0)]))
+    found = {path: means for path, means in squared.items() if means.any()}
     options: list[list[Choice]] = []
-    for shared in blocks(model, batches, gram, "Sensitivity"):
-        for path, hessian in ((path, hessian) for inputs, hessian in shared for path in inputs):
-            weight, diagonal = model.get_submodule(path).weight, hessian.diagonal()
-            unit, squares = float(squared[path]) / (float(diagonal.mean()) or 1.0), hessian.to(weight.dtype)
-            errors = (grid.rounded(weight, dtype, diagonal) - weight for grid in grids)
-            losses = [unit * float(((error @ squares) * error).sum(dtype=torch.float64)) for error in errors]
-            options.append([(g.bits * weight.numel(), loss) for g, loss in zip(grids, losses)])
-            paths.append(path)
-    weights = sum(option[0][0] for option in options) / grids[0].bits
-    taken = allocate(options, bits * weights)
-    return {path: grids[i].bits for path, i in zip(paths, taken)}
+    for path, means in track(found.items(), "Sensitivity"):
+        weight = model.get_submodule(path).weight.detach().float()
+        by_output, by_input = means.float().split(list(weight.shape))
+        errors = (grid.rounded(weight, dtype, by_input) - weight for grid in grids)
+        losses = [float(by_output @ error.square() @ by_input / by_output.mean()) for error in errors]
+        options.append([(g.bits * weight.numel(), loss) for g, loss in zip(grids, losses)])
+    numel = sum(option[0][0] for option in options) / grids[0].bits
+    taken = allocate(options, bits * numel)
+    return {path: grids[i].bits for path, i in zip(found, taken)}
