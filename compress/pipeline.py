@@ -39,6 +39,7 @@ from compress.report import tables
 from compress.report.card import write_card
 from transmeter.util import heap, writing
 from transmeter.util.checkpoint import hash_of
+from transmeter.util.counts import counted
 from transmeter.util.signatures import grouped, keyword_options
 
 LOG = logging.getLogger(__name__)
@@ -306,7 +307,8 @@ def _lengths(sequences: Sequence[Sequence[int]], packed: bool) -> str:
     """What the calibration consists of."""
     longest, tokens = max(map(len, sequences)), sum(map(len, sequences))
     joined = ", texts joined" if packed else ""
-    return f"calibration: {tokens:,} tokens in {len(sequences):,} sequences of at most {longest:,}{joined}"
+    parts = counted(len(sequences), "sequence")
+    return f"calibration: {counted(tokens, 'token')} in {parts} of at most {longest:,}{joined}"
 
 
 def _name(dtype: torch.dtype) -> str:

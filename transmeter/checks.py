@@ -18,6 +18,7 @@ from transmeter.tables.matching import Match
 from transmeter.tables.prepare import match_lines, prepare
 from transmeter.tables.specs import Dialect
 from transmeter.tables.text import is_text
+from transmeter.util.counts import counted
 
 FEW_ROWS = 5  # of a class with fewer rows nothing is sure
 FEW_REPEATS = 3  # fewer tell nothing of how results vary
@@ -102,11 +103,12 @@ class TableCheck:
         if len(columns) > PRINTED:
             kinds = Counter(column.kind for column in self.columns)
             columns = [column.line for column in self.columns if column.decided][:PRINTED]
-            columns.append(f"{kinds.total()} columns: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}")
-        classes = [f"{c} ({n} rows)" for c, n in self.classes.items()]
-        label = (f"label: {len(classes)} classes: {listed(classes)}",) if classes else ()
+            listing = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
+            columns.append(f"{counted(kinds.total(), 'column')}: {listing}")
+        classes = [f"{c} ({counted(n, 'row')})" for c, n in self.classes.items()]
+        label = (f"label: {counted(len(classes), 'class', 'classes')}: {listed(classes)}",) if classes else ()
         odd = [f"odd: {line}" for line in self.oddities]
-        rows = f"{self.rows} rows, {self.labelled} of them labelled"
+        rows = f"{counted(self.rows, 'row')}, {self.labelled} of them labelled"
         return [f"{self.name}: {t}" for t in (rows, *columns, *label, *self.notes, *self.match_lines, *odd)]
 
 

@@ -14,6 +14,7 @@ from transmeter.gain.prior import Gain
 from transmeter.gain.source_set import SourceSet
 from transmeter.tables.labels import R2
 from transmeter.util import charts, writing
+from transmeter.util.counts import counted
 from transmeter.util.intervals import Interval
 
 if TYPE_CHECKING:
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
 NESTED = ("over_itself", "evidence", "matches", "terms", "classes", "class_map", "mae")
 MORE = "more labels: "  # how a note begins that says what more labelled rows would settle
 CAVEAT = "caveat: "  # how notes begin that lower the trust in a ranking
-FORMATS = {"gain_pp": "{:+.1f}", "ci_low": "{:+.1f}", "ci_high": "{:+.1f}", "p_negative": "{:.2f}", "score": "{:.4g}"}
+FORMATS = {
+    "gain_pp": "{:+z.1f}",
+    "ci_low": "{:+z.1f}",
+    "ci_high": "{:+z.1f}",
+    "p_negative": "{:.2f}",
+    "score": "{:.4g}",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +234,7 @@ def setting(shots: int | None, metric: str) -> str:
         return "no labelled row"
     if shots is None:
         return "all labelled rows, cross-fitted"
-    return f"{shots} labelled rows" + ("" if metric == R2 else " per class")
+    return counted(shots, "labelled row") + ("" if metric == R2 else " per class")
 
 
 def without_labels(ranking: Ranking) -> list[str]:

@@ -6,6 +6,7 @@ from compress.calibration.toolkits import CODE
 from compress.commands.options import PATH, check_inputs, length_option, pack_option, tokens_option, weight_option
 from transmeter.commands.options import configure_libraries, json_option, reserve, seed_option, typed, user_cache
 from transmeter.util import writing
+from transmeter.util.counts import counted
 from transmeter.util.to_json import to_json
 
 WAYS = "Way of choosing: measure (default with --target), uniform (default without), or another one listed above."
@@ -100,7 +101,8 @@ def calibrate(
     if chosen.reason:
         click.echo(chosen.reason)
     for part in chosen.parts:
-        click.echo(f"{out}: {part.tokens} tokens in {part.texts} texts of {part.name} ({part.share:.0%})")
+        sizes = f"{counted(part.tokens, 'token')} in {counted(part.texts, 'text')}"
+        click.echo(f"{out}: {sizes} of {part.name} ({part.share:.0%})")
     joined = ", texts joined" if chosen.pack else ""
     click.echo(f"{out}: sequences of at most {chosen.length} tokens{joined}")
     for name, usage in chosen.usage.items():

@@ -24,6 +24,7 @@ from compress.model.config import config_of, quantizer_of, task_of
 from compress.model.embedding import has_head, pooling_of
 from compress.model.layers import FORMS
 from transmeter.util.checkpoint import bytes_of
+from transmeter.util.counts import counted
 
 TOKENS = 100_000  # that perplexity is measured on
 TEXTS = 300  # largest number of texts whose embeddings are compared, each with every other
@@ -258,7 +259,7 @@ def _embedding_task(model: str, file: Path, metric: str, reference: str | None) 
     texts = list(dict.fromkeys(part for text in read_texts(file, tokenizer) for part in parts_of(text)))
     if len(texts) < FEWEST:
         raise ValueError(
-            f"{file} holds {len(texts)} different texts: give at least {FEWEST} to compare with each other"
+            f"{file} holds {counted(len(texts), 'different text')}: give at least {FEWEST} to compare with each other"
         )
     if len(texts) > TEXTS:
         warnings.warn(f"{file} holds {len(texts):,} different texts: {TEXTS} are taken by chance, seed 0", stacklevel=3)

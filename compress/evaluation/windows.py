@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from compress.calibration.texts import Text, cut, parts_of
 from transmeter.util.arguments import whole_number
+from transmeter.util.counts import counted
 
 LONGEST = 2048  # tokens of a window where none is given and the context holds it
 LONGEST_MASKED = 512  # the same of masked tokens
@@ -85,7 +86,7 @@ class Reading:
         if not found:
             raise ValueError("the texts have no two tokens in a row to predict: give longer texts")
         if not self.apart and len(found[0].ids) < self.window:
-            held = f"the texts hold {len(found[0].ids)} tokens, fewer than a window of {self.window}"
+            held = f"the texts hold {counted(len(found[0].ids), 'token')}, fewer than a window of {self.window}"
             warnings.warn(f"{held}: they are one window", stacklevel=2)
         return found
 

@@ -13,6 +13,7 @@ from compress.report.inputs import Folder, Inputs, Json
 from compress.report.quality import is_of
 from compress.report.tables import KNOWN, interval
 from transmeter.util.charts import COLOURS, short
+from transmeter.util.counts import counted
 
 SHOWN = 160  # characters of a text
 USED, REST = "texts of it were used", "not used"
@@ -86,7 +87,7 @@ def _choice(made: Json, examples: Sequence[tuple[str, str]]) -> Json:
         tables.append({"caption": "Some of the texts, their beginnings", "heads": ["candidate", "text"], "rows": begun})
     return {
         "title": f"Calibration data for {' and '.join(targets)}" if targets else "Calibration data",
-        "lead": f"Chosen: {listed}, {sum(p['tokens'] for p in parts.values()):,} tokens.",
+        "lead": f"Chosen: {listed}, {counted(sum(p['tokens'] for p in parts.values()), 'token')}.",
         "notes": notes,
         "figures": charts,
         "tables": tables,
@@ -145,7 +146,8 @@ def _outcome(title: str, models: Mapping[str, tuple[float, Json]]) -> Json:
     sign = -1 if title.startswith("perplexity") else 1
     pairs = [(a, b) for a, b in itertools.combinations(models.values(), 2) if a[0] != b[0]]
     held = sum((a[0] > b[0]) == (sign * a[1]["value"] > sign * b[1]["value"]) for a, b in pairs)
-    lead = f"Of {len(pairs)} pairs of calibration sets {held} came out in the order that closeness predicted."
+    sets = f"{counted(len(pairs), 'pair')} of calibration sets"
+    lead = f"Of {sets} {held} came out in the order that closeness predicted."
     caption = f"Closeness of the calibration data against the {title} of models that differ in nothing else."
     rows = [
         [name, f"{close:.3g}", interval(e)] for name, (close, e) in sorted(models.items(), key=lambda item: -item[1][0])

@@ -11,12 +11,16 @@ from compress.model.architectures import ARCHITECTURES
 from compress.report.card import commands
 from compress.report.charts import shares
 from compress.report.inputs import Folder, Inputs, Json
+from compress.report.quality import is_of
 from compress.report.tables import KNOWN, interval, options
+from transmeter.util.counts import counted
 
 Layer = tuple[str, Json]  # class and arguments, as `modeling.changes` gives them
 # panel, what all of it would be (of bits: 16), and how it is written
 PACKED = (("weights not zero", 1, "{:.0%}"), ("rank", 1, "{:.0%}"), ("bits a weight", 16, "{:.3g}"))
 NO_DATA = "no calibration data"
+EARLIER = "The card in the folder is older than the evaluation above, which it does not know of."
+SCROLLS = '<div class="wide" tabindex="0" role="group" aria-label="Table of the model card">'
 FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 
 
@@ -33,17 +37,18 @@ def sections(found: Inputs) -> list[Json]:
     list
         One for every folder of a compressed model.
     """
-    return [_section(folder) for folder in found.folders]
+    return [_section(folder, any(is_of(r, folder) for r in found.results)) for folder in found.folders]
 
 
-def _section(folder: Folder) -> Json:
+def _section(folder: Folder, evaluated: bool) -> Json:
+    """What was done to a model; `evaluated`: another section has what it reaches."""
     card = folder.card
     measured = [card.get("before") or {}, *(step.get("after") or {} for step in card["steps"])]
     done = " + ".join(f"{s['method']} {options(s)}".strip() for s in card["steps"]) or "nothing was done"
     sizes = [m["bytes"] for m in (measured[0], measured[-1]) if "bytes" in m]
     lead = f"{done}: {sizes[0] / 1e6:.2f} MB became {sizes[1] / 1e6:.2f} MB." if len(sizes) == 2 else f"{done}."
     used = card.get("calibration")
-    data = f"calibrated on {used['tokens']:,} tokens of {used['texts']}{_lengths(used)}" if used else NO_DATA
+    data = f"calibrated on {counted(used['tokens'], 'token')} of {used['texts']}{_lengths(used)}" if used else NO_DATA
     panels = left(folder.config)
     return {
         "title": f"Compression: {folder.path.name}",
@@ -51,7 +56,7 @@ def _section(folder: Folder) -> Json:
         "notes": [f"Base model {card['base_model']}; {data}."],
         "figures": [_figure(panels)] if panels else [],
         "tables": [_steps(card, measured)],
-        "parts": [_readme(folder.readme)] if folder.readme else [],
+        "parts": [_readme(folder.readme) | {"notes": [EARLIER] * evaluated}] if folder.readme else [],
         "commands": commands(card) or [None],
     }
 
@@ -184,6 +189,7 @@ def _chart(panels: Mapping[str, Mapping[int, tuple[float, str]]]) -> Any:
 def _readme(text: str) -> Json:
     """The model card as HTML: none of its own HTML, no images, and headings below those of the page."""
     from markdown_it import MarkdownIt
+    from markupsafe import Markup
 
     front = FRONT_MATTER.match(text)
     reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
@@ -192,4 +198,5 @@ def _readme(text: str) -> Json:
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(6, int(token.tag[1]) + 3)}"
     html = reader.renderer.render(tokens, reader.options, {})
-    return {"title": "Model card", "html": html, "preformatted": front[1] if front else ""}
+    html = html.replace("<table>", f"{SCROLLS}<table>").replace("</table>", "</table></div>")
+    return {"title": "Model card", "html": Markup(html), "preformatted": front[1] if front else ""}

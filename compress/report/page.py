@@ -1,5 +1,6 @@
 """The report: sections as one HTML page that loads nothing, for screens of all sizes, for paper, light and dark."""
 
+import re
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -11,6 +12,9 @@ from transmeter.report import sections as rankings
 from transmeter.util import writing
 
 STAGES = ("rank", "batch", "calibrate", "compress", "run", "sweep", "evaluate")  # in the order of work
+COLUMNS = 8  # more of them do not fit beside each other
+OPTION = re.compile(r"(?<=\s)--?[a-z][\w-]*(?![^<]*>)")  # of a command line, not in a tag: no line ends within it
+WHOLE = r'<span class="option">\g<0></span>'
 BUILDERS: tuple[Callable[[Inputs], list[Json]], ...] = (calibration.sections, quality.sections, models.sections)
 
 
@@ -76,6 +80,7 @@ def write(parts: Sequence[Json], out: Path, command: str | None = None) -> None:
         The line that made it.
     """
     from jinja2 import Environment
+    from markupsafe import Markup, escape
 
     numbers = iter(range(10**6))
 
@@ -84,6 +89,8 @@ def write(parts: Sequence[Json], out: Path, command: str | None = None) -> None:
         return svg(figure["chart"], f"f{next(numbers)}", figure["alt"])
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["turned"] = _turned
+    environment.filters["unbroken"] = lambda text: Markup(OPTION.sub(WHOLE, str(escape(text))))
     template = environment.from_string(resources.files("compress.report").joinpath("page.html").read_text("utf-8"))
     known = dict.fromkeys(c for part in parts for c in part.get("commands", []) if c)
     page = template.render(
@@ -94,6 +101,15 @@ def write(parts: Sequence[Json], out: Path, command: str | None = None) -> None:
         unknown=[part["title"] for part in parts if None in part.get("commands", [])],
     )
     writing.write_text(out, page.encode("utf-8", "replace").decode())
+
+
+def _turned(table: Json) -> Json:
+    """A table, or with a column for every row where it has many columns and fewer rows, so that it fits a screen."""
+    heads, rows = table["heads"], table["rows"]
+    if len(heads) <= COLUMNS or len(rows) + 1 >= len(heads) or any(len(row) < len(heads) for row in rows):
+        return table
+    first, *rest = zip(heads, *rows, strict=True)
+    return {**table, "heads": [*first], "rows": [[*row] for row in rest]}
 
 
 def _stage(command: str) -> int:

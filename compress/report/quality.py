@@ -11,6 +11,7 @@ from compress.evaluation.pareto import DENSE
 from compress.report.charts import COSTS, cost_of, pareto_chart
 from compress.report.inputs import Folder, Inputs, Json
 from compress.report.tables import COLUMNS, KNOWN, NEAR, cell, change, interval, near, options, windows
+from transmeter.util.counts import counted
 
 
 def sections(found: Inputs) -> list[Json]:
@@ -111,9 +112,11 @@ def _tasks(results: Sequence[Json]) -> Json:
                     rows[r["model"], task, metric] = [r["model"], task, metric, *about]
     heads = ["model", "task", "metric", "value (95 %)", "of its baseline, % (95 %, paired)", "MB"]
     caption = "Tasks of the lm-evaluation-harness; the interval of a share is that of the same documents"
+    models = counted(len({model for model, *_ in rows}), "model")
+    tasks = counted(len({task for _, task, _ in rows}), "task")
     return {
         "title": "Tasks",
-        "lead": f"{len({model for model, *_ in rows})} models on {len({task for _, task, _ in rows})} tasks.",
+        "lead": f"{models} on {tasks}.",
         "tables": [{"caption": caption, "heads": heads, "rows": list(rows.values())}],
         "commands": [result.get("command") for result in results],
     }
@@ -131,7 +134,7 @@ def _lead(metric: str, group: dict[str, tuple[str, Json]]) -> str:
     points = [pareto.Point(n, r["bytes"], signs * r[metric]["value"]) for n, r in others if r.get("bytes")]
     best = [p.method for p in pareto.best(points)]
     listed = ", ".join(best[:4]) + (f" and {len(best) - 4} more" if len(best) > 4 else "")
-    return f"{len(others)} models" + (f"; none is smaller and better than {listed}." if best else ".")
+    return counted(len(others), "model") + (f"; none is smaller and better than {listed}." if best else ".")
 
 
 def _figure(models: Sequence[tuple[str, Json]], metric: str, cost: Any) -> Json:

@@ -3,15 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
-
 from compress.evaluation import pareto
 from compress.evaluation.metrics import METRICS
-from transmeter.util.grid import text_of
+from transmeter.util.grid import fitted
 
 KNOWN = tuple(dict.fromkeys(metric for names in METRICS.values() for metric in names))
 AREA = "area under the Pareto front"
-WIDTH = 400  # characters of a line: rows of models are wide, and none is wrapped
+SCREEN = 80  # characters of a line of a terminal
 
 
 def _latency(speed: Mapping[str, float]) -> str:
@@ -105,7 +103,7 @@ def change(result: Mapping[str, Any]) -> str:
     """
     key = next(filter(is_change, result), None)
     unit = " nats" if key == "loss_change_nats" else ""
-    return interval(result[key], "+.3f") + unit if key else ""
+    return interval(result[key], "+z.3f") + unit if key else ""
 
 
 def windows(result: Mapping[str, Any]) -> str:
@@ -147,7 +145,7 @@ def options(step: Mapping[str, Any]) -> str:
 
 
 def evaluations(results: Sequence[Mapping[str, Any]]) -> str:
-    """Results of `evaluate` as a table, a row per model.
+    """Results of `evaluate` as a table, a row per model, or where a row is wider than a terminal a column per model.
 
     Parameters
     ----------
@@ -177,10 +175,7 @@ def evaluations(results: Sequence[Mapping[str, Any]]) -> str:
     for name in list(COLUMNS)[1:]:
         if any(cell(name, r) for r in rows):
             columns[name] = lambda r, name=name: cell(name, r, "" if name == "helps" else "-")
-    grid = Table("model", *columns, box=None, pad_edge=False)
-    for r in rows:
-        grid.add_row(r["model"], *(write(r) for write in columns.values()))
-    text = text_of(grid, WIDTH)
+    text = fitted(["model", *columns], [[r["model"], *(write(r) for write in columns.values())] for r in rows], SCREEN)
     if results[0].get("window"):
         text += f"{metric} on {results[0]['data']}{windows(results[0])}\n"
     if results[0].get("pooling"):
@@ -193,7 +188,7 @@ def evaluations(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def tasks(results: Sequence[Mapping[str, Any]]) -> str:
-    """Results of `evaluate` on tasks of the lm-evaluation-harness as a table, a row per model, task and metric.
+    """Results of `evaluate` on the lm-evaluation-harness: a table for every task and metric, a row per model.
 
     Parameters
     ----------
@@ -206,15 +201,17 @@ def tasks(results: Sequence[Mapping[str, Any]]) -> str:
         The baseline first; ends with a line break.
     """
     baseline = results[0].get("baseline")
-    columns = ["task", "metric", "model", "value (95 %)", *(["recovery, % (95 %)"] if baseline else []), "MB"]
-    grid = Table(*columns, box=None, pad_edge=False)
+    heads = ["model", "value (95 %)", *(["recovery, % (95 %)"] if baseline else []), "MB"]
     rows = [*([baseline] if baseline else []), *results]
+    blocks = []
     for task, metric in ((task, metric) for task, found in rows[0]["tasks"].items() for metric in found):
+        cells = []
         for r in rows:
             left = r.get("recovery_percent", {}).get(task, {}).get(metric)
             paired = [interval(left, ".1f") if left else "-"] if baseline else []
-            grid.add_row(task, metric, r["model"], interval(r["tasks"][task][metric]), *paired, cell("MB", r, "-"))
-    return text_of(grid, WIDTH)
+            cells.append([r["model"], interval(r["tasks"][task][metric]), *paired, cell("MB", r, "-")])
+        blocks.append(f"{task}, {metric}\n{fitted(heads, cells, SCREEN)}")
+    return "\n".join(blocks)
 
 
 def _times_smaller(before: int | None, after: int | None) -> str:
@@ -237,15 +234,14 @@ def sweep(found: Mapping[str, Any]) -> str:
     metric, before = found["metric"], found["before"]
     whole = sorted((r for r in found["rows"] if "error" not in r), key=lambda r: -r["after"]["bytes"])
     timed = ["latency ms (quartiles)"] if "latency_seconds" in before else []
-    heads = [f"{metric} (95 %)", "change (95 %)", "MB", "times smaller", *timed, "made in s"]
-    grid = Table("front by", "method", "options", *heads, box=None, pad_edge=False)
+    heads = ["model", "front by", f"{metric} (95 %)", "MB", "times smaller", "change (95 %)", *timed, "made in s"]
     speeds = [cell(column, before) for column in timed]
-    grid.add_row("", "dense", "", interval(before[metric]), "", cell("MB", before), "1.00", *speeds, "")
+    rows = [["dense", "", interval(before[metric]), cell("MB", before), "1.00", "", *speeds, ""]]
     for r in whole:
         after, smaller = r["after"], _times_smaller(before["bytes"], r["after"]["bytes"])
-        about = (", ".join(fronts(r)), r["method"], options(r), interval(after[metric]), change(after) or "-")
+        about = [f"{r['method']} {options(r)}".strip(), ", ".join(fronts(r)), interval(after[metric])]
         speeds = [cell(column, after, "-") for column in timed]
-        grid.add_row(*about, cell("MB", after), smaller, *speeds, f"{r['seconds']:.1f}")
+        rows.append([*about, cell("MB", after), smaller, change(after) or "-", *speeds, f"{r['seconds']:.1f}"])
     areas = ", ".join(f"{m} {a:.3f}" for m, a in sorted(found["areas"].items(), key=lambda item: -item[1]))
     lines = f"{AREA} of {metric} by bytes: {found['area']:.3f}; by method: {areas}\n"
     lines += (
@@ -254,7 +250,7 @@ def sweep(found: Mapping[str, Any]) -> str:
     for r in found["rows"]:
         if "error" in r:
             lines += f"tried and failed: {' '.join([r['method'], options(r)]).strip()}: {r['error']}\n"
-    return text_of(grid, WIDTH) + lines
+    return fitted(heads, rows, SCREEN) + lines
 
 
 def _paired(row: Mapping[str, Any]) -> bool:

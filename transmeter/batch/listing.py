@@ -10,6 +10,7 @@ from rich.text import Text
 
 from transmeter.batch.watch import printable
 from transmeter.gain.metric_names import unit
+from transmeter.util.counts import counted
 from transmeter.util.grid import text_of
 
 WIDTH = 80  # of a terminal
@@ -102,7 +103,7 @@ def _block(pairs: Sequence[Pair], settings: Mapping[str, Any]) -> str:
         if pair["status"] == "failed":
             text += printable(f"failed: {pair['source']}: {pair['error']}") + "\n"
     waiting = sum(pair["status"] == "open" for pair in pairs)
-    return text + (f"open: {waiting} pairs\n" if waiting else "")
+    return text + (f"open: {counted(waiting, 'pair')}\n" if waiting else "")
 
 
 def _over(pairs: Sequence[Pair]) -> str:
@@ -116,8 +117,8 @@ def _over(pairs: Sequence[Pair]) -> str:
 def _cells(pair: Pair) -> list[str]:
     if pair["gain_pp"] is None:
         return [f"{pair['score']:.4g}"]
-    interval = f"{pair['ci_low']:+.1f} to {pair['ci_high']:+.1f}"
-    return [f"{pair['gain_pp']:+.1f}", interval, f"{pair['p_negative']:.2f}", pair["verdict"] or ""]
+    interval = f"{pair['ci_low']:+z.1f} to {pair['ci_high']:+z.1f}"
+    return [f"{pair['gain_pp']:+z.1f}", interval, f"{pair['p_negative']:.2f}", pair["verdict"] or ""]
 
 
 def settings_line(text: str) -> str:

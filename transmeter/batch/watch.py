@@ -16,6 +16,7 @@ from rich.text import Text
 from transmeter.batch import store
 from transmeter.gain.metric_names import LOG_LOSS, unit
 from transmeter.util import writing
+from transmeter.util.counts import counted
 
 LEADERS = 10  # targets whose best sources are shown
 FRESH = 120.0  # seconds since its last result in which a run is taken for alive
@@ -106,7 +107,7 @@ class Watch:
         done, open_pairs = counts["before"] + counts["done"], counts["open"] - self.scored
         head.add_row(*(str(n) for n in (done, counts["failed"], open_pairs)), f"{60 * rate:.0f}", duration(left))
         if not counts["total"]:
-            return Group(Text(f"{self.read} files read"))
+            return Group(Text(f"{counted(self.read, 'file')} read"))
         grid = Grid("target", "scorer", "leader", "score", box=None, pad_edge=False)
         for (target, scorer), (score, source) in list(self.leaders.items())[-LEADERS:]:
             grid.add_row(*(Text(printable(t)) for t in (target, scorer, source, f"{score:.4g}")))
@@ -193,13 +194,14 @@ def format_state(state: Mapping[str, Any]) -> str:
         else:
             now = f"last result {duration(time.time() - run['beat'])} ago"
             now += f", {duration(state['open'] / rate)} left" if run["pairs"] else ""
-        who = f"process {run['pid']}, {run['engine']}, {run['workers']} workers"
-        lines.append(f"run on {run['host']} ({who}): {now}; {60 * rate:.0f} pairs a minute")
+        who = f"process {run['pid']}, {run['engine']}, {counted(run['workers'], 'worker')}"
+        lines.append(f"run on {run['host']} ({who}): {now}; {counted(round(60 * rate), 'pair')} a minute")
     lines += [f"made by: {printable(command)}" for command in state.get("commands", ())]
     lines += [f"{e['pairs']} failed: {printable(e['error'])}" for e in state["errors"]]
     for row in state["leaders"]:
         gain = row["gain_pp"]
-        number = f"{row['score']:.4g}" if gain is None else f"{gain:+.1f} {row.get('unit', 'points')}, {row['verdict']}"
+        known = gain is not None
+        number = f"{gain:+z.1f} {row.get('unit', 'points')}, {row['verdict']}" if known else f"{row['score']:.4g}"
         names = [printable(row[k]) for k in ("target", "scorer", "source")]
         lines.append(f"{names[0]}, {names[1]}: {names[2]} leads ({number})")
     return "\n".join(lines) + "\n"

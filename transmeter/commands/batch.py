@@ -12,6 +12,7 @@ from transmeter.gain.metric_names import METRICS
 from transmeter.tables.specs import DECIMALS
 from transmeter.util import writing
 from transmeter.util.arguments import LARGEST_SEED
+from transmeter.util.counts import counted
 from transmeter.util.to_json import to_json
 
 FAILED = 3  # exit code of a run that ended with failed pairs
@@ -109,7 +110,7 @@ def batch(
         click.echo(to_json({**numbers, "failed": counts["failed"]}), nl=False)
     else:
         failed = f", {counts['failed']} failed (--retry-failed tries them again)" if counts["failed"] else ""
-        click.echo(f"{store}: {done} of {counts['total']} pairs, {counts['done']} of them new{failed}")
+        click.echo(f"{store}: {done} of {counted(counts['total'], 'pair')}, {counts['done']} of them new{failed}")
     if counts["failed"]:
         sys.exit(FAILED)
 
@@ -143,7 +144,8 @@ def _dry_run(path, plan, workers, as_json):
         warnings.warn(f"{len(reasons)} files in all are unusable: --json names every one", stacklevel=2)
     how = "as timed in the store" if timed else "a guess before any pair was timed"
     click.echo(
-        f"{count} pairs are open: about {watch.duration(seconds)} on {workers} workers ({how}),"
+        f"{counted(count, 'pair')} {'is' if count == 1 else 'are'} open: about {watch.duration(seconds)}"
+        f" on {counted(workers, 'worker')} ({how}),"
         f" at most about {memory / 1e9:.1f} GB",
         err=True,
     )

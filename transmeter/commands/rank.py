@@ -26,6 +26,7 @@ from transmeter.gain.metric_names import METRICS
 from transmeter.tables.specs import parse
 from transmeter.util import writing
 from transmeter.util.arguments import LARGEST_SEED, one_of
+from transmeter.util.counts import counted
 from transmeter.util.signatures import convert
 from transmeter.util.suggestions import absent
 from transmeter.util.to_json import to_json
@@ -229,9 +230,10 @@ def transfer(target, sources, encoder, predict, out, shape, cache, classes, **op
     )
     with printing(to_json(found.to_dict()) if shape == "json" else format_transfer(found)):
         found.save(out)
-    predictions = "" if found.predictions is None else f", {len(found.predictions)} predictions"
+    predictions = "" if found.predictions is None else f", {counted(len(found.predictions), 'prediction')}"
     name, share = next(iter(found.model.members_.items()))
-    tell(f"{out}: {len(found.model.members_)} learners, the heaviest: {name} ({share:.0%}){predictions}")
+    learners = counted(len(found.model.members_), "learner")
+    tell(f"{out}: {learners}, the heaviest: {name} ({share:.0%}){predictions}")
 
 
 @click.command()

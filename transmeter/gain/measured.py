@@ -11,6 +11,7 @@ from transmeter.gain.metrics import positive_classes
 from transmeter.tables.data import Table, Unusable
 from transmeter.tables.labels import R2
 from transmeter.util.arguments import one_of
+from transmeter.util.counts import counted
 
 
 def known_metric(metric: str | None) -> str | None:
@@ -130,7 +131,8 @@ def source_quantity(table: Table) -> Table:
         return as_quantity(table)
     except ValueError:
         if len(table.classes) != 2:
-            has = f"{table.name} has {len(table.classes)} classes, not numbers, and the target a quantity"
+            classes = counted(len(table.classes), "class", "classes")
+            has = f"{table.name} has {classes}, not numbers, and the target a quantity"
             raise ValueError(f"{has}: give a quantity or two classes") from None
     first, second = table.classes
     note = f"'{first}' counts as 0 and '{second}' as 1, as the target has a quantity"

@@ -250,7 +250,7 @@ class Race:
         if not active:
             return "settled"
         gain, name = self.gain(active[0]), self.sources[active[0]].table.name
-        return f"{name} leads with {gain.mean:+.1f} ({gain.low:+.1f} to {gain.high:+.1f}), {len(active)} open"
+        return f"{name} leads with {gain.mean:+z.1f} ({gain.low:+z.1f} to {gain.high:+z.1f}), {len(active)} open"
 
 
 def log_right(probabilities: np.ndarray, codes: np.ndarray, exponent: float) -> np.ndarray:

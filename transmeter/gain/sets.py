@@ -22,6 +22,7 @@ from transmeter.gain.source_set import SourceSet
 from transmeter.learners.estimator import Learner
 from transmeter.network.source import Source
 from transmeter.tables.data import Table
+from transmeter.util.counts import counted
 from transmeter.util.intervals import Interval, around
 from transmeter.util.progress import bar
 
@@ -141,7 +142,7 @@ def choose(
 def _run(race: Race, budget: float | None) -> None:
     """All rounds of all sources, or those before the time is over or the user interrupts."""
     begin, everyone = time.monotonic(), range(len(race.sources))
-    with bar(f"sets of {len(everyone)} sources for {race.target.table.name}:", race.rounds) as step:
+    with bar(f"sets of {counted(len(everyone), 'source')} for {race.target.table.name}:", race.rounds) as step:
         for number in range(race.rounds):
             if number and budget is not None and time.monotonic() - begin > budget:
                 break

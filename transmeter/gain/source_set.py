@@ -52,7 +52,8 @@ def describe(chosen: SourceSet) -> list[str]:
     """
     many = len(chosen.candidates)
     if not chosen.gain or not chosen.over_best or not chosen.over_all:
-        return [f"together: none of {many} sources makes the labels of the target likelier"]
+        which = "the one source does not make" if many == 1 else f"none of {many} sources makes"
+        return [f"together: {which} the labels of the target likelier"]
     alone = " alone, to which no other adds," if len(chosen.sources) == 1 else ""
     lines = [f"together: {' + '.join(chosen.sources)}{alone} gain {_signed(chosen.gain)}, {chosen.verdict}"]
     leads = [f"over the best single source {_signed(chosen.over_best)}"] if len(chosen.sources) > 1 else []
@@ -61,4 +62,4 @@ def describe(chosen: SourceSet) -> list[str]:
 
 
 def _signed(interval: Gain | Interval) -> str:
-    return f"{interval.mean:+.1f} ({interval.low:+.1f} to {interval.high:+.1f})"
+    return f"{interval.mean:+z.1f} ({interval.low:+z.1f} to {interval.high:+z.1f})"

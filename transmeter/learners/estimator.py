@@ -15,6 +15,8 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone, is_regressor
 from sklearn.utils.validation import has_fit_parameter
 
+from transmeter.util.counts import counted
+
 FOLDS = 5  # of the target's rows, each predicted by a model of the others
 FAILED = -1e12  # log-likelihood of what could not be fitted, so that it has no weight
 EXAMPLE = "sklearn.neighbors.KNeighborsClassifier(n_neighbors=3)"
@@ -105,8 +107,10 @@ class UserEstimator:
 
     def notes(self) -> list[str]:
         """A line on the repeats that it failed on, if any."""
-        times = len(self.failures)
-        return [f"{self.name} failed on {times} repeats, where it is left out: {self.failures[0]}"] if times else []
+        if not self.failures:
+            return []
+        times = counted(len(self.failures), "repeat")
+        return [f"{self.name} failed on {times}, where it is left out: {self.failures[0]}"]
 
 
 Learner = str | BaseEstimator | UserEstimator | None  # what `user_estimator` takes

@@ -16,6 +16,7 @@ from transmeter.gain.source_set import describe
 from transmeter.result import Ranking, Row, chart, load, without_labels
 from transmeter.tables.labels import R2
 from transmeter.util import charts
+from transmeter.util.counts import counted
 
 CHARTED, LISTED, EXPLAINED = 100, 500, 20  # sources in a chart, in a table, and in what explains a ranking
 CELLS = 6000  # of all heat maps of stores together
@@ -175,7 +176,7 @@ def _note(ranking: Ranking, gains: bool) -> str:
         if ranking.shots == 0:
             return " ".join([f"{note}.", *(f"{line[:1].upper()}{line[1:]}." for line in without_labels(ranking))])
         baseline = next((row.baseline for row in ranking.scored if row.baseline), "the target alone")
-        repeats = f"up to {ranking.repeats} repeats"
+        repeats = f"up to {counted(ranking.repeats, 'repeat')}"
         gains_in = f"gains in {points(ranking.metric)} of {ranking.metric} over {baseline} alone"
         note += f"; {ranking.setting}; {repeats}; {gains_in}"
     return f"{note}."
@@ -226,13 +227,13 @@ def _lead(ranking: Ranking, scored: Sequence[Row]) -> str:
     if not best.gain:
         return f"{best.source} comes first of {len(scored)}, by {ranking.scorer}."
     if not ranking.best:
-        return f"None of {len(scored)} sources has been shown to help."
+        which = "The one source has not" if len(scored) == 1 else f"None of {len(scored)} sources has"
+        return f"{which} been shown to help."
     gain = best.gain
-    interval = f"{gain.mean:+.1f} {points(ranking.metric)}, {gain.low:+.1f} to {gain.high:+.1f}"
+    interval = f"{gain.mean:+z.1f} {points(ranking.metric)}, {gain.low:+z.1f} to {gain.high:+z.1f}"
     others = sum(row.verdict == "hurts" for row in scored)
-    return f"{best.source} {best.verdict}: {interval}." + (
-        f" {others} of {len(scored)} sources hurt." if others else ""
-    )
+    hurt = f" {others} of {len(scored)} sources {'hurts' if others == 1 else 'hurt'}." if others else ""
+    return f"{best.source} {best.verdict}: {interval}.{hurt}"
 
 
 def _figures(row: Row, gains: bool) -> list[str]:
@@ -242,8 +243,8 @@ def _figures(row: Row, gains: bool) -> list[str]:
     if not gains or not row.gain:
         return [f"{row.score:.4g}", *place]
     gain = row.gain
-    reach = [f"{gain.low:+.1f} to {gain.high:+.1f}", f"{gain.p_negative:.2f}", str(row.repeats or 0)]
-    return [f"{gain.mean:+.1f}", row.verdict or "", *reach, *place]
+    reach = [f"{gain.low:+z.1f} to {gain.high:+z.1f}", f"{gain.p_negative:.2f}", str(row.repeats or 0)]
+    return [f"{gain.mean:+z.1f}", row.verdict or "", *reach, *place]
 
 
 def _why(rows: Sequence[Row], scale: str) -> list[Section]:
@@ -309,11 +310,11 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+    return "" if value is None else f"{value:z.2f}"
 
 
 def _cell(row: str, column: str, value: float, mark: str = "") -> Cell:
-    return {"row": row, "column": column, "value": value, "label": f"{mark}{value:+.1f}"}
+    return {"row": row, "column": column, "value": value, "label": f"{mark}{value:+z.1f}"}
 
 
 def _map(
@@ -361,7 +362,8 @@ def _store(path: Path, scorer: str, settings: str, most: int) -> Section:
     scale = unit(json.loads(settings).get("metric"))
     title = f"Sources for every target, by {scorer}"
     section = _pairs(title, scorer, scored, sources, targets, scale, helped)
-    section["notes"] = [f"{path.name}: " + ", ".join(f"{n} pairs {status}" for status, n in counts.items()) + "."]
+    scored_pairs = ", ".join(f"{counted(n, 'pair')} {status}" for status, n in counts.items())
+    section["notes"] = [f"{path.name}: {scored_pairs}."]
     chosen = settings_line(settings)
     section["notes"] += [f"Settings: {chosen}."] if chosen else []
     if every != (len(sources), len(targets)):

@@ -4,7 +4,6 @@ import csv
 import io
 from dataclasses import asdict
 
-from rich.console import Console
 from rich.table import Table as Grid
 
 from transmeter.api import Transfer, Validation
@@ -13,6 +12,8 @@ from transmeter.gain.metric_names import level
 from transmeter.gain.source_set import describe
 from transmeter.result import NESTED, Ranking, Row, setting, without_labels
 from transmeter.tables.labels import R2
+from transmeter.util.counts import counted
+from transmeter.util.grid import text_of
 from transmeter.util.intervals import Interval
 from transmeter.util.to_json import to_json
 
@@ -78,14 +79,14 @@ def _cells(row: Row) -> list[str]:
     """The gain of a row, or its score."""
     if not row.gain:
         return [f"{row.score:.4g}"]
-    interval = f"{row.ci_low:+.1f} to {row.ci_high:+.1f}"
-    cells = [f"{row.gain_pp:+.1f}", interval, f"{row.p_negative:.2f}", row.verdict or ""]
-    return cells + ([f"{row.mae['mean']:+.3g}"] if row.mae else [])
+    interval = f"{row.ci_low:+z.1f} to {row.ci_high:+z.1f}"
+    cells = [f"{row.gain_pp:+z.1f}", interval, f"{row.p_negative:.2f}", row.verdict or ""]
+    return cells + ([f"{row.mae['mean']:+z.3g}"] if row.mae else [])
 
 
 def _mae(gain: Interval) -> str:
     """By how much the mean absolute error is smaller, in the label's unit."""
-    return f"{gain.mean:+.3g} ({gain.low:+.3g} to {gain.high:+.3g})"
+    return f"{gain.mean:+z.3g} ({gain.low:+z.3g} to {gain.high:+z.3g})"
 
 
 def format_transfer(transfer: Transfer) -> str:
@@ -109,16 +110,16 @@ def format_transfer(transfer: Transfer) -> str:
         ("gain", check.gain, f"P(gain<0) {check.gain.p_negative:.2f}, {check.verdict}"),
     ):
         sign = "+" if name == "gain" else ""
-        limits = f"{interval.low:{sign}.1f} to {interval.high:{sign}.1f}"
-        grid.add_row(name, f"{interval.mean:{sign}.1f}", limits, note)
-    lines = "".join(line.rstrip() + "\n" for line in _printed(grid).splitlines())
+        limits = f"{interval.low:{sign}z.1f} to {interval.high:{sign}z.1f}"
+        grid.add_row(name, f"{interval.mean:{sign}z.1f}", limits, note)
+    lines = _printed(grid)
     if mae := check.mae:
         lines += f"gain in MAE {_mae(mae)}, in the unit of the label\n"
     classes = []
     for source, mapped in transfer.class_maps.items():
         pairs = ", ".join(f"{theirs} = {ours}" for theirs, ours in (mapped or {}).items())
         classes.append(f"classes of {source}: {pairs or 'assigned by their means, where it has as many'}")
-    rows = f"held-out rows of {check.target}, {check.repeats} repeats; {setting(check.shots, check.metric)}"
+    rows = f"held-out rows of {check.target}, {counted(check.repeats, 'repeat')}; {setting(check.shots, check.metric)}"
     if check.shots == 0:
         rows = f"{check.target} has no label: what is reached is predicted, not measured"
     return lines + "".join(f"{line}\n" for line in (rows, *classes, *transfer.notes))
@@ -142,7 +143,7 @@ def format_validation(validation: Validation) -> str:
     grid = Grid("source", "true gain_pp", "95 % interval", *measured.others, *heads, box=None, pad_edge=False)
     for place in sorted(range(len(measured.sources)), key=lambda i: -measured.sources[i].gain_pp):
         arm = measured.sources[place]
-        others = [f"{arms[place].gain_pp:+.1f}" for arms in measured.others.values()]
+        others = [f"{arms[place].gain_pp:+z.1f}" for arms in measured.others.values()]
         grid.add_row(*_arm_cells(arm.name, arm), *others, *_predicted_cells(predicted.get(arm.name)))
     grid.add_row(*_arm_cells("all sources together", measured.together))
     for arm in measured.controls:
@@ -152,7 +153,7 @@ def format_validation(validation: Validation) -> str:
     lines = [
         "",
         f"target alone, {level(measured.metric)}: {alone}; gains are over {measured.baseline}",
-        f"{measured.repeats} repeats, shots {measured.shots or 'all, cross-fitted'};"
+        f"{counted(measured.repeats, 'repeat')}, shots {measured.shots or 'all, cross-fitted'};"
         f" true gains are those of the combination of learners; their reliability (split-half): {reliability}",
     ]
     for name, figures in (("agreement", validation.agreement), ("interval coverage", validation.interval_coverage)):
@@ -163,7 +164,7 @@ def format_validation(validation: Validation) -> str:
 
 
 def _arm_cells(name: str, arm: Arm) -> list[str]:
-    return [name, f"{arm.gain_pp:+.1f}", f"{arm.ci_low:+.1f} to {arm.ci_high:+.1f}"]
+    return [name, f"{arm.gain_pp:+z.1f}", f"{arm.ci_low:+z.1f} to {arm.ci_high:+z.1f}"]
 
 
 def _predicted_cells(row: Row | None) -> list[str]:
@@ -173,8 +174,4 @@ def _predicted_cells(row: Row | None) -> list[str]:
 
 def _printed(*parts: Grid | str) -> str:
     """Tables and lines, wrapped at 120 characters."""
-    out = io.StringIO()
-    console = Console(file=out, width=120, markup=False, emoji=False)
-    for part in parts:
-        console.print(part)
-    return out.getvalue()
+    return "".join(text_of(part, width=120) for part in parts)

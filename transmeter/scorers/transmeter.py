@@ -22,6 +22,7 @@ from transmeter.learners.estimator import UserEstimator
 from transmeter.network.source import Source
 from transmeter.network.training import Schedule, Terms
 from transmeter.tables.data import Table
+from transmeter.util.counts import counted
 from transmeter.util.progress import bar
 
 LOG = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ def score(
     active = race.promising()
     screened = ", ".join(s.table.name for i, s in enumerate(sources) if i not in active)
     LOG.info("%d of %d sources are transferred; screened out: %s", len(active), len(sources), screened or "none")
-    with bar(f"{len(sources)} sources for {target.name}:", race.rounds) as step:
+    with bar(f"{counted(len(sources), 'source')} for {target.name}:", race.rounds) as step:
         for number in range(race.rounds):
             if not active or (number and budget and time.monotonic() - begin > budget):
                 break

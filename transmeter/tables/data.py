@@ -13,6 +13,7 @@ from transmeter.tables.files import read
 from transmeter.tables.formats.delimited import NOTES, check_names
 from transmeter.tables.labels import label_texts, read_labels
 from transmeter.tables.specs import USUAL, Dialect, parse
+from transmeter.util.counts import counted
 from transmeter.util.suggestions import did_you_mean
 
 LOG = logging.getLogger(__name__)
@@ -404,10 +405,13 @@ def drop_small_classes(data: Table, rows: int) -> Table:
         return data
     classes = tuple(c for c, n in zip(data.classes, counts) if n >= rows)
     if len(classes) < 2:
-        raise ValueError(f"{data.name} has {len(classes)} class of {rows} rows or more: two classes are needed")
+        few = counted(len(classes), "class", "classes")
+        raise ValueError(f"{data.name} has {few} of {rows} rows or more: two classes are needed")
     small = [c for c in data.classes if c not in classes]
     left = np.array([label not in small for label in data.labels])
-    note = f"{(~left).sum()} rows of classes of fewer than {rows} rows are left out: {listed(small)}"
+    out = int((~left).sum())
+    are = "is" if out == 1 else "are"
+    note = f"{counted(out, 'row')} of classes of fewer than {rows} rows {are} left out: {listed(small)}"
     warnings.warn(f"{data.name}: {note}", stacklevel=2)
     return replace(data.take(np.flatnonzero(left)), classes=classes, notes=(*data.notes, note))
 

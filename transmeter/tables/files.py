@@ -17,6 +17,7 @@ from pyarrow.parquet import ParquetFile
 from transmeter.tables.formats.arff import read_arff
 from transmeter.tables.formats.delimited import NOTES, check_names, read_delimited
 from transmeter.tables.specs import FORMATS, USUAL, Dialect
+from transmeter.util.counts import counted
 from transmeter.util.suggestions import absent
 
 if TYPE_CHECKING:
@@ -181,7 +182,8 @@ def _name_classes(where: str | Path, frame: pd.DataFrame, names: Mapping[str, Se
             continue
         numbers = frame[column].fillna(-1).astype(int)
         if numbers.max() >= len(classes):
-            held = f"column '{column}' holds class {numbers.max()}, but names only {len(classes)} classes"
+            names = counted(len(classes), "class", "classes")
+            held = f"column '{column}' holds class {numbers.max()}, but names only {names}"
             raise ValueError(f"{where}: {held}: correct its features")
         frame[column] = [classes[number] if number >= 0 else None for number in numbers]
     frame.attrs["classes"] = dict(names)

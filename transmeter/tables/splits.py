@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.model_selection import KFold, StratifiedKFold
 
 from transmeter.tables.data import Table
+from transmeter.util.counts import counted
 
 FOLDS = 5
 TEST_ROWS = 2000  # rows that measure where there are many more
@@ -98,7 +99,7 @@ def _quantity_splits(target: Table, shots: int | None, repeats: int, rng: np.ran
     if len(rows) < 2 * LEAST_ROWS or (shots is not None and not LEAST_ROWS <= shots <= len(rows) - LEAST_ROWS):
         needed = f"{2 * LEAST_ROWS} are needed" if shots is None else f"--shots {shots} has to leave {LEAST_ROWS}"
         raise ValueError(
-            f"{target.name} has {len(rows)} labelled rows: at least {needed}, and {LEAST_ROWS} have to train"
+            f"{target.name} has {counted(len(rows), 'labelled row')}: at least {needed}, and {LEAST_ROWS} have to train"
         )
     measuring = rows if len(rows) <= 2 * TEST_ROWS else np.sort(rng.permutation(rows)[:TEST_ROWS])
     splits = []
@@ -144,7 +145,7 @@ def _check_counts(target: Table, needed: int, shots: int | None = None) -> int:
     counts = np.bincount(target.codes[target.codes >= 0], minlength=len(target.classes))
     least = int(counts.argmin())
     if (shots is not None and shots < 1) or counts[least] < needed:
-        what = f"class '{target.classes[least]}' of {target.name} has {counts[least]} labelled rows"
+        what = f"class '{target.classes[least]}' of {target.name} has {counted(counts[least], 'labelled row')}"
         raise ValueError(f"{what}: at least {max(needed, 2)} are needed" + (f" for --shots {shots}" if shots else ""))
     return int(counts[least])
 

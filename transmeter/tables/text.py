@@ -17,6 +17,7 @@ from transmeter.tables.columns import numeric_columns
 from transmeter.tables.data import Table
 from transmeter.tables.tfidf import Tfidf
 from transmeter.util import checkpoint, writing
+from transmeter.util.counts import counted
 from transmeter.util.progress import track
 
 if TYPE_CHECKING:  # half of all that is imported, and only encoders need it
@@ -234,7 +235,7 @@ def _states(texts: Sequence[str], encoder: str | Path) -> np.ndarray:
     ids = tokenizer(list(texts), truncation=True, max_length=min(TOKENS, _room(model)))["input_ids"]
     states = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32)
     order = sorted((i for i in range(len(texts)) if ids[i] and texts[i]), key=lambda i: len(ids[i]))
-    for first in track(range(0, len(order), BATCH), f"encoding {len(order)} texts"):
+    for first in track(range(0, len(order), BATCH), f"encoding {counted(len(order), 'text')}"):
         rows = order[first : first + BATCH]  # of like lengths, so that little is padding
         tokens = [torch.tensor(ids[i]) for i in rows]
         padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)  # (b, t); 0 is masked, whatever it means

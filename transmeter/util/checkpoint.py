@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
+from transmeter.util.counts import counted
 from transmeter.util.suggestions import absent
 
 if TYPE_CHECKING:
@@ -272,7 +273,8 @@ def check(source: str | Path, *, quantized: bool = False) -> tuple[Path, dict[st
     tensors = _read_tensors(source, _weight_files(source, folder, config))
     for key in DEPTHS:  # building what is not there would take forever
         if (config.get(key) or 0) > len(tensors):
-            raise ValueError(f"{source}: {key} {config[key]} in config.json, but its files hold {len(tensors)} weights")
+            weights = counted(len(tensors), "weight")
+            raise ValueError(f"{source}: {key} {config[key]} in config.json, but its files hold {weights}")
     return folder, config, tensors
 
 

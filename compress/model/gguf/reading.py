@@ -16,6 +16,7 @@ import numpy as np
 from compress.model.gguf import container
 from compress.model.gguf.graphs import GRAPHS, PERIOD, SCALES, Graph, apart, factors, kinds_of_blocks, query_scalar
 from transmeter.util.checkpoint import SHOWN, Stored
+from transmeter.util.counts import counted
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
@@ -83,7 +84,7 @@ def check(source: str | Path) -> tuple[Path, dict[str, Any], dict[str, Stored]]:
             others.append(tensor.name)
     if others:
         named = ", ".join(others[:SHOWN]) + (", ..." if len(others) > SHOWN else "")
-        what = f"{len(others)} tensors that the graph {graph.name} here has not ({named})"
+        what = f"{counted(len(others), 'tensor')} that the graph {graph.name} here has not ({named})"
         raise ValueError(f"{source} holds {what}: give the model in safetensors")
     return file, _config(source, reader, graph, tensors), tensors
 
@@ -196,7 +197,8 @@ def _config(source: str | Path, reader: "GGUFReader", graph: Graph, tensors: Map
             )
     if found["num_hidden_layers"] > len(tensors):  # building what is not there would take forever
         raise ValueError(
-            f"{source} says that it has {found['num_hidden_layers']} blocks, but holds {len(tensors)} weights"
+            f"{source} says that it has {counted(found['num_hidden_layers'], 'block')}, "
+            f"but holds {counted(len(tensors), 'weight')}"
         )
     if graph.name == "gemma3":
         found |= _gemma(found, settings)

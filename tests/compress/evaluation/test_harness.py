@@ -62,11 +62,11 @@ def test_a_model_is_compared_with_its_baseline_document_by_document(folder, smal
     left = found["recovery_percent"]["goes_on"]["acc"]
     assert own["n"] == 20 and 0.5 < dense["value"] < 1  # a guess is right in half
     assert left["value"] == pytest.approx(100 * own["value"] / dense["value"]) and left["ci_low"] < left["ci_high"]
-    assert "recovery, % (95 %)" in said.output and "goes_on" in said.output
+    assert "recovery, % (95 %)" in said.output and "goes_on, acc\n" in said.output
     said = CliRunner().invoke(cli.main, ["report", str(tmp_path / "r.json"), "--out", str(tmp_path / "r.html")])
     assert said.exit_code == 0, said.output
     page = (tmp_path / "r.html").read_text()
-    assert "2 models on 1 tasks." in page and f"{left['value']:.1f} ({left['ci_low']:.1f} to" in page
+    assert "2 models on 1 task." in page and f"{left['value']:.1f} ({left['ci_low']:.1f} to" in page
 
 
 def test_likelihoods_are_those_of_the_model(folder, root):

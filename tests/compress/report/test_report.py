@@ -18,6 +18,7 @@ from compress.model.structure import remove, shallow_copy, sublayers, unshare
 from compress.report import models, page
 from transmeter.batch import store
 from transmeter.report import sections as report
+from transmeter.report.tables import format_ranking
 from transmeter.result import Ranking, Row, load
 
 EVIL = "<script>alert(1)</script> $x_1$ &amp; 'q' \"u\""
@@ -113,6 +114,10 @@ def inputs(tmp_path_factory):
     text = (
         f"---\nlicense: mit\n---\n# {EVIL}\n\n![p](https://x.org/p.png) [bad](javascript:alert(1))\n\n|a|\n|-|\n|1|\n"
     )
+    text += (
+        f"\n|wide|\n|-|\n|{'w' * 300}|\n\n```sh\ntransmeter compress {'long-name ' * 9}--some-option <x> --set a=1\n"
+    )
+    text += "```\n"
     (root / "near/README.md").write_text(text)
     small = evaluated("kept", 12.0, 4_000_000) | {"steps": [{"method": "gptq", "options": {}}], "helps": "disk"}
     small |= {"baseline": evaluated("base", 10.0, 8_000_000), "loss_change_nats": estimate(0.5)}
@@ -184,7 +189,7 @@ def test_every_section_is_there_with_its_figures(whole):
         assert title in found.text
     assert "+1.0 to +3.0" in found.text and "one class <b>" in found.text and "it is <empty>" in found.text
     assert "Targets that none is shown to help: u." in found.text and "no source helps" in found.text
-    assert "Of 1 pairs of calibration sets 1 came out" in found.text
+    assert "Of 1 pair of calibration sets 1 came out" in found.text
     assert [i for i in range(19) if f"text {i} {EVIL} xxx" in found.text] == [*range(0, 19, 2)]  # ten of nineteen
     assert "x" * 161 not in found.text and "xxx ..." in found.text
     assert "kept: 12 instead of 10" not in found.text and "2 models; none is smaller and better than" in found.text
@@ -205,7 +210,8 @@ def test_names_stay_text_and_nothing_is_loaded(whole):
 def test_pictures_and_tables_are_described(whole):
     pictures = re.findall(r"<svg[^>]*>", whole)
     assert pictures and all('role="img"' in p and 'aria-label="' in p and 'aria-label=""' not in p for p in pictures)
-    assert whole.count("<table>\n<caption><span>") + whole.count('<div class="card">') >= whole.count("<table>")
+    assert whole.count('<table role="table">\n<caption><span>') == whole.count('<table role="table">') > 10
+    assert whole.count('aria-label="Table of the model card"><table>') == whole.count("<table>") == 2
     assert whole.count("<figcaption>") == whole.count("<figure>")
 
 
@@ -215,6 +221,35 @@ def test_sections_come_only_where_there_are_data(inputs, name, tmp_path):
     marks = {"ranking.json": "Sources for t", "calibration": "Calibration data for t", "near": "Compression: near"}
     marks |= {"result.json": "Perplexity and size, held", "sweep.json": "and size, other", "scores.db": "by logme"}
     assert [mark for mark in marks.values() if mark in text] == [marks[name]]
+
+
+def test_what_rounds_to_zero_has_no_minus():
+    terms = [{"trust": 0.5, "measured": -0.04, "usual": value} for value in (-1.0, -0.01)]
+    rows = [row(name, terms=t, gain_pp=-0.02, over_itself={"combination": -0.03}) for name, t in zip("ab", terms)]
+    labels = [
+        cell for part in report._why(rows, "pp") for figure in part["figures"] for cell in figure["table"]["rows"]
+    ]
+    assert labels[1] == ["b", "+0.0", "+0.0", "+0.0", "+0.0"] and labels[0][1] == "-1.0"
+    assert "-0.0" not in json.dumps(labels)
+    shown = format_ranking(made("t", [row("a", **GAIN | {"gain_pp": -0.04, "ci_low": -0.01, "ci_high": 0.0})]))
+    assert "+0.0     +0.0 to +0.0" in shown and "-0.0" not in shown
+
+
+def test_a_table_of_many_columns_is_turned():
+    heads, rows = [f"h{i}" for i in range(9)], [[f"{name}{i}" for i in range(9)] for name in "ab"]
+    found = page._turned({"caption": "c", "heads": heads, "rows": rows})
+    assert found["caption"] == "c" and found["heads"] == ["h0", "a0", "b0"]
+    assert found["rows"] == [[f"h{i}", f"a{i}", f"b{i}"] for i in range(1, 9)]
+    for table in ({"heads": heads[:8], "rows": [r[:8] for r in rows]}, {"heads": heads, "rows": [rows[0][:2]]}):
+        assert page._turned(table) is table  # few columns; a row that is a message
+    assert page._turned(tall := {"heads": heads, "rows": rows * 4}) is tall
+
+
+def test_a_card_says_that_an_evaluation_is_newer(inputs, tmp_path):
+    write(tmp_path / "e.json", evaluated(str(inputs / "near"), 12.0, 4_000_000))
+    said = "The card in the folder is older than the evaluation above"
+    assert said not in Tags(render([inputs / "near"], tmp_path / "a.html")).text
+    assert said in Tags(render([tmp_path / "e.json", inputs / "near"], tmp_path / "b.html")).text
 
 
 def test_a_hundred_sources_stay_under_two_megabytes(tmp_path):

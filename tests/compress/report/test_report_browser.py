@@ -6,6 +6,9 @@ from tests.compress.report.test_report import inputs, whole  # noqa: F401  the p
 
 COLOURS = "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color, "
 COLOURS += "getComputedStyle(document.querySelector('svg text')).fill]"
+# whether every option of a command line is in one line, and one of them
+OPTIONS = """[[...document.querySelectorAll(".option")].every(e => e.getClientRects().length === 1),
+  document.querySelector(".card .option").textContent]"""
 # words of a chart that stand out of it
 CLIPPED = """[...document.querySelectorAll("svg text")].filter(t => {
   const box = t.getBoundingClientRect(), all = t.ownerSVGElement.getBoundingClientRect();
@@ -21,5 +24,7 @@ def test_it_fits_its_window_and_is_accessible(whole, width, dark, browser, tmp_p
     assert found["width"] <= found["room"] == width and not found["wide"]
     assert not found["barriers"] and not found["console"] and found["passes"] > 15
     assert not browser.evaluate(CLIPPED)
+    assert browser.evaluate(OPTIONS) == [True, "--some-option"]
+    assert browser.evaluate("getComputedStyle(document.querySelector('.card td')).display") == "table-cell"
     light, ink = ("rgb(22, 24, 27)", "rgb(232, 232, 232)") if dark else ("rgb(255, 255, 255)", "rgb(26, 26, 26)")
     assert browser.evaluate(COLOURS) == [light, ink, ink]

@@ -182,7 +182,7 @@ def test_one_shot_a_class_is_enough():
         ("x,label\n\xe9,1\n".encode("latin-1"), "not UTF-8"),
         (b"", "has no rows"),
         (b"x,label\n", "no rows"),
-        (b"x,label\n1,a\n2,b\n3,a\n", "class 'b' of bad has 1 labelled rows: at least 2 are needed"),
+        (b"x,label\n1,a\n2,b\n3,a\n", "class 'b' of bad has 1 labelled row: at least 2 are needed"),
     ],
 )
 def test_a_bad_target_is_refused_in_one_line(content, message, tmp_path):

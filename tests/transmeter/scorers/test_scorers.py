@@ -199,7 +199,7 @@ def test_too_few_rows_of_a_class_are_refused_or_do_not_matter(name):
     if needs(name).labelled_rows <= 1:
         assert in_range(name, run(name, [make("s", seed=2)], lonely), 2)
     else:
-        with pytest.raises(ValueError, match="class 'b' of t has 1 labelled rows: at least"):
+        with pytest.raises(ValueError, match="class 'b' of t has 1 labelled row: at least"):
             run(name, [make("s", seed=2)], lonely)
 
 

@@ -135,7 +135,7 @@ def test_labels_of_other_types(values, classes):
 
 def test_classes_of_few_rows_are_left_out():
     table = data.table("a", pd.DataFrame({"x": range(9)}), np.array([*"ppppqqqr", None], dtype=object))
-    with pytest.warns(UserWarning, match="a: 1 rows of classes of fewer than 2 rows are left out: r"):
+    with pytest.warns(UserWarning, match="a: 1 row of classes of fewer than 2 rows is left out: r"):
         found = data.drop_small_classes(table, 2)
     assert found.classes == ("p", "q") and len(found) == 8 and found.labels[-1] is None
     assert data.drop_small_classes(table, 1) is table
