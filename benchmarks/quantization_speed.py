@@ -75,6 +75,25 @@ def job(*words: str) -> dict[str, float]:
     return meter.found()
 
 
+def multiplied(*words: str) -> dict[str, float]:
+    """Seconds that the matrix products of a command line would take by themselves, at the rate of a large one."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    import cli
+
+    torch.set_num_threads(1)
+    a, b = torch.rand(1024, 1024), torch.rand(1024, 1024)
+    times = []
+    for _ in range(20):
+        begin = time.thread_time()
+        a @ b
+        times.append(time.thread_time() - begin)
+    with FlopCounterMode(display=False) as counter, contextlib.redirect_stdout(sys.stderr):
+        cli.main(["-q", *words], standalone_mode=False)
+    return {"products_seconds": counter.get_total_flops() / 2 / 1024**3 * statistics.median(times)}
+
+
 def command(model: str, calibration: str, method: str, out: str) -> dict[str, Any]:
     """One compression by it."""
     import click
@@ -177,7 +196,7 @@ def products(model: str) -> dict[str, float]:
     return seconds | {"updates": updates * blocks}
 
 
-ROLES = {"job": job, "command": command, "peer": peer, "losses": losses, "products": products}
+ROLES = {"job": job, "multiplied": multiplied, "command": command, "peer": peer, "losses": losses, "products": products}
 
 
 def run(role: str, *arguments: str | None, python: str | Path = sys.executable, checkout: Path | None = None) -> dict:
