@@ -196,7 +196,7 @@ def products(model: str) -> dict[str, float]:
     return seconds | {"updates": updates * blocks}
 
 
-ROLES = {"job": job, "multiplied": multiplied, "command": command, "peer": peer, "losses": losses, "products": products}
+ROLES = {f.__name__: f for f in (job, multiplied, command, peer, losses, products)}
 
 
 def run(role: str, *arguments: str | None, python: str | Path = sys.executable, checkout: Path | None = None) -> dict:
