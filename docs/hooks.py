@@ -15,6 +15,9 @@ import cli
 DRAWINGS = "../benchmarks/results/"  # as the pages name them, so that they show on a code host too
 WIDTH = 74  # of a command's help
 SHORT = len("<code></code>") + 20  # characters of code that stand in one line
+CODE = re.compile(r'(<div class="language-(?:sh|console) .*?</pre>|<pre>.*?</pre>|<code>[^<]*</code>)', re.DOTALL)
+# a tag, or a word of commands with a hyphen in it, at which a line could end, and no longer than a phone is wide
+HYPHENED = re.compile(r"<[^>]+>|((?<![\w./=-])(?=[\w./=-]{2,34}(?![\w./=-]))[\w./=]*-[\w./=-]*)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -34,16 +37,25 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
     r"""Turn \(inline\) and \[displayed\] LaTeX into MathML, which browsers draw; keep short code in one line."""
 
     def mathml(found: re.Match) -> str:
-        return convert(html.unescape(found[2]).strip(), display="block" if found[1] == "[" else "inline")
+        latex = html.unescape(found[2]).strip()
+        return convert(latex, display="inline") if found[1] == "(" else "".join(map(_formula, latex.split(r"\qquad")))
 
     content = re.sub(r"\\([(\[])(.+?)\\[)\]](?=</(?:span|div)>)", mathml, content, flags=re.DOTALL)
-    return "".join(map(_unbroken, re.split(r"(<pre>.*?</pre>|<code>[^<]*</code>)", content, flags=re.DOTALL)))
+    return "".join(map(_unbroken, CODE.split(content)))
+
+
+def _formula(latex: str) -> str:
+    r"""A displayed formula, in parts where it may go on in the next line: at \allowbreak."""
+    parts = (convert(part.strip(), display="block") for part in latex.split(r"\allowbreak"))
+    return f'<span class="formula">{"".join(parts)}</span>'
 
 
 def _unbroken(part: str) -> str:
-    """A part of a page, in which no line ends between a number and its %, or in a short option."""
-    if part.startswith("<code>"):
-        return part.replace("<code>", '<code class="short">') if len(html.unescape(part)) <= SHORT else part
+    """A part of a page, in which no line ends between a number and its %, in short code, or in an option's name."""
+    if part.startswith("<code>") and len(html.unescape(part)) <= SHORT:
+        return part.replace("<code>", '<code class="short">')
+    if part.startswith(("<code>", "<div")):
+        return HYPHENED.sub(lambda found: f'<span class="whole">{found[0]}</span>' if found[1] else found[0], part)
     return part if part.startswith("<pre>") else re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", part)
 
 

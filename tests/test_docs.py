@@ -44,6 +44,12 @@ SEARCH = """(async () => {
     await new Promise(resolve => setTimeout(resolve, 100));
   }
 })()"""
+# formulas that stand out of their lines
+WIDE_FORMULAS = """[...document.querySelectorAll(".formula")].filter(m => m.scrollWidth > m.clientWidth + 1)
+  .map(m => m.textContent)"""
+# options and names of commands that go on in the next line
+BROKEN_WORDS = """[...document.querySelectorAll(".whole")].filter(e => e.getClientRects().length > 1)
+  .map(e => e.textContent)"""
 METHOD_PAGES = ("pruning", "quantization", "other-methods")
 
 
@@ -88,6 +94,7 @@ def test_a_page_fits_its_window_and_is_accessible(page, built, browser):
         found = browser.look()
         assert found["width"] <= found["room"] == width and not found["wide"], found
         assert not found["barriers"] and not found["console"] and found["passes"] > 30, found
+        assert browser.evaluate(WIDE_FORMULAS) == browser.evaluate(BROKEN_WORDS) == []
         scheme = browser.evaluate("document.body.dataset.mdColorScheme")
         assert scheme == ("slate" if dark else "default")
 
@@ -156,6 +163,22 @@ def cells(text):
     """Rows of the tables of a page, by their first cell."""
     rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in text.splitlines() if line[:1] == "|"]
     return {row[0]: row[1:] for row in rows}
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.stem)
+def test_rows_have_the_cells_of_their_table(page):
+    """A row that was put into another table has too many or too few."""
+    text = re.sub(r"`[^`\n]*`", "code", BLOCK.sub("", page.read_text(encoding="utf-8")))
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        assert len({line.count("|") for line in table.splitlines()}) == 1, table
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_and_code_fit_a_desktop(page):
+    """Longer lines go on at the left edge, where a reader takes them for the next one."""
+    blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
+    lines = [line for kind, _, code in blocks if kind in ("sh", "python") for line in code.splitlines()]
+    assert not [line for line in lines if len(line) > 92]
 
 
 def test_how_often_a_ranking_is_right_is_as_measured():
@@ -229,7 +252,7 @@ def test_the_messages_of_the_likely_mistakes_are_told():
 def test_commands_that_are_not_run_are_real(page):
     """In the text, and in `console` blocks: the command and its options exist."""
     text = page.read_text(encoding="utf-8")
-    blocks = "".join(code for kind, _, code in BLOCK.findall(text) if kind == "console")
+    blocks = "".join(code.replace("\\\n", " ") for kind, _, code in BLOCK.findall(text) if kind == "console")
     lines = re.findall(r"`transmeter ([^`]+)`", BLOCK.sub("", text)) + re.findall(r"^transmeter (.+)$", blocks, re.M)
     for words in map(str.split, lines):
         command = cli.main if words[0].startswith("-") else cli.main.commands.get(words[0])
