@@ -135,7 +135,19 @@ def agreement(rows: pd.DataFrame, score: pd.Series) -> pd.DataFrame:
                 "picks": list(picks),
             }
         )
-    return pd.DataFrame(found)
+    return clear(pd.DataFrame(found))
+
+
+def clear(cases: pd.DataFrame) -> pd.DataFrame:
+    """With `clear`: whether the spread is at least twice the noise; else the right answer is "any of these".
+
+    Noise is that of a draw, of another method on the same target where there is one draw alone, together with the
+    standard error of an accuracy on the test sentences of an encoder.
+    """
+    of_target = cases.groupby(["part", "target"]).noise.transform("mean")
+    test = np.where(cases.part == "encoders", cases["median"] * (1 - cases["median"]) / truth.ROWS, 0.0)
+    noise = np.sqrt(cases.noise.fillna(of_target) ** 2 + test)
+    return cases.assign(clear=cases.spread >= 2 * noise)
 
 
 def budgets(rows: pd.DataFrame, score: pd.Series) -> list[dict[str, object]]:
@@ -234,10 +246,11 @@ def summary(rows: pd.DataFrame, terms: pd.DataFrame) -> dict[str, object]:
         for part, group in found.groupby("part"):
             each = group.groupby("target").spearman.mean()
             reach = stats.t.ppf(0.975, len(each) - 1) * each.std(ddof=1) / len(each) ** 0.5
-            regret = ((group.best - group.pick) / group.spread).mean()
+            lost, plain = (group.best - group.pick) / group.spread, group.clear
             line = {"score": kind, "part": part, "cases": len(group), "spearman": each.mean(), "reach": reach}
             ceiling = np.sqrt(group.reliability.clip(0, 1)).mean()
-            lines.append(line | {"ceiling": ceiling, "regret over spread": regret})
+            line |= {"ceiling": ceiling, "regret over spread": lost.mean(), "clear cases": int(plain.sum())}
+            lines.append(line | {"clear spearman": group.spearman[plain].mean(), "clear regret": lost[plain].mean()})
     return {
         "agreement": lines,
         "by method": cases["measure"]

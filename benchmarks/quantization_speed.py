@@ -78,9 +78,21 @@ def job(*words: str) -> dict[str, float]:
 def multiplied(*words: str) -> dict[str, float]:
     """Seconds that the matrix products of a command line would take by themselves, at the rate of a large one."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils.flop_counter import flop_registry
 
     import cli
+
+    class Counter(TorchDispatchMode):
+        """Operations of products; torch's own FlopCounterMode fails under torch.autograd.grad of leaves."""
+
+        flops = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            found = func(*args, **(kwargs or {}))
+            if func._overloadpacket in flop_registry:
+                self.flops += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=found)
+            return found
 
     torch.set_num_threads(1)
     a, b = torch.rand(1024, 1024), torch.rand(1024, 1024)
@@ -89,9 +101,9 @@ def multiplied(*words: str) -> dict[str, float]:
         begin = time.thread_time()
         a @ b
         times.append(time.thread_time() - begin)
-    with FlopCounterMode(display=False) as counter, contextlib.redirect_stdout(sys.stderr):
+    with Counter() as counter, contextlib.redirect_stdout(sys.stderr):
         cli.main(["-q", *words], standalone_mode=False)
-    return {"products_seconds": counter.get_total_flops() / 2 / 1024**3 * statistics.median(times)}
+    return {"products_seconds": counter.flops / 2 / 1024**3 * statistics.median(times)}
 
 
 def command(model: str, calibration: str, method: str, out: str) -> dict[str, Any]:
