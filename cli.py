@@ -45,7 +45,7 @@ def main(ctx, silent, verbose, threads, config) -> None:
       shots = 5
 
     \b
-    To complete commands and options by Tab (bash; zsh and fish likewise), in ~/.bashrc:
+    To complete words by Tab (bash; zsh and fish likewise), in ~/.bashrc:
       eval "$(_TRANSMETER_COMPLETE=bash_source transmeter)"
     """
     listen(silent, verbose)

@@ -268,8 +268,9 @@ def summary(rows: pd.DataFrame, terms: pd.DataFrame) -> dict[str, object]:
 def draw(rows: pd.DataFrame, score: pd.Series, file: Path) -> None:
     """Predicted against true, both in deviations of the case; a panel a method, a colour a target."""
     methods = list(rows[["part", "method"]].drop_duplicates().itertuples(index=False, name=None))
-    width = -(-len(methods) // 2)
-    figure, axes = plt.subplots(2, width, figsize=(3.2 * width, 6.4), sharex=True, sharey=True, constrained_layout=True)
+    size = {"figsize": (7.6, 2.4 * -(-len(methods) // 2)), "constrained_layout": True}
+    figure, axes = plt.subplots(-(-len(methods) // 2), 2, sharex=True, sharey=True, **size)
+    named = set()  # parts whose targets a legend names
     for axis, (part, method) in zip(axes.flat, methods):
         for target, case in rows[(rows.part == part) & (rows.method == method)].groupby("target"):
             case = case[[name in order_of(part, [name]) for name in case.set]]
@@ -277,7 +278,9 @@ def draw(rows: pd.DataFrame, score: pd.Series, file: Path) -> None:
             guess = score[part, target].groupby("drawer").mean().reindex(mean.index)
             axis.plot((guess - guess.mean()) / guess.std(), (mean - mean.mean()) / mean.std(), "o", ms=4, label=target)
         axis.set_title(f"{'MiniLM' if part == 'encoders' else 'mixlm'}, {method}", fontsize=10)
-        axis.legend(fontsize=7, frameon=False, ncol=2, loc="lower right")
+        if part not in named:
+            axis.legend(fontsize=8, frameon=False, ncol=2, loc="lower right", handletextpad=0, columnspacing=0.6)
+            named.add(part)
         axis.grid(alpha=0.3)
     for axis in axes.flat[len(methods) :]:
         axis.set_visible(False)

@@ -262,6 +262,7 @@ def test_help_of_every_command_ends_well(words, option):
     for word in words:
         command = command.commands[word]
     assert found.stdout.startswith(f"Usage: main {' '.join(words)}".rstrip() + " ")
+    assert not [line for line in found.stdout.splitlines() if len(line) > 80 and "|" not in line]  # choices stay whole
     told = " ".join(found.stdout.split())
     assert " ".join(command.help.split()).partition(". ")[0].partition(" Example:")[0] in told
     assert all(name in told for option in command.params if option.name for name in option.opts if name[0] == "-")

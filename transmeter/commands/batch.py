@@ -70,16 +70,21 @@ def batch(
     """Score every (target, source, scorer) of SPEC, a YAML file, into a store; what is there is not scored again.
 
     \b
-    SPEC: targets: [a.csv, "tables/*.csv"]     sources: ["tables/*.csv"]
+    SPEC: targets: [a.csv, "tables/*.csv"]
+          sources: ["tables/*.csv"]
           scorers: [transmeter, {name: logme, set: {steps: 30}}]
-          and, as in rank, label, key, sep, decimal, encoding, shots, repeats, metric, seed, match, encoder.
-          Of some files alone: sources: [{path: "german/*.csv", sep: ";", decimal: ",", encoding: latin-1}]
+          and, as in rank, label, key, sep, decimal, encoding, shots,
+          repeats, metric, seed, match, encoder. Of some files alone:
+          sources: [{path: "german/*.csv", sep: ";", decimal: ","}]
 
     A run that was stopped, by whatever, goes on with the same command. A pair that fails is a row with its reason.
 
     \b
-    Exit codes: 0 every pair is scored; 1 the run could not go on (the same command resumes it); 2 bad input, nothing
-    was scored; 3 the run ended, some pairs failed; 130 interrupted (the same command resumes it).
+    Exit codes: 0 every pair is scored;
+                1 the run could not go on (the same command resumes it);
+                2 bad input, nothing was scored;
+                3 the run ended, some pairs failed;
+                130 interrupted (the same command resumes it).
 
     Example: transmeter batch batch.yaml --store results.db
     """
