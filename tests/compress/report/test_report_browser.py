@@ -26,5 +26,7 @@ def test_it_fits_its_window_and_is_accessible(whole, width, dark, browser, tmp_p
     assert not browser.evaluate(CLIPPED)
     assert browser.evaluate(OPTIONS) == [True, "--some-option"]
     assert browser.evaluate("getComputedStyle(document.querySelector('.card td')).display") == "table-cell"
+    shown = browser.evaluate("getComputedStyle(document.querySelector('.scroll td')).display")
+    assert shown == ("flex" if width == 360 else "table-cell")  # its head at the left, its text at the right
     light, ink = ("rgb(22, 24, 27)", "rgb(232, 232, 232)") if dark else ("rgb(255, 255, 255)", "rgb(26, 26, 26)")
     assert browser.evaluate(COLOURS) == [light, ink, ink]
