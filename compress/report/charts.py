@@ -170,14 +170,15 @@ def pareto_chart(
     Returns
     -------
     LayerChart
-        With 95 % intervals; the Pareto front is dashed.
+        With 95 % intervals, and quartiles of times; the Pareto front is dashed.
     """
-    lower, rows = metric in LOWER, []
+    lower, timed, rows = metric in LOWER, cost == "milliseconds", []
     for method, result in models:
         found, size = result[metric], cost_of(result, cost)
         if size is not None and math.isfinite(found["value"]):
             ends = {"low": found["ci_low"], "high": found["ci_high"]}
-            rows.append({"method": method, cost: size, "value": found["value"], **ends})
+            quartiles = {f"time_{k}": 1e3 * result["latency_seconds"][k] for k in ("q1", "q3")} if timed else {}
+            rows.append({"method": method, cost: size, "value": found["value"], **ends, **quartiles})
     methods = [m for m in dict.fromkeys(row["method"] for row in rows) if m != DENSE]
     colours, shapes = styles(methods)
     if any(row["method"] == DENSE for row in rows):
@@ -193,8 +194,9 @@ def pareto_chart(
     y = alt.Y("value:Q", title=title, scale=scale, axis=alt.Axis(grid=True, tickCount=5, format="~r"))
     base = alt.Chart(alt.Data(values=rows)).encode(x=x)
     steps = alt.Chart(alt.Data(values=line)).mark_line(interpolate="step-after", color=RULE, strokeDash=[3, 3])
-    points = with_intervals(base, y, legend("method", methods, colours, shapes))
-    return alt.layer(steps.encode(x=x, y=y), *points).properties(width=310, height=210)
+    style = legend("method", methods, colours, shapes)
+    spread = [base.mark_rule().encode(x="time_q1:Q", x2="time_q3:Q", y=y, color=style["color"])] if timed else []
+    return alt.layer(steps.encode(x=x, y=y), *spread, *with_intervals(base, y, style)).properties(width=310, height=210)
 
 
 def svg(chart: alt.TopLevelMixin, name: str = "chart", description: str = "") -> str:

@@ -83,7 +83,7 @@ def _section(metric: str, data: str, how: str, group: dict[str, tuple[str, Json]
     title = metric.replace("_", " ")
     known = {cost: sum(cost_of(r, cost) is not None for _, r in group.values()) for cost in COSTS}
     charted = [cost for cost, least in (("megabytes", 1), ("milliseconds", 2)) if known[cost] >= least]
-    figures = [_figure(list(group.values()), metric, cost) for cost in charted]
+    figures = [_figure(group, metric, cost) for cost in charted]
     columns = [name for name in COLUMNS if any(cell(name, r) for _, r in group.values())]
     paired = ["change (95 %, paired)"] if any(change(r) for _, r in group.values()) else []
     nearness = [name for name in NEAR if any(near(name, r) for _, r in group.values())]
@@ -137,9 +137,23 @@ def _lead(metric: str, group: dict[str, tuple[str, Json]]) -> str:
     return counted(len(others), "model") + (f"; none is smaller and better than {listed}." if best else ".")
 
 
-def _figure(models: Sequence[tuple[str, Json]], metric: str, cost: Any) -> Json:
+def _no_faster(group: dict[str, tuple[str, Json]]) -> str:
+    """The models whose middle half of times overlaps that of the dense model, by name."""
+    times = [(method, name, r["latency_seconds"]) for name, (method, r) in group.items() if r.get("latency_seconds")]
+    dense = next((speed for method, _, speed in times if method == DENSE), None)
+    others = [(name, speed) for method, name, speed in times if method != DENSE]
+    alike = [name for name, speed in others if dense and speed["q1"] <= dense["q3"] and dense["q1"] <= speed["q3"]]
+    return ", ".join(Path(name).name for name in alike)
+
+
+def _figure(group: dict[str, tuple[str, Json]], metric: str, cost: Any) -> Json:
     what = "size" if cost == "megabytes" else "latency"
     title = metric.replace("_", " ").capitalize()
-    caption = f"{title} and {what}; bars are 95 % intervals, the dashed line is the Pareto front."
-    chart = pareto_chart(models, metric, cost)
+    bars = (
+        "upright bars are 95 % intervals, level ones quartiles" if cost == "milliseconds" else "bars are 95 % intervals"
+    )
+    caption = f"{title} and {what}; {bars}, the dashed line is the Pareto front."
+    if cost == "milliseconds" and (alike := _no_faster(group)):
+        caption += f" Quartiles of {alike} overlap those of the dense model: it is not shown to be faster or slower."
+    chart = pareto_chart(list(group.values()), metric, cost)
     return {"chart": chart, "caption": caption, "alt": f"{caption} The table below holds every figure."}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cli import main
 from compress.model import io as folders
 from compress.model.structure import remove, shallow_copy, sublayers, unshare
-from compress.report import models, page
+from compress.report import charts, models, page
 from transmeter.batch import store
 from transmeter.report import sections as report
 from transmeter.report.tables import format_ranking
@@ -250,6 +250,22 @@ def test_a_card_says_that_an_evaluation_is_newer(inputs, tmp_path):
     said = "The card in the folder is older than the evaluation above"
     assert said not in Tags(render([inputs / "near"], tmp_path / "a.html")).text
     assert said in Tags(render([tmp_path / "e.json", inputs / "near"], tmp_path / "b.html")).text
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_times_stand_with_their_quartiles_and_say_where_they_overlap(faster, tmp_path):
+    small, base = evaluated("small", 12.0, 4_000_000), evaluated("base", 10.0, 8_000_000)
+    base["latency_seconds"] = {"median": 0.05, "q1": 0.042, "q3": 0.06, "n": 20, "tokens": 128}
+    small["latency_seconds"] = {"median": 0.03, "q1": 0.028, "q3": 0.041 if faster else 0.043, "n": 20, "tokens": 128}
+    write(tmp_path / "e.json", small | {"baseline": base, "loss_change_nats": estimate(0.5)})
+    text = Tags(render([tmp_path / "e.json"], tmp_path / "r.html")).text
+    assert "level ones quartiles" in text
+    said = "Quartiles of small overlap those of the dense model: it is not shown to be faster or slower."
+    assert (said in text) == (not faster)
+    chart = charts.pareto_chart([("dense", base), ("kprune", small)], "perplexity", "milliseconds").to_dict()
+    drawn = [row for layer in chart["layer"] for row in layer.get("data", {}).get("values", []) if "time_q1" in row]
+    drawn += [row for rows in chart.get("datasets", {}).values() for row in rows if "time_q1" in row]
+    assert {(row["time_q1"], row["time_q3"]) for row in drawn} >= {(42.0, 60.0)}
 
 
 def test_a_hundred_sources_stay_under_two_megabytes(tmp_path):
