@@ -100,6 +100,14 @@ def test_scorers():
     for name, values in shown.items():
         assert values[:4] == [planned[name][0], planned[name][2], few[name][0], few[name][2]], name
         assert float(values[4]) == pytest.approx(float(planned[name][5]), rel=0.06), name
+    many = cells(next(p for p in parts if p.startswith("few, high shots")))
+    text = " ".join(page("scorers.md").split())
+    assert f"in all {many['short_finetune'][0]}, `transmeter` {many['transmeter'][0]}." in text
+    assert f"its tau is {planned['source_size'][0].partition(' ')[0]}." in text
+    for labels, measured in (("5", few), ("20", many)):  # by so much the network's rank is behind
+        lead = float(re.search(rf"by (0\.\d\d)(?: with an interval across 0)? at {labels}\b", text)[1])
+        ours, theirs = (float(measured[name][0].split()[0]) for name in ("transmeter", "short_finetune"))
+        assert lead == pytest.approx(ours - theirs, abs=0.011)
     speed = {k: v for k, v in rows(page("scorers.md")).items() if len(v) == 7}
     timed = {
         (r["formula"], *r["rows, features, classes"]): r["milliseconds"]["ours"]
@@ -232,6 +240,29 @@ def test_pictures_of_the_front_page():
         )
         for text, key in ((gain, "gain_pp"), (low, "ci_low"), (high, "ci_high"), (below, "p_negative")):
             check(text.lstrip("+"), f"{row[key]:.6f}", source)
+
+
+@pytest.mark.parametrize("name", ["README.md", "figures.md", "shrink-encoder.md"])
+def test_how_much_faster_pruned_models_run(name):
+    gains = {
+        (g["model"], g["batch"]): []  # in the order of shares removed
+        for g in load("prune_speed.json")["gains"]
+    }
+    for gain in load("prune_speed.json")["gains"]:
+        if gain["method"].startswith("magnitude"):
+            gains[gain["model"], gain["batch"]].append(gain["latency_ratio"])
+    text = " ".join(page(name).split())
+    found = [re.search(r"runs ([\d.]+ / [\d.]+ / [\d.]+) times faster on one", text)]
+    models = [("BERT-base", 1)]
+    if name == "figures.md":
+        pattern = (
+            r"tokens and ([\d. /]+) times on 32.*?run ([\d. /]+) times faster on one \(.*?and ([\d. /]+) times on 32"
+        )
+        found += [re.search(pattern, text)] * 3
+        models += [("BERT-base", 32), ("6 layers, width 384", 1), ("6 layers, width 384", 32)]
+    shown = [found[0][1], *(match[i] for i, match in enumerate(found[1:], 1))]
+    for numbers, model in zip(shown, models, strict=True):
+        check(numbers, " ".join(f"{value:.6f}" for value in gains[model]), model)
 
 
 def test_what_the_readme_says_is_in_the_results():
