@@ -73,7 +73,7 @@ def compress(
     share
         Share of the connections that the first exchange takes; None: `SHARES` of the recovery.
     rank
-        Of the updates with recovery=lora.
+        Rank of the updates with recovery=lora.
     progress
         Where the state of the training is kept; None: nowhere.
 

@@ -61,7 +61,7 @@ def compress(
         Share of the predictions (of sequences, or of tokens) that may differ from the full model's, with 95 %
         confidence.
     seed
-        Of the parts of the sequences that maps, temperatures and threshold are fitted on.
+        Seed of the parts of the sequences that maps, temperatures and threshold are fitted on.
 
     Returns
     -------

@@ -54,7 +54,7 @@ def compress(
     batches
         Calibration texts; each entry (batch, tokens).
     bits
-        Of a code; a book has 2^bits values.
+        Bits of a code; a book has 2^bits values.
     rows
         Number of outputs (tokens of an embedding) that share a book, or the next that divides them.
     update

@@ -72,7 +72,7 @@ def compress(
     knowledge
         How the predictive knowledge is measured.
     temperature
-        Its gamma.
+        Temperature gamma of the predictive knowledge.
     predictive
         Weight of the predictive knowledge.
     representational
@@ -84,7 +84,7 @@ def compress(
     iterative
         Whether knowledge is measured anew for every sublayer, as in the paper; else once.
     seed
-        Of the labels that curvature draws.
+        Seed of the labels that curvature draws.
     progress
         Where finished sublayers and what was measured are kept; None: nowhere.
 

@@ -51,9 +51,9 @@ def compress(
     tune
         Whether the values of the masks are fitted.
     ridge
-        Pull of these towards 1, relative to the mean squared effect of a unit.
+        Pull of the mask values towards 1, relative to the mean squared effect of a unit.
     seed
-        Of the labels drawn from the model where the batches bring none.
+        Seed of the labels drawn from the model where the batches bring none.
 
     Returns
     -------

@@ -72,22 +72,22 @@ def compress(
     batches
         Calibration texts; each entry (batch, tokens).
     ratio
-        The share.
+        Share of the parameters that goes.
     kind
-        Of the metric.
+        Metric that the error is measured in.
     power
-        Of the metric `activation`.
+        Exponent of the metric `activation`.
     damping
         Added to the diagonal of the metric, relative to its mean.
     multiple
-        Ranks are a multiple of it.
+        Number that every rank is a multiple of.
     recovery
         Training on the logits of the dense model: full, of all weights of the blocks; lora, of low-rank updates of
         their linear layers.
     training
         Number of steps, learning rate (None: `RATES` of the recovery), temperature, rows a step and seed.
     rank
-        Of the updates with recovery=lora.
+        Rank of the updates with recovery=lora.
     progress
         Where the ranks and finished blocks are kept; None: nowhere.
 

@@ -56,7 +56,7 @@ def compress(
     batches
         Calibration texts; each entry (batch, tokens).
     bits
-        Of a code; a book has 2^bits vectors.
+        Bits of a code; a book has 2^bits vectors.
     width
         Number of inputs that share a code.
     rows
@@ -66,7 +66,7 @@ def compress(
     damping
         Added to the diagonal of the Hessian, relative to its mean.
     seed
-        Of the first vectors.
+        Seed of the first vectors.
     embeddings
         Whether embeddings are stored so too, all weights counting the same.
     head
