@@ -233,6 +233,7 @@ def test_what_rounds_to_zero_has_no_minus():
     assert "-0.0" not in json.dumps(labels)
     shown = format_ranking(made("t", [row("a", **GAIN | {"gain_pp": -0.04, "ci_low": -0.01, "ci_high": 0.0})]))
     assert "+0.0     +0.0 to +0.0" in shown and "-0.0" not in shown
+    assert not [line for line in shown.splitlines() if line.endswith(" ")]
 
 
 def test_a_table_of_many_columns_is_turned():
