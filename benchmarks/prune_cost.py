@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 import transformers
 from torch import nn
@@ -30,7 +31,7 @@ METHODS = ("kprune", "sparsegpt")
 PUBLIC_SECONDS = 24 * 29.0  # of K-prune's public code: sublayers x the middle ones, 64 samples, BERT-base, two threads
 BATCH = 512  # tokens of a batch
 LENGTH = 128  # tokens of a sequence whose latency is taken
-GROWTH = {"tokens": (1024, 4096, 16384, 102400), "layers": (2, 4, 8, 16), "width": (128, 256, 512, 1024)}
+GROWTH = {"tokens": (1024, 4096, 16384, 102400), "layers": (2, 4, 8, 16, 30), "width": (128, 256, 512, 1024)}
 
 
 def speed(threads: int) -> dict[str, object]:
@@ -66,7 +67,7 @@ def bert(layers: int, width: int) -> nn.Module:
 def cost(
     method: str, layers: int, width: int, tokens: int, ratio: float, threads: int, count: bool = False
 ) -> dict[str, float]:
-    """Seconds of one pruning, bytes over what the process had before the model, and the rate of matrix products."""
+    """Seconds of one pruning, by the clock and the processor, bytes over what was there before, and products a second."""
     torch.set_num_threads(threads)
     before = status("VmRSS")
     model = bert(layers, width)
@@ -74,11 +75,11 @@ def cost(
     data = [{"input_ids": i, "attention_mask": torch.ones_like(i)} for i in ids.split(BATCH // 64)]
     rates = [product_rate(width)]
     with FlopCounterMode(display=False) if count else nullcontext() as counter:
-        start = time.perf_counter()
+        start, begin = time.perf_counter(), time.process_time()
         apply(model, data, Step(method, {"ratio": ratio}))
-        seconds = time.perf_counter() - start
+        spent = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - begin}
     rates.append(product_rate(width))
-    found = {"seconds": seconds, "peak_bytes": status("VmHWM") - before, "flops_a_second": statistics.mean(rates)}
+    found = {**spent, "peak_bytes": status("VmHWM") - before, "flops_a_second": statistics.mean(rates)}
     return found | ({"flops": float(counter.get_total_flops())} if count else {})
 
 
@@ -138,7 +139,7 @@ def parameters(net: nn.Module) -> int:
 
 
 def growth(threads: int, picture: Path) -> list[dict[str, object]]:
-    """Seconds and peak bytes against tokens, layers and width, one varied at a time; draws `picture`."""
+    """CPU seconds and peak bytes against tokens, layers and width, one varied at a time; draws `picture`."""
     base = {"layers": 4, "width": 256, "tokens": 4096}
     found = []
     for varied, values in GROWTH.items():
@@ -151,8 +152,13 @@ def growth(threads: int, picture: Path) -> list[dict[str, object]]:
     return found
 
 
+def exponent(rows: Sequence[dict], varied: str, key: str) -> float:
+    """The power of what is varied with which a figure grows, by least squares of the logarithms."""
+    return float(np.polyfit(*(np.log([row[k] for row in rows]) for k in (varied, key)), 1)[0])
+
+
 def draw(found: Sequence[dict], picture: Path) -> None:
-    """Seconds above, peak memory below, both axes logarithmic."""
+    """CPU seconds above, peak memory below, both axes logarithmic; in the legends the powers with which they grow."""
     from matplotlib import pyplot as plt  # the other parts do without it
 
     plt.switch_backend("svg")
@@ -160,15 +166,16 @@ def draw(found: Sequence[dict], picture: Path) -> None:
     for column, varied in enumerate(GROWTH):
         for method in METHODS:
             rows = [r for r in found if r["varied"] == varied and r["method"] == method]
-            for axis, key, unit in zip(axes[:, column], ("seconds", "peak_bytes"), (1, 2**20)):
-                axis.loglog([r[varied] for r in rows], [r[key] / unit for r in rows], "o-", label=method)
+            for axis, key, unit in zip(axes[:, column], ("cpu_seconds", "peak_bytes"), (1, 2**20)):
+                label = f"{method}: power {exponent(rows, varied, key):.1f}"
+                axis.loglog([r[varied] for r in rows], [r[key] / unit for r in rows], "o-", label=label)
         for axis in axes[:, column]:
             axis.set_xticks(GROWTH[varied], map(str, GROWTH[varied]))
             axis.minorticks_off()
             axis.grid(alpha=0.3)
+            axis.legend(frameon=False, fontsize=8)
         axes[1, column].set_xlabel(varied)
-    axes[0, 0].set_ylabel("seconds")
+    axes[0, 0].set_ylabel("CPU seconds")
     axes[1, 0].set_ylabel("peak memory, MiB")
-    axes[0, 0].legend(frameon=False)
     figure.suptitle("Cost of pruning a BERT, 4 layers, width 256, 4,096 tokens, one of them varied")
     figure.savefig(picture)
