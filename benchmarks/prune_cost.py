@@ -67,7 +67,7 @@ def bert(layers: int, width: int) -> nn.Module:
 def cost(
     method: str, layers: int, width: int, tokens: int, ratio: float, threads: int, count: bool = False
 ) -> dict[str, float]:
-    """Seconds of one pruning, by the clock and the processor, bytes over what was there before, and products a second."""
+    """Seconds of one pruning by clock and processor, bytes over what was there before, and FLOPs a second."""
     torch.set_num_threads(threads)
     before = status("VmRSS")
     model = bert(layers, width)
