@@ -1,15 +1,13 @@
 """Figures in the docs and the README are those of benchmarks/results: every number of their tables is looked up."""
 
-import json
 import math
 import re
 
 import pytest
 
-from tests.test_docs import DOCS, ROOT, cells
+from tests.figures import NUMBER, assert_rows, assert_says, check, load, page, rows, section, tables
+from tests.test_docs import cells
 
-RESULTS = ROOT / "benchmarks/results"
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 TASKS = ("sst2", "subj", "trec6", "ag_news", "banking77")
 DOMAINS = ("stories", "wiki", "web", "math", "code", "novels", "drama")
 # names of a page, and what the results call them
@@ -32,51 +30,24 @@ PRUNED = {
 }
 
 
-def page(name):
-    """Text of a page of docs/, or of the README."""
-    return (ROOT / name if name == "README.md" else DOCS / name).read_text(encoding="utf-8")
-
-
-def section(name, title):
-    """What stands below a heading, up to the next one."""
-    return re.split(r"^#+ .*\n", page(name).split(f"# {title}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
-
-
-def tables(text):
-    """The rows of every table by their first cell, without heads."""
-    return [cells(body) for body in re.findall(r"^\|.*\n\|-.*\n((?:\|.*\n)+)", text, re.MULTILINE)]
-
-
-def rows(text):
-    """The same of all tables together."""
-    return {key: values for table in tables(text) for key, values in table.items()}
-
-
-def load(name):
-    """Content of a file of benchmarks/results."""
-    text = (RESULTS / name).read_text(encoding="utf-8")
-    return json.loads(text) if name.endswith(".json") else text
-
-
-def half(number):
-    """Half a unit of the last decimal of a number as it is written."""
-    return 0.5 * 10.0 ** -len(number.partition(".")[2])
-
-
-def check(shown, measured, about=""):
-    """Fail where the numbers of two texts differ by more than what was rounded away."""
-    found, wanted = (NUMBER.findall(text.replace(",", "")) for text in (shown, measured))
-    assert 0 < len(found) <= len(wanted), (about, shown, measured)
-    for a, b in zip(found, wanted):
-        assert abs(float(a) - float(b)) <= half(a) + half(b) + 1e-9, (about, shown, measured)
-
-
 def test_a_wrong_figure_is_found():
     check("0.87 (0.86 to 0.87)", "0.8687 (0.8631 to 0.8702), 3 MB")
     check("+1,578", "1578.4")
     for wrong in ("0.86 (0.86 to 0.87)", "0.87 (0.86 to 0.88)", "-0.87", "none"):
         with pytest.raises(AssertionError):
             check(wrong, "0.8687 (0.8631 to 0.8702)")
+    text = "GPTQ takes 1,203 s, which\n  is -0.03 (95 % of it) less."
+    assert_says(text, "takes {} s, which is {} (95 % of it)", 1202.6, -0.034)
+    for values in ((1202.4, -0.034), (1202.6, 0.034), (1202.6, -0.036)):
+        with pytest.raises(AssertionError):
+            assert_says(text, "takes {} s, which is {} (95 % of it)", *values)
+    with pytest.raises(AssertionError):
+        assert_says(text, "takes {} s, which was {}", 1202.6, -0.034)
+    row = {"gptq": ["0.31 (0.30 to 0.33), 7 s", "-"]}
+    assert_rows(row, {"gptq": [(0.312, 0.3, 0.328, 7.4), "-"]})
+    for measured in ({}, {"gptq": [(0.312, 0.3, 0.328), "-"]}, {"gptq": [(0.312, 0.3, 0.336, 7.4), "-"]}):
+        with pytest.raises(AssertionError):
+            assert_rows(row, measured)
 
 
 @pytest.mark.parametrize("title, name", [("Few labels", "prior.md"), ("No labels", "no_label_prior.md")])
