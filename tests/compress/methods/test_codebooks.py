@@ -164,9 +164,13 @@ def test_mixed_bits_beat_one_number_of_bits(decoder, text, tmp_path):
     assert 2.95 <= mean <= 3 and len({f.bits for f in forms}) > 1
 
 
-def test_sensitive_layers_get_more_bits(encoder, calibration, monkeypatch):
+@pytest.mark.parametrize("unit", [1.0, 1e-60])  # float32 has nothing as small as the squares of small gradients
+def test_sensitive_layers_get_more_bits(unit, encoder, calibration, monkeypatch):
     linears = [path for block in range(2) for path, _ in block_linears(encoder, block)]
-    monkeypatch.setattr(mixed, "fisher", lambda *_: {p: torch.tensor(1e6 if "query" in p else 1e-6) for p in linears})
+    sizes = {path: sum(encoder.get_submodule(path).weight.shape) for path in linears}
+    level = {path: 1e6 if "query" in path else 1e-6 for path in linears}
+    squared = {path: torch.full((sizes[path],), unit * level[path], dtype=torch.float64) for path in linears}
+    monkeypatch.setattr(mixed, "fisher", lambda *_: squared)
     small = compressed(mixed, encoder, calibration, bits=3.0, group=8, choices="2,8")
     bits = {path: small.get_submodule(path).packed.bits for path in linears}
     assert all(bits[p] == 8 for p in linears if "query" in p) and 2 in bits.values()

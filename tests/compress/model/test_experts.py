@@ -10,7 +10,7 @@ from safetensors import safe_open
 from compress import export
 from compress.algorithms import hessian, memory
 from compress.algorithms.quantization import Grid
-from compress.methods import gptq, traits
+from compress.methods import gptq, mixed, traits
 from compress.model import io, modeling, structure
 from tests.compress.methods.test_architectures import MODELS, SIZES, batches, build, logits
 from tests.conftest import compressed
@@ -143,6 +143,22 @@ def test_an_expert_that_no_token_reaches_is_rounded_to_nearest(method, unreached
             expected = Grid(4, 8, False).nearest(weight, torch.float32, torch.ones(weight.shape[1]))
             assert torch.equal(layer.mlp.experts[3].get_submodule(name).packed.unpack(), expected.unpack())
     io.save(small, letters, tmp_path / "small", {})  # compared when it is read again
+
+
+def test_an_expert_that_only_tokens_of_the_dense_model_reach_gets_its_bits(monkeypatch):
+    """Behind rounded blocks tokens may go elsewhere: it still has the bits that it was given."""
+    whole, measured, away = mixed.blocks, mixed._assigned, "model.layers.1.mlp.experts.2."
+    taken = {}
+
+    def blocks(*given):
+        for shared in whole(*given):
+            yield [([path for path in paths if not path.startswith(away)], moment) for paths, moment in shared]
+
+    monkeypatch.setattr(mixed, "blocks", blocks)
+    monkeypatch.setattr(mixed, "_assigned", lambda *given: taken.setdefault("bits", measured(*given)))
+    small, bits = compressed("mixed", build("mixtral"), batches(), group=8, bits=3.0, choices="2,8"), taken["bits"]
+    assert {path: small.get_submodule(path).packed.bits for path in bits} == bits
+    assert sum(path.startswith(away) for path in bits) == 3 and len(set(bits.values())) == 2
 
 
 @told
