@@ -28,6 +28,12 @@ def tables(text):
     return [cells(body) for body in re.findall(r"^\|.*\n\|-.*\n((?:\|.*\n)+)", text, re.MULTILINE)]
 
 
+def lines(text):
+    """The rows of all tables with all their cells, as lists: where a first cell is empty or stands twice."""
+    bodies = re.findall(r"^\|.*\n\|-.*\n((?:\|.*\n)+)", text, re.MULTILINE)
+    return [[c.strip() for c in line.strip("|").split("|")] for body in bodies for line in body.splitlines()]
+
+
 def rows(text):
     """The same of all tables together."""
     return {key: values for table in tables(text) for key, values in table.items()}

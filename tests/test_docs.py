@@ -216,26 +216,6 @@ def test_how_often_a_ranking_is_right_is_as_measured():
         assert min(places) >= 0 and places[:4] == sorted(places[:4]), (line, wanted)
 
 
-def test_costs_are_as_measured():
-    shown = (DOCS / "cost.md").read_text(encoding="utf-8")
-    growth = json.loads((ROOT / "benchmarks/results/speed.json").read_text(encoding="utf-8"))["growth"]
-    chosen = [g for g in growth if (g["rows"], g["columns"]) == (300, 20)]
-    chosen += [next(g for g in growth if g[key] == many) for key, many in (("rows", 10_000), ("columns", 1000))]
-    rows = re.findall(r"^\| (?:`rank`)? ?\| (.*sources?[^|]*) \| ([\d.]+) \| ([\d.]+) \| 58b0897 \|$", shown, re.M)
-    assert [(t, m) for _, t, m in rows] == [(f"{g['seconds']:.1f}", f"{g['peak_gib']:.2f}") for g in chosen]
-    chosen = json.loads((ROOT / "benchmarks/results/calibration_speed.json").read_text(encoding="utf-8"))
-    for many in (20, 1000):
-        anew, again = (chosen[f"{many} candidates, {how}"] for how in ("anew", "again"))
-        row = cells(shown)[f"`calibrate` among {many:,} candidates"]
-        assert [float(x) for x in row[:2]] == pytest.approx([anew["cpu_seconds"], again["cpu_seconds"]], abs=0.5)
-        assert float(row[2]) == pytest.approx(anew["peak_bytes"] / 1e9, abs=0.05)
-    jobs = json.loads((ROOT / "benchmarks/results/prune_speed.json").read_text(encoding="utf-8"))["memory"]["rows"]
-    for job in jobs:
-        row = next(v for k, v in cells(shown).items() if k.startswith(f"{job['method']} "))
-        for cell, how in zip(row, ("whole", "streamed")):
-            assert cell == f"{job[how]['peak'] / 1e6:,.0f} MB, {job[how]['seconds']:.0f} s"
-
-
 def test_every_method_and_scorer_has_its_section():
     there = "".join((DOCS / f"{name}.md").read_text(encoding="utf-8") for name in METHOD_PAGES)
     assert set(re.findall(r"^## (\w+)$", there, re.MULTILINE)) == set(methods())
