@@ -222,7 +222,7 @@ def table(found: dict[str, Any]) -> list[str]:
     """Lines of the table."""
     lines = [
         "CPU seconds and peak memory over what imports take (medians), c575207 and now, one thread; former / now with",
-        "its 95 % interval over repeats; products: what the products of now take alone; met: as asked, or a method at most",
+        "its 95 % interval over repeats; products: what its products take alone; met: as asked, or a method at most",
         "twice the products; loss: now less former, nats a token, 95 % interval over windows.",
         "",
         "| job | former, s | now, s | products, s | times less (asked) | met | former, MB | now, MB | loss |",
