@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
@@ -25,14 +26,15 @@ from compress.calibration.candidates import (
 )
 from compress.calibration.generation import generate
 from compress.calibration.hidden_states import HiddenStates, clusters, collect_cached, merge
-from compress.calibration.sampling import Sequences, fingerprint, sequences_of
+from compress.calibration.sampling import Sequences, fingerprint, nothing, sequences_of
 from compress.calibration.selection import WAYS
-from compress.calibration.texts import USUAL, Text, check_texts, decode, read_texts
+from compress.calibration.texts import USUAL, Text, check_texts, decode, parts_of, read_texts
 from compress.model import io
 from compress.model.embedding import has_head
 from transmeter.tables import specs
 from transmeter.util import arguments, writing
 from transmeter.util.checkpoint import hash_of
+from transmeter.util.counts import counted
 
 MEASURED = 2000  # tokens of a candidate that are measured: with a few hundred the measure is chance
 ROOM = 2  # tokens that are read for every one that is selected, once it is known from which sets
@@ -268,6 +270,8 @@ def calibrate(
     sets = screen(list(pools), read, goals, tokens=MEASURED)
     choice = choose(sets, goals, tokens=MEASURED, by=by, protect=protect, seed=seed)
     sequences, origins = _sample(reader, choice, list(sets), goals, texts, tokens)
+    if not sequences:
+        raise ValueError(f"what was chosen, {choice.name}, gives {nothing(tokens, kind)}")
     why = reason(choice.scores, choice.name)
     measured = {"scores": choice.scores, "intervals": choice.intervals, "tied": choice.tied, "chosen": choice.name}
     found = CalibrationSet(
@@ -282,7 +286,7 @@ def calibrate(
         **measured,
     )
     if sum(map(len, sequences)) < 0.95 * tokens:
-        warnings.warn(f"the texts sampled hold fewer than {tokens} tokens", stacklevel=2)
+        warnings.warn(f"the texts sampled hold fewer than {counted(tokens, 'token')}", stacklevel=2)
     if out:
         about = {"model": str(model), "targets": {name: _shown(source) for name, source in aims.items()}}
         options = {"by": by, "tokens": tokens, **kind.about(), "seed": seed, "protect": protect, "command": command}
@@ -310,14 +314,17 @@ def _is_self(source: Source) -> bool:
 
 def _shown(source: Source) -> str:
     """What provenance.json says of a source."""
-    return str(source) if isinstance(source, str | Path) else f"{len(source)} texts given in Python"
+    return str(source) if isinstance(source, str | Path) else f"{counted(len(source), 'text')} given in Python"
 
 
 def _read(name: str, source: Source, tokenizer: Tokenizer) -> list[Text]:
     if isinstance(source, str | Path):
         return read_texts(source, tokenizer)
     check_texts(name, source)
-    return list(source)
+    found = [text for text in source if " ".join(parts_of(text)).strip()]
+    if not found:
+        raise ValueError(f"{name} has no text in it")
+    return found
 
 
 def _weights(weights: Mapping[str, float] | None, names: Mapping[str, object]) -> dict[str, float]:
@@ -354,11 +361,17 @@ class _Reader:
             return written, list(range(len(written)))
         return kind.cut_with_texts(self.tokenizer, texts, tokens, seed)
 
-    def states(self, name: str, texts: Sequence[Text] | None, tokens: int, seed: int, kind: Sequences) -> HiddenStates:
-        """Hidden states of a sample of texts."""
+    def collect(self, name: str, sequences: Sequence[Sequence[int]], of: Sequence[int]) -> HiddenStates:
+        """Hidden states of what `sequences` gives."""
         about = (self.cache and self.cache / "hidden_states", self.hash, self.net, self.tokenizer)
-        sequences, of = self.sequences(texts, tokens, seed, kind)
         return collect_cached(*about, name, sequences, self.seed, self.groups, of)
+
+    def states(self, name: str, texts: Sequence[Text] | None, tokens: int, seed: int, kind: Sequences) -> HiddenStates:
+        """Hidden states of a sample of texts. Raises ValueError where they give no sequence."""
+        sequences, of = self.sequences(texts, tokens, seed, kind)
+        if not sequences:
+            raise ValueError(f"{name} gives no sequence, which needs {kind.least}: give longer texts")
+        return self.collect(name, sequences, of)
 
     def candidate(self, texts: Mapping[str, Sequence[Text]], name: str, tokens: int) -> HiddenStates:
         """Hidden states that a candidate is measured by."""
@@ -386,16 +399,19 @@ def _sample(
     if choice.name == "uniform":
         shares = {name: 1 / len(sets) for name in sets}
     elif choice.name in WAYS and choice.name != "random":  # texts were selected: so are the others
-        sizes = {name: round(ROOM * share * tokens) for name, share in shares.items()}
-        pool = merge(
-            [reader.states(name, texts.get(name), size, reader.seed, reader.kind) for name, size in sizes.items()]
-        )
-        more = select(choice.name, pool, targets, tokens, reader.seed)
+        least = reader.kind.length if reader.kind.pack else 0
+        sizes = {name: max(round(ROOM * share * tokens), least) for name, share in shares.items()}
+        read = {n: reader.sequences(texts.get(n), size, reader.seed, reader.kind) for n, size in sizes.items()}
+        pools = [reader.collect(name, *some) for name, some in read.items() if some[0]]  # some are too small for one
+        if not pools:
+            return [], []
+        more = select(choice.name, merge(pools), targets, tokens, reader.seed)
         return more.sequences, more.origins
     found: dict[str, list[list[int]]] = {}
     left = 0  # of one set for lack of a full sequence, which goes to the next
-    for name, share in shares.items():
-        budget = round(share * tokens) + left
+    ends = np.round(tokens * np.cumsum([0.0, *shares.values()])).astype(int)  # rounded one by one they may be too many
+    for name, size in zip(shares, np.diff(ends).tolist(), strict=True):
+        budget = size + left
         found[name], _ = reader.sequences(texts.get(name), budget, reader.seed, reader.kind)
         left = min(budget - sum(map(len, found[name])), reader.kind.length - 1)
     return [ids for part in found.values() for ids in part], [name for name, part in found.items() for _ in part]

@@ -21,6 +21,7 @@ MANY = 100  # candidates that are screened by all their tokens; of more, a tenth
 AT_ONCE = 20  # candidates in memory while they are screened
 # a mixture must be closer to one target by this factor; chosen on the first sample of benchmarks/calibration_quality.py
 MARGIN = 1.2
+ALIKE = 1e-5  # of the largest number of the states, below which they differ by rounding alone
 
 
 @dataclass(frozen=True)
@@ -100,20 +101,33 @@ def compare(sets: Mapping[str, HiddenStates], target: HiddenStates, *, coverage:
     dict
         By name.
 
+    Raises
+    ------
+    ValueError
+        All texts of the target are alike.
+
     Warns
     -----
     UserWarning
         A set shares no label with the target and is left out.
     """
+    least = ALIKE * np.abs(target.states).max((0, 2))
+    if (np.ptp(target.states, axis=0).max(1) <= least).any():
+        alike = f"all that {target.origins[0]} holds is alike to the model, so that no closeness to it can be measured"
+        raise ValueError(f"{alike}: give more texts of it, or another --by")
     aim, found = points(target), {}
     for name, states in sets.items():
-        try:
+        if np.isin(states.labels, target.labels).any():
             found[name] = closeness(points(states), aim, coverage=coverage)
-        except ValueError:
+        else:
             warnings.warn(
                 f"{name} is left out: what the model predicts on it, it never does on the target", stacklevel=2
             )
     return found
+
+
+def _none_shares() -> ValueError:
+    return ValueError("what the model predicts on the candidates, it never does on the targets: give other candidates")
 
 
 def own_texts(by_target: Mapping[str, Mapping[str, float]]) -> list[str]:
@@ -176,8 +190,9 @@ def screen(
     Raises
     ------
     ValueError
-        No candidate gives any hidden states.
+        No candidate gives any hidden states, or none shares a label with every target.
     """
+    measured = False
     undecided = max(2 * keep, len(names) // 10) if len(names) > many else len(names)
     if targets and len(names) > keep:
         first = f", a quarter of their tokens and all of the {undecided} closest," if len(names) > undecided else ""
@@ -185,17 +200,19 @@ def screen(
     if targets and len(names) > undecided:
         scores: dict[str, float] = {}
         for _, more in _screened(names, lambda name: collect(name, tokens // 4), targets):
-            scores |= more
+            scores, measured = scores | more, True
         names = _closest(scores, undecided)
     found: dict[str, HiddenStates] = {}
     if targets and len(names) > keep:
         scores = {}
         for sets, more in _screened(names, lambda name: collect(name, tokens), targets):
-            scores |= more
+            scores, measured = scores | more, True
             together = found | sets
             found = {name: together[name] for name in _closest(scores, keep)}
     else:
         found = _usable(track(names, "Reading candidates"), lambda name: collect(name, tokens))
+    if not found and measured:
+        raise _none_shares()
     if not found:
         raise ValueError("no candidate has texts that can be measured: give longer texts")
     return found
@@ -352,7 +369,7 @@ def choose(
     Raises
     ------
     ValueError
-        As `check_way`.
+        As `check_way`; none of the sets shares a label with every target, or all texts of one are alike.
     """
     check_way(by, bool(targets))
     if by != "measure":
@@ -361,6 +378,8 @@ def choose(
     compared = [compare(proposals, target.states) for target in targets]
     each = [scores_of(one) for one in compared]
     scores = _joined(each, targets, protect)
+    if not scores:
+        raise _none_shares()
     best = pick(scores, len(targets))
     sure = uncertainty(
         scores,

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
 from compress.calibration.texts import Text
+from transmeter.util.counts import counted
 
 RUN = 13  # words in a row that no two texts share by chance (Brown et al. 2020, arXiv 2005.14165, appendix C)
 
@@ -32,7 +33,7 @@ def without_copies(pools: Mapping[str, Sequence[Text]]) -> dict[str, list[Text]]
     for name, texts in pools.items():
         found[name] = []
         for text in texts:
-            key = " ".join(_words(text))
+            key = " ".join(_words(text)) or str(text)  # signs alone are compared as they are
             if key not in seen:
                 seen.add(key)
                 found[name].append(text)
@@ -40,7 +41,9 @@ def without_copies(pools: Mapping[str, Sequence[Text]]) -> dict[str, list[Text]]
         if not found[name]:
             raise ValueError(f"every text of {name} stands in another candidate too: leave {name} out")
         if copies:
-            warnings.warn(f"{copies} of {len(texts)} texts of {name} are copies: each counts once", stacklevel=2)
+            are = "is a copy" if copies == 1 else "are copies"
+            of = f"{copies:,} of {counted(len(texts), 'text')} of {name}"
+            warnings.warn(f"{of} {are}: each text counts once", stacklevel=2)
     return found
 
 
@@ -71,9 +74,9 @@ def refuse_held_out(pools: Mapping[str, Sequence[Text]], held_out: Mapping[str, 
 
 
 def _runs(text: Text) -> Iterator[int]:
-    """Hashes of every `RUN` words in a row, of all where there are fewer."""
+    """Hashes of every `RUN` words in a row, of all where there are fewer; none of signs alone."""
     words = _words(text)
-    for start in range(max(1, len(words) - RUN + 1)):
+    for start in range(max(1, len(words) - RUN + 1) if words else 0):
         yield hash(tuple(words[start : start + RUN]))
 
 

@@ -18,6 +18,7 @@ from compress.calibration.spec import GENERATED, parse
 from compress.calibration.texts import USUAL, Text, cut, cut_with_texts, first, pack, read_texts
 from compress.model.structure import UNLIMITED, context
 from transmeter.util.arguments import whole_number
+from transmeter.util.counts import counted
 
 LENGTH = 512  # tokens of a sequence of a model that predicts next tokens; of others `USUAL`, as their texts are short
 
@@ -67,6 +68,11 @@ class Sequences:
             return sequences, list(range(len(sequences)))
         found = cut_with_texts(tokenizer, texts, tokens, self.length, seed)
         return [ids for ids, _ in found], [text for _, text in found]
+
+    @property
+    def least(self) -> str:
+        """What a sequence needs, in words."""
+        return f"{self.length} tokens, as texts are packed" if self.pack else "at least two tokens"
 
     def about(self) -> dict[str, object]:
         """What results say of it."""
@@ -161,19 +167,37 @@ def sample(
         found, about = _one(what, own, wanted, sizes, tokenizer, seed, load, kind, length is not None)
         count = sum(map(len, found))
         if not found:
-            least = f"{kind.length} tokens, the --length, as they are packed" if pack else "at least two tokens"
-            reason = f"a sequence needs {least}: give longer texts or more --tokens"
-            raise ValueError(f"{what} gives nothing to calibrate on with {wanted} tokens: {reason}")
+            raise ValueError(f"{what} gives {nothing(wanted, kind)}")
         if (
             count < 0.98 * wanted and ("provenance" not in about or own) and what not in GENERATED
         ):  # the last cut may lose a token
-            warnings.warn(f"{what} holds {count} tokens, fewer than the {wanted} asked for: all are used", stacklevel=2)
+            holds = f"{what} holds {counted(count, 'token')}, fewer than the {wanted:,} asked for"
+            warnings.warn(f"{holds}: all are used", stacklevel=2)
         warn_of_special_tokens(what, found, tokenizer)
         sequences += found
         parts.append({"texts": what, "tokens": count, "seed": seed, **about})
     if len(parts) == 1:
         return sequences, parts[0]
     return sequences, {"texts": str(spec), "tokens": sum(map(len, sequences)), "seed": seed, "parts": parts}
+
+
+def nothing(tokens: int, kind: Sequences) -> str:
+    """Why texts give no sequence.
+
+    Parameters
+    ----------
+    tokens
+        Number of tokens wanted of them.
+    kind
+        How they become sequences.
+
+    Returns
+    -------
+    str
+        The end of a sentence.
+    """
+    wanted = f"nothing to calibrate on with {counted(tokens, 'token')}"
+    return f"{wanted}: a sequence needs {kind.least}: give longer texts or more --tokens"
 
 
 def warn_of_special_tokens(what: str, sequences: Sequence[Sequence[int]], tokenizer: Tokenizer) -> None:
@@ -233,7 +257,8 @@ def _saved(
     found = saved["input_ids"]
     beyond = sum(len(ids) > most for ids in found)
     if beyond:
-        warnings.warn(f"{beyond} sequences of {folder} are cut to the context of {most} tokens", stacklevel=4)
+        are = "sequence is" if beyond == 1 else "sequences are"
+        warnings.warn(f"{folder}: {beyond:,} {are} cut to the context of {most:,} tokens", stacklevel=4)
     return [ids[:most] for ids in found]
 
 

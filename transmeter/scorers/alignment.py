@@ -185,7 +185,7 @@ def closeness(source: Points, target: Points, *, coverage: bool = True) -> Close
         w_s, w_t = (torch.ones(1, x.shape[1], 1, requires_grad=True) for x in (x_s, x_t))
         distance = _mean_distance(x_s, q_s * w_s, x_t, q_t * w_t).log()
         distance.backward()
-        terms = [(float(distance), w_s.grad.flatten().numpy(), w_t.grad.flatten().numpy())]
+        terms = [(float(distance.detach()), w_s.grad.flatten().numpy(), w_t.grad.flatten().numpy())]
         if coverage:
             missed, of_source, of_target = _uncovered_by_rows(x_s, x_t)
             terms.append((float(np.log(missed)), of_source / missed, of_target / missed))

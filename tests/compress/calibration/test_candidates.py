@@ -232,6 +232,26 @@ def test_a_set_of_other_predictions_is_left_out_with_a_warning(views, target):
     assert set(found) == {"math"}
 
 
+def test_targets_that_no_closeness_can_be_told_of_are_refused(views, target):
+    odd = {n: hidden_states.HiddenStates(**vars(v) | {"labels": v.labels + 1000}) for n, v in views.items()}
+    with pytest.warns(UserWarning, match="is left out"), pytest.raises(ValueError, match="give other candidates"):
+        calibration.choose(odd, [Target(target)], tokens=900)
+    for keep, many in ((2, 100), (1, 2)):
+        with pytest.warns(UserWarning, match="left out"), pytest.raises(ValueError, match="give other candidates"):
+            calibration.screen(list(odd), lambda n, _: odd[n], [Target(target)], tokens=900, keep=keep, many=many)
+    same = hidden_states.HiddenStates(**vars(target) | {"states": np.ones_like(target.states) * 0.3})
+    noise = 1e-7 * np.random.default_rng(0).normal(size=same.states.shape)
+    same.states[...] += noise  # of another order of sums
+    with pytest.raises(ValueError, match="all that t holds is alike to the model, so .*: give more texts of it"):
+        calibration.compare(views, same)
+    same.states[:, 1:] = target.states[:, 1:]
+    with pytest.raises(ValueError, match="all that t holds is alike"):
+        calibration.compare(views, same)
+    same.states[:, 0, :-1] = target.states[:, 0, :-1]  # but for one feature
+    found = calibration.scores_of(calibration.compare(views, same))
+    assert np.isfinite([*found.values()]).all() and max(found, key=found.get) == "math"
+
+
 def test_a_mixture_that_is_closer_than_the_own_text_of_a_target_is_told():
     by_target = {"code": {"code": 2.0, "web": 3.0, "uniform": 2.5}, "math": {"code": 1.0, "web": 1.0, "uniform": 2.0}}
     assert calibration.own_texts(by_target) == [
@@ -316,6 +336,20 @@ def test_a_mixture_of_long_sequences_has_every_set_in_equal_shares(pools, tmp_pa
     assert {name: found.origins.count(name) for name in some} == dict(zip(some, (5, 5, 6)))
 
 
+@pytest.mark.parametrize("by", ["measure", "uniform", "closeness"])
+@pytest.mark.parametrize("pack", [False, True])
+def test_no_more_tokens_are_sampled_than_asked_for(by, pack, pools, small_folder, tmp_path):
+    """Shares that are rounded up are not too many together; what has too few tokens for a sequence gives none."""
+    of = {"candidates": pools, "targets": {"a": pools["math"][:40], "b": pools["drama"][:40]}, "by": by}
+    options = {"length": 128, "pack": pack, "cache": tmp_path}
+    for tokens in (128, 500) if pack else (5, 20, 500):
+        found = compress.calibrate(small_folder, **of, **options, tokens=tokens)
+        assert 0 < sum(map(len, found.sequences)) <= tokens
+    least = "128 tokens, as texts are packed" if pack else "at least two tokens"
+    with pytest.raises(ValueError, match=f"chosen, [a-z]+, gives nothing .* with 1 token: a sequence needs {least}"):
+        compress.calibrate(small_folder, **of, **options, tokens=1)
+
+
 @pytest.mark.parametrize(
     "by, targets, message", [("meassure", True, "--by meassure is unknown"), ("closeness", False, "give --target")]
 )
@@ -337,6 +371,8 @@ def test_a_candidate_called_like_a_way_is_refused(pools, tmp_path):
         ({"candidates": []}, "candidates is empty"),
         ({"candidates": {"a": 3}}, "a is a int: give a path, or a list of texts"),
         ({"candidates": {"a": ["x", 3]}}, "a holds 3 as text 2"),
+        ({"candidates": {"a": ["", " ", ("", "")]}}, "a has no text in it"),
+        ({"targets": {"t": []}}, "t has no text in it"),
         ({"candidates": "none.txt"}, "none.txt does not exist"),
         ({"protect": "best"}, "protect 'best' is unknown"),
         ({"tokens": 0}, "tokens is 0"),
@@ -405,9 +441,12 @@ def test_the_model_writes_text_that_it_finds_likely(decoder, encoder, tokenizer,
 
 def test_copies_count_once_and_held_out_texts_are_refused():
     pools = {"a": ["One  two", "one two", "three"], "b": ["THREE!", "four"]}
-    with pytest.warns(UserWarning, match="are copies"):
-        found = contamination.without_copies(pools)
-    assert found == {"a": ["One  two", "three"], "b": ["four"]}
+    with pytest.warns(UserWarning) as told:
+        found = contamination.without_copies(pools | {"signs": ["***", "---", "***", "***"]})
+    assert found == {"a": ["One  two", "three"], "b": ["four"], "signs": ["***", "---"]}
+    each = ["1 of 3 texts of a is a copy", "1 of 2 texts of b is a copy", "2 of 4 texts of signs are copies"]
+    assert [str(w.message) for w in told] == [f"{one}: each text counts once" for one in each]
+    contamination.refuse_held_out({"signs": ["***"]}, {"h": ["* * *", "---"]})
     with pytest.raises(ValueError, match="every text of b stands in another candidate"):
         contamination.without_copies({"a": ["x"], "b": ["X"]})
     long = " ".join(f"word{i}" for i in range(30))
@@ -457,7 +496,7 @@ def test_lengths_are_those_of_the_model_where_none_is_given(decoder, encoder, to
         ({"length": 1}, "length 1 is too short, as .*: give at least [234]"),
         ({"length": 513}, "length 513 is beyond the context of the model: give at most 512 tokens"),
         ({"length": 2.5}, "length is 2.5: give a whole number of at least 1"),
-        ({"length": 400, "pack": True}, "a sequence needs 400 tokens, the --length, as they are packed: give longer"),
+        ({"length": 400, "pack": True}, "a sequence needs 400 tokens, as texts are packed: give longer"),
     ],
 )
 def test_lengths_that_cannot_be_are_refused(options, message, decoder):
