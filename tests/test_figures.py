@@ -17,11 +17,15 @@ REAL = {
     "GPTQ of GPTQModel 7.6": "gptqmodel",
     "GPTQ of GPTQModel": "gptqmodel",
     "vector, 6 bits for 2 weights": "vector 3",
+    "vector, 8 bits for 2 weights": "vector 4",
+    ", then 24 steps of distillation": "DISTILLED",
+    ", free shapes": " free",
     " of the parameters of the blocks": "",
     ", `shape=uniform`": " uniform",
     " bits": "",
     " %": "%",
     ",": "",
+    "DISTILLED": ", distilled",
 }
 PRUNED = {
     "K-prune": "kprune",
