@@ -55,7 +55,8 @@ def check(shown, measured, about=""):
     found, wanted = (NUMBER.findall(text.replace(",", "")) for text in (shown, measured))
     assert 0 < len(found) <= len(wanted), (about, shown, measured)
     for a, b in zip(found, wanted):
-        assert abs(float(a) - float(b)) <= half(a) + half(b) + 1e-9, (about, shown, measured)
+        # what is stored may be rounded once before; where it lacks decimals, these are zeros
+        assert abs(float(a) - float(b)) <= half(a) + min(half(b), half(a) / 10) + 1e-9, (about, shown, measured)
 
 
 def is_near(shown, value):

@@ -342,6 +342,18 @@ def test_when_choosing_calibration_data_is_worth_it():
         kprune["spearman"],
         gptq["spearman"],
     )
+    both = [agreement[part][key] for part in PARTS for key in ("spearman", "reach")]
+    assert_says(page("scorers.md"), "ground truth {} ± {} on a decoder, {} ± {} on encoders", *both)
+    kwon = of(quality("by method"), part="encoders", method="kwon 60 %")
+    assert_says(
+        page("README.md"),
+        "Spearman {} on a decoder (ceiling {}), on encoders {} after K-prune, {} after Kwon (ceiling {}) and {} "
+        "after GPTQ ({})",
+        mixlm["spearman"],
+        mixlm["ceiling"],
+        kprune["spearman"],
+        *(value for r in (kwon, gptq) for value in (r["spearman"], r["reliability"] ** 0.5)),
+    )
     mixlm, minilm = (of(quality("rivals"), rival="random set", part=part) for part in PARTS)
     assert_says(text, "ahead by {} nats on the decoder", mixlm["raw"])
     assert_says(text, "on MiniLM by {} of accuracy", minilm["raw"])

@@ -76,6 +76,14 @@ def test_what_each_part_of_kprune_is_worth():
         "20 % cost {} nats a token",
         *(mean(few), mean(many), lost("kprune 20%")),
     )
+    assert_says(
+        page("README.md"),
+        "it loses {} / {} points of accuracy in the mean ({} / {} on the 77 classes of Banking77); at 80 % it is {} "
+        "points "
+        "ahead of Kwon",
+        *(mean(few), mean(many), few[-1], many[-1]),
+        mean(accuracy_lost("kwon", 80)) - mean(many),
+    )
     without = [measured[f"K-prune, no {what}"][0][0] for what in ("tuning", "predictive knowledge")]
     sentence = "Without tuning 80 % leave {} on SST-2, without the predictive knowledge {}, with both {}"
     assert_says(section("pruning.md", "kprune"), sentence, *without, first[0])
@@ -225,6 +233,10 @@ def test_page_of_quantization():
         found[method] = [others("quantize, mixlm", key) if key in there else "-" for key in keys]
     assert_rows(table, found)
 
+    dense = [others(f"quantize, {part}", "dense")[0] for part in ("mixlm", "sst2")]
+    sentence = "(geometric mean over seven held-out domains, {} dense), accuracy on 1,000 sentences of SST-2 ({} dense"
+    assert_says(page("quantization.md"), sentence, *dense)
+
     def of_sst2(method, *bits):
         return [others("quantize, sst2", f"{method} {b} bits")[0] for b in bits]
 
@@ -351,6 +363,12 @@ def test_a_real_decoder_in_words_and_its_speed():
         "{}). At 3 bits ours loses {} on web text, {} on the mixture",
         *(*map(loss, runs), *web, loss("gptq 3, web"), loss("gptq 3")),
     )
+    uniform = [less(f"kprune {n}% uniform less kprune {n}% free") for n in (10, 20, 30)]
+    sentence = "more than free ones by {} ({} to {}) at 10 %, {} ({} to {}) at 20 % and {} ({} to {}) at 30 %"
+    assert_says(text, sentence, *(value for each in uniform for value in each))
+    distilled = less("kprune 20% uniform, distilled less kprune 20% uniform")
+    assert_says(text, "give nothing back: {} ({} to {}) more", *distilled)
+    assert_says(text, "loses {} less ({} to {})", *less("kprune 10% free less svd 10%"))
     speed = {values[0]: list(map(numbers, values[1:])) for values in lines(report) if len(values) == 3}
     names = {
         "dense": "dense",

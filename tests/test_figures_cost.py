@@ -4,7 +4,6 @@ import re
 from statistics import mean, median
 
 import numpy as np
-import pytest
 
 from tests.figures import assert_rows, assert_says, is_cell, is_near, lines, load, of, page, section, tables
 from tests.test_docs import cells
@@ -238,6 +237,8 @@ def test_compression():
             for f in (lambda r: r["seconds"], lambda r: r["peak"] / 1e9)
         ]
         assert_says(section("pruning.md", name), sentence, *values)
+    peaks = [whole[name]["whole"]["peak"] / 1e6 for name in ("magnitude", "wanda")]
+    assert_says(text, "Without that copy magnitude peaks at {} MB and wanda at {} MB", *peaks)
     job = whole["kprune"]
     assert_says(
         section("shrink-decoder.md", "It does not fit into memory"),
