@@ -7,11 +7,13 @@ because the labels are the model's own.
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
@@ -200,6 +202,8 @@ def collect_cached(
 ) -> HiddenStates:
     """Collect hidden states once: they are stored by the hash of the model and the sequences.
 
+    A file that is damaged is written anew.
+
     Parameters
     ----------
     folder
@@ -218,7 +222,7 @@ def collect_cached(
         return collect(model, tokenizer, name, sequences, seed, groups, texts)
     about = json.dumps([model_hash, seed, [list(s) for s in sequences]])
     file = folder / f"{hashlib.sha256(about.encode()).hexdigest()}.safetensors"
-    if file.exists():
+    with suppress(FileNotFoundError, SafetensorError):
         stored = load_file(file)
         ids = [part.tolist() for part in np.split(stored.pop("ids"), np.cumsum(stored.pop("lengths"))[:-1])]
         return HiddenStates(ids, [name] * len(ids), **stored, texts=_texts(sequences, texts))

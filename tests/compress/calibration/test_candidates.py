@@ -85,6 +85,12 @@ def test_hidden_states_are_collected_once(decoder, texts, tmp_path, monkeypatch)
     net, tokenizer = decoder
     ids = cut(tokenizer, texts, 300, 64)
     made = hidden_states.collect_cached(tmp_path, "hash", net, tokenizer, "a", ids)
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    for damaged in (b"", whole[:100], whole[:-1]):
+        file.write_bytes(damaged)
+        hidden_states.collect_cached(tmp_path, "hash", net, tokenizer, "a", ids)
+        assert file.read_bytes() == whole
     monkeypatch.setattr(hidden_states, "collect", None)
     again = hidden_states.collect_cached(tmp_path, "hash", net, tokenizer, "b", ids)
     assert again.sequences == made.sequences and set(again.origins) == {"b"}
