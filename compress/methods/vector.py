@@ -101,7 +101,7 @@ def compress(
         for inputs, moment in shared:
             factor = inverse_factor(moment, damping, torch.float32) if update else None
             for path in inputs:
-                weight = model.get_submodule(path).weight.detach()
+                weight = model.get_submodule(path).weight.detach().float()
                 importance = moment.diagonal() if update else moment
                 values, codes = _clustered(weight, importance, bits, width, rows, seed, dtype)
                 if factor is not None:

@@ -318,12 +318,12 @@ class PackedLinear(_Packed):
         return {"packed": form, **own}
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (..., in) -> (..., out)."""
+        """x (..., in) -> (..., out), of the same type: until a step is finished its numbers are not of the model's."""
         if self.smooth is not None:
-            x = x / self.smooth
+            x = x / self.smooth.to(x.dtype)
         if self.activations is not None:
             x = rounded(x, self.activations)
-        return nn.functional.linear(x, self.weight, self.bias)
+        return nn.functional.linear(x, self.weight.to(x.dtype), self.bias)
 
 
 class PackedEmbedding(_Packed):

@@ -20,7 +20,7 @@ from compress.algorithms import resume
 from compress.evaluation import evaluate
 from compress.methods import kprune
 from compress.model import io
-from tests.conftest import DATA
+from tests.conftest import DATA, compressed, strayed
 
 TEXTS = DATA / "text/math_sample.txt"
 
@@ -173,6 +173,27 @@ def test_bfloat16_and_a_device_that_is_not_here(tmp_path):
     result = CliRunner().invoke(main, [*command, "--dtype", "bfloat16"])
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "m/config.json").read_text())["dtype"] == "float16"
+
+
+@pytest.mark.parametrize(
+    "method, options",
+    [
+        ("gptq", {}),
+        ("mixed", {"symmetric": True}),
+        ("awq", {"embeddings": True, "head": True}),
+        ("smoothquant", {"activations": 8}),
+        ("kmeans", {"bits": 3}),
+        ("vector", {"bits": 4, "width": 2}),
+    ],
+)
+def test_quantizers_work_in_bfloat16(method, options, two_blocks, small_folder, calibration):
+    """Blocks behind a quantized one are run on what leaves it: the result is near that of float32."""
+    dense = [io.load(small_folder, dtype=dtype)[0] for dtype in (torch.float32, torch.bfloat16)]
+    made = [compressed(method, model, calibration, **options) for model in dense]
+    with torch.no_grad():
+        expected, *found = (model.float()(**calibration[0]).logits for model in (two_blocks, *made))
+    usual, half = (strayed(logits, expected) for logits in found)
+    assert half < 1.3 * usual + 1e-3
 
 
 def test_the_limit_of_memory_holds_without_texts_too(tmp_path):
