@@ -155,13 +155,13 @@ def summary(rows: pd.DataFrame, scores: pd.DataFrame) -> str:
         f"| {' | '.join(COLUMNS)} |",
         "|" + "---|" * len(COLUMNS),
     ]
+    whole = rows.groupby(["method", "draw"]).candidate.transform("nunique") == len(TEXTS) + len(MIXTURES)
+    rows = rows[whole]  # without the draws that a stopped run has left
     together = rows.groupby(["method", "draw", "candidate"], as_index=False).kl.mean().assign(target=ALL)
     logs = scores.assign(closeness=np.log(scores.closeness)).groupby(["draw", "candidate"], as_index=False)
     scores = pd.concat([scores, logs.closeness.mean().assign(closeness=lambda s: np.exp(s.closeness), target=ALL)])
     orders, regrets = list[float](), list[float]()
     for (method, target), case in pd.concat([rows, together]).groupby(["method", "target"], sort=False):
-        if case.candidate.nunique() < len(TEXTS) + len(MIXTURES):
-            continue  # the run was stopped
         values = case.pivot_table(index="candidate", columns="draw", values="kl").dropna()
         guess = scores[(scores.target == target) & scores.draw.isin(values.columns)]
         guess = guess.groupby("candidate").closeness.mean().reindex(values.index)

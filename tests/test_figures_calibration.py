@@ -258,7 +258,11 @@ def test_calibration_of_a_real_decoder():
     ).groups()
     assert_says(text, "Spearman is {} in the mean", float(mean))
     assert_says(text, "loses {} % of the way from the best to the median ({} to {} %", *map(float, (lost, low, high)))
-    rows_of = pd.read_csv(RESULTS / "calibration_real.csv").query("method == 'gptq 3 bits'")
+    every = pd.read_csv(RESULTS / "calibration_real.csv").query("method == 'gptq 3 bits'")
+    moved = every.pivot(index=["candidate", "target"], columns="draw", values="kl").dropna().diff(axis=1)[1].abs()
+    assert len(moved) == 4 * 5 and moved.idxmax() == ("web", "code")
+    assert_says(text, "moves the KL divergence by {} in the mean and by {} at most", moved.mean(), moved.max())
+    rows_of = every.query("draw == 0")
     over = rows_of.groupby("candidate").kl.mean().sort_values()
     assert over.index[0].count("+") == 5 and len(over) == 12
     assert_says(

@@ -353,8 +353,10 @@ def test_a_real_decoder_in_words_and_its_speed():
     def less(pair):
         return numbers(re.search(rf"- {re.escape(pair)}: (.*) nats", report)[1])
 
-    mixed, web = less("mixed 3 less gptq 3"), less("gptq 4, web less llmcompressor 4, web")
-    assert_says(text, "gives bits to the layers that need them: {} ({} to {}) beside GPTQ", *mixed)
+    mixed = [*less("mixed 4 less gptq 4"), *less("mixed 3 less gptq 3")]
+    sentence = "gives bits to the layers that need them: {} ({} to {}) beside GPTQ at 4 bits, {} ({} to {}) at 3"
+    assert_says(text, sentence, *mixed)
+    web = less("gptq 4, web less llmcompressor 4, web")
     runs = ("gptq 4, web", "kprune 20% uniform, web", "llmcompressor 4, web")
     assert_says(
         text,
