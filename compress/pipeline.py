@@ -33,7 +33,7 @@ from compress.model.embedding import has_head, pooling_of
 from compress.model.offload import move, store_of
 from compress.model.reading import check_device
 from compress.model.storage import forget, stored_bytes, stored_type
-from compress.model.structure import shallow_copy, unshare
+from compress.model.structure import shallow_copy, unshare, weights_of_layers
 from compress.model.walk import Batch
 from compress.report import tables
 from compress.report.card import write_card
@@ -538,7 +538,22 @@ def apply(
     if traits(step.method).resumes:
         shared["progress"] = progress
     arguments = grouped(method, {**shared, **check(step.method, step.options)})
-    return method(net, data, **arguments) if in_place else unshare(method(shallow_copy(net), data, **arguments), net)
+    before = weights_of_layers(net)
+    found = method(net, data, **arguments) if in_place else unshare(method(shallow_copy(net), data, **arguments), net)
+    _tell_apart(step, before, weights_of_layers(found))
+    return found
+
+
+def _tell_apart(step: Step, before: Mapping[str, int], after: Mapping[str, int]) -> None:
+    """Warn where layers of several blocks had one weight (`share`) and the step has given each its own."""
+    groups: dict[int, set[int]] = {}
+    for path, weight in before.items():
+        if path in after:
+            groups.setdefault(weight, set()).add(after[path])
+    more = sum(len(group) - 1 for group in groups.values())
+    if more:
+        apart = f"{step.method} gives {counted(more, 'layer')} a weight of its own that other blocks shared"
+        warnings.warn(f"{apart}: the file holds it once for each of them", stacklevel=3)
 
 
 def _fingerprint(run: _Run, sequences: Sequence[Sequence[int]]) -> dict[str, object]:

@@ -244,6 +244,28 @@ def experts(model: nn.Module) -> list[layers.Experts]:
     return [module for module in model.modules() if isinstance(module, layers.Experts)]
 
 
+def weights_of_layers(model: nn.Module) -> dict[str, int]:
+    """Which linear layers of the blocks have one and the same weight.
+
+    Parameters
+    ----------
+    model
+        Any.
+
+    Returns
+    -------
+    dict
+        By path, of a weight that is dense, packed or of low rank, what is equal for the layers that share it.
+    """
+    found = {}
+    for path, module in model.get_submodule(blocks_path(model)).named_modules(remove_duplicate=False):
+        if isinstance(module, layers.PackedLinear):
+            found[path] = id(module.packed)
+        elif isinstance(module, nn.Linear | layers.LowRankLinear):
+            found[path] = id(next(module.parameters(), None))
+    return found
+
+
 def block_linears(model: nn.Module, block: int) -> Iterator[tuple[str, nn.Linear]]:
     """Every linear layer of one block, but for those that pruning has left without a weight.
 

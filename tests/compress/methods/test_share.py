@@ -1,6 +1,7 @@
 """Sharing across depth: the merge against its definition, ties in memory, and recovery."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from compress.algorithms.resume import Progress
 from compress.methods import magnitude, share
 from compress.model import architectures
 from compress.model.walk import drop_padding, inputs, run
+from compress.pipeline import Step, apply
 from tests.conftest import compressed
 
 both_models = pytest.mark.parametrize("kind", ["encoder", "decoder"])
@@ -136,3 +138,16 @@ def test_bad_options_and_models_are_refused(encoder, calibration):
         compressed(share, compressed(magnitude, encoder, calibration, ratio=0.3), calibration)
     with pytest.raises(ValueError, match="share cannot train weights of torch.float16"):
         compressed(share, copy.deepcopy(encoder).half(), calibration)
+
+
+@pytest.mark.parametrize("method", ["round_to_nearest", "gptq", "wanda", "svd", "magnitude"])
+def test_a_step_that_takes_blocks_apart_says_so(method, decoder, calibration):
+    net, data = decoder[0], calibration[:2]
+    shared = apply(net, data, Step("share", {"steps": 0}), in_place=False)
+    options = {"unit": "weights", "ratio": 0.5} if method == "magnitude" else {}
+    with pytest.warns(UserWarning, match=f"{method} gives .* of its own that other blocks shared: the file holds it"):
+        apply(shared, data, Step(method, options), in_place=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("ignore", message=".*tokens.*")
+        apply(net, data, Step(method, options), in_place=False)
