@@ -97,7 +97,7 @@ def test_what_fails_on_a_split_is_left_out_there_alone_and_said():
     without = by_combination([Source(GOOD)], Encoded(TARGET), splits, np.arange(60), 0)
     np.testing.assert_allclose(found.alone.probabilities[0], without.alone.probabilities[0], atol=1e-6)
     assert np.abs(found.alone.probabilities[1] - without.alone.probabilities[1]).max() > 1e-3
-    assert estimator.notes() == ["Brittle failed on 1 repeats, where it is left out: RuntimeError: no more"]
+    assert estimator.notes() == ["Brittle failed on 1 repeat, where it is left out: RuntimeError: no more"]
 
 
 @pytest.mark.parametrize("broken", [Brittle(None), Unfinished()])
