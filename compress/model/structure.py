@@ -245,7 +245,7 @@ def experts(model: nn.Module) -> list[layers.Experts]:
 
 
 def weights_of_layers(model: nn.Module) -> dict[str, int]:
-    """Which linear layers of the blocks have one and the same weight.
+    """Which linear layers have one and the same weight.
 
     Parameters
     ----------
@@ -258,7 +258,7 @@ def weights_of_layers(model: nn.Module) -> dict[str, int]:
         By path, of a weight that is dense, packed or of low rank, what is equal for the layers that share it.
     """
     found = {}
-    for path, module in model.get_submodule(blocks_path(model)).named_modules(remove_duplicate=False):
+    for path, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, layers.PackedLinear):
             found[path] = id(module.packed)
         elif isinstance(module, nn.Linear | layers.LowRankLinear):
