@@ -131,6 +131,11 @@ class Points:
         """(1, rows, d) in its own standard deviations, by name of the space."""
         return {space: self.measured_by(self, space) for space in self.spaces}
 
+    @cached_property
+    def moments(self) -> dict[str, Tensor]:
+        """(d, d) second moment of `standard`, by name of the space."""
+        return {space: _moment(x) for space, x in self.standard.items()}
+
     def measured_by(self, other: "Points", space: str) -> Tensor:
         """(1, rows, d) in the standard deviations of another set, 10 at most."""
         x = other.units[space].transform(self.spaces[space].astype(np.float64))
@@ -185,15 +190,15 @@ def closeness(source: Points, target: Points, *, coverage: bool = True) -> Close
         w_s, w_t = (torch.ones(1, x.shape[1], 1, requires_grad=True) for x in (x_s, x_t))
         distance = _mean_distance(x_s, q_s * w_s, x_t, q_t * w_t).log()
         distance.backward()
-        terms = [(float(distance.detach()), w_s.grad.flatten().numpy(), w_t.grad.flatten().numpy())]
+        each = [(float(distance.detach()), w_s.grad.flatten().numpy(), w_t.grad.flatten().numpy())]
         if coverage:
-            missed, of_source, of_target = _uncovered_by_rows(x_s, x_t)
-            terms.append((float(np.log(missed)), of_source / missed, of_target / missed))
-        for log, of_source, of_target in terms:
+            missed, of_source, of_target = _uncovered_by_rows(x_s, x_t, target.moments[space])
+            each.append((float(np.log(missed)), of_source / missed, of_target / missed))
+        for log, of_source, of_target in each:
             logs -= log
             by_source -= of_source
             by_target -= of_target
-    number = len(terms) * len(target.spaces)
+    number = (1 + coverage) * len(target.spaces)
     return Closeness(float(np.exp(logs / number)), by_source / number, by_target / number)
 
 
@@ -260,12 +265,13 @@ def _uncovered(x_s: Tensor, x_t: Tensor) -> float:
     return float(torch.linalg.solve(c_s + _ridge(c_t), c_t).trace()) / len(c_t)
 
 
-def _uncovered_by_rows(x_s: Tensor, x_t: Tensor) -> tuple[float, np.ndarray, np.ndarray]:
+def _uncovered_by_rows(x_s: Tensor, x_t: Tensor, c_t: Tensor) -> tuple[float, np.ndarray, np.ndarray]:
     """`_uncovered`, and its derivatives by the weights of the rows of either side, e being held.
 
+    c_t: the second moment of x_t, which is the same for all sources.
     With A = (C_s + e I)^-1, dC = (x x' - C) / n for the weight of a row x: - tr(A dC_s A C_t) / d and tr(A dC_t) / d.
     """
-    c_s, c_t = _moment(x_s), _moment(x_t)
+    c_s = _moment(x_s)
     inverse = torch.linalg.inv(c_s + _ridge(c_t))
     both = inverse @ c_t @ inverse
     value = float((inverse * c_t).sum()) / len(c_t)

@@ -182,8 +182,8 @@ def _name_classes(where: str | Path, frame: pd.DataFrame, names: Mapping[str, Se
             continue
         numbers = frame[column].fillna(-1).astype(int)
         if numbers.max() >= len(classes):
-            names = counted(len(classes), "class", "classes")
-            held = f"column '{column}' holds class {numbers.max()}, but names only {names}"
+            few = counted(len(classes), "class", "classes")
+            held = f"column '{column}' holds class {numbers.max()}, but names only {few}"
             raise ValueError(f"{where}: {held}: correct its features")
         frame[column] = [classes[number] if number >= 0 else None for number in numbers]
     frame.attrs["classes"] = dict(names)
