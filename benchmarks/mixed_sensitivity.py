@@ -1,6 +1,6 @@
 """Which estimate tells best what rounding a single layer costs, from which `mixed` gives bits to layers?
 
-    python benchmarks/mixed_sensitivity.py DATASETS MODEL [--every 4] [--bits 2 --bits 3]
+    python benchmarks/mixed_sensitivity.py DATASETS MODEL --name NAME [--every 4] [--bits 2 --bits 3]
 
 MODEL is a causal language model; DATASETS has lm/ with the texts. Every linear layer of every n-th block is rounded to
 nearest by itself, ranges of least weighted error, groups of 64; the truth is the KL divergence from the dense model
