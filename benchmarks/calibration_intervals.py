@@ -22,8 +22,8 @@ from compress.calibration import hidden_states
 from compress.calibration.calibrate import MEASURED, TARGET_SEED
 from compress.calibration.candidates import Choice, Target, choose
 from compress.calibration.hidden_states import HiddenStates
-from compress.calibration.sampling import Sequences
 from compress.calibration.selection import PROPOSED
+from compress.calibration.texts import spread
 from transmeter.util.progress import track
 
 OUT = Path(__file__).resolve().parent / "results" / "calibration_intervals.md"
@@ -34,7 +34,7 @@ def states_of(datasets: Path, folder: Path, seed: int, groups: torch.Tensor) -> 
     net, tokenizer = truth.dense("decoder", folder, "")
     found = {}
     for name, texts in truth.pools("decoder", datasets).items():
-        ids, of = Sequences(truth.LENGTH).cut_with_texts(tokenizer, texts, MEASURED, seed)
+        ids, of = zip(*spread(tokenizer, texts, MEASURED, truth.LENGTH, seed), strict=True)
         found[name] = hidden_states.collect(net, tokenizer, name, ids, 0, groups, of)
     return found
 

@@ -4,8 +4,8 @@
 
 DENSE is W/dense of real_models.py, whose texts these are too; a fifth target is school maths in the chat template.
 Candidates are six sets and six mixtures of them, 8 sequences of 512 tokens; compressed by each, the model reads 2,048
-tokens of held-out text of every target. Ground truth is the KL divergence from the dense model; measured before is the
-closeness of the candidate's hidden states to those of other text of the target.
+tokens of held-out text of every target. Ground truth is the KL divergence from the dense model; measured before, on
+2,000 tokens as by `calibrate`, is the closeness of the candidate's hidden states to those of other text of the target.
 
 Every finished cell goes to benchmarks/results/calibration_real.csv at once; the same command goes on with what is
 missing. The first draw of everything comes first.
@@ -24,9 +24,9 @@ import torch
 from real_models import HELD_OUT, TARGETS, TEXTS, Remembered, part
 
 from compress.calibration import candidates, hidden_states
-from compress.calibration.calibrate import TARGET_SEED
+from compress.calibration.calibrate import MEASURED, TARGET_SEED
 from compress.calibration.hidden_states import HiddenStates
-from compress.calibration.texts import batches, pack
+from compress.calibration.texts import USUAL, batches, pack, spread
 from compress.evaluation import prediction
 from compress.evaluation.windows import joined, slide
 from compress.model import io
@@ -72,10 +72,18 @@ class Data:
         parts = (pack(self.tokenizer, self.sets[n], LENGTH * k, LENGTH, seed) for n, k in zip(names, shares))
         return [ids for each in parts for ids in each]
 
-    def states(self, name: str, sequences: Sequence[list[int]]) -> HiddenStates:
-        """Hidden states of four of the sequences, spread over all."""
-        few = [sequences[i] for i in np.linspace(0, len(sequences) - 1, 4).round().astype(int)]
-        return hidden_states.collect(self.net, self.tokenizer, name, few, 0, self.clusters)
+    def states(self, candidate: str, seed: int) -> HiddenStates:
+        """Hidden states that a candidate is measured by, as `calibrate` does: short sequences of many texts."""
+        return self._states(candidate, [self.sets[name] for name in candidate.split("+")], seed)
+
+    def aim(self, target: str, seed: int) -> HiddenStates:
+        """Hidden states that a target is measured by."""
+        return self._states(target, [self.targets[target]], seed + TARGET_SEED)
+
+    def _states(self, name: str, parts: Sequence[Sequence[str]], seed: int) -> HiddenStates:
+        found = [spread(self.tokenizer, texts, MEASURED // len(parts), USUAL, seed) for texts in parts]
+        sequences = [ids for each in found for ids, _ in each]
+        return hidden_states.collect(self.net, self.tokenizer, name, sequences, 0, self.clusters)
 
     @property
     def clusters(self) -> torch.Tensor | None:
@@ -92,11 +100,10 @@ def split(text: str) -> list[str]:
 
 def closeness(data: Data, seed: int) -> list[dict[str, object]]:
     """The measure of every candidate for every target."""
-    sets = {name: data.states(name, data.drawn(name, seed)) for name in [*TEXTS, *MIXTURES]}
+    sets = {name: data.states(name, seed) for name in [*TEXTS, *MIXTURES]}
     rows = []
-    for target, texts in data.targets.items():
-        own = data.states(target, pack(data.tokenizer, texts, 4 * LENGTH, LENGTH, seed + TARGET_SEED))
-        scores = candidates.scores_of(candidates.compare(sets, own))
+    for target in data.targets:
+        scores = candidates.scores_of(candidates.compare(sets, data.aim(target, seed)))
         rows += [{"draw": seed, "candidate": n, "target": target, "closeness": s} for n, s in scores.items()]
     return rows
 

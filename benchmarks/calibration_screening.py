@@ -1,82 +1,110 @@
-"""Is what is closest by all tokens among what is closest by a quarter of them?
+"""Is what is closest at three depths among what is closest as it enters the first block?
 
-    python benchmarks/calibration_screening.py DATASETS MINILM
+    python benchmarks/calibration_screening.py DATASETS MODEL [MODEL ...]
 
-Of more than `candidates.MANY` candidates `calibrate` reads a quarter of the tokens first and goes on with the
-closest. Here a tenth of 160 stays, as of 1,000; each holds 400 texts of two sets in shares drawn at random. Told, for
-every share of the tokens that is read first: how often the candidate that is closest by all tokens (cheap measure)
-stays, and how much less close the closest that stays is. Writes benchmarks/results/calibration_screening.md.
+Of more than `screening.KEPT` candidates `calibrate` measures those that stay after a look at what enters the first
+block, which takes no forward pass. Here 40 candidates each hold 400 texts of two sets in shares drawn at random. Told,
+for a model and over targets: how the order by it agrees with that by all depths, how often the candidate that is
+closest by all depths stays, and how much less close the closest that stays is; beside what a quarter of the tokens at
+all depths tells, which costs a quarter of the forward passes. Writes benchmarks/results/calibration_screening.md.
 """
 
 import random
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import calibration_truth as truth
 import click
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 
 from compress.calibration import candidates, hidden_states
 from compress.calibration.calibrate import MEASURED, TARGET_SEED
-from compress.calibration.sampling import sequences_of
+from compress.calibration.screening import KEPT
+from compress.calibration.texts import spread
 from compress.model import io
+from transmeter.scorers.alignment import Points, closeness
 from transmeter.util import writing
 from transmeter.util.progress import track
 
 OUT = Path(__file__).resolve().parent / "results" / "calibration_screening.md"
-COUNT, KEPT, TEXTS = 160, 16, 400  # candidates, those that stay, and texts of one
-PARTS = (4,)  # the tokens that are read first are all, divided by so much
-TARGETS = ("sst2", "trec6", "ag_news", "cola")
-AT_ONCE = candidates.AT_ONCE
+COUNT, TEXTS = 40, 400  # candidates, and texts of one
+TARGETS = {"encoders": ("sst2", "trec6", "ag_news", "cola"), "decoder": ("code", "math", "novels", "web")}
+ENTERING, FEW = "what enters the first block", "a quarter of the tokens"
 
 
 @click.command()
 @click.argument("datasets", type=click.Path(exists=True, path_type=Path))
-@click.argument("model")
-@click.option("--draws", default=1, show_default=True)
-def main(datasets: Path, model: str, draws: int) -> None:
-    """Measure every candidate by all tokens and by few."""
+@click.argument("models", nargs=-1, required=True)
+@click.option("--seed", default=0, show_default=True)
+def main(datasets: Path, models: Sequence[str], seed: int) -> None:
+    """Measure every candidate at all depths and at the first alone."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    net, tokenizer = io.load(model)
-    kind, groups = sequences_of(net, tokenizer, truth.LENGTH, False), hidden_states.clusters(net, 0)
-    pools = truth.pools("encoders", datasets)
-
-    def states(name: str, texts: list, tokens: int, seed: int) -> hidden_states.HiddenStates:
-        return hidden_states.collect(net, tokenizer, name, kind.cut(tokenizer, texts, tokens, seed), 0, groups)
-
-    kept: dict[int, list[bool]] = {part: [] for part in PARTS}
-    lost: dict[int, list[float]] = {part: [] for part in PARTS}
-    for draw in range(draws):
-        targets = {n: states(n, pools[n], MEASURED, draw + TARGET_SEED) for n in TARGETS}
-        scores = {part: {n: dict[str, float]() for n in TARGETS} for part in (1, *PARTS)}
-        shelf = mixed(pools, draw)
-        for start in track(range(0, COUNT, AT_ONCE), "Measuring"):
-            for part, found in scores.items():
-                sets = {n: states(n, texts, MEASURED // part, draw) for n, texts in shelf[start : start + AT_ONCE]}
-                for name, target in targets.items():
-                    found[name] |= candidates.scores_of(candidates.compare(sets, target, coverage=False))
-        for part, name in ((part, name) for part in PARTS for name in targets):
-            every, few = scores[1][name], scores[part][name]
-            stay = sorted(few, key=lambda n: -few[n])[:KEPT]
-            best = max(every, key=lambda n: every[n])
-            kept[part].append(best in stay)
-            lost[part].append(1 - max(every[n] for n in stay) / every[best])
     lines = [
-        f"{COUNT} candidates of two sets each, {len(TARGETS)} targets, draws: {draws}; {KEPT} candidates stay.",
+        f"{COUNT} candidates of two sets each, {MEASURED:,} tokens of each, of which {KEPT} stay.",
         "",
-        f"| tokens read first, of {MEASURED:,} | the closest stays | less close than the closest: mean, largest |",
-        "|---|---|---|",
-        *(f"| {MEASURED // p} | {np.mean(kept[p]):.0%} | {np.mean(lost[p]):.1%}, {max(lost[p]):.1%} |" for p in PARTS),
+        "| model | targets | screened by | Spearman with all depths: mean, lowest | the closest stays "
+        "| less close than the closest: mean, largest |",
+        "|---|---|---|---|---|---|",
     ]
-    writing.write_text(OUT, "\n".join(lines) + "\n")
+    for model in models:
+        lines += rows(datasets, model, seed)
+        writing.write_text(OUT, "\n".join(lines) + "\n")
     click.echo("\n".join(lines))
 
 
-def mixed(pools: dict[str, list], draw: int) -> list[tuple[str, list]]:
+def rows(datasets: Path, model: str, seed: int) -> list[str]:
+    """Lines of a model."""
+    net, tokenizer = io.load(model)
+    groups = hidden_states.clusters(net, seed)
+    family = "decoder" if net.can_generate() else "encoders"
+    pools = truth.pools(family, datasets)
+
+    def drawn(texts: list, tokens: int, seed: int) -> list[list[int]]:
+        return [ids for ids, _ in spread(tokenizer, texts, tokens, truth.LENGTH, seed)]
+
+    def entering(sequences: list[list[int]], by_text: bool) -> Points:
+        states, labels = hidden_states.embed(net, tokenizer, sequences, by_text, seed, groups)
+        return Points({"first": states}, labels)
+
+    targets = {}
+    for name in TARGETS[family]:
+        ids = drawn(pools[name], MEASURED, seed + TARGET_SEED)
+        whole = hidden_states.collect(net, tokenizer, name, ids, seed, groups)
+        targets[name] = whole, entering(ids, whole.by_text)
+    exact: dict[str, dict[str, float]] = {name: {} for name in targets}
+    guesses: dict[str, dict[str, dict[str, float]]] = {how: {n: {} for n in targets} for how in (ENTERING, FEW)}
+    for name, texts in track(mixed(pools, seed), Path(model).name):
+        ids, few = (drawn(texts, tokens, seed) for tokens in (MEASURED, MEASURED // 4))
+        sets, fewer = ({name: hidden_states.collect(net, tokenizer, name, s, seed, groups)} for s in (ids, few))
+        first = entering(ids, sets[name].by_text)
+        for target, (whole, start) in targets.items():
+            exact[target] |= candidates.scores_of(candidates.compare(sets, whole))
+            guesses[FEW][target] |= candidates.scores_of(candidates.compare(fewer, whole))
+            guesses[ENTERING][target][name] = closeness(first, start).score
+    return [line(Path(model).name, how, exact, found) for how, found in guesses.items()]
+
+
+def line(model: str, how: str, exact: dict[str, dict[str, float]], found: dict[str, dict[str, float]]) -> str:
+    """A row of the table."""
+    orders, stays, lost = [], [], []
+    for target, true in exact.items():
+        guess = {name: found[target].get(name, 0.0) for name in true}
+        stay = sorted(guess, key=lambda name: -guess[name])[:KEPT]
+        best = max(true, key=lambda name: true[name])
+        orders.append(float(spearmanr(list(true.values()), list(guess.values()))[0]))
+        stays.append(best in stay)
+        lost.append(1 - max(true[name] for name in stay) / true[best])
+    cells = [model, str(len(exact)), how, f"{np.mean(orders):.2f}, {min(orders):.2f}", f"{np.mean(stays):.0%}"]
+    return f"| {' | '.join(cells)} | {np.mean(lost):.1%}, {max(lost):.1%} |"
+
+
+def mixed(pools: dict[str, list], seed: int) -> list[tuple[str, list]]:
     """Candidates by name: texts of two sets, in shares drawn at random."""
-    rng, found = random.Random(draw), []
+    rng, found = random.Random(seed), []
     for number in range(COUNT):
         first, second = rng.sample(sorted(pools), 2)
         count = round(TEXTS * rng.random())

@@ -20,21 +20,24 @@ from compress.calibration.candidates import (
     check_way,
     choose,
     own_texts,
+    read_all,
     reason,
-    screen,
     select,
 )
 from compress.calibration.generation import generate
-from compress.calibration.hidden_states import HiddenStates, clusters, collect_cached, merge
+from compress.calibration.hidden_states import DEPTHS, HiddenStates, clusters, collect_cached, embed, merge
 from compress.calibration.sampling import Sequences, fingerprint, nothing, sequences_of
-from compress.calibration.selection import WAYS
-from compress.calibration.texts import USUAL, Text, check_texts, decode, parts_of, read_texts
+from compress.calibration.screening import KEPT, screen
+from compress.calibration.selection import NEED_TARGET, WAYS
+from compress.calibration.texts import USUAL, Text, check_texts, decode, parts_of, read_texts, spread
 from compress.model import io
 from compress.model.embedding import has_head
+from transmeter.scorers.alignment import Points
 from transmeter.tables import specs
 from transmeter.util import arguments, writing
 from transmeter.util.checkpoint import hash_of
 from transmeter.util.counts import counted
+from transmeter.util.progress import track
 
 MEASURED = 2000  # tokens of a candidate that are measured: with a few hundred the measure is chance
 ROOM = 2  # tokens that are read for every one that is selected, once it is known from which sets
@@ -264,10 +267,13 @@ def calibrate(
     contamination.refuse_held_out(texts, {str(path): read_texts(path, tokenizer) for path in held_out})
     aim_texts = {name: _read(name, source, tokenizer) for name, source in aims.items()}
     reader = _reader(model, kind, seed, cache)
-    about = (MEASURED, seed + TARGET_SEED, reader.short)
-    goals = [Target(reader.states(name, own, *about), shares[name]) for name, own in aim_texts.items()]
-    read = partial(reader.candidate, texts)
-    sets = screen(list(pools), read, goals, tokens=MEASURED)
+    goals = [Target(reader.target(name, own), shares[name]) for name, own in aim_texts.items()]
+    names = list(pools)
+    if len(names) > KEPT and by in ("measure", *NEED_TARGET):
+        by_text = goals[0].states.by_text
+        entering = [reader.embed(goal.states.sequences, by_text) for goal in goals]
+        names = screen(names, partial(reader.embed_candidate, texts, by_text=by_text), goals, entering, protect)
+    sets = read_all(track(names, "Reading candidates"), partial(reader.candidate, texts))
     choice = choose(sets, goals, tokens=MEASURED, by=by, protect=protect, seed=seed)
     sequences, origins = _sample(reader, choice, list(sets), goals, texts, tokens)
     if not sequences:
@@ -346,36 +352,57 @@ class _Reader:
     kind: Sequences
     seed: int
     cache: Path | None
+    written: dict[tuple[int, int], list[list[int]]] = field(default_factory=dict)  # by the model, by tokens and length
 
-    @property
-    def short(self) -> Sequences:
-        """How texts are cut to be measured: long sequences would be so few that hardly a text or set is among them."""
-        return Sequences(min(self.kind.length, USUAL), self.kind.pack)
-
-    def sequences(
-        self, texts: Sequence[Text] | None, tokens: int, seed: int, kind: Sequences
-    ) -> tuple[list[list[int]], list[int]]:
+    def sequences(self, texts: Sequence[Text] | None, tokens: int) -> tuple[list[list[int]], list[int]]:
         """Token ids of a sample of texts, and the text of each sequence; None: of what the model writes itself."""
         if texts is None:
-            written = generate(self.net, self.tokenizer, tokens, kind.length, seed)
-            return written, list(range(len(written)))
-        return kind.cut_with_texts(self.tokenizer, texts, tokens, seed)
+            return self.write(tokens, self.kind.length)
+        return self.kind.cut_with_texts(self.tokenizer, texts, tokens, self.seed)
+
+    def write(self, tokens: int, length: int) -> tuple[list[list[int]], list[int]]:
+        """What `sequences` gives of what the model writes, always the same."""
+        if (tokens, length) not in self.written:
+            self.written[tokens, length] = generate(self.net, self.tokenizer, tokens, length, self.seed)
+        found = self.written[tokens, length]
+        return found, list(range(len(found)))
 
     def collect(self, name: str, sequences: Sequence[Sequence[int]], of: Sequence[int]) -> HiddenStates:
         """Hidden states of what `sequences` gives."""
         about = (self.cache and self.cache / "hidden_states", self.hash, self.net, self.tokenizer)
         return collect_cached(*about, name, sequences, self.seed, self.groups, of)
 
-    def states(self, name: str, texts: Sequence[Text] | None, tokens: int, seed: int, kind: Sequences) -> HiddenStates:
-        """Hidden states of a sample of texts. Raises ValueError where they give no sequence."""
-        sequences, of = self.sequences(texts, tokens, seed, kind)
-        if not sequences:
-            raise ValueError(f"{name} gives no sequence, which needs {kind.least}: give longer texts")
-        return self.collect(name, sequences, of)
+    def measured(self, name: str, texts: Sequence[Text] | None, seed: int) -> tuple[list[list[int]], list[int]]:
+        """What a set is measured by: short sequences of many of its texts, and the text of each.
 
-    def candidate(self, texts: Mapping[str, Sequence[Text]], name: str, tokens: int) -> HiddenStates:
+        Long ones would be so few that hardly a text is among them. Raises ValueError where there is none.
+        """
+        length = min(self.kind.length, USUAL)
+        if texts is None:
+            sequences, of = self.write(MEASURED, length)
+        else:
+            found = spread(self.tokenizer, texts, MEASURED, length, seed)
+            sequences, of = [ids for ids, _ in found], [text for _, text in found]
+        if not sequences:
+            raise ValueError(f"{name} gives no sequence, which needs at least two tokens: give longer texts")
+        return sequences, of
+
+    def target(self, name: str, texts: Sequence[Text]) -> HiddenStates:
+        """Hidden states that a target is measured by."""
+        return self.collect(name, *self.measured(name, texts, self.seed + TARGET_SEED))
+
+    def candidate(self, texts: Mapping[str, Sequence[Text]], name: str) -> HiddenStates:
         """Hidden states that a candidate is measured by."""
-        return self.states(name, texts.get(name), tokens, self.seed, self.short)
+        return self.collect(name, *self.measured(name, texts.get(name), self.seed))
+
+    def embed(self, sequences: Sequence[Sequence[int]], by_text: bool) -> Points:
+        """What enters the first block."""
+        states, labels = embed(self.net, self.tokenizer, sequences, by_text, self.seed, self.groups)
+        return Points({DEPTHS[0]: states}, labels)
+
+    def embed_candidate(self, texts: Mapping[str, Sequence[Text]], name: str, by_text: bool) -> Points:
+        """What enters the first block of what a candidate is measured by."""
+        return self.embed(self.measured(name, texts.get(name), self.seed)[0], by_text)
 
 
 def _reader(model: str | Path, kind: Sequences, seed: int, cache: Path | None) -> _Reader:
@@ -393,15 +420,13 @@ def _sample(
     tokens: int,
 ) -> tuple[list[list[int]], list[str]]:
     """As many tokens as are wanted of what was chosen, in the same shares: sequences, and the candidate of each."""
-    if tokens == MEASURED and reader.kind == reader.short:
-        return choice.states.sequences, choice.states.origins
     shares = {part.name: part.share for part in _parts(choice.states.sequences, choice.states.origins)}
     if choice.name == "uniform":
         shares = {name: 1 / len(sets) for name in sets}
     elif choice.name in WAYS and choice.name != "random":  # texts were selected: so are the others
         least = reader.kind.length if reader.kind.pack else 0
         sizes = {name: max(round(ROOM * share * tokens), least) for name, share in shares.items()}
-        read = {n: reader.sequences(texts.get(n), size, reader.seed, reader.kind) for n, size in sizes.items()}
+        read = {n: reader.sequences(texts.get(n), size) for n, size in sizes.items()}
         pools = [reader.collect(name, *some) for name, some in read.items() if some[0]]  # some are too small for one
         if not pools:
             return [], []
@@ -412,6 +437,6 @@ def _sample(
     ends = np.round(tokens * np.cumsum([0.0, *shares.values()])).astype(int)  # rounded one by one they may be too many
     for name, size in zip(shares, np.diff(ends).tolist(), strict=True):
         budget = size + left
-        found[name], _ = reader.sequences(texts.get(name), budget, reader.seed, reader.kind)
+        found[name], _ = reader.sequences(texts.get(name), budget)
         left = min(budget - sum(map(len, found[name])), reader.kind.length - 1)
     return [ids for part in found.values() for ids in part], [name for name, part in found.items() for _ in part]

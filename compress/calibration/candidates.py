@@ -4,7 +4,7 @@ Closeness is transmeter's scorer `alignment` on the hidden states of the model, 
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,11 +14,7 @@ from compress.calibration.hidden_states import DEPTHS, HiddenStates, merge
 from compress.calibration.selection import NEED_TARGET, PROPOSED, WAYS, fill
 from compress.calibration.uncertainty import uncertainty
 from transmeter.scorers.alignment import Closeness, Points, closeness
-from transmeter.util.progress import track
 
-SCREENED = 20  # candidates that are measured in full; of more, the closest by the cheap measure
-MANY = 100  # candidates that are screened by all their tokens; of more, a tenth that is closest by a quarter of them
-AT_ONCE = 20  # candidates in memory while they are screened
 # a mixture must be closer to one target by this factor; chosen on the first sample of benchmarks/calibration_quality.py
 MARGIN = 1.2
 ALIKE = 1e-5  # of the largest number of the states, below which they differ by rounding alone
@@ -84,7 +80,7 @@ def points(states: HiddenStates) -> Points:
     return Points({depth: states.states[:, i] for i, depth in enumerate(DEPTHS)}, states.labels)
 
 
-def compare(sets: Mapping[str, HiddenStates], target: HiddenStates, *, coverage: bool = True) -> dict[str, Closeness]:
+def compare(sets: Mapping[str, HiddenStates], target: HiddenStates) -> dict[str, Closeness]:
     """How close the hidden states of sets of texts come to those of a target.
 
     Parameters
@@ -93,8 +89,6 @@ def compare(sets: Mapping[str, HiddenStates], target: HiddenStates, *, coverage:
         By name.
     target
         What they should be close to.
-    coverage
-        False: leave out the term that takes longest.
 
     Returns
     -------
@@ -118,7 +112,7 @@ def compare(sets: Mapping[str, HiddenStates], target: HiddenStates, *, coverage:
     aim, found = points(target), {}
     for name, states in sets.items():
         if np.isin(states.labels, target.labels).any():
-            found[name] = closeness(points(states), aim, coverage=coverage)
+            found[name] = closeness(points(states), aim)
         else:
             warnings.warn(
                 f"{name} is left out: what the model predicts on it, it never does on the target", stacklevel=2
@@ -153,94 +147,34 @@ def own_texts(by_target: Mapping[str, Mapping[str, float]]) -> list[str]:
     return found
 
 
-def screen(
-    names: Sequence[str],
-    collect: Callable[[str, int], HiddenStates],
-    targets: Sequence[Target],
-    *,
-    tokens: int,
-    keep: int = SCREENED,
-    many: int = MANY,
-) -> dict[str, HiddenStates]:
-    """The candidates that the cheap measure finds closest to all targets, few of them in memory at a time.
-
-    Of more than `many` candidates a quarter of the tokens is read first, and the rest only of a tenth, which is closest
-    by it (of twice `keep` at least).
+def read_all(names: Iterable[str], collect: Callable[[str], HiddenStates]) -> dict[str, HiddenStates]:
+    """Hidden states of candidates; one that gives none is left out with a warning.
 
     Parameters
     ----------
     names
-        Of the candidates; one that gives no hidden states is left out with a warning.
+        Of the candidates.
     collect
-        Gives the hidden states of a candidate by its name and a number of tokens.
-    targets
-        None: nothing is left out.
-    tokens
-        Number of tokens that a candidate is measured by.
-    keep
-        Number of candidates that stay.
-    many
-        Largest number of candidates that are all read in full.
+        Gives the hidden states of a candidate, or raises ValueError where it has none.
 
     Returns
     -------
     dict
-        Hidden states by name.
+        By name.
 
     Raises
     ------
     ValueError
-        No candidate gives any hidden states, or none shares a label with every target.
+        No candidate gives any.
     """
-    measured = False
-    undecided = max(2 * keep, len(names) // 10) if len(names) > many else len(names)
-    if targets and len(names) > keep:
-        first = f", a quarter of their tokens and all of the {undecided} closest," if len(names) > undecided else ""
-        warnings.warn(f"{len(names)} candidates are screened{first} and the {keep} closest measured", stacklevel=3)
-    if targets and len(names) > undecided:
-        scores: dict[str, float] = {}
-        for _, more in _screened(names, lambda name: collect(name, tokens // 4), targets):
-            scores, measured = scores | more, True
-        names = _closest(scores, undecided)
-    found: dict[str, HiddenStates] = {}
-    if targets and len(names) > keep:
-        scores = {}
-        for sets, more in _screened(names, lambda name: collect(name, tokens), targets):
-            scores, measured = scores | more, True
-            together = found | sets
-            found = {name: together[name] for name in _closest(scores, keep)}
-    else:
-        found = _usable(track(names, "Reading candidates"), lambda name: collect(name, tokens))
-    if not found and measured:
-        raise _none_shares()
-    if not found:
-        raise ValueError("no candidate has texts that can be measured: give longer texts")
-    return found
-
-
-def _screened(
-    names: Sequence[str], collect: Callable[[str], HiddenStates], targets: Sequence[Target]
-) -> Iterator[tuple[dict[str, HiddenStates], dict[str, float]]]:
-    """Hidden states and scores by the cheap measure, `AT_ONCE` candidates at a time."""
-    for start in track(range(0, len(names), AT_ONCE), "Screening candidates"):
-        if sets := _usable(names[start : start + AT_ONCE], collect):
-            each = [scores_of(compare(sets, target.states, coverage=False)) for target in targets]
-            yield sets, _joined(each, targets, "mean")
-
-
-def _closest(scores: Mapping[str, float], count: int) -> list[str]:
-    """The names of the highest scores, best first."""
-    return sorted(scores, key=lambda name: -scores[name])[:count]
-
-
-def _usable(names: Iterable[str], collect: Callable[[str], HiddenStates]) -> dict[str, HiddenStates]:
-    """Hidden states of the candidates that give any; warns of the others."""
     found = {}
     for name in names:
         try:
             found[name] = collect(name)
         except ValueError as error:
             warnings.warn(f"{name} is left out: {error}", stacklevel=3)
+    if not found:
+        raise ValueError("no candidate has texts that can be measured: give longer texts")
     return found
 
 
@@ -281,8 +215,23 @@ def scores_of(compared: Mapping[str, Closeness]) -> dict[str, float]:
     return {name: one.score for name, one in compared.items()}
 
 
-def _joined(each: Sequence[Mapping[str, float]], targets: Sequence[Target], protect: str) -> dict[str, float]:
-    """Scores of several targets as one, best first: the mean of their logarithms by weight, or the lowest."""
+def joined(each: Sequence[Mapping[str, float]], targets: Sequence[Target], protect: str) -> dict[str, float]:
+    """Closeness to several targets as one.
+
+    Parameters
+    ----------
+    each
+        By name, for every target.
+    targets
+        Whose weights count.
+    protect
+        "mean": of the logarithms, by weight; "worst": the lowest.
+
+    Returns
+    -------
+    dict
+        By name, closest first.
+    """
     shares = _shares(each, targets, protect)
     logs = {name: share @ np.log([scores[name] for scores in each]) for name, share in shares.items()}
     return {name: float(np.exp(value)) for name, value in sorted(logs.items(), key=lambda item: -item[1])}
@@ -377,7 +326,7 @@ def choose(
     proposals = _proposals(sets, targets, tokens, seed)
     compared = [compare(proposals, target.states) for target in targets]
     each = [scores_of(one) for one in compared]
-    scores = _joined(each, targets, protect)
+    scores = joined(each, targets, protect)
     if not scores:
         raise _none_shares()
     best = pick(scores, len(targets))

@@ -67,6 +67,11 @@ class HiddenStates:
         """(sequences,) tokens of each."""
         return np.array([len(s) for s in self.sequences])
 
+    @property
+    def by_text(self) -> bool:
+        """Whether a row is a sequence, not a token."""
+        return np.array_equal(self.owners, np.arange(len(self.sequences)))
+
     def take(self, chosen: Sequence[int]) -> "HiddenStates":
         """Only the sequences `chosen`, in that order."""
         place = np.full(len(self.sequences), -1)
@@ -169,8 +174,7 @@ def collect(
         owner = torch.arange(seen_before, seen_before + len(mask))
         seen_before += len(mask)
         if predicted.shape[1] == 1:
-            weights = mask[:, :, None, None].to(hidden.dtype)
-            states.append((hidden * weights).sum(1) / weights.sum(1))
+            states.append(_means(hidden, mask))
             labels.append(predicted[:, 0])
             owners.append(owner)
         else:
@@ -178,9 +182,68 @@ def collect(
             labels.append(drop_padding(batch, predicted))
             owners.append(owner[:, None].expand_as(mask)[mask.bool()])
     x, y, of = (torch.cat(parts).numpy() for parts in (states, labels, owners))
-    rows = np.sort(np.random.default_rng(seed).permutation(len(x))[:ROWS])
+    rows = _rows(len(x), seed)
     found = x[rows], y[rows], of[rows], _texts(sequences, texts)
     return HiddenStates(ordered, [name] * len(ordered), torch.cat(nll).numpy(), *found)
+
+
+@torch.no_grad()
+def embed(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    sequences: Sequence[Sequence[int]],
+    by_text: bool,
+    seed: int = 0,
+    groups: Tensor | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What enters the first block; no block runs.
+
+    Parameters
+    ----------
+    model
+        That reads the sequences.
+    tokenizer
+        Of the model.
+    sequences
+        Token ids.
+    by_text
+        Whether a row is the mean over a sequence, not a token.
+    seed
+        Of the sample of `ROWS` rows.
+    groups
+        As in `collect`.
+
+    Returns
+    -------
+    tuple
+        (rows, width) states and (rows,) labels: those of `collect` for a model without a head, else 0, as nothing is
+        predicted yet.
+    """
+    labelled = groups is not None and not has_head(model)
+    states, labels = [], []
+    for batch in batches(tokenizer, sorted(map(list, sequences), key=len), vocabulary=vocabulary(model)):
+        hidden, ids = run(model, batch, stop=0), batch["input_ids"]
+        own = groups[ids] if labelled else torch.zeros_like(ids)
+        if by_text:
+            states.append(_means(hidden, batch["attention_mask"]))
+            labels.append(own[:, 0])
+        else:
+            states.append(drop_padding(batch, hidden))
+            labels.append(drop_padding(batch, own))
+    x, y = torch.cat(states).numpy(), torch.cat(labels).numpy()
+    rows = _rows(len(x), seed)
+    return x[rows], y[rows]
+
+
+def _means(hidden: Tensor, mask: Tensor) -> Tensor:
+    """(sequences, ...) means of hidden states (sequences, tokens, ...) over the tokens of each."""
+    weights = mask.reshape(*mask.shape, *[1] * (hidden.ndim - 2)).to(hidden.dtype)
+    return (hidden * weights).sum(1) / weights.sum(1)
+
+
+def _rows(count: int, seed: int) -> np.ndarray:
+    """Numbers of at most `ROWS` rows of so many, drawn at random."""
+    return np.sort(np.random.default_rng(seed).permutation(count)[:ROWS])
 
 
 def _texts(sequences: Sequence[Sequence[int]], texts: Sequence[int] | None) -> np.ndarray:

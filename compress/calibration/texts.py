@@ -1,7 +1,7 @@
 """Reading texts and pairs of texts from files, and turning them into batches of tokens."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -202,22 +202,70 @@ def cut_with_texts(
         Token ids of every sequence, and the place of its text in `texts`.
     """
     order = np.arange(len(texts)) if seed is None else np.random.default_rng(seed).permutation(len(texts))
-    sequences: list[tuple[list[int], int]] = []
-    left = tokens
-    for i in order.tolist():
-        # no text needs more than what is left; ten characters a token is far beyond any tokenizer's mean
-        parts = [part[: 10 * left + 1000] for part in parts_of(texts[i])]
-        least = max(2, tokenizer.num_special_tokens_to_add(pair=len(parts) > 1) + 1)
-        for sequence in _windows(tokenizer, parts, max_length):
-            if len(sequence) > left:
-                if left >= least:
-                    again = parts_of(decode(tokenizer, sequence))
-                    sequences.append((tokenizer(*again, truncation=True, max_length=left)["input_ids"], i))
-                return sequences
-            if len(sequence) >= least:
-                sequences.append((sequence, i))
-                left -= len(sequence)
-    return sequences
+    pieces = ((sequence, i) for i in order.tolist() for sequence in _pieces(tokenizer, texts[i], tokens, max_length))
+    return _filled(tokenizer, pieces, tokens)
+
+
+def spread(
+    tokenizer: Tokenizer, texts: Sequence[Text], tokens: int, max_length: int, seed: int
+) -> list[tuple[list[int], int]]:
+    """One sequence of as many texts as there is room for, any of each; where texts are too few a second one, and so on.
+
+    Sequences of one text are alike, so that as many of several texts tell more of a set than those of `cut`.
+
+    Parameters
+    ----------
+    tokenizer, texts, tokens, max_length
+        As in `cut`.
+    seed
+        Of the order in which texts are taken, and of what is taken of each.
+
+    Returns
+    -------
+    list
+        Token ids of every sequence, and the place of its text in `texts`.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(texts)).tolist()
+
+    def turns() -> Iterator[tuple[list[int], int]]:
+        left = {}
+        for i in order:
+            parts = _pieces(tokenizer, texts[i], tokens, max_length)
+            left[i] = [parts[k] for k in rng.permutation(len(parts))]
+            if left[i]:
+                yield left[i].pop(), i
+        while any(left.values()):
+            yield from ((left[i].pop(), i) for i in order if left[i])
+
+    return _filled(tokenizer, turns(), tokens)
+
+
+def _pieces(tokenizer: Tokenizer, text: Text, tokens: int, max_length: int) -> list[list[int]]:
+    """The sequences of a text that are long enough."""
+    # no text needs more than all tokens; ten characters a token is far beyond any tokenizer's mean
+    parts = [part[: 10 * tokens + 1000] for part in parts_of(text)]
+    least = _least(tokenizer, len(parts) > 1)
+    return [sequence for sequence in _windows(tokenizer, parts, max_length) if len(sequence) >= least]
+
+
+def _least(tokenizer: Tokenizer, pair: bool) -> int:
+    """Tokens that a sequence has at least: two, and one that is not special."""
+    return max(2, tokenizer.num_special_tokens_to_add(pair=pair) + 1)
+
+
+def _filled(tokenizer: Tokenizer, pieces: Iterable[tuple[list[int], int]], tokens: int) -> list[tuple[list[int], int]]:
+    """The first sequences, as many as there is room for; the last one is cut so that budgets compare exactly."""
+    found, left = [], tokens
+    for sequence, i in pieces:
+        if len(sequence) > left:
+            again = parts_of(decode(tokenizer, sequence))
+            if left >= _least(tokenizer, len(again) > 1):
+                found.append((tokenizer(*again, truncation=True, max_length=left)["input_ids"], i))
+            break
+        found.append((sequence, i))
+        left -= len(sequence)
+    return found
 
 
 def pack(tokenizer: Tokenizer, texts: Sequence[Text], tokens: int, length: int, seed: int) -> list[list[int]]:

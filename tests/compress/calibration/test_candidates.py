@@ -1,6 +1,8 @@
 """Choosing calibration texts: hidden states, ways of choosing, the set that comes of it, and where it comes from."""
 
 import json
+from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,12 +16,13 @@ from transformers import AutoTokenizer
 import compress
 from compress.calibration import calibrate as whole
 from compress.calibration import candidates as calibration
-from compress.calibration import contamination, generation, hidden_states, sampling, selection
+from compress.calibration import contamination, generation, hidden_states, sampling, screening, selection
 from compress.calibration.calibrate import CalibrationSet
 from compress.calibration.candidates import Target
-from compress.calibration.texts import batches, cut, cut_with_texts, first, pack, read_texts
+from compress.calibration.texts import batches, cut, cut_with_texts, first, pack, read_texts, spread
 from compress.calibration.uncertainty import Sample, Uncertainty
 from tests.conftest import DATA
+from transmeter.scorers.alignment import Points, closeness
 
 DOMAINS = ("code", "drama", "math")
 
@@ -53,6 +56,20 @@ def test_hidden_states_have_rows_of_tokens_of_a_decoder_and_texts_of_a_classifie
     assert 0 <= one.nll.min() and one.nll.max() <= np.log(3) + 1e-6
     with pytest.raises(ValueError, match="empty has no text of two tokens"):
         hidden_states.collect(encoder, tokenizer, "empty", [])
+
+
+def test_what_enters_the_first_block_is_the_first_depth_without_a_prediction(decoder, encoder, tokenizer, texts):
+    for net, own in (decoder, (encoder, tokenizer), (encoder.base_model, tokenizer)):
+        ids, groups = cut(own, texts, 500, 64), hidden_states.clusters(net, 0)
+        whole = hidden_states.collect(net, own, "a", ids, groups=groups)
+        states, labels = hidden_states.embed(net, own, ids, whole.by_text, groups=groups)
+        assert whole.by_text == (net is encoder)
+        rows = [np.lexsort(x.T) for x in (states.round(4), whole.states[:, 0].round(4))]  # in another order
+        assert np.allclose(states[rows[0]], whole.states[rows[1], 0], atol=1e-4)
+        if net is encoder.base_model:
+            assert sorted(labels) == sorted(whole.labels)
+        else:
+            assert not labels.any()
 
 
 def test_likelihood_is_the_loss_of_the_next_token(decoder, texts):
@@ -190,6 +207,26 @@ def test_every_closeness_has_an_interval_over_other_samples(views, target):
     assert one.intervals == {"a": None} and one.tied == []
 
 
+@given(st.lists(st.text("ab .é", max_size=90), max_size=6), st.integers(1, 60), st.integers(5, 20), st.integers(0, 3))
+@settings(deadline=None, max_examples=60)
+def test_what_is_measured_is_spread_over_texts(tokenizer, texts, tokens, length, seed):
+    found = spread(tokenizer, texts, tokens, length, seed)
+    every = cut_with_texts(tokenizer, texts, 10**6, length)
+    whole = Counter((tuple(ids), i) for ids, i in every)
+    cut_short = 0 if sum(len(ids) for ids, _ in every) <= tokens else 1
+    assert not Counter((tuple(ids), i) for ids, i in found[: len(found) - cut_short]) - whole  # none twice
+    used = sum(len(ids) for ids, _ in found)
+    assert used <= tokens
+    if not cut_short:
+        assert len(found) == len(every)
+    turns = Counter(i for _, i in found)
+    sizes = Counter(i for _, i in every)
+    for text in sizes:  # whoever could have given another one is at most one turn behind
+        assert turns[text] in (sizes[text], max(turns.values(), default=0), max(turns.values(), default=1) - 1)
+    if max(sizes.values(), default=0) <= 1:
+        assert found == cut_with_texts(tokenizer, texts, tokens, length, seed)
+
+
 def test_long_texts_widen_the_interval_by_what_their_sequences_share():
     values = np.repeat([1.0, -1.0, 2.0, -2.0], 4)
     alone, together = Sample(values, np.arange(16)), Sample(values, np.repeat(range(4), 4))
@@ -242,9 +279,6 @@ def test_targets_that_no_closeness_can_be_told_of_are_refused(views, target):
     odd = {n: hidden_states.HiddenStates(**vars(v) | {"labels": v.labels + 1000}) for n, v in views.items()}
     with pytest.warns(UserWarning, match="is left out"), pytest.raises(ValueError, match="give other candidates"):
         calibration.choose(odd, [Target(target)], tokens=900)
-    for keep, many in ((2, 100), (1, 2)):
-        with pytest.warns(UserWarning, match="left out"), pytest.raises(ValueError, match="give other candidates"):
-            calibration.screen(list(odd), lambda n, _: odd[n], [Target(target)], tokens=900, keep=keep, many=many)
     same = hidden_states.HiddenStates(**vars(target) | {"states": np.ones_like(target.states) * 0.3})
     noise = 1e-7 * np.random.default_rng(0).normal(size=same.states.shape)
     same.states[...] += noise  # of another order of sums
@@ -266,42 +300,52 @@ def test_a_mixture_that_is_closer_than_the_own_text_of_a_target_is_told():
     assert calibration.own_texts({"code": {"code": 2.0, "uniform": 1.5}, "b": {"b": 2.0}}) == []
 
 
-def test_many_candidates_are_screened_a_few_at_a_time(views, target, monkeypatch):
-    names, collected = [f"{n}{i}" for i in range(9) for n in DOMAINS], []
+def entering(view):
+    return Points({"first": view.states[:, 0]}, np.zeros(len(view.labels)))
 
-    def collect(name, tokens):
-        collected.append((name, tokens))
-        view = views[name[:-1]]
-        return hidden_states.HiddenStates(view.sequences, [name] * len(view.sequences), *list(vars(view).values())[2:])
 
-    def compare(sets, aim, *, coverage):
-        assert not coverage and len(sets) <= calibration.AT_ONCE
-        return compared(sets, aim, coverage=coverage)
-
-    compared = calibration.compare
-    monkeypatch.setattr(calibration, "compare", compare)
-    with pytest.warns(UserWarning, match=f"{len(names)} candidates are screened and the 9 closest measured"):
-        closest = calibration.screen(names, collect, [Target(target)], tokens=400, keep=9)
-    assert {name[:-1] for name in closest} == {"math"} and collected == [(name, 400) for name in names]
-    collected.clear()
-    with pytest.warns(UserWarning, match="screened, a quarter of their tokens and all of the 18 closest, and the 9"):
-        again = calibration.screen(names, collect, [Target(target)], tokens=400, keep=9, many=12)
-    assert again.keys() == closest.keys() and len(collected) == len(names) + 18
-    assert [tokens for _, tokens in collected] == [100] * len(names) + [400] * 18
+def test_many_candidates_are_screened_by_what_enters_the_first_block(views, target):
+    names = [f"{n}{i}" for i in range(9) for n in DOMAINS]
+    screened = partial(screening.screen, names, lambda name: entering(views[name[:-1]]))
+    with pytest.warns(UserWarning, match=f"{len(names)} candidates are screened by their tokens alone and the 9 close"):
+        assert {name[:-1] for name in screened([Target(target)], [entering(target)], "mean", keep=9)} == {"math"}
+    goals, aims = [Target(target), Target(views["code"], 9.0)], [entering(target), entering(views["code"])]
+    with pytest.warns(UserWarning):
+        assert {name[:-1] for name in screened(goals, aims, "mean", keep=9)} == {"code"}
+        stay = screened(goals, aims, "worst", keep=len(names))
+    lowest = {n: min(closeness(entering(views[n]), aim).score for aim in aims) for n in DOMAINS}
+    assert [lowest[name[:-1]] for name in stay] == sorted((lowest[n[:-1]] for n in names), reverse=True)
 
 
 def test_a_candidate_that_gives_nothing_is_left_out(views, target):
-    def collect(name, tokens):
+    def collect(name):
         if name.startswith("none"):
             raise ValueError("none has no text")
         return views[name]
 
     with pytest.warns(UserWarning, match="none is left out: none has no text"):
-        assert set(calibration.screen(["none", "math"], collect, [], tokens=400)) == {"math"}
-        many = [*(f"none{i}" for i in range(calibration.AT_ONCE + 5)), "math"]  # a whole part of them gives nothing
-        assert set(calibration.screen(many, collect, [Target(target)], tokens=400)) == {"math"}
+        assert set(calibration.read_all(["none", "math"], collect)) == {"math"}
+    names = ["none", *DOMAINS]
+    with pytest.warns(UserWarning, match="none is left out: none has no text"):
+        stay = screening.screen(names, lambda n: entering(collect(n)), [Target(target)], [entering(target)], "mean")
+    assert set(stay) == set(DOMAINS) and stay[0] == "math"
     with pytest.warns(UserWarning), pytest.raises(ValueError, match="no candidate has texts that can be measured"):
-        calibration.screen(["none"], collect, [], tokens=400)
+        calibration.read_all(["none"], collect)
+
+
+def test_of_many_candidates_the_closest_are_measured_and_all_are_mixed(pools, tmp_path, monkeypatch):
+    monkeypatch.setattr(whole, "MEASURED", 600)
+    monkeypatch.setattr(generation, "AT_ONCE", 4)
+    parts = {f"{name}{i}": texts[i::6] for name, texts in pools.items() for i in range(6)}
+    many = {**parts, "self": "self"}
+    aim = {"t": DATA / "text/math_sample.txt"}
+    with pytest.warns(UserWarning, match="19 candidates are screened by their tokens alone and the 8 closest measured"):
+        found = compress.calibrate(DATA / "mixlm", many, aim, tokens=600, out=tmp_path / "out")
+    single = set(found.scores) - set(selection.PROPOSED)
+    assert len(single) == 8 and {f"math{i}" for i in range(6)} <= single
+    assert {part.name for part in found.parts} <= single
+    mixed = compress.calibrate(DATA / "mixlm", many, aim, tokens=1900, by="uniform")
+    assert {part.name for part in mixed.parts} == set(many)
 
 
 @pytest.mark.parametrize("by", ["measure", "uniform", "longest"])

@@ -253,7 +253,9 @@ def clouds(columns: int) -> tuple[alignment.Points, alignment.Points]:
         {space: shift + rng.normal(size=(rows, d)).astype("f4") for space, d in (("a", columns), ("b", 1))}
         for rows, shift in ((120, 0.0), (90, 0.5))
     ]
-    return alignment.Points(spaces[0], rng.integers(0, 2, 120)), alignment.Points(spaces[1], np.arange(90) % 2)
+    return alignment.Points(spaces[0], rng.integers(0, 2, 120)), alignment.Points(
+        spaces[1], (np.arange(90) % 5 > 0).astype(int)
+    )
 
 
 def as_table(name: str, points: alignment.Points) -> data.Table:
@@ -261,16 +263,32 @@ def as_table(name: str, points: alignment.Points) -> data.Table:
     return data.from_arrays(name, np.concatenate(list(points.spaces.values()), 1), points.labels, columns)
 
 
-@pytest.mark.parametrize("coverage", [True, False])
-def test_closeness_of_arrays_is_the_score_of_the_same_as_tables(coverage):
+def test_closeness_of_arrays_is_the_score_of_the_same_as_tables():
     source, target = clouds(7)
     source.spaces["a"][3] = 99.0  # beyond 10 standard deviations
-    terms = ("mean_distance", "uncovered") if coverage else ("mean_distance",)
-    found = alignment.closeness(source, target, coverage=coverage)
-    each = alignment.terms(as_table("s", source), as_table("t", target), terms)
+    found = alignment.closeness(source, target)
+    each = alignment.terms(as_table("s", source), as_table("t", target), ("mean_distance", "uncovered"))
     assert found.score == pytest.approx(np.exp(-np.mean(np.log(list(each.values())))), rel=1e-5)
     with pytest.raises(ValueError, match="shares no class"):
         alignment.closeness(alignment.Points(source.spaces, source.labels + 2), target)
+
+
+def test_a_class_counts_by_its_share_of_the_target():
+    rng, x = np.random.default_rng(0), np.zeros((1010, 1), "f4")
+    x[:1000] = rng.normal(size=(1000, 1))
+    labels = np.repeat([0, 1], [1000, 10])  # a class of one row in a hundred, of which the source has two rows far off
+    target = alignment.Points({"a": x}, labels)
+    rare = alignment.Points({"a": np.concatenate([x[:500], [[5.0], [5.0]]]).astype("f4")}, np.repeat([0, 1], [500, 2]))
+    common = alignment.Points({"a": x[:500] + 1}, np.zeros(500, int))
+    scores = [alignment.closeness(one, target).score for one in (rare, common)]
+    terms = alignment.terms(as_table("rare", rare), as_table("t", target), ("mean_distance",))
+    unit = 5 / np.std(x)
+    assert terms["a", "mean_distance"] == pytest.approx(
+        (1000 * (1 / 500 + 1 / 1000 + (x[:500].mean() - x[:1000].mean()) ** 2 / np.var(x)) + 10 * (0.6 + unit**2))
+        / 1010,
+        rel=1e-3,
+    )
+    assert scores[0] > scores[1]
 
 
 def test_influence_is_what_leaving_a_row_out_changes():
@@ -296,8 +314,8 @@ def weighted_log_score(source: alignment.Points, target: alignment.Points, weigh
             counts.append([q.sum() for q in each])
             moments.append((x * w[:, None]).T @ x / w.sum())
         d = len(moments[1])
-        chance = np.mean([1 / a + 1 / b for a, b in zip(*counts)])
-        logs.append(np.log(np.square(np.subtract(*means)).sum() / 2 / d + chance))
+        apart = np.square(np.subtract(*means)).sum(1) / d + [1 / a + 1 / b for a, b in zip(*counts)]
+        logs.append(np.log(np.average(apart, weights=counts[1])))
         floor = 0.1 * np.trace(x_t.T @ x_t / len(x_t)) / d * np.eye(d)
         logs.append(np.log(np.trace(np.linalg.solve(moments[0] + floor, moments[1])) / d))
     return -float(np.mean(logs))
