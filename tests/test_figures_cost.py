@@ -237,8 +237,16 @@ def test_compression():
             for f in (lambda r: r["seconds"], lambda r: r["peak"] / 1e9)
         ]
         assert_says(section("pruning.md", name), sentence, *values)
-    peaks = [whole[name]["whole"]["peak"] / 1e6 for name in ("magnitude", "wanda")]
-    assert_says(text, "Without that copy magnitude peaks at {} MB and wanda at {} MB", *peaks)
+    times = {kind: {n: r["times"] for n, r in found.items()} for kind, found in measured["weights"]["rows"].items()}
+    three = [times[kind][name] for kind in ("bfloat16", "float32") for name in ("wanda", "round_to_nearest", "gptq")]
+    sentence = (
+        "at {} times its weights in float32 by `wanda`, {} by `round_to_nearest` and {} by `gptq` where its files are "
+        "bfloat16, {}, {} and {} where they are float32"
+    )
+    assert_says(text, sentence, *three)
+    assert_says(text, "`kprune` at {} (missed)", times["bfloat16"]["kprune"])
+    low = min(each["ratio"] for job in rows for each in (job["whole"], job["streamed"]))
+    assert_says(text, "above the estimate by 1 to {} %", 100 * (1 / low - 1))
     job = whole["kprune"]
     assert_says(
         section("shrink-decoder.md", "It does not fit into memory"),
