@@ -106,9 +106,9 @@ def agreement(truth: pd.DataFrame, found: pd.DataFrame) -> dict[str, tuple[float
             guess = values.groupby("candidate").value.mean().reindex(kl.index)
             regret = (kl[guess.idxmax()] - kl.min()) / reach
             each.setdefault(str(name), []).append((guess.corr(-kl, method="spearman"), regret))
-        for name in (*ALWAYS, "the target's own set"):
-            taken = {CHAT: "math"}.get(str(target), str(target)) if name.startswith("the") else name
-            label = name if name.startswith("the") else f"always {name}"
+        fixed = {f"always {name}": name for name in ALWAYS}
+        fixed["the target's own set"] = {CHAT: "math"}.get(str(target), str(target))
+        for label, taken in fixed.items():
             each.setdefault(label, []).append((np.nan, (kl[taken] - kl.min()) / reach))
     return {name: tuple(np.mean(values, axis=0)) for name, values in each.items()}
 

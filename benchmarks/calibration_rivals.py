@@ -13,6 +13,7 @@ of closeness, of closeness with labels that count alike or not at all, and of th
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import calibration_truth as truth
@@ -61,12 +62,15 @@ def logs(states: HiddenStates, target: HiddenStates, labels: str = "share") -> d
     return found
 
 
+def log_closeness(states: HiddenStates, target: HiddenStates, labels: str = "share") -> float:
+    """Mean of `logs`."""
+    return float(np.mean(list(logs(states, target, labels).values())))
+
+
 MEASURES: dict[str, Callable[[HiddenStates, HiddenStates], float]] = {
-    "closeness": lambda states, target: float(np.mean(list(logs(states, target).values()))),
-    "closeness, labels count alike": lambda states, target: float(
-        np.mean(list(logs(states, target, "alike").values()))
-    ),
-    "closeness without labels": lambda states, target: float(np.mean(list(logs(states, target, "none").values()))),
+    "closeness": log_closeness,
+    "closeness, labels count alike": partial(log_closeness, labels="alike"),
+    "closeness without labels": partial(log_closeness, labels="none"),
     "activation centroid (ACDM-like)": lambda states, target: -centroid_distance(states, target),
 }
 

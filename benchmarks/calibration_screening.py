@@ -67,8 +67,7 @@ def rows(datasets: Path, model: str, seed: int) -> list[str]:
         return [ids for ids, _ in spread(tokenizer, texts, tokens, truth.LENGTH, seed)]
 
     def entering(sequences: list[list[int]], by_text: bool) -> Points:
-        states, labels = hidden_states.embed(net, tokenizer, sequences, by_text, seed, groups)
-        return Points({"first": states}, labels)
+        return hidden_states.embed(net, tokenizer, sequences, by_text, seed, groups)
 
     targets = {}
     for name in TARGETS[family]:

@@ -211,15 +211,11 @@ def measured(case: Case, places: dict[str, Any], former: Path, peer: Path | None
         }
         found["loss now less former, nats"] = metrics.loss_change(lost["now"], lost["former"])
         if "peer" in runs:
-            found |= beside_peer(runs)
+            for key in KEYS:
+                found[f"{key}, peer / now"] = ratio([a[key] / b[key] for a, b in zip(runs["peer"], runs["now"])])
             theirs = losses(str(places["smollm2"]), held, str(places["work"] / "out peer.rounded"), None)
             found["loss now less peer, nats"] = metrics.loss_change(lost["now"], theirs)
     return found
-
-
-def beside_peer(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
-    """The peer's CPU seconds and peaks over those of this build."""
-    return {f"{key}, peer / now": ratio([a[key] / b[key] for a, b in zip(runs["peer"], runs["now"])]) for key in KEYS}
 
 
 def cleared(line: list[str], out: Path, work: Path) -> list[str]:

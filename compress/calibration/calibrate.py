@@ -25,7 +25,7 @@ from compress.calibration.candidates import (
     select,
 )
 from compress.calibration.generation import generate
-from compress.calibration.hidden_states import DEPTHS, HiddenStates, clusters, collect_cached, embed, merge
+from compress.calibration.hidden_states import HiddenStates, clusters, collect_cached, embed, merge
 from compress.calibration.sampling import Sequences, fingerprint, nothing, sequences_of
 from compress.calibration.screening import KEPT, screen
 from compress.calibration.selection import NEED_TARGET, WAYS
@@ -397,8 +397,7 @@ class _Reader:
 
     def embed(self, sequences: Sequence[Sequence[int]], by_text: bool) -> Points:
         """What enters the first block."""
-        states, labels = embed(self.net, self.tokenizer, sequences, by_text, self.seed, self.groups)
-        return Points({DEPTHS[0]: states}, labels)
+        return embed(self.net, self.tokenizer, sequences, by_text, self.seed, self.groups)
 
     def embed_candidate(self, texts: Mapping[str, Sequence[Text]], name: str, by_text: bool) -> Points:
         """What enters the first block of what a candidate is measured by."""

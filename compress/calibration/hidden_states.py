@@ -24,6 +24,7 @@ from compress.model.architectures import blocks_path
 from compress.model.embedding import has_head
 from compress.model.structure import vocabulary
 from compress.model.walk import drop_padding, inputs, outputs, row_weights, run
+from transmeter.scorers.alignment import Points
 from transmeter.util import writing
 
 DEPTHS = ("first", "middle", "last")  # blocks, whose inputs are the hidden states
@@ -173,14 +174,10 @@ def collect(
         hidden, mask = torch.stack([seen[p] for p in places], 2), batch["attention_mask"]
         owner = torch.arange(seen_before, seen_before + len(mask))
         seen_before += len(mask)
-        if predicted.shape[1] == 1:
-            states.append(_means(hidden, mask))
-            labels.append(predicted[:, 0])
-            owners.append(owner)
-        else:
-            states.append(drop_padding(batch, hidden))
-            labels.append(drop_padding(batch, predicted))
-            owners.append(owner[:, None].expand_as(mask)[mask.bool()])
+        by_text = predicted.shape[1] == 1
+        for rows_of, found in zip((states, labels), _rows_of(batch, hidden, predicted, by_text)):
+            rows_of.append(found)
+        owners.append(owner if by_text else drop_padding(batch, owner[:, None].expand_as(mask)))
     x, y, of = (torch.cat(parts).numpy() for parts in (states, labels, owners))
     rows = _rows(len(x), seed)
     found = x[rows], y[rows], of[rows], _texts(sequences, texts)
@@ -195,7 +192,7 @@ def embed(
     by_text: bool,
     seed: int = 0,
     groups: Tensor | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Points:
     """What enters the first block; no block runs.
 
     Parameters
@@ -215,8 +212,8 @@ def embed(
 
     Returns
     -------
-    tuple
-        (rows, width) states and (rows,) labels: those of `collect` for a model without a head, else 0, as nothing is
+    Points
+        Of the first depth alone, with the labels of `collect` for a model without a head, else 0, as nothing is
         predicted yet.
     """
     labelled = groups is not None and not has_head(model)
@@ -224,21 +221,20 @@ def embed(
     for batch in batches(tokenizer, sorted(map(list, sequences), key=len), vocabulary=vocabulary(model)):
         hidden, ids = run(model, batch, stop=0), batch["input_ids"]
         own = groups[ids] if labelled else torch.zeros_like(ids)
-        if by_text:
-            states.append(_means(hidden, batch["attention_mask"]))
-            labels.append(own[:, 0])
-        else:
-            states.append(drop_padding(batch, hidden))
-            labels.append(drop_padding(batch, own))
+        for rows_of, found in zip((states, labels), _rows_of(batch, hidden, own, by_text)):
+            rows_of.append(found)
     x, y = torch.cat(states).numpy(), torch.cat(labels).numpy()
     rows = _rows(len(x), seed)
-    return x[rows], y[rows]
+    return Points({DEPTHS[0]: x[rows]}, y[rows])
 
 
-def _means(hidden: Tensor, mask: Tensor) -> Tensor:
-    """(sequences, ...) means of hidden states (sequences, tokens, ...) over the tokens of each."""
+def _rows_of(batch: dict[str, Tensor], hidden: Tensor, labels: Tensor, by_text: bool) -> tuple[Tensor, Tensor]:
+    """States and labels of a batch; a row is a token, or the mean over a sequence with the label of its first place."""
+    if not by_text:
+        return drop_padding(batch, hidden), drop_padding(batch, labels)
+    mask = batch["attention_mask"]
     weights = mask.reshape(*mask.shape, *[1] * (hidden.ndim - 2)).to(hidden.dtype)
-    return (hidden * weights).sum(1) / weights.sum(1)
+    return (hidden * weights).sum(1) / weights.sum(1), labels[:, 0]
 
 
 def _rows(count: int, seed: int) -> np.ndarray:

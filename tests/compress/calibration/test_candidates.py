@@ -62,7 +62,8 @@ def test_what_enters_the_first_block_is_the_first_depth_without_a_prediction(dec
     for net, own in (decoder, (encoder, tokenizer), (encoder.base_model, tokenizer)):
         ids, groups = cut(own, texts, 500, 64), hidden_states.clusters(net, 0)
         whole = hidden_states.collect(net, own, "a", ids, groups=groups)
-        states, labels = hidden_states.embed(net, own, ids, whole.by_text, groups=groups)
+        found = hidden_states.embed(net, own, ids, whole.by_text, groups=groups)
+        states, labels = found.spaces["first"], found.labels
         assert whole.by_text == (net is encoder)
         rows = [np.lexsort(x.T) for x in (states.round(4), whole.states[:, 0].round(4))]  # in another order
         assert np.allclose(states[rows[0]], whole.states[rows[1], 0], atol=1e-4)
